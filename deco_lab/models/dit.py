@@ -1,0 +1,157 @@
+"""The diffusion transformer: the trunk that DeCo and the baseline share, and the baseline itself.
+
+    tokens_0 = Linear(patches of x_t)
+    c        = silu(time + label)
+    tokens_i = block_i(tokens_{i-1}, c)                       i = 1 .. depth
+
+The baseline ("single DiT") turns the last tokens into the velocity of whole patches:
+
+    velocity = unpatchify(Linear(LayerNorm(tokens) * (1 + scale(c)) + shift(c)))
+
+References
+----------
+[1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
+    arXiv 2511.19365, section 4.1 and the baseline of Table 1.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deco_lab.config import DiTConfig
+from deco_lab.models.layers import DiTBlock, TimeEmbedding, modulate, rotary_table
+
+
+def check_inputs(x: Tensor, t: Tensor, class_ids: Tensor, patch_size: int) -> None:
+    """Raise ValueError where x, t and class_ids do not fit each other or the patches."""
+    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+        raise ValueError(
+            f"x must be floating-point images of shape (B, 3, H, W), got {tuple(x.shape)} "
+            f"of {x.dtype}; stack the images along a first axis"
+        )
+    for name, size in (("height", x.shape[2]), ("width", x.shape[3])):
+        if size % patch_size or size == 0:
+            nearest = max(1, -(-size // patch_size)) * patch_size
+            raise ValueError(
+                f"image {name} must be divisible by patch_size={patch_size}, got {size}; "
+                f"resize or pad to {nearest}"
+            )
+    for name, value in (("t", t), ("class_ids", class_ids)):
+        if value.shape != x.shape[:1]:
+            raise ValueError(
+                f"{name} must have one value for each image, shape ({x.shape[0]},), "
+                f"got {tuple(value.shape)}; use {name}.expand({x.shape[0]})"
+            )
+
+
+class Trunk(NamedTuple):
+    """What the trunk computes on the way: everything a head may need."""
+
+    tokens: Tensor
+    """(B, N, D), the last block's tokens; there is no final norm."""
+    time: Tensor
+    """(B, 1, D), the time embedding."""
+    conditioning: Tensor
+    """(B, 1, D), silu(time + label), which modulates every block."""
+
+
+class DiTTrunk(nn.Module):
+    """Patches to tokens, time and label to conditioning, then the blocks."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.patch_embedding = nn.Linear(3 * config.patch_size**2, config.hidden_size)
+        self.time_embedding = TimeEmbedding(config.hidden_size)
+        self.label_embedding = nn.Embedding(config.num_classes + 1, config.hidden_size)
+        self.blocks = nn.ModuleList(
+            DiTBlock(config.hidden_size, config.num_heads, config.mlp_width)
+            for _ in range(config.depth)
+        )
+        nn.init.xavier_uniform_(self.patch_embedding.weight)
+        nn.init.zeros_(self.patch_embedding.bias)
+        nn.init.normal_(self.label_embedding.weight, std=0.02)
+
+    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Trunk:
+        """Return tokens, time embedding and conditioning for x (B, 3, H, W), t and labels (B,)."""
+        P = self.patch_size
+        dtype = self.patch_embedding.weight.dtype
+        rows, columns = x.shape[2] // P, x.shape[3] // P
+        patches = F.pixel_unshuffle(x.to(dtype), P).flatten(2).transpose(1, 2)
+        tokens = self.patch_embedding(patches)
+        time = self.time_embedding(t)[:, None]
+        conditioning = F.silu(time + self.label_embedding(class_ids)[:, None])
+        head_dim = tokens.shape[-1] // self.blocks[0].attention.num_heads  # type: ignore[union-attr]
+        rotation = rotary_table(rows, columns, head_dim, x.device)
+        for block in self.blocks:
+            tokens = block(tokens, conditioning, rotation)
+        return Trunk(tokens, time, conditioning)
+
+
+class DiT(nn.Module):
+    """The single-DiT baseline: the trunk and a linear head on whole patches.
+
+    Parameters
+    ----------
+    config : DiTConfig
+        Its shape; kept as `model.config`.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = DiTTrunk(config)
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=1e-6, elementwise_affine=False)
+        self.final_modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.head = nn.Linear(config.hidden_size, 3 * config.patch_size**2)
+        for layer in (self.final_modulation, self.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def features(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return the last block's tokens, (B, N, D); arguments as for the velocity."""
+        check_inputs(x, t, class_ids, self.config.patch_size)
+        return self.trunk(x, t, class_ids).tokens
+
+    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return the velocity.
+
+        Parameters
+        ----------
+        x : Tensor
+            (B, 3, H, W), the noisy images; H and W are multiples of patch_size.
+        t : Tensor
+            (B,), times in [0, 1]: 0 is noise.
+        class_ids : Tensor
+            (B,), integer labels; num_classes is the null class.
+
+        Returns
+        -------
+        Tensor
+            (B, 3, H, W), in the dtype of x.
+
+        Raises
+        ------
+        ValueError
+            Where the shapes do not fit.
+        """
+        check_inputs(x, t, class_ids, self.config.patch_size)
+        tokens, _, conditioning = self.trunk(x, t, class_ids)
+        shift, scale = self.final_modulation(conditioning).chunk(2, dim=-1)
+        patches = self.head(modulate(self.final_norm(tokens), shift, scale))
+        P = self.config.patch_size
+        grid = patches.transpose(1, 2).unflatten(2, (x.shape[2] // P, x.shape[3] // P))
+        return F.pixel_shuffle(grid, P).to(x.dtype)
+
+
+def zero_block_modulation(trunk: DiTTrunk) -> None:
+    """Start every block as the identity (AdaLN-zero), which small models train faster from.
+
+    Differs from [1]: the published DeCo keeps PyTorch's default for these layers.
+    """
+    for block in trunk.blocks:
+        with torch.no_grad():
+            for parameter in block.modulation.parameters():  # type: ignore[union-attr]
+                parameter.zero_()

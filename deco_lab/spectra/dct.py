@@ -1,0 +1,132 @@
+"""The orthonormal 8 x 8 block DCT-II, its inverse and the zigzag order.
+
+    X[u, v] = sum_{r, c} D[u, r] D[v, c] x[r, c],    D[u, r] = a_u cos(pi (2r + 1) u / (2n))
+
+with a_0 = sqrt(1/n) and a_u = sqrt(2/n) otherwise, so D is orthogonal and Parseval holds exactly.
+"""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@lru_cache(maxsize=64)
+def dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the orthonormal DCT-II matrix D, (size, size); row u holds frequency u."""
+    with torch.inference_mode(False):
+        u = torch.arange(size, dtype=torch.float64, device=device)[:, None]
+        r = torch.arange(size, dtype=torch.float64, device=device)
+        matrix = torch.cos(torch.pi * (2 * r + 1) * u / (2 * size)) * (2 / size) ** 0.5
+        matrix[0] /= 2**0.5
+        return matrix.to(dtype)
+
+
+def _working_dtype(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def pad_to_blocks(images: Tensor, block_size: int = 8) -> Tensor:
+    """Reflect images (B, C, H, W) at the right and bottom up to whole blocks."""
+    H, W = images.shape[-2:]
+    bottom, right = -H % block_size, -W % block_size
+    if not (bottom or right):
+        return images
+    if bottom >= H or right >= W:
+        raise ValueError(
+            f"images must be at least as large as their reflected margin of {bottom} x {right} "
+            f"pixels, got {H} x {W}; use larger images or a smaller block_size"
+        )
+    return F.pad(images, (0, right, 0, bottom), mode="reflect")
+
+
+def block_dct(images: Tensor, block_size: int = 8) -> Tensor:
+    """Return the orthonormal DCT-II of every block of every channel.
+
+    A strided convolution with the block_size**2 basis images: each pixel is read once.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W), any range. Sizes that are no multiple of block_size are padded by reflection
+        at the right and bottom.
+    block_size : int
+        Side of a block, in pixels.
+
+    Returns
+    -------
+    Tensor
+        (B, C, rows, columns, block_size, block_size), the last two axes vertical and horizontal
+        frequency index; index u is u / (2 * block_size) cycles per pixel. float64 for float64
+        images and float32 for all others, also under autocast.
+
+    Raises
+    ------
+    ValueError
+        Where images are not (B, C, H, W), empty, or smaller than their padding.
+    """
+    if images.ndim != 4 or images.numel() == 0:
+        raise ValueError(
+            f"images must have shape (B, C, H, W) and hold pixels, got {tuple(images.shape)}; "
+            "add the missing axes"
+        )
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}; the paper uses 8")
+    dtype = _working_dtype(images.dtype)
+    with torch.autocast(images.device.type, enabled=False):
+        padded = pad_to_blocks(images.to(dtype), block_size)
+        D = dct_matrix(block_size, dtype, images.device)
+        basis = torch.einsum("ur,vc->uvrc", D, D).reshape(-1, 1, block_size, block_size)
+        B, C, H, W = padded.shape
+        coefficients = F.conv2d(padded.reshape(B * C, 1, H, W), basis, stride=block_size)
+        rows, columns = coefficients.shape[-2:]
+        coefficients = coefficients.permute(0, 2, 3, 1)
+        return coefficients.reshape(B, C, rows, columns, block_size, block_size)
+
+
+def inverse_block_dct(coefficients: Tensor, height: int | None = None, width: int | None = None):
+    """Return the images, (B, C, H, W), of `block_dct` coefficients (B, C, rows, columns, n, n).
+
+    Parameters
+    ----------
+    coefficients : Tensor
+        (B, C, rows, columns, n, n).
+    height, width : int, optional
+        Size to cut the images to, in pixels, where `block_dct` had padded them.
+
+    Returns
+    -------
+    Tensor
+        (B, C, height, width), float64 for float64 coefficients and float32 for all others.
+
+    Raises
+    ------
+    ValueError
+        Where the last two axes are not square blocks.
+    """
+    if coefficients.ndim != 6 or coefficients.shape[-1] != coefficients.shape[-2]:
+        raise ValueError(
+            "coefficients must have shape (B, C, rows, columns, n, n), "
+            f"got {tuple(coefficients.shape)}; pass what block_dct returned"
+        )
+    n = coefficients.shape[-1]
+    dtype = _working_dtype(coefficients.dtype)
+    with torch.autocast(coefficients.device.type, enabled=False):
+        D = dct_matrix(n, dtype, coefficients.device)
+        blocks = D.T @ coefficients.to(dtype) @ D
+    images = blocks.permute(0, 1, 2, 4, 3, 5).flatten(2, 3).flatten(3, 4)
+    return images[..., :height, :width]
+
+
+@lru_cache(maxsize=16)
+def zigzag_order(block_size: int = 8) -> tuple[int, ...]:
+    """Return the flat indices of an n x n block in JPEG's zigzag order, low frequencies first."""
+    places = [(row, column) for row in range(block_size) for column in range(block_size)]
+
+    def along_diagonals(place: tuple[int, int]) -> tuple[int, int]:
+        row, column = place
+        diagonal = row + column
+        return diagonal, row if diagonal % 2 else column
+
+    return tuple(row * block_size + column for row, column in sorted(places, key=along_diagonals))
