@@ -15,12 +15,12 @@ from torch import Tensor
 @lru_cache(maxsize=64)
 def dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the orthonormal DCT-II matrix D, (size, size); row u holds frequency u."""
-    with torch.inference_mode(False):
-        u = torch.arange(size, dtype=torch.float64, device=device)[:, None]
-        r = torch.arange(size, dtype=torch.float64, device=device)
+    with torch.inference_mode(False):  # made on the CPU: MPS has no float64
+        u = torch.arange(size, dtype=torch.float64)[:, None]
+        r = torch.arange(size, dtype=torch.float64)
         matrix = torch.cos(torch.pi * (2 * r + 1) * u / (2 * size)) * (2 / size) ** 0.5
         matrix[0] /= 2**0.5
-        return matrix.to(dtype)
+        return matrix.to(device, dtype)
 
 
 def _working_dtype(dtype: torch.dtype) -> torch.dtype:

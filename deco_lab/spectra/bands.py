@@ -1,0 +1,101 @@
+"""Bands of radial frequency: an image as a sum of orthogonal parts, and who supplied each band.
+
+    band_k = FFT^-1( FFT(x) where e_k <= |f| < e_{k+1} ),      sum_k band_k = x
+
+The energies of parts do not add, for parts may cancel or repeat each other. Their shares do:
+
+    share_k(part) = <part, band_k(whole)> / <whole, band_k(whole)>
+
+is linear in the part, so the shares of parts that sum to the whole sum to 1 in every band.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from deco_lab.spectra.radial import check_images, radial_frequency
+
+OCTAVES = (1 / 16, 1 / 8, 1 / 4)
+"""Edges of four bands in cycles per pixel: the octaves below Nyquist, and all that is lower."""
+
+_EMPTY = 1e-12
+"""A band below this part of the whole's energy holds nothing but rounding of float32 pixels."""
+
+
+def _check_edges(edges: Sequence[float]) -> None:
+    rising = all(a < b for a, b in pairwise(edges))
+    if not rising or not all(0 < edge < 0.5**0.5 for edge in edges):
+        raise ValueError(
+            "edges must rise and lie between 0 and sqrt(0.5) = 0.707 cycles per pixel, "
+            f"got {tuple(edges)}; divide cycles per image by the image's side"
+        )
+
+
+def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
+    """Return the images' orthogonal bands of radial frequency, which sum to the images.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W), any range.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel. A frequency that equals an edge is in the band
+        above it; the first band holds the mean, the last the corners up to sqrt(0.5).
+
+    Returns
+    -------
+    Tensor
+        (K, B, C, H, W), lowest band first; float64 for float64 images and float32 for all others.
+
+    Raises
+    ------
+    ValueError
+        Where images are not (B, C, H, W) or empty, or the edges do not rise within range.
+    """
+    check_images(images)
+    _check_edges(edges)
+    H, W = images.shape[-2:]
+    pixels = images if images.dtype == torch.float64 else images.float()
+    boundaries = torch.tensor(edges, dtype=torch.float64)
+    band = torch.bucketize(radial_frequency(H, W, half=True), boundaries, right=True)
+    masks = band == torch.arange(len(edges) + 1)[:, None, None]
+    spectrum = torch.fft.rfft2(pixels)
+    kept = spectrum * masks[:, None, None].to(images.device)
+    return torch.fft.irfft2(kept, s=(H, W))
+
+
+def band_shares(part: Tensor, whole: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
+    """Return the share of `whole` that `part` supplies in each band, summed over all images.
+
+    Parameters
+    ----------
+    part, whole : Tensor
+        (B, C, H, W), such as a part of a `Decomposition` and its velocity.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel, as for `split_bands`.
+
+    Returns
+    -------
+    Tensor
+        (K,), float64, on the CPU. The shares of parts that sum to the whole sum to 1. A share
+        can be negative (the part works against the whole there) or exceed 1 (others do). NaN in
+        a band where the whole has no energy (less than 1e-12 of its total).
+
+    Raises
+    ------
+    ValueError
+        Where the shapes differ, or as for `split_bands`.
+    """
+    check_images(whole, "whole")
+    if part.shape != whole.shape:
+        raise ValueError(
+            f"part must have the shape of whole, {tuple(whole.shape)}, got {tuple(part.shape)}"
+        )
+    part, whole = part.detach().cpu().double(), whole.detach().cpu().double()
+    bands = split_bands(whole, edges)
+    energy = bands.square().sum((1, 2, 3, 4))
+    supplied = (part * bands).sum((1, 2, 3, 4))  # <part, band> = <band of part, band of whole>
+    energy[energy <= _EMPTY * energy.sum()] = torch.nan
+    return supplied / energy

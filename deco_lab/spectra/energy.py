@@ -1,0 +1,106 @@
+"""Mean energy of each DCT coefficient, of images or of token maps, and the paper's curve.
+
+    E[u, v] = mean over images, channels and blocks of X[u, v]^2
+    curve   = log(1 + E) / max log(1 + E), read in zigzag order
+
+A token map has one "pixel" for each patch of P x P pixels: its index u is u / (16 P) cycles per
+pixel, P times less than the same index on pixels, and its Nyquist is 1 / (2P). The curve depends
+on the scale of its input, through the 1 and the maximum; the raw energies are what to compare.
+
+References
+----------
+[1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
+    arXiv 2511.19365, Figure 4 and Algorithm 3.
+"""
+
+import torch
+from torch import Tensor
+
+from deco_lab.spectra.dct import block_dct, zigzag_order
+
+
+def dct_energy(images: Tensor, block_size: int = 8) -> Tensor:
+    """Return the mean squared DCT coefficient over images, channels and blocks.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W), any range: images, velocities, or tokens through `token_map`. Sizes that are
+        no multiple of block_size are padded by reflection at the right and bottom.
+    block_size : int
+        Side n of a block, in pixels.
+
+    Returns
+    -------
+    Tensor
+        (n, n), float64, rows are vertical frequency. Its sum is n**2 times the mean square of
+        the (padded) images; white noise of variance 1 gives 1 everywhere.
+
+    Raises
+    ------
+    ValueError
+        Where images are not (B, C, H, W), empty, or smaller than their padding (a token grid
+        below 5 x 5 with blocks of 8: use a smaller block_size).
+    """
+    coefficients = block_dct(images, block_size)
+    if coefficients.device.type == "mps":  # which has no float64
+        coefficients = coefficients.cpu()
+    return coefficients.double().square().mean((0, 1, 2, 3))
+
+
+def log_energy(energy: Tensor) -> Tensor:
+    """Return the curve of [1], log(1 + E) / max log(1 + E), low frequencies first.
+
+    Parameters
+    ----------
+    energy : Tensor
+        (..., n, n), at least 0, as `dct_energy` returns it.
+
+    Returns
+    -------
+    Tensor
+        (..., n * n), float64, in [0, 1] and in zigzag order; each curve divided by its own
+        maximum, zeros where there is no energy at all.
+
+    Raises
+    ------
+    ValueError
+        Where the last two axes are not square.
+    """
+    if energy.ndim < 2 or energy.shape[-1] != energy.shape[-2]:
+        raise ValueError(
+            f"energy must have shape (..., n, n), got {tuple(energy.shape)}; "
+            "pass what dct_energy returned"
+        )
+    order = torch.tensor(zigzag_order(energy.shape[-1]), device=energy.device)
+    curve = energy.double().log1p().flatten(-2)[..., order]
+    largest = curve.amax(-1, keepdim=True)
+    return curve / torch.where(largest > 0, largest, 1)
+
+
+def token_map(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    """Return tokens as an image with D channels, one pixel for each patch.
+
+    Parameters
+    ----------
+    tokens : Tensor
+        (B, N, D), in row-major order.
+    rows, columns : int
+        The token grid: image height and width divided by the patch size; N = rows * columns.
+
+    Returns
+    -------
+    Tensor
+        (B, D, rows, columns), a view where it can be.
+
+    Raises
+    ------
+    ValueError
+        Where the grid does not hold N tokens.
+    """
+    if tokens.ndim != 3 or tokens.shape[1] != rows * columns:
+        raise ValueError(
+            f"tokens must have shape (B, N, D) with N = rows * columns = {rows * columns}, "
+            f"got {tuple(tokens.shape)}; rows and columns are the image's size / patch_size"
+        )
+    return tokens.transpose(1, 2).unflatten(2, (rows, columns))
