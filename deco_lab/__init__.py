@@ -1,0 +1,5 @@
+"""DeCo Lab: look inside a frequency-decoupled pixel diffusion model while it draws."""
+
+from deco_lab.sampling import sample, sample_steps
+
+__all__ = ["sample", "sample_steps"]
