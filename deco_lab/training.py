@@ -1,0 +1,460 @@
+"""One training loop for DeCo and its baseline, from a command line or a script.
+
+    t ~ sigmoid(N(0, 1)),  noise ~ N(0, 1),  x_t = t image + (1 - t) noise
+    minimise  FM(v(x_t, t, label), image - noise) + lambda FreqFM(...)
+
+`python -m deco_lab.training --preset tiny` trains the bundled model again. The matrices of the DiT
+blocks are updated by Muon [2], everything else by AdamW; the weights to sample with are an
+exponential moving average. What a step draws depends on the seed and the step's number alone, so a
+run that was stopped and resumed ends, on a CPU, with the same bits, and every model trained with
+one seed sees the same crops, noise and times.
+
+References
+----------
+[1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
+    arXiv 2511.19365, section 4.3. Differs from [1]: the optimiser, learning rate, warm-up and
+    cool-down, clipping, and AdaLN layers of the DiT blocks that start at zero.
+[2] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+"""
+
+import argparse
+import ast
+import csv
+import inspect
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from deco_lab import checkpoints
+from deco_lab.config import PRESETS, ModelConfig, config_from_dict, config_to_dict
+from deco_lab.data import CropSampler, bundled_crops, to_picture
+from deco_lab.flow import interpolate, sample_times, velocity_target
+from deco_lab.losses import flow_matching_loss, frequency_loss
+from deco_lab.models import Model, build
+from deco_lab.models.compiled import compile_regions
+from deco_lab.models.dit import zero_block_modulation
+from deco_lab.sampling import sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to train; the defaults are those of the bundled models."""
+
+    steps: int = 12000
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Crops of a step."""
+    seed: int = 0
+    """Of the initial weights and of everything a step draws."""
+    muon_lr: float = 0.02
+    """Learning rate of the DiT blocks' matrices, "original" scaling."""
+    adamw_lr: float = 1e-3
+    """Learning rate of all other parameters; betas 0.9 and 0.95, no decay."""
+    warmup_steps: int = 100
+    """Steps over which the learning rates rise from zero."""
+    cooldown: float = 0.4
+    """Last share of the steps, over which the learning rates fall to zero."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema_decay: float = 0.999
+    """Of the averaged weights; min(decay, (1 + step) / (10 + step)) while they are young."""
+    label_dropout: float = 0.1
+    """Share of labels replaced by the null class, for guidance."""
+    frequency_weight: float = 1.0
+    """Lambda, the weight of the frequency-aware loss; 0 leaves it out."""
+    quality: int = 85
+    """JPEG quality of the frequency-aware loss."""
+    gamma: float = 1.0
+    """Exponent of its weights."""
+    precision: str = "bf16"
+    """"bf16" (autocast; parameters, optimisers and losses stay in float32) or "float32"."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.label_dropout < 1 or not 0 <= self.cooldown <= 1:
+            raise ValueError("label_dropout and cooldown are shares and must lie in [0, 1]")
+        if self.precision not in ("bf16", "float32"):
+            raise ValueError(f"precision must be bf16 or float32, got {self.precision!r}")
+
+
+def learning_rate_factor(step: int, config: TrainingConfig) -> float:
+    """Return what the learning rates are multiplied by at `step`, counted from 0."""
+    cooldown_steps = max(1.0, config.cooldown * config.steps)
+    return min(1.0, (step + 1) / config.warmup_steps, (config.steps - step) / cooldown_steps)
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return the generator of everything that one step draws."""
+    return torch.Generator(device).manual_seed((seed << 32) + step)
+
+
+class Trainer:
+    """A model, its average, its optimisers and the step they are at.
+
+    Parameters
+    ----------
+    model_config : ModelConfig
+        What to train.
+    config : TrainingConfig
+        How.
+    crops : CropSampler
+        What on; its device is where the training runs.
+    """
+
+    def __init__(
+        self, model_config: ModelConfig, config: TrainingConfig, crops: CropSampler
+    ) -> None:
+        self.config = config
+        self.crops = crops
+        self.device = crops.device
+        self.step = 0
+        self.seconds = 0.0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model: Model = build(model_config)
+        zero_block_modulation(self.model.trunk)
+        self.model.to(self.device)
+        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        matrices = {p for p in self.model.trunk.blocks.parameters() if p.ndim == 2}
+        others = [p for p in self.model.parameters() if p not in matrices]
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(
+                [p for p in self.model.trunk.blocks.parameters() if p.ndim == 2],
+                lr=config.muon_lr,
+                weight_decay=0.0,
+                adjust_lr_fn="original",
+            ),
+            torch.optim.AdamW(others, lr=config.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
+        )
+        self._base_rates = (config.muon_lr, config.adamw_lr)
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """The dtype that products run in, or None."""
+        return torch.bfloat16 if self.config.precision == "bf16" else None
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the images, noise, times and labels of a step; some labels are the null class."""
+        on_cpu = step_generator(self.config.seed, step)
+        B = self.config.batch_size
+        images, class_ids = self.crops.sample(B, on_cpu)
+        t = sample_times(B, generator=on_cpu).to(self.device)
+        dropped = torch.rand(B, generator=on_cpu) < self.config.label_dropout
+        class_ids = class_ids.masked_fill(dropped.to(self.device), self.model.config.null_class)
+        on_device = (
+            on_cpu
+            if self.device.type == "cpu"
+            else step_generator(self.config.seed, step, self.device)
+        )
+        noise = torch.randn(images.shape, generator=on_device, device=self.device)
+        return images, noise, t, class_ids
+
+    def compile(self) -> bool:
+        """Compile the model by region, where that is right; return whether it is compiled."""
+        images, noise, t, class_ids = self.draw(0)
+        x = interpolate(images, noise, t[:, None, None, None])
+        return compile_regions(self.model, x, t, class_ids, autocast=self.autocast_dtype)
+
+    def train_step(self) -> tuple[Tensor, Tensor]:
+        """Take one step; return its flow-matching and frequency-aware loss, detached scalars."""
+        config = self.config
+        images, noise, t, class_ids = self.draw(self.step)
+        x = interpolate(images, noise, t)
+        target = velocity_target(images, noise)
+        dtype = self.autocast_dtype
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            velocity = self.model(x, t, class_ids)
+        flow = flow_matching_loss(velocity, target)
+        frequency = frequency_loss(velocity, target, config.quality, config.gamma)
+        (flow + config.frequency_weight * frequency).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        factor = learning_rate_factor(self.step, config)
+        for optimizer, rate in zip(self.optimizers, self._base_rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(
+            list(self.average.values()),
+            [p.detach() for p in self.model.parameters()],
+            1 - decay,
+        )
+        self.step += 1
+        return flow.detach(), frequency.detach()
+
+    def averaged_model(self) -> Model:
+        """Return a copy of the model with the averaged weights, in eval mode."""
+        model = build(self.model.config)
+        model.load_state_dict(self.average)
+        return model.to(self.device).eval().requires_grad_(False)
+
+    def save(self, path: Path) -> None:
+        """Write everything that resuming needs to `path`: to the side first, then renamed."""
+        state = {
+            "model_config": config_to_dict(self.model.config),
+            "training_config": asdict(self.config),
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        beside = path.with_name(path.name + ".part")
+        with beside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Continue from what `save` wrote.
+
+        The number of steps may differ from the saved run's, and only it: to train longer or to
+        begin the cool-down earlier is how a run is shortened or prolonged.
+
+        Raises
+        ------
+        ValueError
+            Where the file belongs to another model or another recipe.
+        """
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        if config_from_dict(state["model_config"]) != self.model.config:
+            raise ValueError(f"{path} holds another model; give a new --out to train this one")
+        saved = {**asdict(self.config), **state["training_config"], "steps": self.config.steps}
+        if (differing := TrainingConfig(**saved)) != self.config:
+            names = [
+                field.name
+                for field in fields(TrainingConfig)
+                if getattr(differing, field.name) != getattr(self.config, field.name)
+            ]
+            raise ValueError(
+                f"{path} was trained with another {', '.join(names)}; repeat those or give a new "
+                "--out"
+            )
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.model.load_state_dict(state["model"])
+        with torch.no_grad():
+            for name, value in state["average"].items():
+                self.average[name].copy_(value)
+        for optimizer, saved_state in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved_state)
+
+
+class LossLog:
+    """The losses of a run as `loss.csv`: the mean over each `every` steps, one row for each.
+
+    Parameters
+    ----------
+    path : Path
+        Rows of a resumed run's future are dropped; those before `step` are kept.
+    step : int
+        Where the run continues.
+    every : int
+        Steps that share a row.
+    """
+
+    columns = ("step", "flow_matching", "frequency", "seconds")
+
+    def __init__(self, path: Path, step: int, every: int = 20) -> None:
+        self.path = path
+        self.every = every
+        self.rows: list[tuple[float, ...]] = []
+        self._pending: list[Tensor] = []
+        if step and path.exists():
+            with path.open(newline="") as file:
+                rows = [tuple(float(v) for v in row) for row in list(csv.reader(file))[1:]]
+            self.rows = [row for row in rows if row[0] <= step]
+
+    def add(self, step: int, losses: tuple[Tensor, Tensor], seconds: float) -> None:
+        """Take the losses of the step that ended as number `step`."""
+        self._pending.append(torch.stack(losses))
+        if step % self.every == 0:
+            flow, frequency = torch.stack(self._pending).mean(0).tolist()
+            self.rows.append((step, flow, frequency, seconds))
+            self._pending.clear()
+
+    def write(self) -> None:
+        """Write the rows so far, and their curve where matplotlib is installed."""
+        beside = self.path.with_name(self.path.name + ".part")
+        with beside.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(self.columns)
+            writer.writerows(
+                (int(step), f"{flow:.6f}", f"{frequency:.6f}", f"{seconds:.1f}")
+                for step, flow, frequency, seconds in self.rows
+            )
+        beside.replace(self.path)
+        if not self.rows:
+            return
+        try:
+            from deco_lab.plots import loss_curve
+        except ModuleNotFoundError:
+            return
+        steps, flow, frequency, _ = zip(*self.rows, strict=True)
+        figure = loss_curve(steps, {"flow matching": flow, "frequency-aware": frequency})
+        figure.savefig(self.path.with_suffix(".png"), dpi=120)
+
+
+def preview(model: Model) -> Image.Image:
+    """Return guided samples of the first classes, at most 28, on one picture, seven in a row."""
+    class_ids = list(range(min(28, model.config.num_classes)))
+    return to_picture(sample(model, class_ids, num_steps=25, guidance_scale=2.0), columns=7)
+
+
+def run(
+    trainer: Trainer,
+    out: Path,
+    *,
+    name: str,
+    compiled: bool = True,
+    save_every: int = 200,
+    preview_every: int = 1000,
+) -> None:
+    """Train to the last step, leaving in `out` what was reached whenever the run ends.
+
+    `out` holds `state.pt` (to resume from), `model.safetensors` (the averaged weights, for
+    `deco_lab.load`), `loss.csv`, `loss.png` and `preview.png`. Ctrl-C saves and returns.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        A new one, or one with another recipe for the same model whose run is in `out`.
+    out : Path
+        Folder; an earlier run in it is resumed.
+    name : str
+        What the model is called in its checkpoint.
+    compiled : bool
+        Compile by region.
+    save_every, preview_every : int
+        Steps between two checkpoints, and between two previews.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    state = out / "state.pt"
+    if state.exists():
+        trainer.restore(state)
+    config = trainer.config
+    log = LossLog(out / "loss.csv", trainer.step)
+    if compiled and trainer.step < config.steps:
+        print("compiling by region (a minute on a CPU) ...", file=sys.stderr)
+        trainer.compile()
+    bar = tqdm(
+        desc=name,
+        unit=" img",
+        unit_scale=True,
+        smoothing=0.05,
+        initial=trainer.step * config.batch_size,
+        total=config.steps * config.batch_size,
+    )
+
+    def keep() -> None:
+        trainer.save(state)
+        log.write()
+        training = {
+            **asdict(config),
+            "step": trainer.step,
+            "seconds": round(trainer.seconds, 1),
+            "machine": machine(trainer.device),
+            "torch": torch.__version__,
+            "flow_matching_loss": log.rows[-1][1] if log.rows else None,
+            "frequency_loss": log.rows[-1][2] if log.rows else None,
+        }
+        checkpoints.save(trainer.averaged_model(), out / "model.safetensors", training=training)
+
+    stopped = threading.Event()
+    # A step is finished before the run ends, or the saved state would lie between two steps.
+    previous = signal.signal(signal.SIGINT, lambda *_: stopped.set())
+    try:
+        while trainer.step < config.steps and not stopped.is_set():
+            started = time.perf_counter()
+            losses = trainer.train_step()
+            if trainer.step % log.every == 0 and not torch.isfinite(losses[0]):
+                raise FloatingPointError(
+                    f"the loss is {losses[0]} at step {trainer.step}; lower muon_lr or adamw_lr "
+                    f"and start again (the last good state is {state})"
+                )
+            trainer.seconds += time.perf_counter() - started
+            log.add(trainer.step, losses, trainer.seconds)
+            bar.update(config.batch_size)
+            if log.rows and trainer.step % log.every == 0:
+                bar.set_postfix_str(f"loss {log.rows[-1][1]:.4f} + {log.rows[-1][2]:.4f}")
+            if trainer.step % save_every == 0:
+                keep()
+            if trainer.step % preview_every == 0:
+                preview(trainer.averaged_model()).save(out / "preview.png")
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        bar.close()
+    keep()
+    if stopped.is_set():
+        print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
+    preview(trainer.averaged_model()).save(out / "preview.png")
+
+
+def machine(device: torch.device) -> str:
+    """Return in words what a run on `device` runs on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
+
+
+def _field_texts() -> dict[str, str]:
+    """Return the line under each field of `TrainingConfig`, so that it is written once."""
+    body = cast(ast.ClassDef, ast.parse(inspect.getsource(TrainingConfig)).body[0]).body
+    return {
+        field.target.id: str(ast.literal_eval(text.value))
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; `--help` lists every option with its default."""
+    defaults = TrainingConfig()
+    parser = argparse.ArgumentParser(
+        prog="python -m deco_lab.training",
+        description="Train a DeCo or its baseline on the bundled photographs.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="tiny", help="shape of the model")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the run [runs/PRESET]; resumed if there"
+    )
+    parser.add_argument("--device", help="cpu, cuda, mps; the best there is when not given")
+    parser.add_argument("--no-compile", action="store_true", help="run without torch.compile")
+    for name, text in _field_texts().items():
+        default = getattr(defaults, name)
+        parser.add_argument(
+            "--" + name.replace("_", "-"), type=type(default), default=default, help=text
+        )
+    given = parser.parse_args(arguments)
+    config = TrainingConfig(**{f.name: getattr(given, f.name) for f in fields(TrainingConfig)})
+    device = checkpoints.choose_device(given.device)
+    model_config = PRESETS[given.preset]
+    trainer = Trainer(model_config, config, bundled_crops(model_config.image_size, device))
+    run(
+        trainer,
+        given.out or Path("runs") / given.preset,
+        name=given.preset,
+        compiled=not given.no_compile,
+    )
+
+
+if __name__ == "__main__":
+    main()
