@@ -1,0 +1,22 @@
+"""Figures of images, spectra, parts and training, for notebooks and the app alike.
+
+Each function takes arrays (tensors or numpy, on any device) and returns a figure: matplotlib's
+where a picture says it all, plotly's (over t) where reading off the value at a step helps. Every
+axis says its unit.
+"""
+
+from deco_lab.plots.curves import band_share_bars, dct_curves, loss_curve, radial_curves
+from deco_lab.plots.over_time import band_share_curves, energy_over_time
+from deco_lab.plots.pictures import decomposition_figure, image_grid, weights_figure
+
+__all__ = [
+    "band_share_bars",
+    "band_share_curves",
+    "dct_curves",
+    "decomposition_figure",
+    "energy_over_time",
+    "image_grid",
+    "loss_curve",
+    "radial_curves",
+    "weights_figure",
+]
