@@ -1,0 +1,154 @@
+"""Files that may hold a model: finding them, and reading their tensors without running code.
+
+Bundled models lie in `deco_lab/weights`, published ones at Hugging Face. A safetensors file and a
+PyTorch archive are told apart by their first bytes; archives are read by PyTorch's `weights_only`
+reader, which refuses everything but tensors and plain values.
+"""
+
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from os import PathLike, fspath
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A file that does not hold a model; the message names the file and the remedy."""
+
+
+@contextmanager
+def local_file(name_or_path: str | PathLike[str]) -> Iterator[Path]:
+    """Give the file on this machine that a bundled name, a path or an hf:// address stands for."""
+    text = fspath(name_or_path)
+    bundled = files("deco_lab") / "weights" / f"{text}.safetensors"
+    if text.startswith("hf://"):
+        yield _download(text)
+    elif re.fullmatch(r"[\w-]+", text) and bundled.is_file():
+        with as_file(bundled) as path:
+            yield path
+    else:
+        path = Path(text)
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a folder; name a .safetensors or .ckpt file in it")
+        if not path.exists() and re.fullmatch(r"[\w-]+", text):
+            raise CheckpointError(
+                f"name_or_path must be a bundled model ({', '.join(_bundled_names()) or 'none'} "
+                f"here), a .safetensors or .ckpt file or hf://owner/repo/file, got {text!r}"
+            )
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} does not exist; check the path, or load a bundled model"
+            )
+        yield path
+
+
+def _bundled_names() -> list[str]:
+    """List the models in deco_lab/weights, in alphabetical order."""
+    folder = files("deco_lab") / "weights"
+    names = [item.name for item in folder.iterdir()] if folder.is_dir() else []
+    return sorted(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors"))
+
+
+def _download(address: str) -> Path:
+    # Imported here: neither is needed for a file on this machine.
+    import httpx
+    from huggingface_hub import errors, hf_hub_download
+
+    owner, repo, file = [*address.removeprefix("hf://").split("/", 2), "", ""][:3]
+    if not (owner and repo and file):
+        raise CheckpointError(f"{address} must read hf://owner/repo/file")
+    try:
+        return Path(hf_hub_download(repo_id=f"{owner}/{repo}", filename=file))
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        raise CheckpointError(
+            f"{address} is not in the cache and Hugging Face cannot be reached; "
+            "connect to the network once, or pass the path of a file"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise CheckpointError(
+            f"{address}: there is no repository {owner}/{repo} that this account may read; "
+            "check its name, or log in with `hf auth login`"
+        ) from None
+    except errors.EntryNotFoundError:
+        raise CheckpointError(
+            f"{address}: {owner}/{repo} holds no file {file}; look up its name at "
+            f"https://huggingface.co/{owner}/{repo}"
+        ) from None
+    except (httpx.HTTPError, errors.HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"{address} could not be downloaded ({first_line(error)}); try again later, "
+            "or pass the path of a file"
+        ) from error
+
+
+class File(NamedTuple):
+    """What a file holds."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read_file(path: Path) -> File:
+    """Read a file of either format, told apart by its first bytes."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    if not head:
+        raise CheckpointError(f"{path} is empty; download or save it again")
+    if head.startswith(b"PK\x03\x04"):
+        return File(_read_archive(path), {})
+    if head.startswith(b"\x80"):
+        raise CheckpointError(
+            f"{path} is a bare pickle, which can run code, and is refused; "
+            "save its weights as safetensors where you trust it"
+        )
+    if head.startswith(b"version https:/"):
+        raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` to get the file")
+    if head[8:9] != b"{":
+        raise CheckpointError(
+            f"{path} is neither a safetensors file nor a PyTorch checkpoint, or is cut short; "
+            "check that it is the right file, and download it again"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return File(tensors, file.metadata() or {})
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is cut short or damaged ({first_line(error)}); download or save it again"
+        ) from error
+
+
+def _read_archive(path: Path) -> dict[str, Tensor]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        code = f"pickled code ({found[1]})" if found else "a damaged pickle"
+        raise CheckpointError(
+            f"{path} holds {code} and is refused; "
+            "download it again, or save its weights as safetensors where you trust it"
+        ) from error
+    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+        # What PyTorch's reader raises for damaged archives, found by damaging some at random.
+        raise CheckpointError(
+            f"{path} is not a PyTorch checkpoint, or is cut short or damaged "
+            f"({first_line(error)}); check that it is the right file, and download it again"
+        ) from error
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise CheckpointError(
+            f"{path} holds no state_dict of tensors; use a Lightning checkpoint or safetensors"
+        )
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its class where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,140 @@
+"""The published checkpoints' names, and the configuration that tensors' shapes tell.
+
+A published name and ours differ by layer alone; the last part, `weight` or `bias`, is the same.
+The table is read in both directions.
+
+References
+----------
+[1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
+    arXiv 2511.19365; weights at https://huggingface.co/zehongma/DeCo.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
+
+_TRUNK_NAMES = {
+    "trunk.time_embedding.mlp.0": "t_embedder.mlp.0",
+    "trunk.time_embedding.mlp.2": "t_embedder.mlp.2",
+    "trunk.label_embedding": "y_embedder.embedding_table",
+    "trunk.blocks.{i}.attention_norm": "blocks.{i}.norm1",
+    "trunk.blocks.{i}.attention.qkv": "blocks.{i}.attn.qkv",
+    "trunk.blocks.{i}.attention.query_norm": "blocks.{i}.attn.q_norm",
+    "trunk.blocks.{i}.attention.key_norm": "blocks.{i}.attn.k_norm",
+    "trunk.blocks.{i}.attention.output": "blocks.{i}.attn.proj",
+    "trunk.blocks.{i}.mlp_norm": "blocks.{i}.norm2",
+    "trunk.blocks.{i}.mlp.gate": "blocks.{i}.mlp.w1",
+    "trunk.blocks.{i}.mlp.value": "blocks.{i}.mlp.w3",
+    "trunk.blocks.{i}.mlp.output": "blocks.{i}.mlp.w2",
+    "trunk.blocks.{i}.modulation": "blocks.{i}.adaLN_modulation.0",
+}
+PUBLISHED_NAMES: dict[str, dict[str, str]] = {
+    "DeCo": {
+        **_TRUNK_NAMES,
+        "trunk.patch_embedding": "s_embedder.proj",
+        "decoder.pixel_embedding": "x_embedder.embedder.0",
+        "decoder.input_projection": "dec_net.input_proj",
+        "decoder.condition_projection": "dec_net.cond_embed",
+        "decoder.blocks.{i}.norm": "dec_net.res_blocks.{i}.in_ln",
+        "decoder.blocks.{i}.mlp.0": "dec_net.res_blocks.{i}.mlp.0",
+        "decoder.blocks.{i}.mlp.2": "dec_net.res_blocks.{i}.mlp.2",
+        "decoder.blocks.{i}.modulation": "dec_net.res_blocks.{i}.adaLN_modulation.1",
+        "decoder.head": "dec_net.final_layer.linear",
+    },
+    "DiT": {
+        **_TRUNK_NAMES,
+        "trunk.patch_embedding": "x_embedder.proj",
+        "final_modulation": "final_layer.adaLN_modulation.0",
+        "head": "final_layer.linear",
+    },
+}
+"""For each kind of model, our layers' names and the published ones; {i} counts blocks."""
+
+_OUR_NAMES = {
+    kind: {published: ours for ours, published in names.items()}
+    for kind, names in PUBLISHED_NAMES.items()
+}
+
+
+def published_name(name: str, kind: str) -> str | None:
+    """Return the published name of our tensor `name` in a model of `kind`, "DeCo" or "DiT".
+
+    None where there is no such tensor. Undone by `our_name`.
+    """
+    return _translate(name, PUBLISHED_NAMES[kind])
+
+
+def our_name(name: str, kind: str) -> str | None:
+    """Return our name of the published tensor `name` in a model of `kind`, "DeCo" or "DiT".
+
+    None where there is no such tensor. Undone by `published_name`.
+    """
+    return _translate(name, _OUR_NAMES[kind])
+
+
+def _translate(name: str, names: Mapping[str, str]) -> str | None:
+    layer, _, tensor = name.rpartition(".")
+    counted = re.search(r"(?<=blocks\.)\d+", layer)
+    if counted:
+        layer = f"{layer[: counted.start()]}{{i}}{layer[counted.end() :]}"
+    if layer not in names:
+        return None
+    translated = f"{names[layer]}.{tensor}"
+    return translated.replace("{i}", counted[0]) if counted else translated
+
+
+def config_from_shapes(
+    shapes: Mapping[str, tuple[int, ...]], kind: str, *, image_size: int | None = None
+) -> ModelConfig:
+    """Return the configuration of the model whose tensors have these shapes.
+
+    The number of heads follows from the width of the queries' norm. Shapes do not tell the size of
+    the images nor the names of the classes: the names are left out.
+
+    Parameters
+    ----------
+    shapes : mapping
+        Our name of each tensor, and its shape.
+    kind : str
+        "DeCo" or "DiT".
+    image_size : int, optional
+        In pixels; by default 256 for patches of 16 pixels, as published, otherwise eight patches.
+
+    Raises
+    ------
+    KeyError
+        With the name, in our names, of a tensor that is needed and missing.
+    ValueError
+        Where the shapes give no valid model.
+    """
+    num_labels, hidden_size = _sizes(shapes, "trunk.label_embedding.weight", 2)
+    (head_width,) = _sizes(shapes, "trunk.blocks.0.attention.query_norm.weight", 1)
+    patch_size = math.isqrt(_sizes(shapes, "trunk.patch_embedding.weight", 2)[1] // 3)
+    config = DiTConfig(
+        image_size=image_size or (256 if patch_size == 16 else 8 * patch_size),
+        patch_size=patch_size,
+        num_classes=num_labels - 1,
+        hidden_size=hidden_size,
+        num_heads=hidden_size // head_width,
+        depth=_count_blocks(shapes, "trunk.blocks."),
+    )
+    if kind == "DiT":
+        return config
+    return DeCoConfig(
+        **vars(config),
+        decoder_depth=_count_blocks(shapes, "decoder.blocks."),
+        decoder_width=_sizes(shapes, "decoder.pixel_embedding.weight", 2)[0],
+    )
+
+
+def _sizes(shapes: Mapping[str, tuple[int, ...]], name: str, ndim: int) -> tuple[int, ...]:
+    shape = shapes[name]
+    if len(shape) != ndim or 0 in shape:
+        raise ValueError(f"{name} must have {ndim} axes of at least 1, got shape {shape}")
+    return shape
+
+
+def _count_blocks(names: Iterable[str], prefix: str) -> int:
+    return len({n.removeprefix(prefix).split(".")[0] for n in names if n.startswith(prefix)})

@@ -1,0 +1,311 @@
+"""Models in files: load what this package or the published code wrote, save safely.
+
+Our own files are safetensors with the configuration as JSON in their metadata. Published files [1]
+are Lightning checkpoints, which hold two networks (`denoiser.`, and `ema_denoiser.`, its moving
+average, the one to sample with), or plain safetensors, in the published code's names; their
+configuration is understood from the shapes of their tensors.
+
+Loading is strict: a missing, unexpected, misshapen or non-finite tensor is an error that names it.
+Writing is atomic: a temporary file in the same folder, then a rename, so that a crash leaves either
+the old file or the new one.
+
+References
+----------
+[1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
+    arXiv 2511.19365; weights at https://huggingface.co/zehongma/DeCo.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deco_lab.checkpoints.files import CheckpointError, first_line, local_file, read_file
+from deco_lab.checkpoints.names import config_from_shapes, our_name, published_name
+from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
+from deco_lab.models import Model, build
+
+_CONFIG, _TRAINING = "deco_lab_config", "training"
+_EMA, _RAW, _TRAINER = "ema_denoiser.", "denoiser.", "diffusion_trainer."
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    ema: bool = True,
+) -> Model:
+    """Return the model that a file holds, in eval mode, its parameters without gradients.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A bundled model's name; the path of a .safetensors or .ckpt file (told apart by content);
+        or hf://owner/repo/file, downloaded once into the Hugging Face cache.
+    device : str or torch.device, optional
+        Where the model goes; by default CUDA, then MPS, then the CPU, whichever there is.
+    dtype : torch.dtype, optional
+        The parameters' dtype, whatever the file stores; float32 by default.
+    ema : bool
+        Of a file that holds two networks, take the moving average or, if False, the raw weights;
+        without effect on others.
+
+    Returns
+    -------
+    DeCo or DiT
+        With `model.config`. Where the file stores none, `image_size` is 256 for patches of 16
+        pixels (512 where the file's name starts with imagenet512, as published), otherwise eight
+        patches; `class_names` is then empty.
+
+    Raises
+    ------
+    CheckpointError
+        For an unknown name, a file that does not hold exactly the tensors of a model, or one that
+        cannot be downloaded.
+    FileNotFoundError
+        Where there is no such file.
+    ValueError
+        For a device that cannot be used here or a dtype that is not floating-point.
+    """
+    target = choose_device(device)
+    dtype = dtype or torch.float32
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point dtype, got {dtype}; use torch.float32")
+    with local_file(name_or_path) as path:
+        file = read_file(path)
+        network = _network(path, file.tensors, ema)
+        config = _stored_config(path, file.metadata) or _inferred_config(network)
+        with torch.device("meta"):
+            model = build(config)
+        _check_tensors(network, model.state_dict())
+        state = {}
+        for name, tensor in network.tensors.items():
+            # A copy: it must not stay bound to a file that may change.
+            state[name] = tensor.to(device=target, dtype=dtype, copy=True).contiguous()
+            if not state[name].isfinite().all():
+                raise CheckpointError(
+                    f"{path}: {network.file_name(name)} holds NaN or infinite weights as {dtype}; "
+                    "use another checkpoint, or float32 if its own weights are finite"
+                )
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def save(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None = None,
+    training: Mapping[str, object] | None = None,
+) -> None:
+    """Write `model` and its configuration to a safetensors file that `load` reads, atomically.
+
+    Parameters
+    ----------
+    model : DeCo or DiT
+        The model, of any device.
+    path : str or path
+        The file, replaced if it exists; its folder is made if it does not.
+    dtype : torch.dtype, optional
+        Store the weights in this dtype; by default as they are.
+    training : mapping, optional
+        How the model came about (data, steps, loss, ...), JSON-ready; see `read_training`.
+
+    Raises
+    ------
+    CheckpointError
+        Where weights are not finite, or not those of a DeCo or DiT; nothing is written then.
+    """
+    path = Path(path)
+    tensors = {
+        name: tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    with torch.device("meta"):
+        expected = build(model.config).state_dict()
+    if tensors.keys() != expected.keys():
+        raise CheckpointError(
+            f"{path} is not written, since the model's tensors are not those of its config; "
+            "save the model itself, not one wrapped by torch.compile or another module"
+        )
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path} is not written, since {name} holds NaN or infinite weights as "
+                f"{tensor.dtype}; keep an earlier checkpoint, or store float32"
+            )
+    metadata = {_CONFIG: json.dumps(config_to_dict(model.config))}
+    if training is not None:
+        metadata[_TRAINING] = json.dumps(dict(training))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_training(name_or_path: str | os.PathLike[str]) -> dict[str, object]:
+    """Return the record of a model's training that `save` stored, empty where there is none.
+
+    Raises
+    ------
+    CheckpointError, FileNotFoundError, ValueError
+        As for `load`, where the file cannot be read.
+    """
+    with local_file(name_or_path) as path:
+        return _json_object(path, _TRAINING, read_file(path).metadata.get(_TRAINING, "{}"))
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """Return `device` if it can be used here; by default CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    ValueError
+        Where it cannot be used here.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    usable = [name for name, there in available.items() if there]
+    if device is None:
+        return torch.device(usable[0])
+    if str(device).partition(":")[0] not in usable:
+        raise ValueError(f"device must be one of {', '.join(usable)} here, got {str(device)!r}")
+    return torch.device(device)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """One network's tensors."""
+
+    path: Path
+    """The file they come from."""
+    kind: str
+    """DeCo or DiT."""
+    published: bool
+    """Whether the file uses the published names."""
+    tensors: dict[str, Tensor]
+    """By our names."""
+    unexpected: list[str]
+    """What else the file holds."""
+
+    def file_name(self, name: str) -> str:
+        """Return the file's name of our tensor `name`."""
+        return (published_name(name, self.kind) or name) if self.published else name
+
+
+def _network(path: Path, tensors: dict[str, Tensor], ema: bool) -> _Network:
+    """Take one network out of a file's tensors and give it our names."""
+    unexpected = []
+    if any(name.startswith((_EMA, _RAW)) for name in tensors):
+        prefix = _EMA if ema else _RAW
+        unexpected = [n for n in tensors if not n.startswith((_EMA, _RAW, _TRAINER))]
+        tensors = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        if not tensors:
+            raise CheckpointError(
+                f"{path} holds no {prefix}* tensors; load it with ema={not ema} for the others"
+            )
+    if "y_embedder.proj.weight" in tensors:
+        raise CheckpointError(
+            f"{path} is conditioned on text, which is not supported; "
+            "use a class-conditional checkpoint, such as imagenet256_epoch800.ckpt"
+        )
+    published = not any(name.startswith("trunk.") for name in tensors)
+    decodes = any(name.startswith(("decoder.", "dec_net.")) for name in tensors)
+    kind = "DeCo" if decodes else "DiT"
+    ours = {}
+    for name, tensor in tensors.items():
+        if published and (translated := our_name(name, kind)):
+            ours[translated] = tensor
+        elif not published and published_name(name, kind):
+            ours[name] = tensor
+        else:
+            unexpected.append(name)
+    if not ours:
+        raise CheckpointError(
+            f"{path} holds no tensor of a DeCo or DiT; check that it is the right file"
+        )
+    return _Network(path, kind, published, ours, unexpected)
+
+
+def _stored_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
+    """Read the configuration out of our own file's metadata."""
+    if _CONFIG not in metadata:
+        return None
+    values = _json_object(path, _CONFIG, metadata[_CONFIG])
+    try:
+        return config_from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} holds no valid configuration ({first_line(error)}); save it again"
+        ) from error
+
+
+def _inferred_config(network: _Network) -> ModelConfig:
+    """Work out the configuration of a file that stores none."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.tensors.items()}
+    large = network.path.name.startswith("imagenet512")
+    try:
+        return config_from_shapes(shapes, network.kind, image_size=512 if large else None)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{network.path} lacks {network.file_name(error.args[0])}; use a file that holds all "
+            f"tensors of one {network.kind}"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(
+            f"{network.path}: the shapes of its tensors are those of no model "
+            f"({first_line(error)}); check that it is the right file"
+        ) from error
+
+
+def _check_tensors(network: _Network, expected: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless the tensors are those expected, one for one."""
+    missing = [network.file_name(name) for name in expected if name not in network.tensors]
+    unexpected = network.unexpected + [
+        network.file_name(name) for name in network.tensors if name not in expected
+    ]
+    problems = [f"lacks {_listed(missing)}"] if missing else []
+    problems += [f"holds unexpected {_listed(unexpected)}"] if unexpected else []
+    if problems:
+        raise CheckpointError(
+            f"{network.path} {' and '.join(problems)}; "
+            f"use a file that holds all tensors of one {network.kind} and no others"
+        )
+    for name, tensor in network.tensors.items():
+        if tensor.shape != expected[name].shape or not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{network.path}: {network.file_name(name)} must be floating-point of shape "
+                f"{tuple(expected[name].shape)}, got {tensor.dtype} of {tuple(tensor.shape)}; "
+                "check that it is the right file"
+            )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
+
+
+def _json_object(path: Path, key: str, text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(
+            f"{path}: {key} is not valid JSON ({error}); save it again"
+        ) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: {key} must be a JSON object, got {value!r}; save it again")
+    return value
