@@ -1,0 +1,82 @@
+import copy
+
+import pytest
+import torch
+
+from deco_lab.config import DeCoConfig
+from deco_lab.models import build
+from deco_lab.models.compiled import compile_regions, regions
+
+CONFIG = DeCoConfig(
+    image_size=16,
+    patch_size=4,
+    num_classes=3,
+    hidden_size=32,
+    num_heads=2,
+    depth=2,
+    decoder_depth=1,
+    decoder_width=8,
+)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = build(CONFIG)
+    for parameter in model.parameters():
+        if not parameter.any():  # a zero head would make every comparison pass
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.fixture
+def inputs():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 3, 16, 16, generator=generator)
+    return x, torch.tensor([0.2, 0.7]), torch.tensor([0, 3])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch.compile's tracing
+def test_compile_regions_equals_the_plain_model(model, inputs):
+    plain = copy.deepcopy(model)
+    assert compile_regions(model, *inputs)
+    assert all(region._compiled_call_impl is not None for region in regions(model))
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    other = (inputs[0].flip(0), inputs[1] * 0.5, inputs[2] - inputs[2] // 3)
+    got, expected = model(*other), plain(*other)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    got.square().mean().backward()
+    expected.square().mean().backward()
+    for (name, parameter), reference in zip(
+        model.named_parameters(), plain.parameters(), strict=True
+    ):
+        assert parameter.grad is not None, name
+        assert reference.grad is not None, name
+        difference = (parameter.grad - reference.grad).norm()
+        assert difference <= 1e-4 * reference.grad.norm() + 1e-9, name
+
+
+def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypatch):
+    def compile_wrongly(self: torch.nn.Module) -> None:
+        self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
+
+    plain = model(*inputs)
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_wrongly)
+    with pytest.warns(UserWarning, match=r"torch.compile is left off: results differ by"):
+        assert not compile_regions(model, *inputs)
+    assert torch.equal(model(*inputs), plain)
+
+
+def test_compile_regions_is_undone_where_compiling_fails(model, inputs, monkeypatch):
+    def fail(self: torch.nn.Module) -> None:
+        def call(*arguments):
+            raise RuntimeError("no compiler\nmore")
+
+        self._compiled_call_impl = call
+
+    plain = model(*inputs)
+    monkeypatch.setattr(torch.nn.Module, "compile", fail)
+    with pytest.warns(UserWarning, match="torch.compile is left off: no compiler$"):
+        assert not compile_regions(model, *inputs)
+    assert torch.equal(model(*inputs), plain)
