@@ -1,0 +1,48 @@
+"""The recorded outputs, and the models whose outputs they are."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from deco_lab.checkpoints import published_name
+from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
+from deco_lab.models import DeCo, DiT, Model, build
+
+_SHAPE: Any = {
+    "image_size": 32,
+    "patch_size": 8,
+    "num_classes": 10,
+    "hidden_size": 64,
+    "num_heads": 4,
+}
+
+
+def _recorded_model(file: Path, config: ModelConfig, kind: str) -> Model:
+    recorded = load_file(file)
+    model = build(config)
+    names = model.state_dict().keys()
+    model.load_state_dict({n: recorded[f"weights.{published_name(n, kind)}"] for n in names})
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden_deco(golden: Path) -> DeCo:
+    config = DeCoConfig(**_SHAPE, depth=3, decoder_depth=2, decoder_width=16)
+    model = _recorded_model(golden / "deco_c2i.safetensors", config, "DeCo")
+    assert isinstance(model, DeCo)
+    return model
+
+
+@pytest.fixture(scope="session")
+def golden_dit(golden: Path) -> DiT:
+    config = DiTConfig(**_SHAPE, depth=4)
+    model = _recorded_model(golden / "baseline_dit.safetensors", config, "DiT")
+    assert isinstance(model, DiT)
+    return model

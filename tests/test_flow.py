@@ -1,0 +1,87 @@
+import pytest
+import scipy.stats
+import torch
+
+from deco_lab.flow import (
+    interpolate,
+    predicted_image,
+    sample_times,
+    shift_time,
+    time_grid,
+    velocity_target,
+)
+
+
+@pytest.fixture
+def pair():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, 3, 4, 5, generator=generator, dtype=torch.float64).unbind()
+
+
+def test_interpolate_runs_from_noise_to_image(pair):
+    image, noise = pair
+    torch.testing.assert_close(interpolate(image, noise, 0.0), noise)
+    torch.testing.assert_close(interpolate(image, noise, 1.0), image)
+    torch.testing.assert_close(interpolate(image, noise, 0.25), 0.25 * image + 0.75 * noise)
+
+
+def test_interpolate_takes_one_time_for_each_image(pair):
+    image, noise = pair
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    expected = torch.stack([noise[0], (image[1] + noise[1]) / 2, image[2]])
+    torch.testing.assert_close(interpolate(image, noise, t), expected)
+
+
+def test_velocity_target_is_the_slope_of_the_path(pair):
+    image, noise = pair
+    rise = interpolate(image, noise, 0.75) - interpolate(image, noise, 0.25)
+    torch.testing.assert_close(rise / 0.5, velocity_target(image, noise))
+
+
+@pytest.mark.parametrize("t", [0.3, torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)])
+def test_predicted_image_of_the_target_velocity_is_the_image(pair, t):
+    image, noise = pair
+    x = interpolate(image, noise, t)
+    torch.testing.assert_close(predicted_image(x, velocity_target(image, noise), t), image)
+
+
+def test_shift_time_of_a_half_is_one_in_one_plus_shift():
+    assert shift_time(0.5, 3.0) == 0.25
+    assert shift_time(0.5, 1.0) == 0.5
+    assert shift_time(0.0, 3.0) == 0
+    assert shift_time(1.0, 3.0) == 1
+
+
+def test_shift_time_twice_multiplies_the_shifts():
+    t = torch.linspace(0, 1, 7, dtype=torch.float64)
+    torch.testing.assert_close(shift_time(shift_time(t, 3.0), 0.5), shift_time(t, 1.5))
+
+
+def test_time_grid_is_even_without_a_shift_and_shifted_with_one():
+    grid = time_grid(4)
+    assert grid.dtype == torch.float64
+    assert grid.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert time_grid(2, time_shift=3.0).tolist() == [0, 0.25, 1]
+
+
+@pytest.mark.parametrize("time_shift", [0.2, 1.0, 3.0, 17.0])
+@pytest.mark.parametrize("num_steps", [1, 3, 7, 49, 250])
+def test_time_grid_ends_exactly_at_0_and_1(num_steps, time_shift):
+    grid = time_grid(num_steps, time_shift=time_shift)
+    assert grid[0] == 0
+    assert grid[-1] == 1
+    assert (grid.diff() > 0).all()
+
+
+def test_sample_times_undone_are_standard_normal():
+    times = sample_times(4000, time_shift=4.0, generator=torch.Generator().manual_seed(0))
+    normal = torch.logit(shift_time(times.double(), 1 / 4))
+    assert scipy.stats.kstest(normal.numpy(), "norm").pvalue > 0.01
+
+
+def test_sample_times_repeat_with_their_generator():
+    first, again, other = (
+        sample_times(5, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -1,0 +1,288 @@
+import json
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from deco_lab.flow import time_grid
+from deco_lab.sampling import SOLVERS, sample, sample_steps
+
+GOLDEN = Path(__file__).parent / "golden" / "samplers.safetensors"
+with safe_open(GOLDEN, framework="pt") as _file:
+    CASES = json.loads(_file.metadata()["cases"])
+
+
+def solver_of(case):
+    if case["sampler"] == "adams":
+        return "euler" if case["order"] == 1 else f"adams{case['order']}"
+    return case["sampler"] if case.get("exact", True) else f"{case['sampler']}_reuse"
+
+
+class Constant:
+    """A model whose velocity is the label, everywhere; it keeps what it was called with."""
+
+    def __init__(self, num_classes=10, image_size=4):
+        self.config = SimpleNamespace(num_classes=num_classes, image_size=image_size)
+        self.calls = []
+
+    def __call__(self, x, t, class_ids):
+        self.calls.append((x, t, class_ids))
+        return class_ids.to(x.dtype)[:, None, None, None].expand_as(x)
+
+
+class Trainable(nn.Module):
+    """A module with a parameter and no config."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(-1.0))
+
+    def forward(self, x, t, class_ids):
+        return self.slope * x
+
+
+NOISE = torch.ones(1, 3, 4, 4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_sample_steps_equal_the_recorded_trajectory(golden_deco, case):
+    recorded = load_file(GOLDEN)
+    steps = list(
+        sample_steps(
+            golden_deco,
+            recorded["labels"],
+            noise=recorded["noise"],
+            num_steps=case["num_steps"],
+            guidance_scale=case["guidance"],
+            guidance_interval=(case["lo"], case["hi"]),
+            time_shift=case["timeshift"],
+            solver=solver_of(case),
+        )
+    )
+    for step, expected in zip(steps, recorded[case["name"]], strict=True):
+        assert (step.x - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_sample_steps_count_the_passes_of_every_step(case):
+    n = case["num_steps"]
+    evaluations = {"heun": [2] * (n - 1) + [1], "heun_reuse": [2] + [1] * (n - 2) + [0]}
+    starts = time_grid(n, time_shift=case["timeshift"])[:-1].tolist()
+    passes = [
+        count * (2 if case["guidance"] != 1 and case["lo"] < start <= case["hi"] else 1)
+        for count, start in zip(evaluations.get(solver_of(case), [1] * n), starts, strict=True)
+    ]
+    model = Constant()
+    steps = list(
+        sample_steps(
+            model,
+            [1, 8],
+            num_steps=n,
+            guidance_scale=case["guidance"],
+            guidance_interval=(case["lo"], case["hi"]),
+            time_shift=case["timeshift"],
+            solver=solver_of(case),
+        )
+    )
+    assert [after.nfe - before.nfe for before, after in pairwise(steps)] == passes
+    assert steps[-1].nfe == sum(len(x) for x, _, _ in model.calls) / 2
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_step_tells_the_velocity_that_led_to_it_and_its_image(golden_deco, solver):
+    steps = list(sample_steps(golden_deco, [3], num_steps=4, solver=solver, time_shift=2.0))
+    assert [step.index for step in steps] == [0, 1, 2, 3, 4]
+    assert [step.t for step in steps] == time_grid(4, time_shift=2.0).tolist()
+    assert steps[0].velocity is None
+    assert steps[0].predicted_image is None
+    assert steps[0].nfe == 0
+    for before, after in pairwise(steps):
+        assert after.velocity is not None
+        torch.testing.assert_close(after.x, before.x + (after.t - before.t) * after.velocity)
+        torch.testing.assert_close(
+            after.predicted_image, before.x + (1 - before.t) * after.velocity
+        )
+    torch.testing.assert_close(steps[-1].predicted_image, steps[-1].x)
+
+
+def test_sample_returns_the_last_state_of_sample_steps(golden_deco):
+    *_, last = sample_steps(golden_deco, [2], num_steps=3, seed=4)
+    assert torch.equal(sample(golden_deco, [2], num_steps=3, seed=4), last.x)
+
+
+def test_sample_is_not_clamped():
+    assert sample(Constant(), [9], num_steps=2, guidance_scale=1).max() > 5
+
+
+def test_sample_steps_start_from_the_seed_of_each_image():
+    start = next(sample_steps(Constant(), [0, 1, 2], seed=7)).x
+    for i in range(3):
+        expected = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(7 + i))
+        assert torch.equal(start[i], expected)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_sample_image_never_depends_on_its_batch(golden_deco, solver):
+    together = sample(golden_deco, [1, 4, 7], num_steps=4, seed=5, solver=solver)
+    alone = sample(golden_deco, [4], num_steps=4, seed=6, solver=solver)
+    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; run it on one")
+def test_sample_image_never_depends_on_its_device(golden_deco):
+    here = sample(golden_deco, [4], num_steps=4)
+    there = sample(golden_deco.to("cuda"), [4], num_steps=4).cpu()
+    golden_deco.to("cpu")
+    torch.testing.assert_close(there, here, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
+def test_guidance_is_linear_between_null_and_class(scale):
+    model = Constant(num_classes=10)
+    *_, last = sample_steps(model, [4, 7], num_steps=2, guidance_scale=scale)
+    expected = 10 + scale * (torch.tensor([4.0, 7.0]) - 10)
+    assert last.velocity is not None
+    torch.testing.assert_close(last.velocity[:, 0, 0, 0], expected)
+
+
+def test_guidance_runs_both_branches_as_one_batch():
+    model = Constant(num_classes=10)
+    list(sample_steps(model, [4, 7], num_steps=4, guidance_interval=(0.25, 0.5)))
+    assert [call[2].tolist() for call in model.calls] == [[4, 7], [4, 7], [4, 7, 10, 10], [4, 7]]
+    x, t, class_ids = model.calls[2]
+    assert torch.equal(x[:2], x[2:])
+    assert t.tolist() == [0.5] * 4
+    assert (x.dtype, t.dtype, class_ids.dtype) == (torch.float32, torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("num_steps", [10, 100])
+def test_guidance_interval_is_open_below_and_closed_above(num_steps):
+    # 0.3 and 0.7 are grid times; as float64 the grid's 0.3 is above 0.3 with ten steps.
+    steps = sample_steps(
+        Constant(), [0], num_steps=num_steps, guidance_interval=(0.3, 0.7), guidance_scale=2
+    )
+    guided = [before.t for before, after in pairwise(steps) if after.nfe - before.nfe == 2]
+    assert guided[0] == pytest.approx(0.3 + 1 / num_steps)
+    assert guided[-1] == pytest.approx(0.7)
+    assert len(guided) == round(0.4 * num_steps)
+
+
+def test_guidance_decides_at_the_start_of_a_step_for_heuns_corrector_too():
+    model = Constant()
+    list(sample_steps(model, [1], num_steps=4, solver="heun", guidance_interval=(0.1, 0.25)))
+    # Pairs of predictor and corrector at 0, 0.25 (guided, corrector at 0.5 too), 0.5; then Euler.
+    assert [len(call[0]) for call in model.calls] == [1, 1, 2, 2, 1, 1, 1]
+    assert [call[1][0].item() for call in model.calls] == [0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+
+
+def test_sample_takes_any_callable():
+    image = sample(lambda x, t, class_ids: -x, [0], noise=NOISE, num_steps=2, guidance_scale=1)
+    torch.testing.assert_close(image, NOISE / 4)
+
+
+@pytest.mark.parametrize("class_ids", [(0, 2), torch.tensor([0, 2]), range(0, 4, 2)])
+def test_sample_takes_labels_in_any_sequence(class_ids):
+    image = sample(Constant(), class_ids, num_steps=1, noise=torch.zeros(2, 3, 4, 4))
+    assert image[:, 0, 0, 0].tolist() == [0, 2]
+
+
+def test_sample_of_a_rectangular_noise_is_rectangular(golden_deco):
+    noise = torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    assert sample(golden_deco, [0], noise=noise, num_steps=2).shape == (1, 3, 16, 24)
+
+
+def test_sample_casts_noise_to_float32_and_leaves_it_alone():
+    noise = NOISE.double()
+    image = sample(lambda x, t, c: -x, [0], noise=noise, num_steps=1, guidance_scale=1)
+    assert image.dtype == torch.float32
+    assert torch.equal(noise, NOISE.double())
+
+
+def test_sample_of_a_trainable_model_holds_no_graph_and_can_enter_one():
+    model = Trainable().train()
+    image = sample(model, [0], noise=NOISE, num_steps=2, guidance_scale=1)
+    assert not image.requires_grad
+    model(image, torch.ones(1), torch.zeros(1)).sum().backward()  # not so for inference tensors
+    assert model.slope.grad is not None
+    assert model.training
+
+
+def test_sample_steps_closed_early_leave_gradients_on():
+    steps = sample_steps(Trainable(), [0], noise=NOISE, num_steps=5, guidance_scale=1)
+    for step in steps:
+        assert torch.is_grad_enabled()  # in the caller's own code, between steps
+        if step.index == 2:
+            break
+    steps.close()
+    assert torch.is_grad_enabled()
+    with torch.no_grad():
+        steps = sample_steps(Trainable(), [0], noise=NOISE, guidance_scale=1)
+        next(steps)
+        next(steps)
+    steps.close()
+    assert torch.is_grad_enabled()
+
+
+def test_sample_steps_compute_no_step_before_it_is_asked_for():
+    model = Constant()
+    steps = sample_steps(model, [0], guidance_scale=1)
+    next(steps)
+    assert not model.calls
+    next(steps)
+    assert len(model.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+        ({"num_steps": 2.5}, "num_steps must be a whole number of at least 1, got 2.5"),
+        ({"num_steps": True}, "num_steps must be a whole number of at least 1, got True"),
+        ({"guidance_scale": -0.5}, "guidance_scale must be at least 0, got -0.5; 1 is off"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, got nan"),
+        ({"guidance_scale": "strong"}, "guidance_scale must be a finite number, got 'strong'"),
+        ({"guidance_interval": (0.5, 0.5)}, r"0 <= low < high <= 1, got \(0.5, 0.5\)"),
+        ({"guidance_interval": (-0.1, 0.5)}, r"0 <= low < high <= 1, got \(-0.1, 0.5\)"),
+        ({"guidance_interval": (0.1, 1.5)}, r"0 <= low < high <= 1, got \(0.1, 1.5\)"),
+        ({"guidance_interval": 0.1}, "guidance_interval must be two times .* got 0.1"),
+        ({"time_shift": 0}, "time_shift must be greater than 0, got 0.0; 1 is no shift"),
+        ({"time_shift": float("inf")}, "time_shift must be a finite number, got inf"),
+        ({"class_ids": []}, "class_ids must be one label for each image"),
+        ({"class_ids": 3}, "class_ids must be one label for each image, got 3"),
+        ({"class_ids": [10]}, "class_ids must be at most 9, .* knows 10 classes, got 10"),
+        ({"class_ids": [-1]}, "each of class_ids must be a whole number of at least 0, got -1"),
+        ({"class_ids": [0.5]}, "each of class_ids must be a whole number of at least 0, got 0.5"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"seed": 2**63}, r"seed must be below 2\*\*63"),
+        ({"seed": -1, "noise": NOISE}, "seed must be a whole number of at least 0, got -1"),
+        ({"solver": "rk45"}, "solver must be one of euler, heun, .*adams4, got 'rk45'"),
+        ({"noise": NOISE[0]}, r"noise must have the shape \(B, 3, H, W\) with B=1"),
+        ({"noise": NOISE.repeat(2, 1, 1, 1)}, r"with B=1, .* got \(2, 3, 4, 4\)"),
+        ({"noise": NOISE.long()}, "noise must be a floating-point tensor"),
+        ({"noise": NOISE / 0}, "noise must be finite"),
+    ],
+)
+def test_sample_steps_refuse_bad_arguments_at_the_call(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sample_steps(Constant(), **{"class_ids": [0], **arguments})  # type: ignore[arg-type]
+
+
+def test_sample_needs_noise_where_the_model_tells_no_size():
+    with pytest.raises(ValueError, match=r"noise is needed, of shape \(B, 3, H, W\)"):
+        sample(Trainable(), [0], guidance_scale=1)
+
+
+def test_sample_needs_a_null_class_for_guidance():
+    with pytest.raises(ValueError, match=r"guidance needs the null class.*guidance_scale=1"):
+        sample(Trainable(), [0], noise=NOISE)
+
+
+def test_sample_refuses_a_velocity_of_another_shape():
+    with pytest.raises(ValueError, match=r"velocity in the shape of x, \(1, 3, 4, 4\)"):
+        sample(lambda x, t, class_ids: x[:, :1], [0], noise=NOISE, guidance_scale=1)
