@@ -63,7 +63,8 @@ def jpeg_table(quality: int = 85, chrominance: bool = False) -> Tensor:
     """Return the 8 x 8 quantisation table of a JPEG quality, integers from 1 to 255.
 
     The scale is 200 - 2 quality from 50 up and 5000 / quality below, in floating point: libjpeg
-    truncates the latter to an integer, so below 50 a value may differ from libjpeg's by one.
+    truncates the latter to an integer, so below 50 a value may differ from libjpeg's by one, at 41
+    by two.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def jpeg_table(quality: int = 85, chrominance: bool = False) -> Tensor:
     ValueError
         For a quality that is not a whole number from 1 to 100.
     """
-    if quality != int(quality) or not 1 <= quality <= 100:
+    if not 1 <= quality <= 100 or quality != int(quality):
         raise ValueError(
             f"quality must be a whole number from 1 to 100, got {quality!r}; the paper uses 85"
         )
