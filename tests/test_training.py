@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +15,17 @@ from deco_lab import checkpoints
 from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
 from deco_lab.data import CropSampler
 from deco_lab.losses import flow_matching_loss, frequency_loss
-from deco_lab.training import (
-    LossLog,
-    Trainer,
-    TrainingConfig,
-    learning_rate_factor,
-    main,
-    run,
-)
+from deco_lab.training.__main__ import main
+from deco_lab.training.run import LossLog, run
+from deco_lab.training.trainer import Trainer, TrainingConfig, learning_rate_factor
 
-SHAPE = {"image_size": 16, "patch_size": 4, "num_classes": 2, "hidden_size": 32, "num_heads": 2}
+SHAPE: dict[str, Any] = {
+    "image_size": 16,
+    "patch_size": 4,
+    "num_classes": 2,
+    "hidden_size": 32,
+    "num_heads": 2,
+}
 TINY = DeCoConfig(**SHAPE, depth=2, decoder_depth=1, decoder_width=8)
 TINY_DIT = DiTConfig(**SHAPE, depth=2)
 RECIPE = TrainingConfig(
@@ -74,11 +76,9 @@ def test_resumed_run_ends_with_the_same_bits(crops, tmp_path: Path, config):
 
 def test_train_step_learns(crops):
     trainer = Trainer(TINY, TrainingConfig(steps=300, batch_size=16, precision="float32"), crops)
-    first = float(trainer.train_step()[0])
-    for _ in range(120):
-        last = float(trainer.train_step()[0])
-    assert first > 1.2
-    assert last < 0.8 * first
+    losses = [float(trainer.train_step()[0]) for _ in range(120)]
+    assert losses[0] > 1.2
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_train_step_minimises_the_two_losses(crops):

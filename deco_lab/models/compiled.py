@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from deco_lab.models.deco import DeCo, Model
 
@@ -74,7 +75,7 @@ def compile_regions(
         difference = float((compiled - plain).norm() / plain.norm().clamp_min(1e-30))
         reason = f"results differ by {difference:.1e}, more than {tolerance:.0e}"
         right = difference <= tolerance
-    except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
+    except (TorchDynamoException, RuntimeError) as error:
         reason, right = str(error).strip().splitlines()[0], False
     if not right:
         for region in regions(model):

@@ -52,7 +52,7 @@ class TimeEmbedding(nn.Module):
         exponents = torch.arange(self.num_frequencies, dtype=torch.float32, device=t.device)
         angles = t.float()[:, None] * 10 ** (-exponents / self.num_frequencies)
         features = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))
+        return self.mlp(features.to(next(self.mlp.parameters()).dtype))
 
 
 @lru_cache(maxsize=32)

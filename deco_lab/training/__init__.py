@@ -1,0 +1,6 @@
+"""Training: `python -m deco_lab.training`, or a `Trainer` in a script."""
+
+from deco_lab.training.run import run
+from deco_lab.training.trainer import Trainer, TrainingConfig
+
+__all__ = ["Trainer", "TrainingConfig", "run"]
