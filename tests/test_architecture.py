@@ -1,0 +1,179 @@
+"""The direction of imports: each part of the package may know only what stands in its row."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "deco_lab"
+
+# The longest row that fits a module counts. Parts of a package may know one another, but for those
+# that have a row of their own.
+ALLOWED = {
+    "": {"checkpoints", "sampling"},
+    "config": set(),
+    "flow": set(),
+    "spectra.dct": set(),
+    "spectra.jpeg": set(),
+    "models.layers": set(),
+    "models": {"config"},
+    "sampling": {"flow"},
+    "losses": {"flow", "spectra"},
+    "spectra": {"flow"},
+    "checkpoints": {"config", "models"},
+    "data": {"config"},
+    "plots": {"spectra"},
+    "live": {"sampling", "spectra"},
+    "evaluation": {"spectra", "data"},
+    "training": {
+        "checkpoints", "config", "data", "evaluation", "flow", "losses", "models", "sampling",
+        "spectra",
+    },
+}  # fmt: skip
+ALLOWED_INSIDE_FUNCTIONS = {"training": {"plots"}}
+FRAMEWORKS = {"matplotlib": "plots", "plotly": "plots", "gradio": None}
+PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+
+
+class Import(NamedTuple):
+    module: str
+    inside_function: bool
+
+
+def module_name(path: Path) -> str:
+    """Return a file's name under deco_lab, such as "spectra.dct", or "" for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(node: ast.AST, inside_function: bool = False) -> Iterator[Import]:
+    """Yield all that a piece of source imports, wherever it stands."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(alias.name, inside_function)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            assert child.module is not None
+            if child.module == "deco_lab":
+                for alias in child.names:
+                    yield Import(f"deco_lab.{alias.name}", inside_function)
+            else:
+                yield Import(child.module, inside_function)
+        else:
+            function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from imports_of(child, inside_function or function)
+
+
+def imports_of_file(path: Path) -> list[Import]:
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text())["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        lines = "\n".join(code).splitlines()
+        source = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+    else:
+        source = path.read_text()
+    return list(imports_of(ast.parse(source)))
+
+
+def row_of(module: str) -> str | None:
+    """Return the longest row of the table that `module` belongs to."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        if ".".join(parts[:length]) in ALLOWED:
+            return ".".join(parts[:length])
+    return None
+
+
+def violations(module: str, imports: list[Import]) -> list[str]:
+    """Return the imports of `module` that its row does not allow."""
+    row = row_of(module)
+    if row is None:
+        return [f"deco_lab.{module} has no row in the table of imports"]
+    own_package = row if row in PACKAGES else None
+    found = []
+    for imported, inside_function in imports:
+        top, _, rest = imported.partition(".")
+        if top == "deco_lab":
+            target = rest.split(".")[0]
+            allowed = ALLOWED[row] | ({own_package} if own_package else set())
+            if inside_function:
+                allowed |= ALLOWED_INSIDE_FUNCTIONS.get(row, set())
+            if target not in allowed:
+                found.append(f"deco_lab.{module} imports {imported}")
+        elif top in FRAMEWORKS and row != FRAMEWORKS[top]:
+            found.append(f"deco_lab.{module} imports {imported}")
+    return found
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PROGRAMS = sorted([*ROOT.glob("app.py"), *ROOT.glob("notebooks/*.ipynb")])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_modules_import_what_the_table_allows(path):
+    assert violations(module_name(path), imports_of_file(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sampling.loop", "import deco_lab.spectra"),
+        ("spectra.dct", "from deco_lab.spectra.jpeg import jpeg_table"),
+        ("spectra.radial", "from deco_lab.models import DeCo"),
+        ("spectra.radial", "from deco_lab import models"),
+        ("training", "from deco_lab import plots"),
+        ("training", "from deco_lab.plots import loss_curve"),
+        ("evaluation", "def draw():\n    import matplotlib.figure"),
+        ("spectra.radial", "if True:\n    from matplotlib import figure"),
+        ("live", "import gradio as gr"),
+        ("config", "import deco_lab"),
+        ("helpers", "import math"),
+    ],
+)
+def test_violations_sees_what_the_table_forbids(module, source):
+    assert len(violations(module, list(imports_of(ast.parse(source))))) == 1
+
+
+def test_violations_lets_training_draw_inside_a_function():
+    lazy = "def draw():\n    from deco_lab.plots import loss_curve"
+    assert violations("training", list(imports_of(ast.parse(lazy)))) == []
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+def test_app_and_notebooks_import_public_names(path):
+    for imported, _ in imports_of_file(path):
+        if imported.split(".")[0] == "deco_lab":
+            assert imported.count(".") <= 1, f"{path.name} imports {imported}, which is not public"
+    if path.suffix == ".ipynb":
+        assert "gradio" not in {imported.split(".")[0] for imported, _ in imports_of_file(path)}
+
+
+def test_modules_are_named_for_what_they_do():
+    vague = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert [path for path in PACKAGE.rglob("*") if path.stem in vague] == []
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Return the modules that a fresh Python holds after a statement."""
+    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_import_of_spectra_pulls_in_no_plots_and_no_app():
+    loaded = loaded_after("import deco_lab.spectra")
+    assert "deco_lab.spectra.dct" in loaded
+    assert loaded.isdisjoint({"matplotlib", "plotly", "gradio", "deco_lab.plots"})
+
+
+def test_import_of_plots_leaves_pyplot_and_plotly_alone():
+    loaded = loaded_after("import deco_lab.plots")
+    assert "matplotlib.figure" in loaded
+    assert loaded.isdisjoint({"matplotlib.pyplot", "plotly", "gradio"})

@@ -1,0 +1,278 @@
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from deco_lab.config import PRESETS, DeCoConfig, DiTConfig
+from deco_lab.models import DeCo, DiT, build
+from deco_lab.models.decoder import position_features
+from deco_lab.models.dit import zero_block_modulation
+from deco_lab.models.layers import RMSNorm, SwiGLU, TimeEmbedding, rotary_table, rotate
+
+CPU = torch.device("cpu")
+
+
+def assert_same(actual: Tensor, recorded: Tensor) -> None:
+    """Assert a relative error of at most 1e-5, of the whole and of the largest value."""
+    assert actual.shape == recorded.shape
+    assert (actual - recorded).norm() <= 1e-5 * recorded.norm()
+    assert (actual - recorded).abs().max() <= 1e-5 * recorded.abs().max()
+
+
+@pytest.fixture(scope="module")
+def recorded_deco(golden) -> dict[str, Tensor]:
+    return load_file(golden / "deco_c2i.safetensors")
+
+
+@pytest.fixture(scope="module")
+def recorded_dit(golden) -> dict[str, Tensor]:
+    return load_file(golden / "baseline_dit.safetensors")
+
+
+def inputs_of(recorded: dict[str, Tensor], case: str) -> tuple[Tensor, Tensor, Tensor]:
+    return recorded[f"{case}.x"], recorded[f"{case}.t"], recorded[f"{case}.y"]
+
+
+@pytest.mark.parametrize("case", ["io0", "io1"], ids=["square", "wide"])
+def test_deco_matches_recorded_velocity(golden_deco, recorded_deco, case):
+    inputs = inputs_of(recorded_deco, case)
+    assert_same(golden_deco(*inputs), recorded_deco[f"{case}.velocity"])
+
+
+def test_deco_matches_recorded_condition(golden_deco, recorded_deco):
+    x, t, class_ids = inputs_of(recorded_deco, "io0")
+    assert_same(golden_deco.condition(x, t, class_ids), recorded_deco["io0.condition"])
+    decoded = golden_deco.decode(x, recorded_deco["io0.condition"])
+    assert_same(decoded, recorded_deco["io0.velocity"])
+
+
+def test_deco_condition_is_silu_of_time_and_features(golden_deco, recorded_deco):
+    x, t, class_ids = inputs_of(recorded_deco, "io1")
+    time = golden_deco.trunk.time_embedding(t)[:, None]
+    tokens = golden_deco.features(x, t, class_ids)
+    torch.testing.assert_close(golden_deco.condition(x, t, class_ids), F.silu(time + tokens))
+    torch.testing.assert_close(golden_deco.time_condition(t), F.silu(time))
+
+
+@pytest.mark.parametrize("case", ["io0", "io1"], ids=["square", "wide"])
+def test_dit_matches_recorded_velocity(golden_dit, recorded_dit, case):
+    inputs = inputs_of(recorded_dit, case)
+    assert_same(golden_dit(*inputs), recorded_dit[f"{case}.velocity"])
+
+
+def test_dit_matches_recorded_features(golden_dit, recorded_dit):
+    inputs = inputs_of(recorded_dit, "io0")
+    assert_same(golden_dit.features(*inputs), recorded_dit["io0.features"])
+
+
+@pytest.mark.parametrize("kind", ["deco", "dit"])
+def test_velocity_in_bfloat16_keeps_exact_tables(request, recorded_deco, kind):
+    model = request.getfixturevalue(f"golden_{kind}")
+    narrow = copy.deepcopy(model).bfloat16()
+    x, t, class_ids = inputs_of(recorded_deco, "io0")
+    velocity, expected = narrow(x, t, class_ids), model(x, t, class_ids)
+    assert velocity.dtype == x.dtype
+    assert (velocity - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize("kind", ["deco", "dit"])
+def test_velocity_of_an_image_is_independent_of_its_batch(request, recorded_deco, kind):
+    model = request.getfixturevalue(f"golden_{kind}")
+    x, t, class_ids = inputs_of(recorded_deco, "io1")
+    alone = torch.cat([model(x[i : i + 1], t[i : i + 1], class_ids[i : i + 1]) for i in range(3)])
+    assert_same(alone, model(x, t, class_ids))
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (7, 8), (13, 30), (31, 47)])
+def test_decode_moves_one_pixel_with_one_pixel(golden_deco, recorded_deco, row, column):
+    x, t, class_ids = inputs_of(recorded_deco, "io1")
+    condition = golden_deco.condition(x, t, class_ids)
+    touched = x.clone()
+    touched[1, 0, row, column] += 1
+    difference = golden_deco.decode(touched, condition) - golden_deco.decode(x, condition)
+    moved = difference.abs().amax(1).nonzero().tolist()
+    assert moved == [[1, row, column]]
+
+
+def test_decode_moves_one_patch_with_one_token(golden_deco, recorded_deco):
+    x, t, class_ids = inputs_of(recorded_deco, "io1")
+    condition = golden_deco.condition(x, t, class_ids)
+    touched = condition.clone()
+    touched[2, 8] += 1  # of 4 x 6 patches, row 1, column 2
+    difference = golden_deco.decode(x, touched) - golden_deco.decode(x, condition)
+    expected = torch.zeros(3, 32, 48, dtype=torch.bool)
+    expected[2, 8:16, 16:24] = True
+    assert (difference.abs().amax(1) > 0).equal(expected)
+
+
+@pytest.mark.parametrize(
+    ("preset", "millions"), [("DeCo-L/16", 426), ("DeCo-XL/16", 682), ("DiT-L/16", 459)]
+)
+def test_build_has_the_published_number_of_parameters(preset, millions):
+    assert count(preset) == pytest.approx(millions * 1e6, rel=0.01)
+
+
+def test_build_tiny_models_have_about_as_many_parameters():
+    assert count("tiny") == pytest.approx(count("tiny-dit"), rel=0.05)
+
+
+def count(preset: str) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(PRESETS[preset]).parameters())
+
+
+@pytest.fixture(scope="module")
+def fresh() -> DeCo:
+    torch.manual_seed(0)
+    config = DeCoConfig(patch_size=16, hidden_size=128, num_heads=2, depth=2)
+    return DeCo(config).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["trunk.patch_embedding", "decoder.pixel_embedding", "decoder.input_projection",
+     "decoder.condition_projection", "decoder.blocks.1.mlp.0", "decoder.blocks.1.mlp.2"],
+)  # fmt: skip
+def test_fresh_deco_starts_linear_layers_xavier_uniform(fresh, name):
+    layer = fresh.get_submodule(name)
+    bound = math.sqrt(6 / (layer.in_features + layer.out_features))
+    assert layer.weight.abs().max() <= bound
+    assert layer.weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.06)
+    assert layer.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["trunk.label_embedding", "trunk.time_embedding.mlp.0", "trunk.time_embedding.mlp.2"]
+)
+def test_fresh_deco_starts_embeddings_normal(fresh, name):
+    weight = fresh.get_submodule(name).weight
+    assert weight.std() == pytest.approx(0.02, rel=0.03)
+    assert weight.abs().max() > 0.06  # a uniform of this deviation ends at 0.035
+
+
+def test_fresh_deco_starts_at_zero_velocity(fresh):
+    for layer in (fresh.decoder.head, *(block.modulation for block in fresh.decoder.blocks)):
+        assert layer.weight.abs().max() == layer.bias.abs().max() == 0
+    x = torch.randn(1, 3, 32, 16, generator=torch.Generator().manual_seed(0))
+    assert fresh(x, torch.tensor([0.3]), torch.tensor([7])).abs().max() == 0
+
+
+def test_fresh_deco_keeps_the_default_of_block_modulation(fresh):
+    for block in fresh.trunk.blocks:
+        bound = 1 / math.sqrt(128)
+        assert block.modulation.weight.abs().max() <= bound
+        assert block.modulation.weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+def test_zero_block_modulation_makes_blocks_the_identity(fresh):
+    model = copy.deepcopy(fresh)
+    zero_block_modulation(model.trunk)
+    x = torch.randn(1, 3, 32, 16, generator=torch.Generator().manual_seed(0))
+    patches = F.unfold(x, 16, stride=16).transpose(1, 2)  # channel-major, patches row by row
+    tokens = model.features(x, torch.tensor([0.3]), torch.tensor([7]))
+    torch.testing.assert_close(tokens, model.trunk.patch_embedding(patches))
+
+
+def test_fresh_dit_starts_at_zero_velocity():
+    model = DiT(DiTConfig(image_size=16, patch_size=8, hidden_size=32, num_heads=2, depth=1))
+    for layer in (model.head, model.final_modulation):
+        assert layer.weight.abs().max() == layer.bias.abs().max() == 0
+    x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert model(x, torch.tensor([0.3]), torch.tensor([7])).abs().max() == 0
+
+
+def test_build_follows_the_kind_of_config():
+    shape: Any = {"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_heads": 2, "depth": 1}
+    assert type(build(DeCoConfig(**shape))) is DeCo
+    assert type(build(DiTConfig(**shape))) is DiT
+
+
+@pytest.mark.parametrize("kind", ["deco", "dit"])
+@pytest.mark.parametrize(
+    ("shape", "match"),
+    [
+        (
+            (3, 30, 32),
+            r"x must be floating-point images of shape \(B, 3, H, W\), got \(3, 30, 32\)",
+        ),
+        ((1, 1, 32, 32), "x must be floating-point images"),
+        ((1, 3, 30, 32), "image height must be divisible by patch_size=8, got 30; .* pad to 32"),
+        ((1, 3, 32, 44), "image width must be divisible by patch_size=8, got 44; .* pad to 48"),
+        ((1, 3, 0, 32), "image height must be divisible by patch_size=8, got 0; .* pad to 8"),
+        ((2, 3, 32, 32), r"t must have one value for each image, shape \(2,\), got \(1,\)"),
+    ],
+)
+def test_models_say_what_is_wrong_with_x_and_t(request, kind, shape, match):
+    model = request.getfixturevalue(f"golden_{kind}")
+    for method in ("__call__", "features"):
+        with pytest.raises(ValueError, match=match):
+            getattr(model, method)(torch.zeros(shape), torch.zeros(1), torch.zeros(1).long())
+
+
+@pytest.mark.parametrize("kind", ["deco", "dit"])
+def test_models_say_what_is_wrong_with_class_ids(request, kind):
+    model = request.getfixturevalue(f"golden_{kind}")
+    with pytest.raises(ValueError, match=r"class_ids must have one value .* got \(3,\); use"):
+        model(torch.zeros(1, 3, 8, 8), torch.zeros(1), torch.zeros(3).long())
+    with pytest.raises(ValueError, match=r"of torch\.int64"):
+        model(torch.zeros(1, 3, 8, 8).long(), torch.zeros(1), torch.zeros(1).long())
+
+
+def test_decode_says_what_is_wrong_with_the_condition(golden_deco):
+    with pytest.raises(ValueError, match=r"shape \(B, N, D\)=\(1, 16, 64\), got \(1, 24, 64\)"):
+        golden_deco.decode(torch.zeros(1, 3, 32, 32), torch.zeros(1, 24, 64))
+
+
+def test_position_features_follow_their_formula():
+    features = position_features(5, CPU)
+    f = [8 * k / 7 for k in range(8)]
+    for row, column, i, j in [(0, 0, 0, 0), (1, 3, 2, 5), (4, 2, 7, 1), (3, 4, 6, 6)]:
+        x, y = column / 4, row / 4
+        expected = math.cos(math.pi * x * f[i]) * math.cos(math.pi * y * f[j]) / (1 + f[i] * f[j])
+        assert features[row * 5 + column, 8 * i + j].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_rotary_table_rotates_as_complex_numbers_do():
+    rows, columns, width = 3, 5, 16
+    x = torch.randn(2, rows * columns, width, generator=torch.Generator().manual_seed(0))
+    place = torch.arange(rows * columns)
+    along_x = 16 * (place % columns) / (columns - 1)
+    along_y = 16 * (place // columns) / (rows - 1)
+    k = torch.arange(width // 4)
+    frequency = 10000.0 ** (-4 * k / width)
+    angle = torch.stack([along_x[:, None] * frequency, along_y[:, None] * frequency], dim=-1)
+    turn = torch.polar(torch.ones(()), angle.flatten(1))
+    turned = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turn
+    expected = torch.view_as_real(turned).flatten(-2)
+    torch.testing.assert_close(rotate(x, rotary_table(rows, columns, width, CPU)), expected)
+
+
+def test_time_embedding_follows_its_formula():
+    embedding = TimeEmbedding(8)
+    seen = []
+    embedding.mlp[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    embedding(torch.tensor([0.25, 1.0]))
+    for k in (0, 1, 64, 127):
+        angle = 10 ** (-k / 128)
+        assert seen[0][1, k].item() == pytest.approx(math.cos(angle), abs=1e-6)
+        assert seen[0][0, 128 + k].item() == pytest.approx(math.sin(0.25 * angle), abs=1e-6)
+
+
+def test_rms_norm_is_that_of_pytorch():
+    norm = RMSNorm(6)
+    nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(norm(x), F.rms_norm(x, (6,), norm.weight, eps=1e-6))
+    assert norm.bfloat16()(100 * x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_swiglu_follows_its_formula():
+    layer = SwiGLU(4, 10)
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    w1, w2, w3 = layer.gate.weight, layer.output.weight, layer.value.weight
+    torch.testing.assert_close(layer(x), (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T)
