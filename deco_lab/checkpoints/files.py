@@ -18,6 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+# What PyTorch's reader raises for damaged archives, found by damaging and cutting some.
+_DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+
 
 class CheckpointError(ValueError):
     """A file that does not hold a model; the message names the file and the remedy."""
@@ -135,8 +138,7 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
             f"{path} holds {code} and is refused; "
             "download it again, or save its weights as safetensors where you trust it"
         ) from error
-    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
-        # What PyTorch's reader raises for damaged archives, found by damaging some at random.
+    except _DAMAGED as error:
         raise CheckpointError(
             f"{path} is not a PyTorch checkpoint, or is cut short or damaged "
             f"({first_line(error)}); check that it is the right file, and download it again"

@@ -1,0 +1,586 @@
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import errors
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from deco_lab import checkpoints
+from deco_lab.checkpoints import CheckpointError, load, our_name, published_name, save
+from deco_lab.checkpoints.names import PUBLISHED_NAMES, config_from_shapes
+from deco_lab.config import PRESETS, DeCoConfig, DiTConfig
+from deco_lab.models import build
+
+KINDS = [("deco_c2i", "DeCo"), ("baseline_dit", "DiT")]
+
+
+def published_weights(golden, file):
+    recorded = load_file(golden / f"{file}.safetensors")
+    return {
+        name.removeprefix("weights."): tensor
+        for name, tensor in recorded.items()
+        if name.startswith("weights.")
+    }
+
+
+@pytest.fixture
+def published(golden):
+    return published_weights(golden, "deco_c2i")
+
+
+@pytest.fixture
+def written(golden_deco, tmp_path):
+    """One of our own files."""
+    save(golden_deco, tmp_path / "own.safetensors")
+    return tmp_path / "own.safetensors"
+
+
+def rewritten(path: Path, change, metadata=None) -> Path:
+    """Change the tensors of a safetensors file, and perhaps its metadata."""
+    with safe_open(path, framework="pt") as file:
+        stored = file.metadata()
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(tensors)
+    save_file(tensors, path, metadata=stored if metadata is None else metadata)
+    return path
+
+
+def one_sentence(error, path) -> bool:
+    text = str(error.value)
+    return Path(path).name in text and "\n" not in text and "; " in text
+
+
+# Names and configurations
+
+
+@pytest.mark.parametrize(("file", "kind"), KINDS)
+def test_names_map_the_published_ones_to_ours_and_back(golden, file, kind):
+    config = {"DeCo": DeCoConfig, "DiT": DiTConfig}[kind](depth=3 + (kind == "DiT"))
+    config = replace(config, decoder_depth=2) if kind == "DeCo" else config
+    with torch.device("meta"):
+        ours = build(config).state_dict().keys()
+    published = published_weights(golden, file).keys()
+    assert {our_name(name, kind) for name in published} == set(ours)
+    assert {published_name(name, kind) for name in ours} == set(published)
+    assert all(our_name(str(published_name(name, kind)), kind) == name for name in ours)
+
+
+def test_names_are_unique():
+    for names in PUBLISHED_NAMES.values():
+        assert len(set(names.values())) == len(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["blocks.x.norm1.weight", "blocks.0.norm3.weight", "weight", "decoder.head.weight", ""]
+)
+def test_our_name_knows_no_other(name):
+    assert our_name(name, "DeCo") is None
+
+
+@pytest.mark.parametrize(("file", "kind"), KINDS)
+def test_load_understands_published_safetensors_from_their_shapes(golden, tmp_path, file, kind):
+    path = tmp_path / "published.safetensors"
+    save_file(published_weights(golden, file), path)
+    model = load(path, device="cpu")
+    shape: Any = {"image_size": 64, "patch_size": 8, "num_classes": 10, "hidden_size": 64}
+    expected = (
+        DeCoConfig(**shape, num_heads=4, depth=3, decoder_depth=2, decoder_width=16)
+        if kind == "DeCo"
+        else DiTConfig(**shape, num_heads=4, depth=4)
+    )
+    assert model.config == expected
+    recorded = load_file(golden / f"{file}.safetensors")
+    for i in range(2):
+        velocity = model(recorded[f"io{i}.x"], recorded[f"io{i}.t"], recorded[f"io{i}.y"])
+        error = (velocity - recorded[f"io{i}.velocity"]).norm()
+        assert error <= 1e-5 * recorded[f"io{i}.velocity"].norm()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_config_from_shapes_finds_every_preset(preset):
+    config = PRESETS[preset]
+    with torch.device("meta"):
+        shapes = {name: tuple(t.shape) for name, t in build(config).state_dict().items()}
+    kind = "DeCo" if isinstance(config, DeCoConfig) else "DiT"
+    found = config_from_shapes(shapes, kind)
+    assert found == replace(config, class_names=())
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [("imagenet512_epoch340.safetensors", 512), ("imagenet256_epoch800.safetensors", 256)],
+)
+def test_load_takes_the_size_of_published_512_files_from_their_name(tmp_path, name, image_size):
+    model = build(DeCoConfig(num_classes=2, hidden_size=16, num_heads=2, depth=1, decoder_width=4))
+    save_file(model.state_dict(), tmp_path / name)  # in our names, without a configuration
+    loaded = load(tmp_path / name, device="cpu")
+    assert loaded.config == replace(model.config, image_size=image_size)
+
+
+# Lightning files
+
+
+def test_load_takes_the_moving_average_of_a_lightning_file(golden, golden_deco):
+    model = load(golden / "official_layout.ckpt", device="cpu")
+    recorded = load_file(golden / "deco_c2i.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, golden_deco.state_dict()[name])
+    velocity = model(recorded["io0.x"], recorded["io0.t"], recorded["io0.y"])
+    error = (velocity - recorded["io0.velocity"]).norm()
+    assert error <= 1e-5 * recorded["io0.velocity"].norm()
+
+
+def test_load_takes_the_raw_weights_of_a_lightning_file_on_request(golden, golden_deco):
+    path = golden / "official_layout.ckpt"
+    stored = torch.load(path, weights_only=True)["state_dict"]
+    raw = load(path, device="cpu", ema=False).state_dict()
+    for name, tensor in raw.items():
+        assert torch.equal(tensor, stored[f"denoiser.{published_name(name, 'DeCo')}"])
+    assert any(not torch.equal(t, golden_deco.state_dict()[name]) for name, t in raw.items())
+
+
+def test_load_refuses_a_lightning_file_without_the_moving_average(published, tmp_path):
+    path = tmp_path / "raw.ckpt"
+    torch.save({"state_dict": {f"denoiser.{n}": t for n, t in published.items()}}, path)
+    with pytest.raises(CheckpointError, match=r"no ema_denoiser\.\* tensors.*ema=False") as error:
+        load(path)
+    assert one_sentence(error, path)
+    assert load(path, device="cpu", ema=False).config.depth == 3
+
+
+def test_load_refuses_other_tensors_in_a_lightning_file(published, tmp_path):
+    path = tmp_path / "more.ckpt"
+    state = {f"ema_denoiser.{n}": t for n, t in published.items()}
+    torch.save({"state_dict": {**state, "vae.weight": torch.ones(1)}}, path)
+    with pytest.raises(CheckpointError, match=r"holds unexpected vae\.weight"):
+        load(path)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": 3}, {"state_dict": {"a": "b"}}, [1, 2], {}])
+def test_load_refuses_a_lightning_file_without_tensors(tmp_path, content):
+    path = tmp_path / "odd.ckpt"
+    torch.save(content, path)
+    with pytest.raises(
+        CheckpointError, match=r"holds no (state_dict of tensors|tensor of)"
+    ) as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+def test_load_refuses_text_conditioned_files(published, tmp_path):
+    path = tmp_path / "t2i.safetensors"
+    save_file({**published, "y_embedder.proj.weight": torch.ones(64, 48)}, path)
+    with pytest.raises(CheckpointError, match="conditioned on text") as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+# Our own files
+
+
+@pytest.mark.parametrize("fixture", ["golden_deco", "golden_dit"])
+def test_save_and_load_return_the_same_model(request, tmp_path, fixture):
+    model = request.getfixturevalue(fixture)
+    save(model, tmp_path / "new" / "model.safetensors")  # the folder is made
+    loaded = load(tmp_path / "new" / "model.safetensors", device="cpu")
+    assert type(loaded) is type(model)
+    assert loaded.config == model.config
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name])
+
+
+def test_save_keeps_class_names(tmp_path):
+    model = build(PRESETS["tiny"])
+    save(model, tmp_path / "tiny.safetensors")
+    assert load(tmp_path / "tiny.safetensors", device="cpu").config == PRESETS["tiny"]
+
+
+def test_load_returns_a_model_for_use_only(written):
+    model = load(written, device="cpu")
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("wanted", [None, torch.bfloat16, torch.float64])
+def test_load_converts_to_the_wanted_dtype(golden_deco, tmp_path, stored, wanted):
+    path = tmp_path / "model.safetensors"
+    save(golden_deco, path, dtype=stored)
+    assert {tensor.dtype for tensor in load_file(path).values()} == {stored}
+    for name, tensor in load(path, device="cpu", dtype=wanted).state_dict().items():
+        rounded = golden_deco.state_dict()[name].to(stored)
+        torch.testing.assert_close(tensor, rounded.to(wanted or torch.float32), rtol=0, atol=0)
+
+
+def test_load_is_not_bound_to_the_file(golden, tmp_path):
+    path = tmp_path / "model.ckpt"
+    path.write_bytes((golden / "official_layout.ckpt").read_bytes())
+    model = load(path, device="cpu")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with open(path, "r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
+
+
+def test_save_stores_the_training_record(golden_deco, tmp_path):
+    save(golden_deco, tmp_path / "a.safetensors", training={"steps": 7, "data": "crops"})
+    save(golden_deco, tmp_path / "b.safetensors")
+    read = checkpoints.read_training
+    assert read(tmp_path / "a.safetensors") == {"steps": 7, "data": "crops"}
+    assert read(tmp_path / "b.safetensors") == {}
+
+
+def test_save_leaves_the_old_file_when_it_fails(golden_deco, written, monkeypatch):
+    before = written.read_bytes()
+
+    def full(*args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        save(golden_deco, written)
+    assert written.read_bytes() == before
+    assert list(written.parent.iterdir()) == [written]
+
+
+def test_save_replaces_the_file_in_one_step(golden_deco, golden_dit, written, monkeypatch):
+    """Until the rename the old file is whole, and the new one is whole when it happens."""
+    seen = []
+    rename = os.replace
+
+    def watched(source, target):
+        assert Path(source).parent == Path(target).parent
+        seen.append((type(load(target, device="cpu")), type(load(source, device="cpu"))))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    save(golden_dit, written)
+    assert seen == [(type(golden_deco), type(golden_dit))]
+    assert type(load(written, device="cpu")) is type(golden_dit)
+    assert list(written.parent.iterdir()) == [written]
+
+
+def test_save_refuses_weights_that_are_not_finite(golden_deco, written):
+    before = written.read_bytes()
+    model = load(written, device="cpu")
+    model.trunk.patch_embedding.bias[3] = float("nan")
+    with pytest.raises(CheckpointError, match=r"trunk\.patch_embedding\.bias holds NaN") as error:
+        save(model, written)
+    assert one_sentence(error, written)
+    assert written.read_bytes() == before
+
+
+def test_save_refuses_weights_that_a_dtype_cannot_hold(written):
+    model = load(written, device="cpu")
+    model.trunk.patch_embedding.bias[3] = 1e6
+    with pytest.raises(CheckpointError, match=r"NaN or infinite weights as torch\.float16"):
+        save(model, written, dtype=torch.float16)
+
+
+def test_save_refuses_a_wrapped_model(golden_deco, tmp_path):
+    wrapped = torch.nn.Sequential(golden_deco)
+    wrapped.config = golden_deco.config
+    with pytest.raises(CheckpointError, match="save the model itself"):
+        save(wrapped, tmp_path / "model.safetensors")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+# Bad files
+
+
+def test_load_names_missing_tensors(written):
+    path = rewritten(written, lambda tensors: tensors.pop("trunk.blocks.1.mlp.gate.weight"))
+    with pytest.raises(
+        CheckpointError, match=r"lacks trunk\.blocks\.1\.mlp\.gate\.weight"
+    ) as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blocks.1.mlp.w1.weight",
+        "y_embedder.embedding_table.weight",
+        "blocks.0.attn.q_norm.weight",
+        "s_embedder.proj.weight",
+        "x_embedder.embedder.0.weight",
+    ],
+)
+def test_load_names_missing_tensors_as_the_file_would(published, tmp_path, name):
+    path = tmp_path / "published.safetensors"
+    del published[name]
+    save_file(published, path)
+    with pytest.raises(CheckpointError, match=f"lacks {name}") as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+def test_load_counts_missing_tensors_beyond_three(published, tmp_path):
+    path = tmp_path / "published.safetensors"
+    save_file({n: t for n, t in published.items() if not n.startswith("t_embedder")}, path)
+    with pytest.raises(CheckpointError, match=r"lacks t_embedder.*, t_emb.*, t_emb.* and 1 more"):
+        load(path)
+
+
+def test_load_names_unexpected_tensors(written):
+    path = rewritten(written, lambda tensors: tensors.update(extra=torch.ones(2)))
+    with pytest.raises(CheckpointError, match="holds unexpected extra") as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+def test_load_names_tensors_beyond_its_config(written):
+    with safe_open(written, framework="pt") as file:
+        config = json.loads(file.metadata()["deco_lab_config"])
+    text = json.dumps({**config, "depth": 2})
+    path = rewritten(written, lambda tensors: None, {"deco_lab_config": text})
+    with pytest.raises(CheckpointError, match=r"holds unexpected trunk\.blocks\.2\."):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "got"),
+    [(torch.ones(64, 63), r"\(64, 63\)"), (torch.ones(64, 64, dtype=torch.int32), "torch.int32")],
+)
+def test_load_names_misshapen_tensors(written, tensor, got):
+    name = "trunk.blocks.0.attention.output.weight"
+    path = rewritten(written, lambda tensors: tensors.update({name: tensor}))
+    with pytest.raises(
+        CheckpointError, match=rf"{name} must be .*\(64, 64\), got .*{got}"
+    ) as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_load_names_weights_that_are_not_finite(published, tmp_path, value):
+    path = tmp_path / "published.safetensors"
+    published["blocks.2.norm1.weight"][5] = value
+    save_file(published, path)
+    with pytest.raises(CheckpointError, match=r"blocks\.2\.norm1\.weight holds NaN") as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("y_embedder.embedding_table.weight", (11,)),
+        ("y_embedder.embedding_table.weight", (1, 64)),
+        ("s_embedder.proj.weight", (64, 2)),
+        ("blocks.0.attn.q_norm.weight", (0,)),
+        ("blocks.0.attn.q_norm.weight", (65,)),
+    ],
+)
+def test_load_refuses_shapes_that_make_no_model(published, tmp_path, name, shape):
+    path = tmp_path / "published.safetensors"
+    save_file({**published, name: torch.ones(shape)}, path)
+    with pytest.raises(
+        CheckpointError, match="shapes of its tensors are those of no model"
+    ) as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model": "DeCo", "depth": 3}'])
+def test_load_refuses_a_bad_config(written, text):
+    path = rewritten(written, lambda tensors: None, {"deco_lab_config": text})
+    with pytest.raises(CheckpointError, match="save it again") as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize("file", ["official_layout.ckpt", "deco_c2i.safetensors"])
+def test_load_refuses_a_truncated_file(golden, tmp_path, file, share):
+    whole = (golden / file).read_bytes()
+    path = tmp_path / file
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match="cut short") as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+def test_load_refuses_damaged_archives_with_one_sentence(tmp_path):
+    torch.save({"state_dict": {"denoiser.a": torch.ones(3)}}, tmp_path / "whole.ckpt")
+    whole = (tmp_path / "whole.ckpt").read_bytes()
+    path = tmp_path / "damaged.ckpt"
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in torch.randint(4, len(whole), (3,), generator=generator).tolist():
+            damaged[place] = int(torch.randint(256, (), generator=generator))
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError) as error:
+            load(path)
+        assert one_sentence(error, path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "neither a safetensors file nor a PyTorch checkpoint"),
+        (b"<!DOCTYPE html><html>not found</html>", "neither a safetensors file nor"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
+        (bytes([255]) * 8 + b"{" + bytes(50), "cut short or damaged"),
+        (b"\x02" + bytes(7) + b"{}", "holds no tensor of a DeCo or DiT"),
+    ],
+)
+def test_load_refuses_a_wrong_file_type(tmp_path, content, message):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+def test_load_refuses_a_zip_of_something_else(tmp_path):
+    path = tmp_path / "model.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(CheckpointError, match="is not a PyTorch checkpoint") as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
+class Trap:
+    """A pickle of it makes a folder when it is read with code allowed."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("layout", ["archive", "pickle", "legacy"])
+def test_load_never_runs_pickled_code(published, tmp_path, layout):
+    path, sprung = tmp_path / "trap.ckpt", tmp_path / "sprung"
+    content = {"state_dict": published, "callbacks": Trap(sprung)}
+    if layout == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=layout == "archive")
+    with pytest.raises(CheckpointError, match="is refused") as error:
+        load(path)
+    assert one_sentence(error, path)
+    assert not sprung.exists()
+    if layout == "archive":
+        assert "posix.mkdir" in str(error.value) or "nt.mkdir" in str(error.value)
+        torch.load(path, weights_only=False)  # the trap is live: unguarded, it springs
+        assert sprung.exists()
+
+
+def test_load_refuses_a_folder(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder") as error:
+        load(tmp_path)
+    assert one_sentence(error, tmp_path)
+
+
+def test_load_of_a_missing_file_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"runs/mine\.safetensors does not exist"):
+        load("runs/mine.safetensors")
+
+
+# Names and places
+
+
+def test_load_of_an_unknown_name_lists_the_choices(monkeypatch, tmp_path):
+    (tmp_path / "weights").mkdir()
+    for name in ("tiny.safetensors", "tiny-dit.safetensors", "tiny.md"):
+        (tmp_path / "weights" / name).touch()
+    monkeypatch.setattr("deco_lab.checkpoints.files.files", lambda package: tmp_path)
+    with pytest.raises(CheckpointError, match=r"bundled model \(tiny, tiny-dit here\).*'tinny'"):
+        load("tinny")
+
+
+def test_load_finds_bundled_models_by_name(monkeypatch, golden_deco, tmp_path):
+    save(golden_deco, tmp_path / "weights" / "tiny.safetensors")
+    monkeypatch.setattr("deco_lab.checkpoints.files.files", lambda package: tmp_path)
+    assert load("tiny", device="cpu").config == golden_deco.config
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (errors.LocalEntryNotFoundError("offline"), "Hugging Face cannot be reached"),
+        (errors.OfflineModeIsEnabled("offline"), "Hugging Face cannot be reached"),
+        (errors.EntryNotFoundError("404"), r"someone/something holds no file a/model\.ckpt"),
+        (errors.HFValidationError("bad name"), r"could not be downloaded \(bad name\)"),
+        (OSError("disk\nfull"), r"could not be downloaded \(disk\)"),
+    ],
+)
+def test_load_from_the_hub_says_what_went_wrong(monkeypatch, error, message):
+    def fails(repo_id, filename):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load("hf://someone/something/a/model.ckpt")
+    assert one_sentence(caught, "model.ckpt")
+
+
+def test_load_from_the_hub_without_a_network_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="Hugging Face cannot be reached"):
+        load("hf://zehongma/DeCo/imagenet256_epoch800.ckpt")
+
+
+def test_load_from_the_hub_reads_what_it_downloads(monkeypatch, golden, golden_deco):
+    asked = []
+
+    def download(repo_id, filename):
+        asked.append((repo_id, filename))
+        return str(golden / "official_layout.ckpt")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    model = load("hf://zehongma/DeCo/folder/model.ckpt", device="cpu")
+    assert asked == [("zehongma/DeCo", "folder/model.ckpt")]
+    assert model.config.depth == golden_deco.config.depth
+
+
+@pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/repo", "hf://owner/repo/"])
+def test_load_from_the_hub_needs_a_whole_address(address):
+    with pytest.raises(CheckpointError, match="must read hf://owner/repo/file"):
+        load(address)
+
+
+def test_load_refuses_devices_that_are_not_there(written):
+    with pytest.raises(ValueError, match=r"device must be one of .*cpu here, got 'abacus'"):
+        load(written, device="abacus")
+
+
+def test_load_refuses_integer_dtypes(written):
+    with pytest.raises(ValueError, match=r"dtype must be a floating-point dtype, got torch\.int8"):
+        load(written, dtype=torch.int8)
+
+
+def test_choose_device_prefers_cuda_then_mps(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert checkpoints.choose_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert checkpoints.choose_device() == torch.device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert checkpoints.choose_device() == torch.device("cuda")
+    assert checkpoints.choose_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_import_deco_lab_is_light():
+    heavy = ["matplotlib", "plotly", "gradio", "huggingface_hub", "skimage"]
+    code = f"import sys, deco_lab; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
