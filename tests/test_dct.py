@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import scipy.fft
@@ -14,8 +12,6 @@ from deco_lab.spectra.dct import (
     zigzag_order,
 )
 from deco_lab.spectra.jpeg import rgb_to_ycbcr
-
-GOLDEN = Path(__file__).parent / "golden" / "frequency_loss.safetensors"
 
 
 def random_images(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -35,8 +31,8 @@ def test_block_dct_matches_scipy(block_size, height, width):
     np.testing.assert_allclose(single, expected, atol=5e-6)
 
 
-def test_block_dct_matches_recorded_outputs():
-    recorded = load_file(GOLDEN)
+def test_block_dct_matches_recorded_outputs(golden):
+    recorded = load_file(golden / "frequency_loss.safetensors")
     for images, expected in (
         (rgb_to_ycbcr(recorded["target"]), recorded["dct_target"]),
         (rgb_to_ycbcr(recorded["ragged"]), recorded["dct_ragged"]),

@@ -1,5 +1,4 @@
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +7,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from deco_lab.spectra.jpeg import frequency_weights, jpeg_table, rgb_to_ycbcr
-
-GOLDEN = Path(__file__).parent / "golden" / "frequency_loss.safetensors"
 
 
 def pillow_tables(quality: int) -> dict[int, list[int]]:
@@ -38,8 +35,9 @@ def test_jpeg_table_refuses_a_quality_out_of_range(quality):
 
 @pytest.mark.parametrize("quality", [1, 30, 50, 75, 85, 95, 100])
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
-def test_frequency_weights_match_recorded_outputs(quality, gamma):
-    expected = load_file(GOLDEN)[f"weights_q{quality}_g{gamma}"].double()
+def test_frequency_weights_match_recorded_outputs(golden, quality, gamma):
+    recorded = load_file(golden / "frequency_loss.safetensors")
+    expected = recorded[f"weights_q{quality}_g{gamma}"].double()
     torch.testing.assert_close(frequency_weights(quality, gamma), expected, rtol=1e-5, atol=0)
 
 

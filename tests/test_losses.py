@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,12 +6,10 @@ from deco_lab import losses
 from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.spectra import jpeg_table, rgb_to_ycbcr
 
-GOLDEN = Path(__file__).parent / "golden" / "frequency_loss.safetensors"
-
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[str, torch.Tensor]:
-    return load_file(GOLDEN)
+def recorded(golden) -> dict[str, torch.Tensor]:
+    return load_file(golden / "frequency_loss.safetensors")
 
 
 @pytest.fixture
