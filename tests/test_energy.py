@@ -30,17 +30,16 @@ def basis_images() -> torch.Tensor:
 
 
 def test_dct_energy_accumulates_in_float64():
-    # In float16 the squares would overflow.
-    images = torch.full((1, 1, 8, 8), 1000.0, dtype=torch.float16)
+    images = torch.full((1, 1, 8, 8), 1e25)  # whose squares float32 does not hold
     energy = dct_energy(images)
     assert energy.dtype == torch.float64
-    torch.testing.assert_close(energy[0, 0].item(), 8000.0**2, rtol=1e-6, atol=0)
+    torch.testing.assert_close(energy[0, 0].item(), 64e50, rtol=1e-5, atol=0)
 
 
 def test_log_energy_is_the_curve_of_the_paper():
-    energy = torch.tensor([[3.0, 1.0], [0.0, 7.0]])
-    # zigzag of 2 x 2: (0,0), (0,1), (1,0), (1,1); log 8 is the largest.
-    expected = torch.tensor([2 / 3, 1 / 3, 0, 1], dtype=torch.float64)
+    energy = torch.tensor([[3.0, 1.0, 0.0], [0.0, 7.0, 0.0], [1.0, 0.0, 3.0]])
+    # In the order (0,0), (0,1), (1,0), (2,0), (1,1), (0,2), (1,2), (2,1), (2,2), over log 8.
+    expected = torch.tensor([2, 1, 0, 1, 3, 0, 0, 0, 2], dtype=torch.float64) / 3
     torch.testing.assert_close(log_energy(energy), expected)
 
 

@@ -268,7 +268,12 @@ def test_rms_norm_is_that_of_pytorch():
     nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(0))
     x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(norm(x), F.rms_norm(x, (6,), norm.weight, eps=1e-6))
-    assert norm.bfloat16()(100 * x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_rms_norm_takes_its_statistics_in_float32():
+    x = torch.randn(64, 256, generator=torch.Generator().manual_seed(1)).bfloat16()
+    expected = F.rms_norm(x.float(), (256,), eps=1e-6).bfloat16()
+    torch.testing.assert_close(RMSNorm(256).bfloat16()(x), expected, rtol=0, atol=0)
 
 
 def test_swiglu_follows_its_formula():

@@ -44,6 +44,7 @@ def test_radial_power_has_physical_frequencies_where_not_square(per_height, per_
     # An eighth of a cycle per pixel, upright or lying, in an image twice as wide as high.
     radial = radial_power(wave(64, 128, per_height, per_width))
     assert radial.frequency[radial.power.argmax()] == 1 / 8
+    assert radial.frequency.tolist() == [k / 64 for k in range(33)]
 
 
 def test_radial_power_averages_over_images_and_channels():
