@@ -19,7 +19,7 @@ from deco_lab.plots import (
     weights_figure,
 )
 from deco_lab.plots.curves import band_names, running_mean
-from deco_lab.plots.style import COLOURS, PART_COLOURS
+from deco_lab.plots.style import COLOURS, PART_COLOURS, array_of
 from deco_lab.spectra import (
     Decomposition,
     RadialPower,
@@ -269,6 +269,13 @@ def test_energy_over_time_bounds_the_range_of_nothing():
     (heatmap,) = traces_of(energy_over_time([0, 1], energies))
     assert heatmap.z.max() == 20
     assert heatmap.z.min() == pytest.approx(-60)
+
+
+def test_array_of_takes_tensors_of_any_kind():
+    narrow = torch.tensor([0.5, -2.0], dtype=torch.bfloat16, requires_grad=True)
+    array = array_of(narrow)
+    assert array.dtype == np.float64
+    assert array.tolist() == array_of([0.5, -2]).tolist() == [0.5, -2]
 
 
 def test_colours_are_distinct():
