@@ -18,7 +18,7 @@ from deco_lab.plots import (
     radial_curves,
     weights_figure,
 )
-from deco_lab.plots.curves import band_names, running_mean
+from deco_lab.plots.curves import band_names, smooth
 from deco_lab.plots.style import COLOURS, PART_COLOURS, array_of
 from deco_lab.spectra import (
     Decomposition,
@@ -144,25 +144,39 @@ def test_weights_figure_writes_every_weight(quality):
     drawn(figure)
 
 
-def test_loss_curve_draws_losses_and_their_running_mean():
+def test_loss_curve_draws_losses_and_their_trend():
     steps, loss = np.arange(10, 30), noise(20).exp().numpy()
     figure = loss_curve(steps, {"flow matching": loss}, smoothing=5)
     (axes,) = figure.axes
     measured, smoothed = axes.lines
     np.testing.assert_array_equal(measured.get_xdata(), steps)
     np.testing.assert_array_equal(measured.get_ydata(), loss)
-    np.testing.assert_allclose(np.asarray(smoothed.get_ydata()), running_mean(loss, 5))
+    np.testing.assert_allclose(np.asarray(smoothed.get_ydata()), smooth(loss, 5))
     assert axes.get_yscale() == "log"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("training step", "loss")
     assert legend_of(axes) == ["flow matching"]
     drawn(figure)
 
 
-def test_running_mean_is_unbiased_and_weighs_the_newest_most():
-    np.testing.assert_allclose(running_mean(np.full(7, 0.3), 50), 0.3)
-    # Span 3 is decay 1/2: weights 1/4, 1/2, 1.
-    assert running_mean(np.array([4.0, 2, 1]), 3)[-1] == pytest.approx((1 + 1 + 1) / 1.75)
-    np.testing.assert_array_equal(running_mean(np.array([3.0, 1, 2]), 1), [3, 1, 2])
+def test_smooth_does_not_lag():
+    decay = 3 * 0.9 ** np.arange(40)
+    np.testing.assert_allclose(smooth(decay, 15), decay)
+
+
+def test_smooth_is_the_geometric_mean_of_a_centred_window():
+    values = np.array([1.0, 2, 4, 32, 1, 5])
+    np.testing.assert_allclose(smooth(values, 3)[1:5], np.cbrt([8, 256, 128, 160]))
+    np.testing.assert_allclose(smooth(values, 5)[2], 256 ** (1 / 5))
+    np.testing.assert_allclose(smooth(values, 1), values)
+    np.testing.assert_allclose(smooth(values[:1], 15), values[:1])
+
+
+def test_smooth_fits_a_line_at_the_ends():
+    values = np.exp(np.array([0.0, 3, 1, 2, 0]))
+    slope, intercept = np.polyfit([0, 1, 2], [0, 3, 1], 1)
+    assert smooth(values, 5)[0] == pytest.approx(np.exp(intercept))
+    slope, intercept = np.polyfit([0, 1, 2], [1, 2, 0], 1)
+    assert smooth(values, 5)[-1] == pytest.approx(np.exp(intercept + 2 * slope))
 
 
 def decomposition(scale: float = 1.0) -> Decomposition:

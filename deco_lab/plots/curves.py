@@ -146,7 +146,7 @@ def band_share_bars(shares: Mapping[str, Any], edges: Sequence[float]) -> Figure
     return figure
 
 
-def loss_curve(steps: Any, losses: Mapping[str, Any], *, smoothing: int = 50) -> Figure:
+def loss_curve(steps: Any, losses: Mapping[str, Any], *, smoothing: int = 15) -> Figure:
     """Return training losses on a logarithmic axis, faint as measured and strong when smoothed.
 
     Parameters
@@ -156,7 +156,7 @@ def loss_curve(steps: Any, losses: Mapping[str, Any], *, smoothing: int = 50) ->
     losses : mapping of str to array
         (T,) for each loss, above 0.
     smoothing : int
-        Span of the exponential running mean, in measurements; it starts unbiased.
+        Measurements that `smooth` averages, an odd number.
     """
     steps = array_of(steps)
     figure = new_figure(6.5, 3.6)
@@ -165,7 +165,7 @@ def loss_curve(steps: Any, losses: Mapping[str, Any], *, smoothing: int = 50) ->
         loss = array_of(values)
         colour = colour_of(label, i)
         axes.plot(steps, loss, color=colour, alpha=0.25, linewidth=0.8)
-        axes.plot(steps, running_mean(loss, smoothing), color=colour, linewidth=1.8, label=label)
+        axes.plot(steps, smooth(loss, smoothing), color=colour, linewidth=1.8, label=label)
     axes.set_yscale("log")
     plain_ticks(axes.yaxis)
     dress(axes, x="training step", y="loss")
@@ -173,16 +173,19 @@ def loss_curve(steps: Any, losses: Mapping[str, Any], *, smoothing: int = 50) ->
     return figure
 
 
-def running_mean(values: np.ndarray, span: int) -> np.ndarray:
-    """Return the exponential running mean of values (T,) with decay 1 - 2 / (span + 1), unbiased.
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Return values (T,), all above 0, smoothed over windows of `width` on a logarithmic axis.
 
-    A constant stays itself from the first value on.
+    Each value becomes that of a line fitted to the logarithms around it: in the middle the
+    geometric mean of a centred window, at both ends no hook. So the curve does not lag, and an
+    exponential decay stays what it is. (A running mean lies far above a loss that falls fast.)
     """
-    decay = 1 - 2 / (span + 1)
-    total = weight = 0.0
-    means = np.empty(len(values))
-    for i, value in enumerate(values):
-        total = decay * total + value
-        weight = decay * weight + 1
-        means[i] = total / weight
-    return means
+    logs, reach = np.log(values), width // 2
+    smoothed = np.empty(len(logs))
+    for i in range(len(logs)):
+        window = slice(max(0, i - reach), i + reach + 1)
+        place = np.arange(len(logs))[window] - i
+        centred = place - place.mean()
+        slope = centred @ logs[window] / max(centred @ centred, 1)
+        smoothed[i] = logs[window].mean() - slope * place.mean()
+    return np.exp(smoothed)
