@@ -208,6 +208,14 @@ def test_decomposition_figure_draws_the_parts_on_one_scale():
     drawn(figure)
 
 
+def test_decomposition_figure_draws_at_most_max_images():
+    parts = decomposition()
+    figure = decomposition_figure(parts, max_images=1)
+    assert len(figure.axes) == 5
+    scale = np.quantile(parts.velocity[:1].abs().numpy(), 0.995)
+    assert f"±{scale:.2g}" in figure.get_suptitle()
+
+
 def test_decomposition_figure_of_nothing_is_grey():
     figure = decomposition_figure(decomposition(scale=0.0))
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), 0.5)  # type: ignore[arg-type]

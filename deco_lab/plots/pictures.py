@@ -69,14 +69,21 @@ def image_grid(
     return figure
 
 
-def decomposition_figure(parts: Decomposition) -> Figure:
+def decomposition_figure(parts: Decomposition, max_images: int = 4) -> Figure:
     """Return a row of five pictures for each image: the parts, the interaction and the velocity.
 
     All pictures share one scale, so that what is pale is small: grey is 0, and the largest value
     of all (but for the topmost 0.5%) is full colour. The title gives it and the references.
+
+    Parameters
+    ----------
+    parts : Decomposition
+        Of B images.
+    max_images : int
+        Draw the first of them, at most this many.
     """
     names = ("baseline", "dit", "decoder", "velocity", "interaction")
-    arrays = {name: array_of(getattr(parts, name)) for name in names}
+    arrays = {name: array_of(getattr(parts, name))[:max_images] for name in names}
     scale = max(float(np.quantile(np.abs(array), 0.995)) for array in arrays.values()) or 1.0
     rows, _, H, W = arrays["velocity"].shape
     figure = new_figure(9, 1 + 1.8 * rows * H / W)
