@@ -21,6 +21,7 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
+import torch
 from gradio import themes
 from gradio.events import api
 from starlette.middleware import Middleware
@@ -325,6 +326,9 @@ def serve(blocks: gr.Blocks, host: str, port: int, **launch: Any) -> str:
 def main() -> None:
     """Load the model and serve the page until interrupted."""
     arguments = parse_arguments()
+    # One core for server and browser: PyTorch's threads wait for one another at every operation,
+    # so one that has to share its core holds up all.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
     try:
         model = deco_lab.load(arguments.model, device=arguments.device)
         blocks = build_app(model, arguments.model, arguments.time_limit)

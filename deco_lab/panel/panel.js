@@ -5,7 +5,8 @@
 //
 // Every update is kept, the newest is painted once a screen refresh, and nothing but the contents
 // of fixed boxes changes, so the page never moves. The root element says what happened: data-run,
-// data-status, data-step, data-seen (frames that arrived), data-painted (pictures drawn).
+// data-status, data-newest (step that arrived last), data-step (step on the screen), data-seen (frames
+// that arrived) and data-painted (pictures drawn).
 function mountPanel(root, setup) {
   "use strict";
   const HISTORY_BYTES = 64e6; // pictures kept for looking back; older ones are thinned beyond this
@@ -105,13 +106,14 @@ function mountPanel(root, setup) {
       line(plot, "dl-grid", X(k), top, X(k), bottom + 4);
       svg(plot, "text", { ...under, y: bottom + 16 }, k);
       svg(plot, "text", { ...under, y: bottom + 34 }, fraction(n, 16));
-      svg(plot, "text", { ...under, y: bottom + 52, class: "dl-dit" }, fraction(n, 16 * setup.patchSize));
+      if (setup.hasDecoder)
+        svg(plot, "text", { ...under, y: bottom + 52, class: "dl-dit" }, fraction(n, 16 * setup.patchSize));
     }
     line(plot, "dl-axis", left, bottom, right, bottom);
     const end = { x: right, "text-anchor": "end" };
     svg(plot, "text", { ...end, y: bottom + 16 }, "zigzag index, to 63");
     svg(plot, "text", { ...end, y: bottom + 34 }, "pixels, to 1/2 cycles/pixel");
-    svg(plot, "text", { ...end, y: bottom + 52, class: "dl-dit" },
+    if (setup.hasDecoder) svg(plot, "text", { ...end, y: bottom + 52, class: "dl-dit" },
       `condition, to 1/${2 * setup.patchSize} cycles/pixel`);
     const lines = CURVES.map((curve) => svg(plot, "polyline", { class: curve.look }));
     const cursor = line(plot, "dl-cursor", 0, top, 0, bottom);
@@ -132,10 +134,11 @@ function mountPanel(root, setup) {
     function read() {
       const note = find('[data-note="spectrum"]');
       if (hovered === null) {
-        note.textContent =
+        const tokens =
           `One token a patch of ${setup.patchSize} \u00d7 ${setup.patchSize}: the condition\u2019s frequencies end at ` +
-          `1/${2 * setup.patchSize} cycles/pixel, the pixels\u2019 at 1/2. Ticks mark purely vertical waves; point at ` +
-          "the plot for values.";
+          `1/${2 * setup.patchSize} cycles/pixel, the pixels\u2019 at 1/2. `;
+        note.textContent = (setup.hasDecoder ? tokens : "") +
+          "Ticks mark purely vertical waves; point at the plot for values.";
         return;
       }
       const [u, v] = zigzag[hovered], f = Math.hypot(u, v) / 16;
@@ -146,8 +149,8 @@ function mountPanel(root, setup) {
         return [`${curve.name} ${mode === "curve" || value === null ? number(value, 3) : value.toExponential(2)}`];
       });
       note.textContent =
-        `Index ${hovered} (vertical ${u}, horizontal ${v}): ${f.toFixed(3)} cycles/pixel in pixels, ` +
-        `${(f / setup.patchSize).toFixed(4)} in the condition. ${values.join(", ")}`;
+        `Index ${hovered} (vertical ${u}, horizontal ${v}): ${f.toFixed(3)} cycles/pixel in pixels` +
+        (setup.hasDecoder ? `, ${(f / setup.patchSize).toFixed(4)} in the condition` : "") + `. ${values.join(", ")}`;
     }
     function paint(next) {
       frame = next;
@@ -187,7 +190,7 @@ function mountPanel(root, setup) {
   })();
 
   // ---- the shares ------------------------------------------------------------------------------
-  const LOW = -1, HIGH = 2; // of the share axis; lines leave the plot there, numbers go on
+  const LOW = -2.5, HIGH = 2.5; // of the share axis; lines leave the plot there, numbers go on
   const bands = setup.bands.map((name, index) => {
     const W = 230, H = 140, left = 22, right = 226, top = 6, bottom = 120;
     const box = document.createElement("div");
@@ -237,7 +240,7 @@ function mountPanel(root, setup) {
     : "This model has no pixel decoder: there is no condition to show and nothing to divide.";
   if (!setup.hasDecoder) {
     find(".dl-shares").classList.add("dl-absent");
-    find(".dl-spectrum .dl-legend .dl-dit").innerHTML = "<i></i>condition: needs a pixel decoder";
+    find(".dl-spectrum .dl-legend .dl-dit").innerHTML = "<i></i>condition: no decoder";
   }
 
   // ---- pictures --------------------------------------------------------------------------------
@@ -262,17 +265,27 @@ function mountPanel(root, setup) {
       context.drawImage(image, column * w, row * h, w, h, dx + column * (w + gap), dy + row * (h + gap), w, h);
     }
   }
-  let painted = 0, seen = 0, wanted = null;
+  // One decoding at a time, then the newest: were each given up for the next, none might ever end.
+  let painted = 0, seen = 0, wanted = null, decoding = false;
   async function paintPictures(frame) {
     wanted = frame;
-    const [noisy, predicted] = await Promise.all(
-      [frame.noisy, frame.predicted].map((uri) => (uri ? decode(uri) : null)));
-    if (wanted !== frame) return; // a newer one is on its way
-    tile(noisyCanvas, noisy, frame);
-    if (predicted) tile(predictedCanvas, predicted, frame);
-    else predictedCanvas.getContext("2d").clearRect(0, 0, predictedCanvas.width, predictedCanvas.height);
-    root.dataset.step = frame.index;
-    root.dataset.painted = ++painted;
+    if (decoding) return;
+    decoding = true;
+    try {
+      while (wanted) {
+        const next = wanted;
+        wanted = null;
+        const [noisy, predicted] = await Promise.all(
+          [next.noisy, next.predicted].map((uri) => (uri ? decode(uri) : null)));
+        tile(noisyCanvas, noisy, next);
+        if (predicted) tile(predictedCanvas, predicted, next);
+        else predictedCanvas.getContext("2d").clearRect(0, 0, predictedCanvas.width, predictedCanvas.height);
+        root.dataset.step = next.index;
+        root.dataset.painted = ++painted;
+      }
+    } finally {
+      decoding = false;
+    }
   }
 
   // ---- updates in, paints out ------------------------------------------------------------------
@@ -342,6 +355,7 @@ function mountPanel(root, setup) {
       bands.forEach((band) => band.clear());
     }
     if (frame.index !== history.length - 1) root.dataset.seen = ++seen;
+    root.dataset.newest = frame.index;
     keep(frame);
     if (following) shown = frame;
     schedule();
