@@ -30,8 +30,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 import deco_lab
 from deco_lab.live import MAX_DECOMPOSED, MAX_IMAGES, MAX_STEPS, RunCounter, Settings, run
 from deco_lab.sampling import SOLVERS
+from deco_lab.spectra import OCTAVES, band_names
 
-BANDS = ("0 to 1/16", "1/16 to 1/8", "1/8 to 1/4", "1/4 and above")
 TOYS = ("tiny", "tiny-dit")
 LOOPBACK = ("127.0.0.1", "localhost")
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -235,7 +235,7 @@ def live_panel(model: Any) -> gr.HTML:
             "patchSize": model.config.patch_size,
             "hasDecoder": hasattr(model, "decode"),
             "decomposed": MAX_DECOMPOSED,
-            "bands": BANDS,
+            "bands": band_names(OCTAVES),
         },
     )
 

@@ -89,8 +89,14 @@ def config_to_dict(config: ModelConfig) -> dict[str, object]:
     return {"model": "DeCo" if isinstance(config, DeCoConfig) else "DiT", **asdict(config)}
 
 
+OPTIONAL_FIELDS = {"class_names"}
+"""Fields that a stored configuration may lack; one that is added later belongs here."""
+
+
 def config_from_dict(values: dict[str, object]) -> ModelConfig:
     """Return the configuration that `config_to_dict` wrote.
+
+    An optional field that is missing takes its default, so that files outlive new fields.
 
     Raises
     ------
@@ -99,16 +105,18 @@ def config_from_dict(values: dict[str, object]) -> ModelConfig:
     """
     kinds = {"DeCo": DeCoConfig, "DiT": DiTConfig}
     kind = values.get("model")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"model must be one of {', '.join(kinds)}, got {kind!r}")
-    known = {field.name for field in fields(kinds[kind])}
-    given = set(values) - {"model"}
-    if given != known:
+    given = {name: value for name, value in values.items() if name != "model"}
+    known = sorted(field.name for field in fields(kinds[kind]))
+    unknown = sorted(set(given) - set(known))
+    missing = sorted(set(known) - set(given) - OPTIONAL_FIELDS)
+    if unknown or missing:
         raise ValueError(
-            f"a {kind} configuration has the fields {', '.join(sorted(known))}; "
-            f"missing {sorted(known - given)}, unknown {sorted(given - known)}"
+            f"a {kind} configuration has the fields {', '.join(known)}; "
+            f"missing {missing}, unknown {unknown}"
         )
-    return kinds[kind](**{name: values[name] for name in known})  # type: ignore[arg-type]
+    return kinds[kind](**given)  # type: ignore[arg-type]
 
 
 PHOTOGRAPHS = (

@@ -137,12 +137,23 @@ class CropSampler:
         -------
         Batch
             On the sampler's device.
+
+        Raises
+        ------
+        ValueError
+            Where class_ids are not `count` known labels.
         """
         S = self.image_size
-        drawn = torch.rand(count, 5, generator=generator, dtype=torch.float64)
+        drawn = torch.rand(count, 5, generator=generator, dtype=torch.float64, device="cpu")
         if class_ids is None:
             class_ids = (drawn[:, 0] * self.num_classes).long()
         class_ids = class_ids.cpu()
+        known = (class_ids >= 0) & (class_ids < self.num_classes)
+        if class_ids.shape != (count,) or not known.all():
+            raise ValueError(
+                f"class_ids must be {count} labels from 0 to {self.num_classes - 1}, one for each "
+                f"crop, got {class_ids.tolist()}"
+            )
         copy = class_ids * len(self.sides) + (drawn[:, 1] * len(self.sides)).long()
         height, width = self._shapes[copy].unbind(1)
         top = (drawn[:, 2] * (height - S + 1)).long()
@@ -170,11 +181,11 @@ def to_picture(images: Tensor, columns: int | None = None) -> Image.Image:
     Parameters
     ----------
     images : Tensor
-        (B, 3, H, W); values outside [-1, 1] are clipped.
+        (B, 3, H, W); values outside [-1, 1] are clipped, NaN is grey.
     columns : int, optional
         Images in a row; all in one row when not given. Places left over are black.
     """
-    pixels = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
+    pixels = ((images.detach().float().nan_to_num(0).clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
     columns = columns or len(pixels)
     rows = -(-len(pixels) // columns)
     padded = torch.zeros(rows * columns, *pixels.shape[1:], dtype=torch.uint8)

@@ -13,6 +13,7 @@ References
     arXiv 2511.19365.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -60,6 +61,18 @@ def shift_time(t: Time, time_shift: float) -> Time:
     return t / (t + (1 - t) * time_shift)
 
 
+def seeded_noise(count: int, shape: Sequence[int], seed: int) -> Tensor:
+    """Return standard normal noise, (count, *shape), float32, on the CPU.
+
+    Image i is drawn by a generator of its own, seeded with seed + i: it never depends on its batch.
+    PyTorch's CPU generator uses the lower 32 bits of a seed: others that share them are the same.
+    """
+    generators = [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)]
+    return torch.stack(
+        [torch.randn(*shape, generator=g, dtype=torch.float32, device="cpu") for g in generators]
+    )
+
+
 def sample_times(
     count: int, *, time_shift: float = 1.0, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -67,7 +80,7 @@ def sample_times(
 
     The draw is made on the generator's device (the CPU without one).
     """
-    device = generator.device if generator is not None else None
+    device = generator.device if generator is not None else "cpu"
     normal = torch.randn(count, generator=generator, device=device)
     return shift_time(torch.sigmoid(normal), time_shift)
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-from deco_lab.sampling import SOLVERS, Step, sample_steps
+from deco_lab.data import to_picture
+from deco_lab.sampling import Step, sample_steps
 from deco_lab.spectra import (
     band_shares,
     dct_energy,
@@ -114,7 +114,8 @@ class Frame:
     predicted_spectrum: Spectrum | None
     velocity_spectrum: Spectrum | None
     condition_spectrum: Spectrum | None
-    """Of the DiT's condition on its token grid; None for a model without a pixel decoder."""
+    """Of the DiT's condition on its token grid; None for a model without a pixel decoder, and for
+    grids below 5 x 5 tokens, which hold no 8 x 8 block."""
     shares: Shares | None
     """Of the velocity's parts, on the first MAX_DECOMPOSED images; None without a decoder."""
 
@@ -219,8 +220,6 @@ def watch(model: Any, settings: Settings) -> Generator[Frame, None, None]:
     """
     _check_limit("num_images", settings.num_images, MAX_IMAGES)
     _check_limit("num_steps", settings.num_steps, MAX_STEPS)
-    if not isinstance(settings.solver, str):
-        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {settings.solver!r}")
     decodes = hasattr(model, "condition") and hasattr(model, "decode")
     watched = _Remembering(model) if decodes else model
     steps = sample_steps(
@@ -328,7 +327,9 @@ def _frame(
         class_ids = torch.full((x.shape[0],), settings.class_id, device=x.device)
         P = model.config.patch_size
         tokens = model.condition(x, t, class_ids)
-        condition = _spectrum(token_map(tokens, x.shape[-2] // P, x.shape[-1] // P))
+        grid = x.shape[-2] // P, x.shape[-1] // P
+        if min(grid) > 4:  # a smaller one cannot be reflected to a whole 8 x 8 block
+            condition = _spectrum(token_map(tokens, *grid))
         few = slice(MAX_DECOMPOSED)
         parts = decompose(model, x[few], t[few], class_ids[few])
         dit = band_shares(parts.dit, parts.velocity)
@@ -378,12 +379,6 @@ def _picture(images: Tensor, columns: int, shrink: int) -> str:
     """Return images (B, 3, H, W) in [-1, 1], side by side without gaps, as a PNG data URI."""
     if shrink > 1:
         images = F.avg_pool2d(images, shrink, ceil_mode=True)
-    pixels = ((images.nan_to_num(0) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
-    B, _, H, W = pixels.shape
-    rows = math.ceil(B / columns)
-    sheet = pixels.new_zeros(rows * columns, 3, H, W)
-    sheet[:B] = pixels
-    sheet = sheet.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     png = io.BytesIO()
-    Image.fromarray(sheet.contiguous().numpy()).save(png, "PNG", compress_level=1)
+    to_picture(images, columns).save(png, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

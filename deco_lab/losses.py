@@ -24,16 +24,16 @@ from deco_lab.spectra.dct import block_dct
 from deco_lab.spectra.jpeg import frequency_weights, rgb_to_ycbcr
 
 
-def _check_pair(predicted: Tensor, target: Tensor) -> None:
-    if predicted.shape != target.shape:
+def _check_pair(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
+    if first.shape != second.shape:
         raise ValueError(
-            f"target must have the shape of predicted, {tuple(predicted.shape)}, "
-            f"got {tuple(target.shape)}"
+            f"{names[1]} must have the shape of {names[0]}, {tuple(first.shape)}, "
+            f"got {tuple(second.shape)}; compare like with like"
         )
 
 
 def flow_matching_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Return the mean squared error of the velocity, a scalar in float32 or better.
+    """Return the mean squared error of the velocity, a scalar in float32.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def flow_matching_loss(predicted: Tensor, target: Tensor) -> Tensor:
     ValueError
         Where the shapes differ.
     """
-    _check_pair(predicted, target)
+    _check_pair(predicted, target, ("predicted", "target"))
     return F.mse_loss(predicted.float(), target.float())
 
 
@@ -76,7 +76,7 @@ def frequency_loss(
     ValueError
         Where the shapes differ, or quality or gamma is out of range.
     """
-    _check_pair(predicted, target)
+    _check_pair(predicted, target, ("predicted", "target"))
     with torch.autocast(predicted.device.type, enabled=False):
         error = rgb_to_ycbcr(predicted.float() - target.float())
         energy = block_dct(error).square().mean((0, 2, 3))
@@ -103,5 +103,5 @@ def alignment_loss(projected: Tensor, features: Tensor) -> Tensor:
     ValueError
         Where the shapes differ.
     """
-    _check_pair(projected, features)
+    _check_pair(projected, features, ("projected", "features"))
     return 1 - F.cosine_similarity(projected.float(), features.float(), dim=-1).mean()

@@ -29,7 +29,7 @@ ALLOWED = {
     "checkpoints": {"config", "models"},
     "data": {"config"},
     "plots": {"spectra"},
-    "live": {"sampling", "spectra"},
+    "live": {"data", "sampling", "spectra"},
     "evaluation": {"spectra", "data"},
     "training": {
         "checkpoints", "config", "data", "evaluation", "flow", "losses", "models", "sampling",

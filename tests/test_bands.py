@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from deco_lab.spectra.bands import band_shares, split_bands
+from deco_lab.spectra.bands import band_names, band_shares, split_bands
 
 EDGES = (1 / 16, 1 / 8, 1 / 4)
 
@@ -109,3 +109,15 @@ def test_band_shares_say_what_is_wrong():
         band_shares(torch.zeros(1, 3, 8, 4), torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"whole must have shape \(B, C, H, W\)"):
         band_shares(torch.zeros(8, 8), torch.zeros(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("edges", "expected"),
+    [
+        ((1 / 16, 1 / 8, 1 / 4), ["below 1/16", "1/16 to 1/8", "1/8 to 1/4", "above 1/4"]),
+        ((0.3,), ["below 3/10", "above 3/10"]),
+        ((), ["all"]),
+    ],
+)
+def test_band_names_are_fractions(edges, expected):
+    assert band_names(edges) == expected

@@ -253,6 +253,13 @@ def test_save_leaves_the_old_file_when_it_fails(golden_deco, written, monkeypatc
     assert list(written.parent.iterdir()) == [written]
 
 
+def test_save_leaves_a_file_that_others_may_read(golden_deco, tmp_path):
+    (tmp_path / "plain").touch()
+    save(golden_deco, tmp_path / "model.safetensors")
+    modes = [(tmp_path / name).stat().st_mode for name in ("plain", "model.safetensors")]
+    assert modes[0] == modes[1]
+
+
 def test_save_replaces_the_file_in_one_step(golden_deco, golden_dit, written, monkeypatch):
     """Until the rename the old file is whole, and the new one is whole when it happens."""
     seen = []
@@ -516,6 +523,7 @@ def test_load_finds_bundled_models_by_name(monkeypatch, golden_deco, tmp_path):
     ("error", "message"),
     [
         (errors.LocalEntryNotFoundError("offline"), "Hugging Face cannot be reached"),
+        (errors.HfHubHTTPError.__bases__[0]("timed out"), r"could not be downloaded \(timed out\)"),
         (errors.OfflineModeIsEnabled("offline"), "Hugging Face cannot be reached"),
         (errors.EntryNotFoundError("404"), r"someone/something holds no file a/model\.ckpt"),
         (errors.HFValidationError("bad name"), r"could not be downloaded \(bad name\)"),
@@ -576,7 +584,12 @@ def test_choose_device_prefers_cuda_then_mps(monkeypatch):
     assert checkpoints.choose_device() == torch.device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert checkpoints.choose_device() == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert checkpoints.choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(
+        ValueError, match="one of cuda, cuda:0, cuda:1, mps, cpu here, got 'cuda:2'"
+    ):
+        checkpoints.choose_device("cuda:2")
 
 
 def test_import_deco_lab_is_light():

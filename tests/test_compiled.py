@@ -24,7 +24,7 @@ def model():
     torch.manual_seed(0)
     model = build(CONFIG)
     for parameter in model.parameters():
-        if not parameter.any():  # a zero head would make every comparison pass
+        if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     return model
 
@@ -66,6 +66,20 @@ def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypat
     with pytest.warns(UserWarning, match=r"torch.compile is left off: results differ by"):
         assert not compile_regions(model, *inputs)
     assert torch.equal(model(*inputs), plain)
+
+
+def test_compile_regions_sees_through_an_untrained_head(inputs, monkeypatch):
+    def compile_wrongly(self: torch.nn.Module) -> None:
+        self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
+
+    untrained = build(CONFIG)
+    before = copy.deepcopy(untrained.state_dict())
+    assert not untrained(*inputs).any()
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_wrongly)
+    with pytest.warns(UserWarning, match=r"torch.compile is left off: results differ by"):
+        assert not compile_regions(untrained, *inputs)
+    for name, value in untrained.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_compile_regions_is_undone_where_compiling_fails(model, inputs, monkeypatch):

@@ -82,3 +82,9 @@ def test_config_from_dict_says_what_is_wrong():
     del values["depth"]
     with pytest.raises(ValueError, match=r"missing \['depth'\], unknown \[\]"):
         config_from_dict(values)
+
+
+def test_config_from_dict_takes_files_without_an_optional_field():
+    values = config_to_dict(PRESETS["DeCo-XL/16"])
+    del values["class_names"]
+    assert config_from_dict(values) == PRESETS["DeCo-XL/16"]

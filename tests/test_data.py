@@ -80,6 +80,13 @@ def test_crop_labels_name_their_photograph():
     assert sampler.sample(3, generator(), chosen).class_ids.tolist() == [2, 2, 0]
 
 
+@pytest.mark.parametrize("class_ids", [[-1, -1], [1], [0, 7]])
+def test_crops_of_unknown_labels_are_refused(class_ids: list[int]):
+    sampler = CropSampler([flat(0), flat(100), flat(255)], 16)
+    with pytest.raises(ValueError, match="class_ids must be 2 labels from 0 to 2, one for each"):
+        sampler.sample(2, generator(), torch.tensor(class_ids))
+
+
 def test_crops_repeat_with_the_seed_and_change_with_it():
     sampler = CropSampler([load_photograph("coffee")], 32)
     first = sampler.sample(4, generator(3)).images

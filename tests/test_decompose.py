@@ -6,6 +6,7 @@ from torch import Tensor
 
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import DeCo, DiT
+from deco_lab.sampling import sample_steps
 from deco_lab.spectra import decompose
 
 CONDITION_REFERENCES = ("mean", "time", "null")
@@ -206,3 +207,31 @@ def test_decompose_refuses_times_and_labels_that_do_not_fit(model, inputs):
         decompose(model, x, t[:2], class_ids)
     with pytest.raises(ValueError, match=r"class_ids must have one value .* got \(1, 3\)"):
         decompose(model, x, t, class_ids[None])
+
+
+def test_decompose_noise_is_not_the_noise_that_sampling_starts_from(model):
+    start = next(sample_steps(model, [0, 2], seed=4)).x
+    parts = decompose(model, start, 0.0, [0, 2], pixel_reference="noise", seed=4)
+    assert parts.decoder.abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("t", "class_ids", "match"),
+    [
+        (25, [0, 1, 2], r"t must lie in \[0, 1\], got \[25.0, 25.0, 25.0\]"),
+        (float("nan"), [0, 1, 2], r"t must lie in \[0, 1\]"),
+        (0.5, [0, 99, 2], "class_ids must be at most 3, the null class"),
+        (0.5, [0, -1, 2], "class_ids must be whole numbers of at least 0"),
+        (0.5, [0.0, 1.0, 2.0], "class_ids must be whole numbers of at least 0"),
+    ],
+)
+def test_decompose_refuses_times_and_labels_out_of_range(model, inputs, t, class_ids, match):
+    with pytest.raises(ValueError, match=match):
+        decompose(model, inputs[0], t, class_ids)
+
+
+def test_decompose_of_bfloat16_pixels_sums_in_float32(model, inputs):
+    x, t, class_ids = inputs
+    parts = decompose(model, x.bfloat16(), t, class_ids)
+    total = parts.baseline + parts.dit + parts.decoder
+    assert (total - parts.velocity).norm() < 1e-6 * parts.velocity.norm()

@@ -85,7 +85,15 @@ def test_alignment_loss_of_orthogonal_tokens_is_1():
     assert alignment_loss(projected, features) == 1
 
 
-@pytest.mark.parametrize("loss", [flow_matching_loss, frequency_loss, alignment_loss])
-def test_losses_refuse_shapes_that_differ(loss):
-    with pytest.raises(ValueError, match=r"target must have the shape of predicted, \(1, 3, 8\)"):
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [
+        (flow_matching_loss, ("target", "predicted")),
+        (frequency_loss, ("target", "predicted")),
+        (alignment_loss, ("features", "projected")),
+    ],
+)
+def test_losses_refuse_shapes_that_differ(loss, names):
+    rule = rf"{names[0]} must have the shape of {names[1]}, \(1, 3, 8\), got \(1, 3, 1\)"
+    with pytest.raises(ValueError, match=rule):
         loss(torch.zeros(1, 3, 8), torch.zeros(1, 3, 1))

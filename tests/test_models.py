@@ -223,6 +223,18 @@ def test_models_say_what_is_wrong_with_class_ids(request, kind):
         model(torch.zeros(1, 3, 8, 8).long(), torch.zeros(1), torch.zeros(1).long())
 
 
+def test_decode_says_what_is_wrong_with_the_pixels(golden_deco):
+    with pytest.raises(ValueError, match="image height must be divisible by patch_size=8, got 18"):
+        golden_deco.decode(torch.zeros(1, 3, 18, 16), torch.zeros(1, 4, 64))
+    with pytest.raises(ValueError, match=r"x must be floating-point images .*got \(3, 16, 16\)"):
+        golden_deco.decode(torch.zeros(3, 16, 16), torch.zeros(1, 4, 64))
+
+
+def test_model_refuses_labels_that_are_no_integers(golden_deco):
+    with pytest.raises(ValueError, match=r"class_ids must be integers, got torch.float32"):
+        golden_deco(torch.zeros(1, 3, 16, 16), torch.zeros(1), torch.zeros(1))
+
+
 def test_decode_says_what_is_wrong_with_the_condition(golden_deco):
     with pytest.raises(ValueError, match=r"shape \(B, N, D\)=\(1, 16, 64\), got \(1, 24, 64\)"):
         golden_deco.decode(torch.zeros(1, 3, 32, 32), torch.zeros(1, 24, 64))

@@ -18,11 +18,12 @@ from deco_lab.plots import (
     radial_curves,
     weights_figure,
 )
-from deco_lab.plots.curves import band_names, smooth
+from deco_lab.plots.curves import smooth
 from deco_lab.plots.style import COLOURS, PART_COLOURS, array_of
 from deco_lab.spectra import (
     Decomposition,
     RadialPower,
+    band_names,
     frequency_weights,
     log_energy,
     zigzag_order,
@@ -219,18 +220,6 @@ def test_decomposition_figure_draws_at_most_max_images():
 def test_decomposition_figure_of_nothing_is_grey():
     figure = decomposition_figure(decomposition(scale=0.0))
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), 0.5)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("edges", "expected"),
-    [
-        (EDGES, ["below 1/16", "1/16 to 1/8", "1/8 to 1/4", "above 1/4"]),
-        ((0.3,), ["below 3/10", "above 3/10"]),
-        ((), ["all"]),
-    ],
-)
-def test_band_names_are_fractions(edges, expected):
-    assert band_names(edges) == expected
 
 
 def test_band_share_bars_draw_each_share():

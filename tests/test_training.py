@@ -1,9 +1,11 @@
 import csv
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from deco_lab.data import CropSampler
 from deco_lab.losses import flow_matching_loss, frequency_loss
 from deco_lab.training.__main__ import main
 from deco_lab.training.run import LossLog, run
-from deco_lab.training.trainer import Trainer, TrainingConfig, learning_rate_factor
+from deco_lab.training.trainer import _RANGES, Trainer, TrainingConfig, learning_rate_factor
 
 SHAPE: dict[str, Any] = {
     "image_size": 16,
@@ -102,6 +104,14 @@ def test_draw_depends_on_seed_and_step_alone(crops):
     assert not torch.equal(first.draw(7)[1], first.draw(8)[1])
 
 
+def test_draw_changes_with_the_seed(crops):
+    first, second = (
+        Trainer(TINY, TrainingConfig(**{**vars(RECIPE), "seed": seed}), crops) for seed in (0, 1)
+    )
+    for one, other in zip(first.draw(3), second.draw(3), strict=True):
+        assert not torch.equal(one, other)
+
+
 def test_draw_drops_labels_at_the_given_share(crops):
     recipe = TrainingConfig(batch_size=4000, label_dropout=0.1)
     class_ids = Trainer(TINY, recipe, crops).draw(0)[3]
@@ -169,6 +179,20 @@ def test_run_leaves_a_model_losses_and_a_preview(crops, tmp_path: Path):
         assert torch.equal(model.state_dict()[name], value), name
 
 
+def test_run_keeps_the_last_good_state_when_weights_break(
+    crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run(trained(crops, TINY, RECIPE.steps), tmp_path, name="test", compiled=False)
+    good = (tmp_path / "state.pt").read_bytes()
+    broken = Trainer(TINY, RECIPE, crops)
+    broken.restore(tmp_path / "state.pt")
+    broken.average["decoder.head.bias"].fill_(math.nan)
+    monkeypatch.setattr(broken, "restore", lambda path: None)
+    with pytest.raises(checkpoints.CheckpointError, match=r"decoder\.head\.bias holds NaN"):
+        run(broken, tmp_path, name="test", compiled=False)
+    assert (tmp_path / "state.pt").read_bytes() == good
+
+
 def test_loss_log_drops_the_future_of_a_resumed_run(tmp_path: Path):
     log = LossLog(tmp_path / "loss.csv", 0, every=2)
     for step in range(1, 9):
@@ -212,7 +236,27 @@ def test_main_shows_what_every_option_means(capsys):
 
 
 def test_training_config_rejects_nonsense():
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"steps must lie in \[1, 1e\+09\], got 0"):
         TrainingConfig(steps=0)
-    with pytest.raises(ValueError, match="precision must be bf16 or float32, got 'fp8'"):
+    with pytest.raises(ValueError, match=r"clip must lie in \[1e-06, 1e\+06\], got nan"):
+        TrainingConfig(clip=float("nan"))
+    with pytest.raises(ValueError, match="precision must be auto, bf16 or float32, got 'fp8'"):
         TrainingConfig(precision="fp8")
+
+
+def test_every_number_of_the_recipe_has_a_range():
+    numbers = {f.name for f in fields(TrainingConfig)} - {"precision"}
+    assert set(_RANGES) == numbers
+
+
+def test_main_refuses_a_preset_that_does_not_fit_the_photographs(capsys, tmp_path: Path):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--preset", "DeCo-L/16", "--out", str(tmp_path)])
+    shown = capsys.readouterr().err
+    assert "image_size must be that of the crops, 64, got 256; choose a preset" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_warmup_may_be_nothing():
+    config = TrainingConfig(steps=10, warmup_steps=0, cooldown=0.0)
+    assert [learning_rate_factor(step, config) for step in (0, 9)] == [1, 1]

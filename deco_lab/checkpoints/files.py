@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.resources import as_file, files
 from os import PathLike, fspath
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -60,10 +60,11 @@ def _bundled_names() -> list[str]:
 
 
 def _download(address: str) -> Path:
-    # Imported here: neither is needed for a file on this machine.
-    import httpx
+    # Imported here: not needed for a file on this machine.
     from huggingface_hub import errors, hf_hub_download
 
+    # The error class of whichever HTTP library the hub is built on is a base of its own.
+    http_errors = cast("tuple[type[Exception], ...]", errors.HfHubHTTPError.__bases__)
     owner, repo, file = [*address.removeprefix("hf://").split("/", 2), "", ""][:3]
     if not (owner and repo and file):
         raise CheckpointError(f"{address} must read hf://owner/repo/file")
@@ -84,7 +85,7 @@ def _download(address: str) -> Path:
             f"{address}: {owner}/{repo} holds no file {file}; look up its name at "
             f"https://huggingface.co/{owner}/{repo}"
         ) from None
-    except (httpx.HTTPError, errors.HFValidationError, OSError) as error:
+    except (*http_errors, errors.HFValidationError, OSError) as error:
         raise CheckpointError(
             f"{address} could not be downloaded ({first_line(error)}); try again later, "
             "or pass the path of a file"

@@ -75,7 +75,7 @@ def load(
     """
     target = choose_device(device)
     dtype = dtype or torch.float32
-    if not dtype.is_floating_point:
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point dtype, got {dtype}; use torch.float32")
     with local_file(name_or_path) as path:
         file = read_file(path)
@@ -149,9 +149,17 @@ def save(
         save_file(tensors, temporary, metadata=metadata)
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return the process's file mode mask, which can be read only by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def read_training(name_or_path: str | os.PathLike[str]) -> dict[str, object]:
@@ -174,16 +182,15 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     ValueError
         Where it cannot be used here.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    usable = [name for name, there in available.items() if there]
+    choices = ["cpu"]
+    if torch.backends.mps.is_available():
+        choices = ["mps", *choices]
+    if torch.cuda.is_available():
+        choices = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *choices]
     if device is None:
-        return torch.device(usable[0])
-    if str(device).partition(":")[0] not in usable:
-        raise ValueError(f"device must be one of {', '.join(usable)} here, got {str(device)!r}")
+        return torch.device(choices[0])
+    if str(device) not in choices:
+        raise ValueError(f"device must be one of {', '.join(choices)} here, got {str(device)!r}")
     return torch.device(device)
 
 

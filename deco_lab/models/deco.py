@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deco_lab.config import DeCoConfig, ModelConfig
 from deco_lab.models.decoder import PixelDecoder, position_features
-from deco_lab.models.dit import DiT, DiTTrunk, check_inputs
+from deco_lab.models.dit import DiT, DiTTrunk, check_images, check_inputs
 
 
 class DeCo(nn.Module):
@@ -64,6 +64,7 @@ class DeCo(nn.Module):
             Where the shapes do not fit.
         """
         P = self.config.patch_size
+        check_images(x, P)
         expected = (x.shape[0], (x.shape[2] // P) * (x.shape[3] // P), self.config.hidden_size)
         if tuple(condition.shape) != expected:
             raise ValueError(

@@ -24,8 +24,8 @@ from deco_lab.config import DiTConfig
 from deco_lab.models.layers import DiTBlock, TimeEmbedding, modulate, rotary_table
 
 
-def check_inputs(x: Tensor, t: Tensor, class_ids: Tensor, patch_size: int) -> None:
-    """Raise ValueError where x, t and class_ids do not fit each other or the patches."""
+def check_images(x: Tensor, patch_size: int) -> None:
+    """Raise ValueError where x is not a batch of images that the patches tile."""
     if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
         raise ValueError(
             f"x must be floating-point images of shape (B, 3, H, W), got {tuple(x.shape)} "
@@ -38,6 +38,17 @@ def check_inputs(x: Tensor, t: Tensor, class_ids: Tensor, patch_size: int) -> No
                 f"image {name} must be divisible by patch_size={patch_size}, got {size}; "
                 f"resize or pad to {nearest}"
             )
+
+
+def check_inputs(x: Tensor, t: Tensor, class_ids: Tensor, patch_size: int) -> None:
+    """Raise ValueError where x, t and class_ids do not fit each other or the patches.
+
+    Labels are not looked up here: that they are known is checked where a person gives them, since
+    to ask would hold up a GPU at every call.
+    """
+    check_images(x, patch_size)
+    if class_ids.is_floating_point():
+        raise ValueError(f"class_ids must be integers, got {class_ids.dtype}; use class_ids.long()")
     for name, value in (("t", t), ("class_ids", class_ids)):
         if value.shape != x.shape[:1]:
             raise ValueError(

@@ -201,7 +201,7 @@ function mountPanel(root, setup) {
     const plot = svg(box, "svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Shares of the band ${name} over t` });
     const X = (t) => left + t * (right - left);
     const Y = (share) => bottom - ((share - LOW) / (HIGH - LOW)) * (bottom - top);
-    for (const share of [0, 1]) {
+    for (const share of [-2, -1, 0, 1, 2]) {
       line(plot, share ? "dl-grid" : "dl-axis", left, Y(share), right, Y(share));
       svg(plot, "text", { x: left - 6, y: Y(share) + 3.5, "text-anchor": "end" }, share);
     }

@@ -5,12 +5,11 @@ where a picture says it all, plotly's (over t) where reading off the value at a 
 axis says its unit.
 """
 
-from deco_lab.plots.curves import band_names, band_share_bars, dct_curves, loss_curve, radial_curves
+from deco_lab.plots.curves import band_share_bars, dct_curves, loss_curve, radial_curves
 from deco_lab.plots.over_time import band_share_curves, energy_over_time
 from deco_lab.plots.pictures import decomposition_figure, image_grid, weights_figure
 
 __all__ = [
-    "band_names",
     "band_share_bars",
     "band_share_curves",
     "dct_curves",

@@ -4,8 +4,6 @@ DC has no place on a logarithmic frequency axis and is left out there.
 """
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ from deco_lab.plots.style import (
     plain_ticks,
     title_of,
 )
-from deco_lab.spectra import RadialPower, log_energy, zigzag_order
+from deco_lab.spectra import RadialPower, band_names, log_energy, zigzag_order
 
 
 def _ring_means(energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,13 +109,6 @@ def radial_curves(powers: Mapping[str, RadialPower]) -> Figure:
     frequency_ticks(axes)
     axes.legend(frameon=False, fontsize=9)
     return figure
-
-
-def band_names(edges: Sequence[float]) -> list[str]:
-    """Return what to call the bands between edges in cycles per pixel, such as "1/8 to 1/4"."""
-    said = [str(Fraction(edge).limit_denominator(512)) for edge in edges]
-    between = [f"{low} to {high}" for low, high in pairwise(said)]
-    return [f"below {said[0]}", *between, f"above {said[-1]}"] if said else ["all"]
 
 
 def band_share_bars(shares: Mapping[str, Any], edges: Sequence[float]) -> Figure:

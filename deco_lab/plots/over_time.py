@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deco_lab.plots.curves import band_names
 from deco_lab.plots.style import array_of, colour_of, title_of
-from deco_lab.spectra import zigzag_order
+from deco_lab.spectra import band_names, zigzag_order
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

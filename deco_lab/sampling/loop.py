@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deco_lab.flow import predicted_image, time_grid
+from deco_lab.flow import predicted_image, seeded_noise, time_grid
 from deco_lab.sampling.guidance import Guidance, VelocityModel
 from deco_lab.sampling.solvers import SOLVERS, Solver
 
@@ -169,13 +169,13 @@ def sample_steps(
     time_shift = _number("time_shift", time_shift)
     if time_shift <= 0:
         raise ValueError(f"time_shift must be greater than 0, got {time_shift}; 1 is no shift")
-    if solver not in SOLVERS:
+    if not isinstance(solver, str) or solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
     if noise is None:
         noise = _draw_noise(len(labels), getattr(config, "image_size", None), seed)
     else:
         _whole("seed", seed, least=0)
-        _check_noise(noise, len(labels))
+        _check_noise(noise, len(labels), getattr(config, "patch_size", 1))
 
     parameters = getattr(model, "parameters", tuple)
     device = next((parameter.device for parameter in parameters()), noise.device)
@@ -255,23 +255,15 @@ def _draw_noise(count: int, image_size: int | None, seed: Any) -> Tensor:
             "noise is needed, of shape (B, 3, H, W), since the model has no config.image_size"
         )
     first = _whole("seed", seed, least=0)
-    if first + count > 2**63:
-        raise ValueError(f"seed must be below 2**63 for every image, got {seed}; use a smaller one")
-    return torch.stack(
-        [
-            torch.randn(
-                3,
-                image_size,
-                image_size,
-                generator=torch.Generator().manual_seed(first + i),
-                dtype=torch.float32,
-            )
-            for i in range(count)
-        ]
-    )
+    if first + count > 2**32:
+        raise ValueError(
+            f"seed must be below 2**32 for every image, got {seed}, since PyTorch's CPU generator "
+            "uses no more of it; use a smaller one"
+        )
+    return seeded_noise(count, (3, image_size, image_size), first)
 
 
-def _check_noise(noise: Tensor, count: int) -> None:
+def _check_noise(noise: Tensor, count: int, patch_size: int) -> None:
     if not isinstance(noise, Tensor) or not noise.is_floating_point():
         raise ValueError(
             f"noise must be a floating-point tensor of shape (B, 3, H, W), got {type(noise)}"
@@ -280,6 +272,11 @@ def _check_noise(noise: Tensor, count: int) -> None:
         raise ValueError(
             f"noise must have the shape (B, 3, H, W) with B={count}, the number of class_ids, "
             f"got {tuple(noise.shape)}"
+        )
+    if any(size % patch_size or size == 0 for size in noise.shape[2:]):
+        raise ValueError(
+            f"noise height and width must be divisible by patch_size={patch_size}, "
+            f"got {tuple(noise.shape[2:])}; draw it in another size"
         )
     if not noise.isfinite().all():
         raise ValueError("noise must be finite, got NaN or infinite values; draw it anew")

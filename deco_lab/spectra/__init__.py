@@ -4,7 +4,7 @@ Frequencies are in cycles per pixel throughout (Nyquist is 0.5). No function her
 knows a model's class: `decompose` takes any object with `condition` and `decode`.
 """
 
-from deco_lab.spectra.bands import band_shares, split_bands
+from deco_lab.spectra.bands import OCTAVES, band_names, band_shares, split_bands
 from deco_lab.spectra.dct import block_dct, inverse_block_dct, zigzag_order
 from deco_lab.spectra.decompose import Decomposition, decompose
 from deco_lab.spectra.energy import dct_energy, log_energy, token_map
@@ -12,8 +12,10 @@ from deco_lab.spectra.jpeg import frequency_weights, jpeg_table, rgb_to_ycbcr
 from deco_lab.spectra.radial import RadialPower, radial_power
 
 __all__ = [
+    "OCTAVES",
     "Decomposition",
     "RadialPower",
+    "band_names",
     "band_shares",
     "block_dct",
     "dct_energy",

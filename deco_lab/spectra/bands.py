@@ -10,6 +10,7 @@ is linear in the part, so the shares of parts that sum to the whole sum to 1 in 
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 import torch
@@ -31,6 +32,19 @@ def _check_edges(edges: Sequence[float]) -> None:
             "edges must rise and lie between 0 and sqrt(0.5) = 0.707 cycles per pixel, "
             f"got {tuple(edges)}; divide cycles per image by the image's side"
         )
+
+
+def band_names(edges: Sequence[float]) -> list[str]:
+    """Return what to call the bands between edges in cycles per pixel, such as "1/8 to 1/4"."""
+    said = [str(Fraction(edge).limit_denominator(512)) for edge in edges]
+    between = [f"{low} to {high}" for low, high in pairwise(said)]
+    return [f"below {said[0]}", *between, f"above {said[-1]}"] if said else ["all"]
+
+
+def _band_of_frequencies(height: int, width: int, edges: Sequence[float]) -> Tensor:
+    """Return the number of the band of each coefficient that rfft2 keeps, (H, W // 2 + 1)."""
+    boundaries = torch.tensor(edges, dtype=torch.float64)
+    return torch.bucketize(radial_frequency(height, width, half=True), boundaries, right=True)
 
 
 def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
@@ -58,8 +72,7 @@ def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
     _check_edges(edges)
     H, W = images.shape[-2:]
     pixels = images if images.dtype == torch.float64 else images.float()
-    boundaries = torch.tensor(edges, dtype=torch.float64)
-    band = torch.bucketize(radial_frequency(H, W, half=True), boundaries, right=True)
+    band = _band_of_frequencies(H, W, edges)
     masks = band == torch.arange(len(edges) + 1)[:, None, None]
     spectrum = torch.fft.rfft2(pixels)
     kept = spectrum * masks[:, None, None].to(images.device)
@@ -93,9 +106,14 @@ def band_shares(part: Tensor, whole: Tensor, edges: Sequence[float] = OCTAVES) -
         raise ValueError(
             f"part must have the shape of whole, {tuple(whole.shape)}, got {tuple(part.shape)}"
         )
-    part, whole = part.detach().cpu().double(), whole.detach().cpu().double()
-    bands = split_bands(whole, edges)
-    energy = bands.square().sum((1, 2, 3, 4))
-    supplied = (part * bands).sum((1, 2, 3, 4))  # <part, band> = <band of part, band of whole>
+    _check_edges(edges)
+    H, W = whole.shape[-2:]
+    ours, theirs = (torch.fft.rfft2(x.detach().cpu().double()) for x in (part, whole))
+    # Parseval: inner products per coefficient. rfft2 keeps one of each pair of mirrored columns.
+    products = torch.stack([(x * theirs.conj()).real.sum((0, 1)) for x in (ours, theirs)])
+    products[..., 1 : (W + 1) // 2] *= 2
+    band = _band_of_frequencies(H, W, edges)
+    sums = torch.zeros(2, len(edges) + 1, dtype=torch.float64)
+    supplied, energy = sums.index_add_(1, band.flatten(), products.flatten(1))
     energy[energy <= _EMPTY * energy.sum()] = torch.nan
     return supplied / energy

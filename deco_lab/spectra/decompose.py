@@ -28,8 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deco_lab.flow import seeded_noise
+
 CONDITION_REFERENCES = ("mean", "time", "null")
 PIXEL_REFERENCES = ("zero", "patch_mean", "noise")
+_NOISE_STREAM = 0x9E3779B9
+"""Added to the seed of the pixel reference "noise": sampling starts from noise of small seeds, and
+a reference that is the image's own noise would be no reference."""
 _DIT_SHARE_OF_INTERACTION = {"shapley": 0.5, "dit_first": 0.0, "pixel_first": 1.0}
 ORDERS = tuple(_DIT_SHARE_OF_INTERACTION)
 
@@ -85,6 +90,17 @@ def _one_per_image(name: str, values: Tensor, x: Tensor) -> Tensor:
     return values.expand(x.shape[0])
 
 
+def _check_values(t: Tensor, class_ids: Tensor, num_classes: int | None) -> None:
+    if not bool(((t >= 0) & (t <= 1)).all()):
+        raise ValueError(f"t must lie in [0, 1], got {t.tolist()}; divide a step by num_steps")
+    if class_ids.is_floating_point() or bool((class_ids < 0).any()):
+        raise ValueError(f"class_ids must be whole numbers of at least 0, got {class_ids.tolist()}")
+    if num_classes is not None and bool((class_ids > num_classes).any()):
+        raise ValueError(
+            f"class_ids must be at most {num_classes}, the null class, got {class_ids.tolist()}"
+        )
+
+
 def _reference_condition(
     model: Any, kind: str, condition: Tensor, x: Tensor, t: Tensor, class_ids: Tensor
 ) -> Tensor:
@@ -101,11 +117,7 @@ def _reference_pixels(model: Any, kind: str, x: Tensor, seed: int) -> Tensor:
     if kind == "patch_mean":
         P = model.config.patch_size
         return F.interpolate(F.avg_pool2d(x, P), scale_factor=P, mode="nearest")
-    draws = [
-        torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(seed + i))
-        for i in range(x.shape[0])
-    ]
-    return torch.stack(draws).to(x)
+    return seeded_noise(x.shape[0], x.shape[1:], _NOISE_STREAM + seed).to(x)
 
 
 @torch.no_grad()
@@ -131,7 +143,7 @@ def decompose(
         "null" and "patch_mean" also `time_condition(t)`, `config.num_classes` and
         `config.patch_size`.
     x : Tensor
-        (B, C, H, W), the noisy images.
+        (B, C, H, W), the noisy images; computed with in float32 or, if they are, float64.
     t : Tensor or float
         (B,) or one for all, times in [0, 1]: 0 is noise.
     class_ids : Tensor or sequence of int
@@ -143,7 +155,8 @@ def decompose(
     pixel_reference : str
         The pixels that stand for none. "zero" (default): mid-grey. "patch_mean": each patch's mean
         colour, so the decoder part is what it reads within patches. "noise": other standard
-        normal noise, image i drawn on the CPU from seed + i.
+        normal noise, image i drawn on the CPU from its own stream of seed + i, never that of
+        `sample`.
     order : str
         "shapley" (default): the interaction is shared equally. "dit_first": all of it goes to the
         decoder. "pixel_first": all of it goes to the DiT.
@@ -162,7 +175,8 @@ def decompose(
     TypeError
         For a model without a pixel decoder.
     ValueError
-        For an unknown reference or order, or t or class_ids that do not fit x.
+        For an unknown reference or order, t or class_ids that do not fit x, a t outside [0, 1],
+        or, where the model has a config, a label it does not know.
     """
     if not (hasattr(model, "condition") and hasattr(model, "decode")):
         raise TypeError(
@@ -172,8 +186,10 @@ def decompose(
     _check_choice("condition_reference", condition_reference, CONDITION_REFERENCES)
     _check_choice("pixel_reference", pixel_reference, PIXEL_REFERENCES)
     _check_choice("order", order, ORDERS)
-    t = _one_per_image("t", torch.as_tensor(t), x)
+    x = x if x.dtype == torch.float64 else x.float()
+    t = _one_per_image("t", torch.as_tensor(t, dtype=torch.float32), x)
     class_ids = _one_per_image("class_ids", torch.as_tensor(class_ids), x)
+    _check_values(t, class_ids, getattr(getattr(model, "config", None), "num_classes", None))
 
     s = model.condition(x, t, class_ids)
     s0 = _reference_condition(model, condition_reference, s, x, t, class_ids)

@@ -3,7 +3,6 @@
 import argparse
 import ast
 import inspect
-from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -41,16 +40,20 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--device", help="cpu, cuda, mps; the best there is when not given")
     parser.add_argument("--no-compile", action="store_true", help="run without torch.compile")
-    for name, text in _field_texts().items():
+    texts = _field_texts()
+    for name, text in texts.items():
         default = getattr(defaults, name)
         parser.add_argument(
             "--" + name.replace("_", "-"), type=type(default), default=default, help=text
         )
     given = parser.parse_args(arguments)
-    config = TrainingConfig(**{f.name: getattr(given, f.name) for f in fields(TrainingConfig)})
-    device = choose_device(given.device)
-    model_config = PRESETS[given.preset]
-    trainer = Trainer(model_config, config, bundled_crops(model_config.image_size, device))
+    try:
+        config = TrainingConfig(**{name: getattr(given, name) for name in texts})
+        device = choose_device(given.device)
+        model_config = PRESETS[given.preset]
+        trainer = Trainer(model_config, config, bundled_crops(64, device))
+    except ValueError as error:
+        parser.error(str(error))
     run(
         trainer,
         given.out or Path("runs") / given.preset,

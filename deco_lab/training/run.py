@@ -128,8 +128,7 @@ def run(
     )
 
     def keep() -> None:
-        trainer.save(state)
-        log.write()
+        # First the model, which is refused if it is not finite: the last good state then stays.
         training = {
             **asdict(config),
             "step": trainer.step,
@@ -140,10 +139,16 @@ def run(
             "frequency_loss": log.rows[-1][2] if log.rows else None,
         }
         checkpoints.save(trainer.averaged_model(), out / "model.safetensors", training=training)
+        trainer.save(state)
+        log.write()
 
     stopped = threading.Event()
     # A step is finished before the run ends, or the saved state would lie between two steps.
-    previous = signal.signal(signal.SIGINT, lambda *_: stopped.set())
+    # Only the main thread is told of Ctrl-C; a run in another one goes on to its end.
+    interruptible = threading.current_thread() is threading.main_thread()
+    previous = signal.getsignal(signal.SIGINT)
+    if interruptible:
+        signal.signal(signal.SIGINT, lambda *_: stopped.set())
     try:
         while trainer.step < config.steps and not stopped.is_set():
             started = time.perf_counter()
@@ -163,7 +168,8 @@ def run(
             if trainer.step % preview_every == 0:
                 preview(trainer.averaged_model()).save(out / "preview.png")
     finally:
-        signal.signal(signal.SIGINT, previous)
+        if interruptible:
+            signal.signal(signal.SIGINT, previous)
         bar.close()
     keep()
     if stopped.is_set():

@@ -17,7 +17,7 @@ References
 """
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from deco_lab.models.dit import zero_block_modulation
 class TrainingConfig:
     """How to train; the defaults are those of the bundled models."""
 
-    steps: int = 12000
+    steps: int = 10000
     """Optimiser steps."""
     batch_size: int = 32
     """Crops of a step."""
@@ -63,28 +63,52 @@ class TrainingConfig:
     """JPEG quality of the frequency-aware loss."""
     gamma: float = 1.0
     """Exponent of its weights."""
-    precision: str = "bf16"
-    """"bf16" (autocast; parameters, optimisers and losses stay in float32) or "float32"."""
+    precision: str = "auto"
+    """"bf16" (autocast; parameters, optimisers and losses stay in float32), "float32", or "auto":
+    bf16 on a GPU that has it and float32 elsewhere."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.label_dropout < 1 or not 0 <= self.cooldown <= 1:
-            raise ValueError("label_dropout and cooldown are shares and must lie in [0, 1]")
-        if self.precision not in ("bf16", "float32"):
-            raise ValueError(f"precision must be bf16 or float32, got {self.precision!r}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # NaN is in no range
+                raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+        if self.precision not in ("auto", "bf16", "float32"):
+            raise ValueError(f"precision must be auto, bf16 or float32, got {self.precision!r}")
+
+
+_RANGES = {
+    "steps": (1, 10**9),
+    "batch_size": (1, 10**6),
+    "seed": (0, 2**31 - 1),
+    "muon_lr": (0, 10),
+    "adamw_lr": (0, 10),
+    "warmup_steps": (0, 10**9),
+    "cooldown": (0, 1),
+    "clip": (1e-6, 1e6),
+    "ema_decay": (0, 1),
+    "label_dropout": (0, 1),
+    "frequency_weight": (0, 1e6),
+    "quality": (1, 100),
+    "gamma": (0, 100),
+}
+"""What the numbers of a `TrainingConfig` may be, bounds included."""
 
 
 def learning_rate_factor(step: int, config: TrainingConfig) -> float:
     """Return what the learning rates are multiplied by at `step`, counted from 0."""
     cooldown_steps = max(1.0, config.cooldown * config.steps)
-    return min(1.0, (step + 1) / config.warmup_steps, (config.steps - step) / cooldown_steps)
+    return min(
+        1.0, (step + 1) / max(1, config.warmup_steps), (config.steps - step) / cooldown_steps
+    )
 
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return the generator of everything that one step draws."""
-    return torch.Generator(device).manual_seed((seed << 32) + step)
+    """Return the generator of everything that one step draws.
+
+    PyTorch's CPU generator uses 32 bits of a seed; the multiple keeps the runs of different seeds
+    apart for far more steps than a run has.
+    """
+    return torch.Generator(device).manual_seed((step + seed * 0x9E3779B1) % 2**32)
 
 
 class Trainer:
@@ -98,14 +122,29 @@ class Trainer:
         How.
     crops : CropSampler
         What on; its device is where the training runs.
+
+    Raises
+    ------
+    ValueError
+        Where model and crops differ in size or classes.
     """
 
     def __init__(
         self, model_config: ModelConfig, config: TrainingConfig, crops: CropSampler
     ) -> None:
-        self.config = config
+        for name in ("image_size", "num_classes"):
+            if getattr(model_config, name) != getattr(crops, name):
+                raise ValueError(
+                    f"the model's {name} must be that of the crops, {getattr(crops, name)}, "
+                    f"got {getattr(model_config, name)}; choose a preset that fits them, or make "
+                    "a configuration with it"
+                )
         self.crops = crops
         self.device = crops.device
+        if config.precision == "auto":
+            fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            config = replace(config, precision="bf16" if fast else "float32")
+        self.config = config
         self.step = 0
         self.seconds = 0.0
         with torch.random.fork_rng(devices=[]):
@@ -114,11 +153,12 @@ class Trainer:
         zero_block_modulation(self.model.trunk)
         self.model.to(self.device)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        matrices = {p for p in self.model.trunk.blocks.parameters() if p.ndim == 2}
-        others = [p for p in self.model.parameters() if p not in matrices]
+        matrices = [p for p in self.model.trunk.blocks.parameters() if p.ndim == 2]
+        chosen = set(matrices)
+        others = [p for p in self.model.parameters() if p not in chosen]
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(
-                [p for p in self.model.trunk.blocks.parameters() if p.ndim == 2],
+                matrices,
                 lr=config.muon_lr,
                 weight_decay=0.0,
                 adjust_lr_fn="original",
@@ -214,7 +254,7 @@ class Trainer:
         ValueError
             Where the file belongs to another model or another recipe.
         """
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if config_from_dict(state["model_config"]) != self.model.config:
             raise ValueError(f"{path} holds another model; give a new --out to train this one")
         saved = {**asdict(self.config), **state["training_config"], "steps": self.config.steps}

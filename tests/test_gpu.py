@@ -1,0 +1,96 @@
+"""What only a CUDA device can show; needs nothing but the library and PyTorch.
+
+On a machine with one: `pytest tests/test_gpu.py`.
+"""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from deco_lab.config import DeCoConfig
+from deco_lab.data import bundled_crops
+from deco_lab.losses import frequency_loss
+from deco_lab.models import DeCo, build
+from deco_lab.sampling import sample
+from deco_lab.spectra import block_dct, decompose, inverse_block_dct
+from deco_lab.training import Trainer, TrainingConfig
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; run it on one"),
+]
+
+CONFIG = DeCoConfig(
+    image_size=64, patch_size=8, num_classes=14, hidden_size=64, num_heads=4, depth=2,
+    decoder_depth=2, decoder_width=16,
+)  # fmt: skip
+
+
+@pytest.fixture
+def model() -> DeCo:
+    torch.manual_seed(0)
+    model = DeCo(CONFIG)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
+    expected = expected.double()
+    return float((got.cpu().double() - expected).norm() / expected.norm())
+
+
+def test_block_dct_is_float32_not_tf32():
+    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
+    here = images.float().cuda().requires_grad_()
+    there = images.requires_grad_()
+    got, expected = block_dct(here), block_dct(there)
+    assert relative(got.detach(), expected.detach()) < 1e-6
+    assert relative(inverse_block_dct(got).detach(), images.detach()) < 1e-6
+    weights = torch.randn(expected.shape, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((got * weights.float().cuda()).sum(), here)
+    (reference,) = torch.autograd.grad((expected * weights).sum(), there)
+    assert relative(gradient, reference) < 1e-6
+
+
+def test_frequency_loss_equals_the_cpu():
+    predicted, target = torch.randn(2, 4, 3, 64, 64)
+    got = frequency_loss(predicted.cuda(), target.cuda())
+    assert float(got) == pytest.approx(float(frequency_loss(predicted, target)), rel=1e-5)
+
+
+def test_sample_and_decompose_equal_the_cpu(model):
+    there = copy.deepcopy(model).cuda()
+    images = sample(model, [0, 3], num_steps=4)
+    assert relative(sample(there, [0, 3], num_steps=4), images) < 1e-4
+    here_parts = decompose(model, images, 0.5, [0, 3], pixel_reference="noise")
+    there_parts = decompose(there, images.cuda(), 0.5, [0, 3], pixel_reference="noise")
+    assert relative(there_parts.dit, here_parts.dit) < 1e-4
+    assert relative(there_parts.decoder, here_parts.decoder) < 1e-4
+
+
+def test_crops_equal_the_cpu():
+    here, there = (
+        bundled_crops(64, device).sample(8, torch.Generator().manual_seed(1))
+        for device in ("cpu", "cuda")
+    )
+    assert torch.equal(there.images.cpu(), here.images)
+    assert torch.equal(there.class_ids.cpu(), here.class_ids)
+
+
+def test_training_compiles_learns_and_resumes(tmp_path: Path):
+    crops = bundled_crops(64, "cuda")
+    recipe = TrainingConfig(steps=200, batch_size=64)
+    trainer = Trainer(CONFIG, recipe, crops)
+    assert trainer.config.precision == "bf16"
+    assert trainer.compile()
+    losses = [float(trainer.train_step()[0]) for _ in range(60)]
+    assert losses[-1] < 0.8 * losses[0]
+    trainer.save(tmp_path / "state.pt")
+    resumed = Trainer(CONFIG, recipe, crops)
+    resumed.restore(tmp_path / "state.pt")
+    assert float(resumed.train_step()[0]) == pytest.approx(float(trainer.train_step()[0]), rel=2e-2)
+    assert build(CONFIG).state_dict().keys() == resumed.averaged_model().state_dict().keys()
