@@ -250,3 +250,11 @@ def test_run_counter_stop_ends_the_run_and_not_the_next():
     assert not runs.is_newest("a", number)
     assert not runs.begin("a", number)
     assert runs.begin("a", runs.call("a"))
+
+
+def test_watch_leaves_out_the_condition_of_grids_below_a_block():
+    model = random_model(replace(DECO, patch_size=4))  # 4 x 4 tokens
+    *_, frame = watch(model, SETTINGS)
+    assert frame.condition_spectrum is None
+    assert frame.velocity_spectrum is not None
+    assert frame.shares is not None
