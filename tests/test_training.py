@@ -165,9 +165,13 @@ def test_restore_refuses_another_recipe_or_model(crops, tmp_path: Path):
     assert longer.step == 1
 
 
-def test_run_leaves_a_model_losses_and_a_preview(crops, tmp_path: Path):
+def test_run_leaves_a_model_losses_and_a_preview(crops, tmp_path: Path, capsys):
     trainer = Trainer(TINY, TrainingConfig(**{**vars(RECIPE), "steps": 40}), crops)
     run(trainer, tmp_path / "run", name="test", compiled=False, save_every=20)
+    shown = capsys.readouterr().err
+    assert "test: DeCo of 0.0" in shown
+    assert "40 steps of 4 crops in float32 on" in shown
+    assert 'model.safetensors")' in shown
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"state.pt", "model.safetensors", "loss.csv", "loss.png", "preview.png"}
     with (tmp_path / "run" / "loss.csv").open() as file:

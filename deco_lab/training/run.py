@@ -115,6 +115,14 @@ def run(
         trainer.restore(state)
     config = trainer.config
     log = LossLog(out / "loss.csv", trainer.step)
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    print(
+        f"{name}: {type(trainer.model).__name__} of {parameters / 1e6:.2f}M parameters, "
+        f"{config.steps} steps of {config.batch_size} crops in {config.precision} on "
+        f"{machine(trainer.device)}; "
+        + (f"resumed at step {trainer.step} from {out}" if trainer.step else f"kept in {out}"),
+        file=sys.stderr,
+    )
     if compiled and trainer.step < config.steps:
         print("compiling by region (a minute on a CPU) ...", file=sys.stderr)
         trainer.compile()
@@ -172,9 +180,11 @@ def run(
             signal.signal(signal.SIGINT, previous)
         bar.close()
     keep()
+    preview(trainer.averaged_model()).save(out / "preview.png")
     if stopped.is_set():
         print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
-    preview(trainer.averaged_model()).save(out / "preview.png")
+    else:
+        print(f'done: deco_lab.load("{out / "model.safetensors"}")', file=sys.stderr)
 
 
 def machine(device: torch.device) -> str:
