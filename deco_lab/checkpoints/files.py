@@ -107,13 +107,14 @@ def read_file(path: Path) -> File:
         raise CheckpointError(f"{path} is empty; download or save it again")
     if head.startswith(b"PK\x03\x04"):
         return File(_read_archive(path), {})
-    if head.startswith(b"\x80"):
+    if head.startswith(b"version https:/"):
+        raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` to get the file")
+    # A safetensors file starts with eight bytes of length, any bytes, and then its JSON header.
+    if head[8:9] != b"{" and head.startswith(b"\x80"):
         raise CheckpointError(
             f"{path} is a bare pickle, which can run code, and is refused; "
             "save its weights as safetensors where you trust it"
         )
-    if head.startswith(b"version https:/"):
-        raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` to get the file")
     if head[8:9] != b"{":
         raise CheckpointError(
             f"{path} is neither a safetensors file nor a PyTorch checkpoint, or is cut short; "
