@@ -1,0 +1,73 @@
+"""The bundled models are what their cards say."""
+
+from importlib.resources import files
+
+import pytest
+import torch
+
+import deco_lab
+from deco_lab.checkpoints import read_training
+from deco_lab.config import PHOTOGRAPHS, PRESETS
+from deco_lab.data import bundled_crops
+from deco_lab.flow import interpolate
+from deco_lab.models import build
+from deco_lab.training.__main__ import main
+
+NAMES = ("tiny", "tiny-dit")
+WEIGHTS = files("deco_lab") / "weights"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bundled_model_is_its_preset(name: str):
+    model = deco_lab.load(name, device="cpu")
+    assert model.config == PRESETS[name]
+    assert model.config.class_names == PHOTOGRAPHS
+    assert len((WEIGHTS / f"{name}.safetensors").read_bytes()) < 20_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_says_how_the_model_was_trained(name: str):
+    card = (WEIGHTS / f"{name}.md").read_text()
+    record = read_training(name)
+    said = " ".join(card.replace("`", "").split())
+    for expected in (
+        f"python -m deco_lab.training --preset {name}",
+        f"{record['step']:,} steps of {record['batch_size']} crops",
+        f"{record['seconds']:,.0f} seconds",
+        str(record["machine"]),
+        f"{record['flow_matching_loss']:.4f}",
+        f"{record['frequency_loss']:.4f}",
+        "toy",
+    ):
+        assert expected in said, expected
+
+
+def test_bundled_models_were_trained_alike():
+    first, second = (read_training(name) for name in NAMES)
+    alike = set(first) - {"seconds", "flow_matching_loss", "frequency_loss"}
+    assert {key: first[key] for key in alike} == {key: second[key] for key in alike}
+    assert first["step"] == first["steps"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bundled_model_predicts_fresh_crops(name: str):
+    """On crops it was not trained on, the predicted image is far nearer than the noisy one."""
+    crops = bundled_crops(64)
+    generator = torch.Generator().manual_seed(10**9)
+    images, class_ids = crops.sample(28, generator)
+    noise = torch.randn(images.shape, generator=generator)
+    t = torch.full((28,), 0.5)
+    x = interpolate(images, noise, t)
+    with torch.no_grad():
+        trained = x + 0.5 * deco_lab.load(name, device="cpu")(x, t, class_ids)
+        untrained = x + 0.5 * build(PRESETS[name])(x, t, class_ids)
+    error, floor = ((p - images).square().mean().item() for p in (trained, untrained))
+    assert error < 0.1 * floor
+
+
+def test_card_command_is_accepted(tmp_path, monkeypatch):
+    """The command on a card parses; one step of it is run elsewhere, by test_training."""
+    monkeypatch.setattr("deco_lab.training.__main__.run", lambda *_, **__: None)
+    for name in NAMES:
+        record = read_training(name)
+        main(["--preset", name, "--steps", str(record["steps"]), "--out", str(tmp_path)])
