@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from deco_lab import checkpoints
-from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
+from deco_lab.config import PRESETS, DeCoConfig, DiTConfig, ModelConfig
 from deco_lab.data import CropSampler
 from deco_lab.losses import flow_matching_loss, frequency_loss
 from deco_lab.training.__main__ import main
@@ -253,12 +253,23 @@ def test_every_number_of_the_recipe_has_a_range():
     assert set(_RANGES) == numbers
 
 
-def test_main_refuses_a_preset_that_does_not_fit_the_photographs(capsys, tmp_path: Path):
+def test_main_offers_the_presets_that_fit_the_photographs(capsys, tmp_path: Path):
     with pytest.raises(SystemExit, match="2"):
         main(["--preset", "DeCo-L/16", "--out", str(tmp_path)])
-    shown = capsys.readouterr().err
-    assert "image_size must be that of the crops, 64, got 256; choose a preset" in shown
+    assert "(choose from " in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["--clip", "0", "--out", str(tmp_path)])
+    assert "clip must lie in [1e-06, 1e+06], got 0.0" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_trainer_refuses_crops_of_another_size(crops):
+    with pytest.raises(
+        ValueError, match="image_size must be that of the crops, 16, got 256; choose"
+    ):
+        Trainer(PRESETS["DeCo-L/16"], RECIPE, crops)
+    with pytest.raises(ValueError, match="num_classes must be that of the crops, 2, got 3; choose"):
+        Trainer(replace(TINY, num_classes=3), RECIPE, crops)
 
 
 def test_warmup_may_be_nothing():

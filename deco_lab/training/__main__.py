@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from deco_lab.checkpoints import choose_device
-from deco_lab.config import PRESETS
+from deco_lab.config import PHOTOGRAPHS, PRESETS
 from deco_lab.data import bundled_crops
 from deco_lab.training.run import run
 from deco_lab.training.trainer import Trainer, TrainingConfig
@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
         description="Train a DeCo or its baseline on the bundled photographs.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--preset", choices=PRESETS, default="tiny", help="shape of the model")
+    presets = [name for name, c in PRESETS.items() if c.class_names == PHOTOGRAPHS]
+    parser.add_argument("--preset", choices=presets, default="tiny", help="shape of the model")
     parser.add_argument(
         "--out", type=Path, help="folder of the run [runs/PRESET]; resumed if there"
     )
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = TrainingConfig(**{name: getattr(given, name) for name in texts})
         device = choose_device(given.device)
         model_config = PRESETS[given.preset]
-        trainer = Trainer(model_config, config, bundled_crops(64, device))
+        trainer = Trainer(model_config, config, bundled_crops(model_config.image_size, device))
     except ValueError as error:
         parser.error(str(error))
     run(
