@@ -28,9 +28,20 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import deco_lab
-from deco_lab.live import MAX_DECOMPOSED, MAX_IMAGES, MAX_STEPS, RunCounter, Settings, run
+from deco_lab.live import (
+    MAX_DECOMPOSED,
+    MAX_IMAGES,
+    MAX_STEPS,
+    RunCounter,
+    Settings,
+    Update,
+    run,
+)
 from deco_lab.sampling import SOLVERS
 from deco_lab.spectra import OCTAVES, band_names
+
+Start = Callable[[str, int, Settings], Iterator[Update]]
+Stop = Callable[[gr.Request], None]
 
 TOYS = ("tiny", "tiny-dit")
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -118,14 +129,23 @@ def build_app(model: Any, name: str, time_limit: float = 600) -> gr.Blocks:
     """Return the app for a loaded model, not yet launched."""
     runs = RunCounter()
 
+    def start(session: str, number: int, settings: Settings) -> Iterator[Update]:
+        """Run until a newer run or a stop of the session takes over."""
+        return run(
+            model,
+            settings,
+            is_wanted=lambda: runs.is_newest(session, number),
+            time_limit=time_limit,
+        )
+
     def stop(request: gr.Request) -> None:
         """End this session's run, within a step."""
         runs.stop(session_of(request))
 
     with gr.Blocks(title="DeCo Lab", fill_width=True) as blocks:
         gr.HTML(header(model, name), elem_id="head", js_on_load=None, apply_default_css=False)
-        watch_page(blocks, model, runs, stop, time_limit)
-        endpoints(model, runs, stop, time_limit)
+        watch_page(blocks, model, runs, start, stop)
+        endpoints(runs, start, stop)
         blocks.unload(stop)
     return blocks.queue(max_size=MAX_WAITING, api_open=False)
 
@@ -134,8 +154,8 @@ def watch_page(
     blocks: gr.Blocks,
     model: Any,
     runs: RunCounter,
-    stop: Callable[[gr.Request], None],
-    time_limit: float,
+    start: Start,
+    stop: Stop,
 ) -> None:
     """Lay out the controls and the live panel, and join them."""
     with gr.Row(elem_id="watch"):
@@ -157,13 +177,7 @@ def watch_page(
             return
         try:
             settings = Settings(**dict(zip(controls, values, strict=True)))
-            updates = run(
-                model,
-                settings,
-                is_wanted=lambda: runs.is_newest(session, new),
-                time_limit=time_limit,
-            )
-            for update in updates:
+            for update in start(session, new, settings):
                 yield json.dumps({"run": new, **asdict(update)})
         except ValueError as error:
             yield json.dumps({"run": new, "status": "refused", "text": sentence(error)})
@@ -240,9 +254,7 @@ def live_panel(model: Any) -> gr.HTML:
     )
 
 
-def endpoints(
-    model: Any, runs: RunCounter, stop: Callable[[gr.Request], None], time_limit: float
-) -> None:
+def endpoints(runs: RunCounter, start: Start, stop: Stop) -> None:
     """Add /sample and /stop, for programs."""
     first = Settings()
 
@@ -271,13 +283,7 @@ def endpoints(
                 solver=solver,
                 seed=seed,
             )
-            updates = run(
-                model,
-                settings,
-                is_wanted=lambda: runs.is_newest(session, number),
-                time_limit=time_limit,
-            )
-            for update in updates:
+            for update in start(session, number, settings):
                 yield asdict(update)
         except ValueError as error:
             raise gr.Error(sentence(error), print_exception=False) from error

@@ -1,5 +1,8 @@
 """The bundled models are what their cards say."""
 
+import re
+import shlex
+from dataclasses import asdict
 from importlib.resources import files
 
 import pytest
@@ -65,9 +68,17 @@ def test_bundled_model_predicts_fresh_crops(name: str):
     assert error < 0.1 * floor
 
 
-def test_card_command_is_accepted(tmp_path, monkeypatch):
-    """The command on a card parses; one step of it is run elsewhere, by test_training."""
-    monkeypatch.setattr("deco_lab.training.__main__.run", lambda *_, **__: None)
-    for name in NAMES:
-        record = read_training(name)
-        main(["--preset", name, "--steps", str(record["steps"]), "--out", str(tmp_path)])
+@pytest.mark.parametrize("name", NAMES)
+def test_card_command_is_the_recipe_of_the_record(name: str, tmp_path, monkeypatch):
+    card = (WEIGHTS / f"{name}.md").read_text()
+    command = re.search(r"^python -m deco_lab\.training (.*)$", card, re.MULTILINE)
+    assert command is not None
+    trainers = []
+    monkeypatch.setattr(
+        "deco_lab.training.__main__.run", lambda trainer, *_, **__: trainers.append(trainer)
+    )
+    main([*shlex.split(command[1]), "--out", str(tmp_path), "--device", "cpu"])
+    (trainer,) = trainers
+    assert trainer.model.config == PRESETS[name]
+    record = read_training(name)
+    assert asdict(trainer.config) == {key: record[key] for key in asdict(trainer.config)}

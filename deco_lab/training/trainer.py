@@ -35,7 +35,7 @@ from deco_lab.models.dit import zero_block_modulation
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How to train; the defaults are those of the bundled models."""
+    """How to train; the defaults, in "bf16", are those of the bundled models."""
 
     steps: int = 10000
     """Optimiser steps."""
