@@ -108,9 +108,63 @@ def test_crop_sampler_rejects_what_is_no_photograph():
         CropSampler([flat(0), flat(0)[..., 0]], 16)
 
 
+def test_bundled_crops_of_a_seed_are_those_recorded():
+    images, class_ids = bundled_crops(64).sample(8, generator(5))
+    assert class_ids.tolist() == [8, 11, 5, 4, 9, 3, 10, 0]
+    pixels = ((images + 1) * 127.5).round().int()
+    assert pixels[:, 0, 0, 0].tolist() == [122, 180, 175, 175, 111, 185, 214, 175]
+    assert pixels[:, 1, 31, 17].tolist() == [222, 75, 79, 158, 117, 148, 70, 108]
+    assert pixels[:, 2, 63, 63].tolist() == [108, 56, 142, 52, 114, 11, 183, 3]
+
+
+def test_bundled_crops_equal_plain_slices_of_resized_photographs():
+    images, class_ids = bundled_crops(64).sample(24, generator(1))
+    drawn = torch.rand(24, 5, generator=generator(1), dtype=torch.float64).tolist()
+    sides = np.round(np.linspace(1.1 * 64, 2.6 * 64, 32)).astype(int)
+    for image, label, (u_class, u_side, u_top, u_left, u_flip) in zip(
+        images, class_ids.tolist(), drawn, strict=True
+    ):
+        assert label == int(u_class * 14)
+        picture = Image.fromarray(load_photograph(PHOTOGRAPHS[label]))
+        side = sides[int(u_side * 32)]
+        size = [round(length * (side / min(picture.size))) for length in picture.size]
+        resized = np.array(picture.resize((size[0], size[1]), Image.Resampling.BICUBIC))
+        top, left = int(u_top * (size[1] - 63)), int(u_left * (size[0] - 63))
+        window = resized[top : top + 64, left : left + 64]
+        window = window[:, ::-1] if u_flip < 0.5 else window
+        assert torch.equal(image, torch.from_numpy(window.copy()).permute(2, 0, 1) / 127.5 - 1)
+
+
+def test_crop_rows_are_those_of_the_whole_batch():
+    sampler = CropSampler([load_photograph("coffee"), load_photograph("coins")], 32)
+    whole_stream, stream = generator(2), generator(2)
+    whole = sampler.sample(9, whole_stream)
+    part = sampler.sample(9, stream, rows=slice(3, 7))
+    assert torch.equal(part.images, whole.images[3:7])
+    assert part.class_ids.tolist() == whole.class_ids[3:7].tolist()
+    assert torch.equal(stream.get_state(), whole_stream.get_state())
+    chosen = torch.tensor([0, 1, 1, 0])
+    assert sampler.sample(4, generator(), chosen, rows=slice(2, 4)).class_ids.tolist() == [1, 0]
+
+
+def test_crop_sampler_without_flips_keeps_left_and_right():
+    sampler = CropSampler([coordinates(40, 40)], 20, scale_range=(2, 2), flip=False)
+    images = sampler.sample(32, generator()).images
+    assert (images[:, 1].diff(dim=2) > 0).all()
+    assert sampler.sides.tolist() == [40]
+
+
+def test_crop_sampler_rejects_scales_and_names_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"scale_range must be two numbers.*got \(0.5, 1\)"):
+        CropSampler([flat(0)], 16, scale_range=(0.5, 1))
+    with pytest.raises(ValueError, match="one name for each of 1 photographs or none, got 2"):
+        CropSampler([flat(0)], 16, class_names=("a", "b"))
+
+
 def test_bundled_crops_have_one_class_per_photograph():
     sampler = bundled_crops(64)
     assert sampler.num_classes == len(PHOTOGRAPHS)
+    assert sampler.class_names == PHOTOGRAPHS
     images, _ = sampler.sample(14, generator(), torch.arange(14))
     assert images.shape == (14, 3, 64, 64)
     assert images.min() >= -1

@@ -1,4 +1,4 @@
-"""Photographs to images in [-1, 1] and back: random square crops, cut on the device that trains.
+"""A few photographs to images in [-1, 1]: random square crops, cut on the device that trains.
 
 Every photograph is resized once, anti-aliased, to each of a row of sizes. A crop is then a window
 of one of the copies, found by indexing alone, which is cheap on a CPU and does not starve a GPU:
@@ -12,7 +12,6 @@ References
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,18 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from deco_lab.config import PHOTOGRAPHS
+from deco_lab.data.crops import Batch, check_class_ids, check_scale_range
 
 SCALE_RANGE = (1.1, 2.6)
 """Shorter side of a resized photograph, in image sizes."""
-
-
-class Batch(NamedTuple):
-    """Images and their labels."""
-
-    images: Tensor
-    """(B, 3, H, W), float32 in [-1, 1]."""
-    class_ids: Tensor
-    """(B,), int64."""
 
 
 def load_photograph(name: str) -> NDArray[np.uint8]:
@@ -57,9 +48,9 @@ def load_photograph(name: str) -> NDArray[np.uint8]:
 class CropSampler:
     """Draws random crops of photographs, one class for each photograph.
 
-    A crop: the photograph resized, anti-aliased, so that its shorter side is uniform in 1.1 to 2.6
-    image sizes (on `num_scales` evenly spaced sizes), a uniformly random square window of it,
-    flipped left to right half of the time.
+    A crop: the photograph resized, anti-aliased, so that its shorter side is uniform in
+    `scale_range` image sizes (on `num_scales` evenly spaced sizes), a uniformly random square
+    window of it, flipped left to right half of the time.
 
     Parameters
     ----------
@@ -67,6 +58,12 @@ class CropSampler:
         Each (H, W, 3), uint8.
     image_size : int
         Side of a crop, in pixels.
+    class_names : sequence of str
+        One name for each photograph, or none at all.
+    scale_range : tuple of float
+        Shorter side of a resized photograph, smallest and largest, in image sizes.
+    flip : bool
+        Whether half of the crops are flipped.
     num_scales : int
         How many sizes to keep each photograph in.
     device : torch.device or str
@@ -75,7 +72,8 @@ class CropSampler:
     Raises
     ------
     ValueError
-        Without photographs, or for one that is not (H, W, 3) of uint8.
+        Without photographs, for one that is not (H, W, 3) of uint8, for names that are not as many,
+        or scales below 1.
     """
 
     def __init__(
@@ -83,14 +81,24 @@ class CropSampler:
         photographs: Sequence[NDArray[np.uint8]],
         image_size: int,
         *,
+        class_names: Sequence[str] = (),
+        scale_range: tuple[float, float] = SCALE_RANGE,
+        flip: bool = True,
         num_scales: int = 32,
         device: torch.device | str = "cpu",
     ) -> None:
         if not photographs:
             raise ValueError("photographs must hold at least one picture, got none")
+        if class_names and len(class_names) != len(photographs):
+            raise ValueError(
+                f"class_names must hold one name for each of {len(photographs)} photographs or "
+                f"none, got {len(class_names)}"
+            )
         self.image_size = image_size
         self.num_classes = len(photographs)
-        low, high = SCALE_RANGE
+        self.class_names = tuple(class_names)
+        self.flip = flip
+        low, high = check_scale_range(scale_range)
         self.sides = np.unique(
             np.round(np.linspace(low * image_size, high * image_size, num_scales)).astype(int)
         )
@@ -120,45 +128,26 @@ class CropSampler:
         return self._pixels.device
 
     def sample(
-        self, count: int, generator: torch.Generator, class_ids: Tensor | None = None
+        self,
+        count: int,
+        generator: torch.Generator,
+        class_ids: Tensor | None = None,
+        *,
+        rows: slice | None = None,
     ) -> Batch:
-        """Return `count` crops.
-
-        Parameters
-        ----------
-        count : int
-            How many.
-        generator : torch.Generator
-            On the CPU, so that the same seed cuts the same crops on every device.
-        class_ids : Tensor, optional
-            (count,), the photographs to cut from; drawn uniformly when not given.
-
-        Returns
-        -------
-        Batch
-            On the sampler's device.
-
-        Raises
-        ------
-        ValueError
-            Where class_ids are not `count` known labels.
-        """
+        """Return `count` crops, or only those `rows` of them, as `Crops.sample` says."""
         S = self.image_size
         drawn = torch.rand(count, 5, generator=generator, dtype=torch.float64, device="cpu")
         if class_ids is None:
             class_ids = (drawn[:, 0] * self.num_classes).long()
-        class_ids = class_ids.cpu()
-        known = (class_ids >= 0) & (class_ids < self.num_classes)
-        if class_ids.shape != (count,) or not known.all():
-            raise ValueError(
-                f"class_ids must be {count} labels from 0 to {self.num_classes - 1}, one for each "
-                f"crop, got {class_ids.tolist()}"
-            )
+        class_ids = check_class_ids(class_ids, count, self.num_classes)
+        if rows is not None:
+            drawn, class_ids = drawn[rows], class_ids[rows]
         copy = class_ids * len(self.sides) + (drawn[:, 1] * len(self.sides)).long()
         height, width = self._shapes[copy].unbind(1)
         top = (drawn[:, 2] * (height - S + 1)).long()
         left = (drawn[:, 3] * (width - S + 1)).long()
-        flip = drawn[:, 4] < 0.5
+        flip = (drawn[:, 4] < 0.5) & self.flip
         start = self._offsets[copy] + top * width + left + flip * (S - 1)
         direction = 1 - 2 * flip.long()
         start, direction, width = (
@@ -172,23 +161,5 @@ class CropSampler:
 
 def bundled_crops(image_size: int = 64, device: torch.device | str = "cpu") -> CropSampler:
     """Return the sampler over scikit-image's fourteen photographs, in the bundled label order."""
-    return CropSampler([load_photograph(name) for name in PHOTOGRAPHS], image_size, device=device)
-
-
-def to_picture(images: Tensor, columns: int | None = None) -> Image.Image:
-    """Return images side by side on one picture of 8 bits a channel, row by row.
-
-    Parameters
-    ----------
-    images : Tensor
-        (B, 3, H, W); values outside [-1, 1] are clipped, NaN is grey.
-    columns : int, optional
-        Images in a row; all in one row when not given. Places left over are black.
-    """
-    pixels = ((images.detach().float().nan_to_num(0).clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
-    columns = columns or len(pixels)
-    rows = -(-len(pixels) // columns)
-    padded = torch.zeros(rows * columns, *pixels.shape[1:], dtype=torch.uint8)
-    padded[: len(pixels)] = pixels
-    grid = padded.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
-    return Image.fromarray(grid.numpy())
+    photographs = [load_photograph(name) for name in PHOTOGRAPHS]
+    return CropSampler(photographs, image_size, class_names=PHOTOGRAPHS, device=device)

@@ -1,0 +1,25 @@
+"""Pictures to images in [-1, 1] and back: square crops of photographs, folders and datasets."""
+
+from deco_lab.data.crops import Batch, Crops, to_picture
+from deco_lab.data.dataset import read_dataset
+from deco_lab.data.folder import read_folder
+from deco_lab.data.photographs import SCALE_RANGE, CropSampler, bundled_crops, load_photograph
+from deco_lab.data.picture_crops import PictureCrops
+from deco_lab.data.pictures import Folder, Pictures, UnreadablePictureError, open_picture
+
+__all__ = [
+    "SCALE_RANGE",
+    "Batch",
+    "CropSampler",
+    "Crops",
+    "Folder",
+    "PictureCrops",
+    "Pictures",
+    "UnreadablePictureError",
+    "bundled_crops",
+    "load_photograph",
+    "open_picture",
+    "read_dataset",
+    "read_folder",
+    "to_picture",
+]

@@ -1,0 +1,217 @@
+"""Pictures of a dataset at Hugging Face, or of local shards: parquet, arrow or webdataset tars.
+
+The rows stay in the library's memory-mapped table and are decoded when they are asked for, so a
+dataset may be much larger than memory.
+"""
+
+import glob
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deco_lab.data.pictures import (
+    Folder,
+    Pictures,
+    UnreadablePictureError,
+    hold_out,
+    open_picture,
+)
+
+_SHARDS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
+"""What the library calls the format of a shard, by its suffix."""
+_PLAIN_LABELS = ("label", "cls")
+"""Columns taken as labels where none is declared to be one; webdataset's convention is "cls"."""
+
+
+def read_dataset(
+    name: str,
+    *,
+    split: str = "train",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    held_out: float = 0.1,
+) -> Folder:
+    """Return the pictures of a dataset, in a share to train on and one to measure against.
+
+    Parameters
+    ----------
+    name : str
+        A dataset at Hugging Face ("uoft-cs/cifar10"); or local shards, which need no network: a
+        .parquet, .arrow or .tar (webdataset) file, a pattern ("shards/*.tar"), or a folder of them.
+    split : str
+        Of the dataset; local shards are all "train", of which "train[:10%]" is a part.
+    image_column : str, optional
+        Column of the pictures; the one of type Image when not given.
+    label_column : str, optional
+        Column of the labels, whole numbers or strings; when not given the one of type ClassLabel,
+        or else "label" or "cls". Labels without names are named by their values, in order.
+    held_out : float
+        Share of the rows to hold out, in [0, 1), decided by a row's number; every class of two or
+        more rows has at least one held out, unless the share is 0.
+
+    Returns
+    -------
+    Folder
+        Nothing is decoded up front, so `unreadable` is empty: `PictureCrops` passes over the
+        pictures that cannot be read, and counts them.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without the library `datasets`.
+    ValueError
+        Where there is no such dataset, split or column, the choice of a column is not clear, or a
+        row has no label or a class no row.
+    """
+    try:
+        import datasets
+        from datasets import config, exceptions
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'datasets are read with the library datasets; pip install "deco-lab[train]"'
+        ) from error
+
+    shards = _local_shards(name)
+    counting = config.HF_UPDATE_DOWNLOAD_COUNTS
+    try:
+        if shards:
+            config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request to the hub, even here
+            kind = _SHARDS[Path(shards[0]).suffix.lower()]
+            table = datasets.load_dataset(kind, data_files=shards, split=split)
+        else:
+            table = datasets.load_dataset(name, split=split)
+    except (OSError, ValueError, exceptions.DatasetsError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{name} ({split}) could not be read ({reason}); check its name and split, and for a "
+            "dataset at Hugging Face the network"
+        ) from error
+    finally:
+        config.HF_UPDATE_DOWNLOAD_COUNTS = counting
+
+    image_column, label_column = _columns(table.features, image_column, label_column)
+    labels, class_names = _labels(table, label_column)
+    images = table.select_columns([image_column]).cast_column(
+        image_column, datasets.Image(decode=False)
+    )
+    pictures = Pictures(
+        lambda index: _decode(images[index][image_column]),
+        labels,
+        class_names,
+        _RowNames(f"{name} ({split})", len(labels)),
+    )
+    away = hold_out(labels, [str(row) for row in range(len(labels))], held_out)
+    return Folder(pictures.select(~away), pictures.select(away), ())
+
+
+def _local_shards(name: str) -> list[str]:
+    """Return the local files that a name stands for, or none where it is a name at the hub."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = sorted(str(f) for f in path.iterdir() if f.suffix.lower() in _SHARDS)
+    elif path.is_file():
+        files = [str(path)]
+    elif path.suffix.lower() in _SHARDS or glob.has_magic(name):
+        files = sorted(glob.glob(str(path), recursive=True))
+    elif re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
+        return []
+    else:
+        raise ValueError(f"{name} does not exist, and is no owner/name at Hugging Face; check it")
+    kinds = {Path(file).suffix.lower() for file in files}
+    if len(kinds) != 1 or not kinds <= set(_SHARDS):
+        raise ValueError(
+            f"{name} must stand for shards of one kind, {', '.join(_SHARDS)}, "
+            f"got {', '.join(sorted(kinds)) or 'no file'}; a folder of pictures by class is read "
+            "by read_folder"
+        )
+    return files
+
+
+def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, str]:
+    """Return the columns of the pictures and of the labels, those given or those of the type."""
+    import datasets
+
+    listed = ", ".join(f"{column} ({_type_name(kind)})" for column, kind in features.items())
+    for argument, given in (("image_column", image), ("label_column", label)):
+        if given is not None and given not in features:
+            raise ValueError(f"{argument} must be one of the columns {listed}, got {given!r}")
+    images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [c for c, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    labels = labels or [column for column in _PLAIN_LABELS if column in features]
+    for argument, given, found, kind in (
+        ("image_column", image, images, "Image"),
+        ("label_column", label, labels, "ClassLabel"),
+    ):
+        if given is None and len(found) != 1:
+            raise ValueError(
+                f"{len(found) or 'no'} columns are of type {kind}; "
+                f"name the {argument}, one of {listed}"
+            )
+    return image or images[0], label or labels[0]
+
+
+def _type_name(kind: Any) -> str:
+    return getattr(kind, "dtype", None) or type(kind).__name__
+
+
+def _labels(table: Any, column: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the labels of all rows, counted from 0, and the names of the classes."""
+    import datasets
+
+    kind = table.features[column]
+    values = table.select_columns([column]).with_format("arrow")[:][column]
+    declared = isinstance(kind, datasets.ClassLabel)
+    whole_or_text = isinstance(kind, datasets.Value) and re.match(
+        r"u?int|(large_)?string", kind.dtype
+    )
+    if not (declared or whole_or_text):
+        raise ValueError(
+            f"label_column must hold whole numbers or strings, got {column} ({_type_name(kind)})"
+        )
+    unlabelled = values.null_count
+    if not unlabelled:
+        values = values.to_numpy()
+        unlabelled = int((values == -1).sum()) if declared else 0
+    if unlabelled or not len(values):
+        raise ValueError(
+            f"every row must have a label, got {unlabelled} of {len(values)} without one in "
+            f"{column}; take another split or column"
+        )
+    if not declared:
+        found, labels = np.unique(values, return_inverse=True)
+        return labels.astype(np.int64), tuple(str(value) for value in found)
+    labels, names = values.astype(np.int64), tuple(kind.names)
+    empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
+    if len(empty):
+        raise ValueError(
+            f"class {names[empty[0]]} has no row, one of {len(empty)} such classes of "
+            f"{len(names)}; read more shards, or a larger part of the split"
+        )
+    return labels, names
+
+
+def _decode(stored: dict[str, Any] | None) -> Image.Image:
+    """Return the picture of a row, which holds its bytes or the path of a file."""
+    if stored is None or (stored["bytes"] is None and stored["path"] is None):
+        raise UnreadablePictureError("the row holds no picture")
+    if stored["bytes"] is None:
+        return open_picture(stored["path"])
+    return open_picture(BytesIO(stored["bytes"]))
+
+
+class _RowNames:
+    """Names of a table's rows, made as they are asked for."""
+
+    def __init__(self, table: str, count: int) -> None:
+        self._table, self._count = table, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int, /) -> str:
+        return f"row {range(self._count)[index]} of {self._table}"
