@@ -36,7 +36,7 @@ class DiTConfig:
         object.__setattr__(self, "class_names", tuple(self.class_names))
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "class_names":
+            if field.type is not int:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(
@@ -70,6 +70,10 @@ class DiTConfig:
         return int(2 / 3 * 4 * self.hidden_size)
 
 
+DECODER_CONDITIONINGS = ("adaln", "add")
+"""Ways to steer the pixel decoder: the published one, and the one that Table 4 compares it with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeCoConfig(DiTConfig):
     """Shape of a frequency-decoupled model: a DiT and a pixel decoder."""
@@ -77,7 +81,25 @@ class DeCoConfig(DiTConfig):
     decoder_depth: int = 3
     """Number of the pixel decoder's residual blocks."""
     decoder_width: int = 32
-    """Width d of the vector that the decoder carries for each pixel."""
+    """Width d of the vector that the decoder carries for each pixel, or unit of pixels."""
+    decoder_patch: int = 1
+    """Side q of the units that the decoder works on, in pixels; a divisor of patch_size."""
+    decoder_conditioning: str = "adaln"
+    """How the condition steers the decoder: "adaln", as published, or "add"."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patch_size % self.decoder_patch:
+            divisors = [q for q in range(1, self.patch_size + 1) if self.patch_size % q == 0]
+            raise ValueError(
+                f"decoder_patch must divide patch_size={self.patch_size}, "
+                f"got {self.decoder_patch}; use one of {', '.join(map(str, divisors))}"
+            )
+        if self.decoder_conditioning not in DECODER_CONDITIONINGS:
+            raise ValueError(
+                f"decoder_conditioning must be one of {', '.join(DECODER_CONDITIONINGS)}, "
+                f"got {self.decoder_conditioning!r}"
+            )
 
 
 ModelConfig = DiTConfig
@@ -89,7 +111,7 @@ def config_to_dict(config: ModelConfig) -> dict[str, object]:
     return {"model": "DeCo" if isinstance(config, DeCoConfig) else "DiT", **asdict(config)}
 
 
-OPTIONAL_FIELDS = {"class_names"}
+OPTIONAL_FIELDS = {"class_names", "decoder_patch", "decoder_conditioning"}
 """Fields that a stored configuration may lack; one that is added later belongs here."""
 
 

@@ -116,6 +116,67 @@ def test_config_from_shapes_finds_every_preset(preset):
     assert found == replace(config, class_names=())
 
 
+ABLATIONS = pytest.mark.parametrize(
+    ("decoder_patch", "conditioning"), [(2, "adaln"), (8, "adaln"), (1, "add"), (4, "add")]
+)
+
+
+def ablation(decoder_patch, conditioning):
+    config = DeCoConfig(
+        image_size=64, patch_size=8, num_classes=3, hidden_size=16, num_heads=2, depth=1,
+        decoder_depth=2, decoder_width=4,
+        decoder_patch=decoder_patch, decoder_conditioning=conditioning,
+    )  # fmt: skip
+    return build(config)
+
+
+@ABLATIONS
+def test_save_and_load_return_the_same_ablation(tmp_path, decoder_patch, conditioning):
+    model = ablation(decoder_patch, conditioning)
+    save(model, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors", device="cpu")
+    assert loaded.config == model.config
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
+
+
+@ABLATIONS
+@pytest.mark.parametrize("names", ["ours", "published"])
+def test_load_understands_ablations_from_their_shapes(tmp_path, decoder_patch, conditioning, names):
+    model = ablation(decoder_patch, conditioning)
+    state = model.state_dict()
+    if names == "published":
+        state = {str(published_name(name, "DeCo")): tensor for name, tensor in state.items()}
+    save_file(state, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors", device="cpu")
+    assert loaded.config == model.config
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
+
+
+def test_load_wants_the_modulation_of_every_decoder_block(published, tmp_path):
+    for tensor in ("weight", "bias"):
+        del published[f"dec_net.res_blocks.1.adaLN_modulation.1.{tensor}"]
+    save_file(published, tmp_path / "published.safetensors")
+    with pytest.raises(CheckpointError, match=r"lacks dec_net\.res_blocks\.1\.adaLN_modulation"):
+        load(tmp_path / "published.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (60, "decoder_patch must be a whole number of at least 1, got 0"),
+        (64 + 27, "decoder_patch must divide patch_size=8, got 3"),
+        (64 + 4, r"x_embedder\.embedder\.0\.weight must be .*\(16, 67\), got .* \(16, 68\)"),
+    ],
+)
+def test_load_refuses_pixel_embeddings_of_no_unit(published, tmp_path, inputs, message):
+    path = tmp_path / "published.safetensors"
+    save_file({**published, "x_embedder.embedder.0.weight": torch.ones(16, inputs)}, path)
+    with pytest.raises(CheckpointError, match=message) as error:
+        load(path)
+    assert one_sentence(error, path)
+
+
 @pytest.mark.parametrize(
     ("name", "image_size"),
     [("imagenet512_epoch340.safetensors", 512), ("imagenet256_epoch800.safetensors", 256)],

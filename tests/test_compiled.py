@@ -1,10 +1,11 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
-from deco_lab.config import DeCoConfig
-from deco_lab.models import build
+from deco_lab.config import DeCoConfig, DiTConfig
+from deco_lab.models import Model, build
 from deco_lab.models.compiled import compile_regions, regions
 
 CONFIG = DeCoConfig(
@@ -19,10 +20,20 @@ CONFIG = DeCoConfig(
 )
 
 
+CONFIGS = {
+    "published": CONFIG,
+    "units": replace(CONFIG, decoder_patch=2),
+    "add": replace(CONFIG, decoder_conditioning="add"),
+    "dit": DiTConfig(
+        image_size=16, patch_size=4, num_classes=3, hidden_size=32, num_heads=2, depth=2
+    ),
+}
+
+
 @pytest.fixture
-def model():
+def model(request):
     torch.manual_seed(0)
-    model = build(CONFIG)
+    model = build(CONFIGS[getattr(request, "param", "published")])
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -38,6 +49,7 @@ def inputs():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch.compile's tracing
+@pytest.mark.parametrize("model", ["published", "units", "add"], indirect=True)
 def test_compile_regions_equals_the_plain_model(model, inputs):
     plain = copy.deepcopy(model)
     assert compile_regions(model, *inputs)
@@ -55,6 +67,39 @@ def test_compile_regions_equals_the_plain_model(model, inputs):
         assert reference.grad is not None, name
         difference = (parameter.grad - reference.grad).norm()
         assert difference <= 1e-4 * reference.grad.norm() + 1e-9, name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch.compile's tracing
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("model", ["published", "dit"], indirect=True)
+def test_compile_regions_leaves_hooks_on_blocks_as_they_are(model, inputs, when):
+    """What alignment needs: block 1's tokens, and gradients through them, at every call."""
+
+    def hooked(model: Model) -> list[torch.Tensor]:
+        tokens = []
+        model.trunk.blocks[0].register_forward_hook(lambda *call: tokens.append(call[-1]))
+        return tokens
+
+    plain = copy.deepcopy(model)
+    expected = hooked(plain)
+    if when == "before":
+        got = hooked(model)
+        assert compile_regions(model, *inputs)
+    else:
+        assert compile_regions(model, *inputs)
+        got = hooked(model)
+    for k in range(3):
+        x = inputs[0].roll(k, -1)
+        got.clear()
+        expected.clear()
+        torch.testing.assert_close(model(x, *inputs[1:]), plain(x, *inputs[1:]))
+        assert len(got) == 1
+        torch.testing.assert_close(got[0], expected[0])
+    for tokens in (got[0], expected[0]):
+        tokens.square().mean().backward()
+    gradients = [m.trunk.patch_embedding.weight.grad for m in (model, plain)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypatch):

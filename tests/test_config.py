@@ -12,10 +12,11 @@ from deco_lab.config import (
     config_to_dict,
 )
 
+ABLATION = DeCoConfig(decoder_patch=4, decoder_conditioning="add")
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_config_survives_json(preset):
-    config = PRESETS[preset]
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), ABLATION], ids=[*PRESETS, "ablation"])
+def test_config_survives_json(config):
     restored = config_from_dict(json.loads(json.dumps(config_to_dict(config))))
     assert restored == config
     assert type(restored) is type(config)
@@ -66,6 +67,20 @@ def test_config_is_frozen():
             "class_names must hold num_classes=1000 names or none, got 2",
         ),
         ({"decoder_width": -1}, "decoder_width must be a whole number of at least 1, got -1"),
+        ({"decoder_patch": 0}, "decoder_patch must be a whole number of at least 1, got 0"),
+        (
+            {"decoder_patch": 3},
+            "decoder_patch must divide patch_size=16, got 3; use one of 1, 2, 4, 8, 16$",
+        ),
+        (
+            {"decoder_patch": 32},
+            "decoder_patch must divide patch_size=16, got 32; use one of 1, 2, 4, 8, 16$",
+        ),
+        (
+            {"decoder_conditioning": "concat"},
+            "decoder_conditioning must be one of adaln, add, got 'concat'",
+        ),
+        ({"decoder_conditioning": None}, "decoder_conditioning must be one of .*, got None"),
     ],
 )
 def test_config_says_what_is_wrong(values, match):
@@ -84,7 +99,8 @@ def test_config_from_dict_says_what_is_wrong():
         config_from_dict(values)
 
 
-def test_config_from_dict_takes_files_without_an_optional_field():
+@pytest.mark.parametrize("field", ["class_names", "decoder_patch", "decoder_conditioning"])
+def test_config_from_dict_takes_files_without_an_optional_field(field):
     values = config_to_dict(PRESETS["DeCo-XL/16"])
-    del values["class_names"]
+    del values[field]
     assert config_from_dict(values) == PRESETS["DeCo-XL/16"]

@@ -110,6 +110,179 @@ def test_decode_moves_one_patch_with_one_token(golden_deco, recorded_deco):
     assert (difference.abs().amax(1) > 0).equal(expected)
 
 
+@pytest.mark.parametrize("kind", ["deco", "dit"])
+@pytest.mark.parametrize("number", [1, 2, "last"])
+def test_hook_on_a_block_gives_its_tokens_with_the_velocity(request, recorded_deco, kind, number):
+    model = request.getfixturevalue(f"golden_{kind}")
+    inputs = inputs_of(recorded_deco, "io1")
+    number = model.config.depth if number == "last" else number
+    seen = []
+    handle = model.trunk.blocks[number - 1].register_forward_hook(
+        lambda block, inputs, output: seen.append(output)
+    )
+    velocity = model(*inputs)
+    handle.remove()
+    assert velocity.equal(model(*inputs))
+    shorter = copy.deepcopy(model)  # its last block is the one in question
+    shorter.trunk.blocks = shorter.trunk.blocks[:number]
+    (tokens,) = seen
+    assert tokens.equal(shorter.features(*inputs))
+
+
+# The ablations of the pixel decoder
+
+
+def ablation(q: int, conditioning: str, *, random: bool = True, **shape: Any) -> DeCo:
+    """Return a small DeCo with decoder units of q x q pixels, by default with no zero parameter."""
+    sizes: dict[str, Any] = {"image_size": 16, "patch_size": 8, "num_classes": 3, "depth": 1}
+    sizes |= {"hidden_size": 32, "num_heads": 2, "decoder_depth": 2, "decoder_width": 12}
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DeCo(
+            DeCoConfig(**(sizes | shape), decoder_patch=q, decoder_conditioning=conditioning)
+        )
+    for parameter in model.parameters() if random else ():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.3, generator=generator)
+    return model.double()
+
+
+ABLATIONS = pytest.mark.parametrize(
+    ("q", "conditioning"), [(1, "adaln"), (2, "adaln"), (8, "adaln"), (1, "add"), (4, "add")]
+)
+
+
+def decoder_inputs(rows: int = 2, columns: int = 3) -> tuple[Tensor, Tensor]:
+    """Return two images of patches of 8 pixels, and a condition for ablation()."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 3, 8 * rows, 8 * columns, generator=generator, dtype=torch.float64)
+    return x, torch.randn(2, rows * columns, 32, generator=generator, dtype=torch.float64)
+
+
+@ABLATIONS
+@torch.no_grad()
+def test_decode_of_a_unit_follows_the_formula(q, conditioning):
+    model = ablation(q, conditioning)
+    weight, side = model.decoder.state_dict(), 8 // q
+    x, s = decoder_inputs()
+
+    def linear(name: str, value: Tensor) -> Tensor:
+        return weight[f"{name}.weight"] @ value + weight[f"{name}.bias"]
+
+    def norm(value: Tensor) -> Tensor:
+        return (value - value.mean()) / (value.var(correction=0) + 1e-6).sqrt()
+
+    velocity = model.decode(x, s)
+    for token, row, column in [(0, 0, 0), (4, side - 1, 0), (5, side // 2, side - 1)]:
+        top, left = 8 * (token // 3) + q * row, 8 * (token % 3) + q * column
+        unit = (1, slice(None), slice(top, top + q), slice(left, left + q))
+        place = row * side + column
+        features = position_features(side, CPU)[place].double()
+        h = linear("pixel_embedding", torch.cat([x[unit].flatten(), features]))
+        h = linear("input_projection", h)
+        y = linear("condition_projection", s[1, token])[12 * place : 12 * (place + 1)]
+        h = h + y if conditioning == "add" else h
+        for block in ("blocks.0", "blocks.1"):
+            normal = norm(h) * weight[f"{block}.norm.weight"] + weight[f"{block}.norm.bias"]
+            gate = torch.ones(())
+            if conditioning == "adaln":
+                shift, scale, gate = linear(f"{block}.modulation", F.silu(y)).chunk(3)
+                normal = normal * (1 + scale) + shift
+            h = h + gate * linear(f"{block}.mlp.2", F.silu(linear(f"{block}.mlp.0", normal)))
+        expected = linear("head", norm(h)).view(3, q, q)
+        torch.testing.assert_close(velocity[unit], expected, rtol=1e-10, atol=1e-10)
+
+
+@ABLATIONS
+@torch.no_grad()
+def test_decode_moves_one_unit_with_one_pixel(q, conditioning):
+    model = ablation(q, conditioning)
+    x, condition = decoder_inputs()
+    touched = x.clone()
+    touched[1, 0, 13, 6] += 1
+    difference = model.decode(touched, condition) - model.decode(x, condition)
+    top, left = 13 // q * q, 6 // q * q
+    expected = torch.zeros(2, 16, 24, dtype=torch.bool)
+    expected[1, top : top + q, left : left + q] = True
+    assert (difference.abs().amax(1) > 0).equal(expected)
+
+
+@ABLATIONS
+@torch.no_grad()
+def test_decode_moves_one_patch_with_one_token_in_ablations(q, conditioning):
+    model = ablation(q, conditioning)
+    x, condition = decoder_inputs()
+    touched = condition.clone()
+    touched[0, 4] += 1  # of 2 x 3 patches, row 1, column 1
+    difference = model.decode(x, touched) - model.decode(x, condition)
+    expected = torch.zeros(2, 16, 24, dtype=torch.bool)
+    expected[0, 8:16, 8:16] = True
+    assert (difference.abs().amax(1) > 0).equal(expected)
+
+
+@pytest.mark.parametrize("q", [1, 2])
+@pytest.mark.parametrize("conditioning", ["add", "adaln"])
+@torch.no_grad()
+def test_decode_sees_only_the_sum_of_pixels_and_condition_where_it_adds(q, conditioning):
+    model = ablation(q, conditioning, patch_size=2, decoder_width=4)
+    decoder, generator = model.decoder, torch.Generator().manual_seed(2)
+    x, change = torch.randn(2, 1, 3, 2, 2, generator=generator, dtype=torch.float64)
+    s = torch.randn(1, 1, 32, generator=generator, dtype=torch.float64)
+    # The change of the pixels moves h by W2 W1 change; the condition's takes just that away.
+    embed = decoder.input_projection.weight @ decoder.pixel_embedding.weight[:, : 3 * q**2]
+    moved = F.unfold(change, q, stride=q)[0].T @ embed.T  # one row for each unit of the one patch
+    back = torch.linalg.lstsq(decoder.condition_projection.weight, -moved.reshape(-1, 1)).solution
+    velocity = model.decode(x, s)
+    shifted = model.decode(x + change, s + back.T)
+    assert (model.decode(x + change, s) - velocity).norm() > 0.1 * velocity.norm()
+    if conditioning == "add":
+        torch.testing.assert_close(shifted, velocity, rtol=1e-9, atol=1e-9)
+    else:
+        assert (shifted - velocity).norm() > 0.1 * velocity.norm()
+
+
+@ABLATIONS
+def test_decoder_has_the_parameters_of_its_formula(q, conditioning):
+    depth, d, D, values, units = 2, 12, 32, 3 * q**2, (8 // q) ** 2
+    inputs = (values + 64 + 1) * d + (d + 1) * d
+    block = 2 * d + 2 * (d + 1) * d + (3 * (d + 1) * d if conditioning == "adaln" else 0)
+    expected = inputs + (D + 1) * units * d + depth * block + (d + 1) * values
+    decoder = ablation(q, conditioning).decoder
+    assert sum(parameter.numel() for parameter in decoder.parameters()) == expected
+
+
+@ABLATIONS
+@torch.no_grad()
+def test_fresh_ablations_start_as_the_published_decoder_does(q, conditioning):
+    model = ablation(q, conditioning, random=False)
+    x, condition = decoder_inputs()
+    assert model.decode(x, condition).abs().max() == 0
+    h, steering = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(2)).double()
+    for block in model.decoder.blocks:
+        assert block(*((h,) if conditioning == "add" else (h, steering))).equal(h)
+        weight = block.get_submodule("mlp.0").weight
+        assert isinstance(weight, Tensor)
+        assert 0 < weight.abs().max() <= math.sqrt(6 / 24)
+
+
+@ABLATIONS
+def test_gradients_reach_every_parameter_at_the_third_step(q, conditioning):
+    model = ablation(q, conditioning, random=False)
+    generator = torch.Generator().manual_seed(3)
+    x, target = torch.randn(2, 4, 3, 16, 16, generator=generator, dtype=torch.float64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+    # The zero head holds the gradients back once, a block's zero gate or last layer once more.
+    for _ in range(3):
+        optimizer.zero_grad()
+        velocity = model(x, torch.linspace(0.1, 0.9, 4), torch.arange(4))
+        (velocity - target).square().mean().backward()
+        optimizer.step()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
 @pytest.mark.parametrize(
     ("preset", "millions"), [("DeCo-L/16", 426), ("DeCo-XL/16", 682), ("DiT-L/16", 459)]
 )

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
+from deco_lab.models.decoder import NUM_POSITION_FEATURES
 
 _TRUNK_NAMES = {
     "trunk.time_embedding.mlp.0": "t_embedder.mlp.0",
@@ -90,8 +91,10 @@ def config_from_shapes(
 ) -> ModelConfig:
     """Return the configuration of the model whose tensors have these shapes.
 
-    The number of heads follows from the width of the queries' norm. Shapes do not tell the size of
-    the images nor the names of the classes: the names are left out.
+    The number of heads follows from the width of the queries' norm, the side q of the decoder's
+    units from its embedding of 3 q^2 values and their place, and a decoder without modulation adds
+    its condition. Shapes do not tell the size of the images nor the names of the classes: the names
+    are left out.
 
     Parameters
     ----------
@@ -122,10 +125,15 @@ def config_from_shapes(
     )
     if kind == "DiT":
         return config
+    decoder_width, inputs = _sizes(shapes, "decoder.pixel_embedding.weight", 2)
+    values = max(0, inputs - NUM_POSITION_FEATURES)
+    modulated = any(re.match(r"decoder\.blocks\.\d+\.modulation\.", name) for name in shapes)
     return DeCoConfig(
         **vars(config),
         decoder_depth=_count_blocks(shapes, "decoder.blocks."),
-        decoder_width=_sizes(shapes, "decoder.pixel_embedding.weight", 2)[0],
+        decoder_width=decoder_width,
+        decoder_patch=math.isqrt(values // 3),
+        decoder_conditioning="adaln" if modulated else "add",
     )
 
 

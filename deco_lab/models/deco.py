@@ -71,7 +71,8 @@ class DeCo(nn.Module):
                 f"condition must have one vector for each patch, shape (B, N, D)={expected}, "
                 f"got {tuple(condition.shape)}; compute it with model.condition on the same sizes"
             )
-        return self.decoder(x, condition, position_features(P, x.device)).to(x.dtype)
+        position = position_features(self.decoder.grid_side, x.device)
+        return self.decoder(x, condition, position).to(x.dtype)
 
     def time_condition(self, t: Tensor) -> Tensor:
         """Return silu of the time embedding, (B, 1, D): the condition of tokens that are zero."""
