@@ -75,9 +75,9 @@ class PixelBlock(nn.Module):
 class PlainBlock(nn.Module):
     """LayerNorm and a two-layer MLP on each pixel's vector, h + MLP(LayerNorm(h)), unmodulated.
 
-    Differs from [1]'s published decoder: this is its ablation, which adds the condition instead. The
-    start is our choice: the MLP's last layer is zero, so that every block starts as the identity,
-    as the published ones do by their gates.
+    Differs from [1]'s published decoder: this is its ablation, which adds the condition instead.
+    The start is our choice: the MLP's last layer is zero, so that every block starts as the
+    identity, as the published ones do by their gates.
     """
 
     def __init__(self, width: int) -> None:
