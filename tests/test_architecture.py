@@ -31,12 +31,15 @@ ALLOWED = {
     "plots": {"spectra"},
     "live": {"data", "sampling", "spectra"},
     "evaluation": {"spectra", "data"},
+    "evaluation.__main__": {
+        "checkpoints", "config", "data", "evaluation", "models", "sampling",
+    },
     "training": {
         "checkpoints", "config", "data", "evaluation", "flow", "losses", "models", "sampling",
         "spectra",
     },
 }  # fmt: skip
-ALLOWED_INSIDE_FUNCTIONS = {"training": {"plots"}}
+ALLOWED_INSIDE_FUNCTIONS = {"training": {"plots"}, "evaluation": {"plots"}}
 FRAMEWORKS = {"matplotlib": "plots", "plotly": "plots", "gradio": None}
 PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 

@@ -13,6 +13,7 @@ from deco_lab.plots import (
     dct_curves,
     decomposition_figure,
     energy_over_time,
+    evaluation_figure,
     image_grid,
     loss_curve,
     radial_curves,
@@ -302,3 +303,19 @@ def test_plots_work_without_plotly():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "StaticFigure"
+
+
+def test_evaluation_figure_draws_means_and_coefficients():
+    ratio = np.array([[9.0, 1, 2, 3], [9.0, 3, 4, 5]])
+    coefficients = np.arange(192.0).reshape(3, 8, 8) - 90
+    figure = evaluation_figure(
+        [0, 1 / 6, 2 / 6, 3 / 6], {"tiny": ratio, "real": -ratio}, coefficients, title="tiny"
+    )
+    axes, *panels = figure.get_axes()
+    line = axes.get_lines()[0]
+    assert np.array_equal(line.get_xdata(), [1 / 6, 2 / 6, 3 / 6])
+    assert np.array_equal(line.get_ydata(), [2, 3, 4])
+    assert axes.get_legend_handles_labels()[1] == ["tiny", "real"]
+    assert "cycles per pixel" in axes.get_xlabel()
+    for panel, expected in zip(panels, coefficients, strict=False):
+        assert np.array_equal(np.asarray(panel.get_images()[0].get_array()), expected)

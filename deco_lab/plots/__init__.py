@@ -6,6 +6,7 @@ axis says its unit.
 """
 
 from deco_lab.plots.curves import band_share_bars, dct_curves, loss_curve, radial_curves
+from deco_lab.plots.evaluation import evaluation_figure
 from deco_lab.plots.over_time import band_share_curves, energy_over_time
 from deco_lab.plots.pictures import decomposition_figure, image_grid, weights_figure
 
@@ -15,6 +16,7 @@ __all__ = [
     "dct_curves",
     "decomposition_figure",
     "energy_over_time",
+    "evaluation_figure",
     "image_grid",
     "loss_curve",
     "radial_curves",

@@ -5,6 +5,7 @@ knows a model's class: `decompose` takes any object with `condition` and `decode
 """
 
 from deco_lab.spectra.bands import OCTAVES, band_names, band_shares, split_bands
+from deco_lab.spectra.bootstrap import Estimate, bootstrap
 from deco_lab.spectra.dct import block_dct, inverse_block_dct, zigzag_order
 from deco_lab.spectra.decompose import Decomposition, decompose
 from deco_lab.spectra.energy import dct_energy, log_energy, token_map
@@ -14,10 +15,12 @@ from deco_lab.spectra.radial import RadialPower, radial_power
 __all__ = [
     "OCTAVES",
     "Decomposition",
+    "Estimate",
     "RadialPower",
     "band_names",
     "band_shares",
     "block_dct",
+    "bootstrap",
     "dct_energy",
     "decompose",
     "frequency_weights",

@@ -1,0 +1,146 @@
+"""What a classifier and a Frechet distance see of an image: energies that show, and colours.
+
+    feature of coefficient (c, u, v) = log(E[c, u, v] + floor[c, u, v])
+
+E is the mean energy of one 8 x 8 DCT coefficient of Y, Cb or Cr over the image's blocks, in grey
+levels squared. The floor is where energy stops to show: (q / 2)^2, with q the step of JPEG's table
+at quality 85. A coefficient below half a step is rounded to zero when the picture is stored [1].
+Without a floor the logarithm of what nobody sees decides: a grey photograph has no chroma energy at
+all, and half a grey level of it then outweighs the whole picture.
+
+References
+----------
+[1] ITU-T Recommendation T.81, 1992, section A.3.4 and tables K.1 and K.2.
+[2] Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", arXiv 1512.00567;
+    the weights that Frechet distances are quoted with: https://github.com/toshas/torch-fidelity
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from deco_lab.spectra import block_dct, jpeg_table, rgb_to_ycbcr
+
+Features = NDArray[np.float64]
+
+BLOCK = 8
+GREY_LEVELS = 127.5
+"""Grey levels of 8 bits in one unit of an image in [-1, 1]."""
+
+
+def as_stored(images: Tensor) -> Tensor:
+    """Return images (B, 3, H, W) as a file of 8 bits keeps them: float32 in [-1, 1], on the CPU."""
+    levels = ((images.detach().cpu().float().clamp(-1, 1) + 1) * GREY_LEVELS).round()
+    return levels / GREY_LEVELS - 1
+
+
+def coefficient_energy(images: Tensor) -> Tensor:
+    """Return the mean energy of each coefficient of each image's Y, Cb and Cr.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, 3, H, W), in [-1, 1].
+
+    Returns
+    -------
+    Tensor
+        (B, 3, 8, 8), float64, in grey levels squared, on the CPU.
+    """
+    pixels = images.detach().cpu().float() * GREY_LEVELS
+    return block_dct(rgb_to_ycbcr(pixels), BLOCK).double().square().mean((2, 3))
+
+
+def visible_energy(quality: int = 85) -> Tensor:
+    """Return (q / 2)^2, (3, 8, 8), float64: grey levels squared, below which JPEG keeps nothing."""
+    steps = [jpeg_table(quality, chrominance) for chrominance in (False, True, True)]
+    return (torch.stack(steps).double() / 2).square()
+
+
+def image_features(images: Tensor, floor: Tensor | float | None = None) -> Features:
+    """Return what the classifier and the Frechet distance see of images.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, 3, H, W), in [-1, 1].
+    floor : Tensor or float, optional
+        Energy that is added before the logarithm, grey levels squared, (3, 8, 8) or a number
+        greater than 0; by default `visible_energy`.
+
+    Returns
+    -------
+    array
+        (B, 198): the log energies (192), then mean and standard deviation of R, G and B (6).
+    """
+    energy = coefficient_energy(images) + (visible_energy() if floor is None else floor)
+    colours = images.detach().cpu().double().flatten(2)
+    parts = [energy.log().flatten(1), colours.mean(2), colours.std(2)]
+    return torch.cat(parts, dim=1).numpy()
+
+
+def fit_classifier(features: Features, labels: NDArray[np.int64]) -> Pipeline:
+    """Return scikit-learn's logistic regression of labels (M,) on features (M, F), fitted.
+
+    The features are centred, not standardised: all log energies share a unit, and to divide by a
+    spread of nearly zero would let what nobody sees decide.
+    """
+    classifier = make_pipeline(StandardScaler(with_std=False), LogisticRegression(max_iter=2000))
+    return classifier.fit(features, labels)
+
+
+def inception_features(
+    images: Tensor, weights: str | os.PathLike[str], *, batch_size: int = 32
+) -> Features:
+    """Return the 2048 Inception features that published Frechet distances (FID) are of.
+
+    Computed by torch-fidelity from a weights file that is on this machine already: nothing is
+    fetched.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, 3, H, W), in [-1, 1].
+    weights : str or path
+        torch-fidelity's file, `weights-inception-2015-12-05-6726825d.pth`.
+    batch_size : int
+        Images a pass.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the weights are not there.
+    ModuleNotFoundError
+        Where torch-fidelity is not installed.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights must be torch-fidelity's Inception file, got {path}, which does not exist; "
+            "fetch weights-inception-2015-12-05-6726825d.pth from "
+            "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0, or leave the option out"
+        )
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
+            FeatureExtractorInceptionV3,
+        )
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"Inception features need torch-fidelity and torchvision ({error}); "
+            "pip install torch-fidelity, or leave the option out"
+        ) from error
+    extractor: Any = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+    )
+    pixels = ((as_stored(images) + 1) * GREY_LEVELS).round().byte()
+    with torch.inference_mode():
+        rows = [extractor(batch)[0].double() for batch in pixels.split(batch_size)]
+    return torch.cat(rows).numpy()

@@ -1,0 +1,267 @@
+"""The judge: what real crops look like, learned once, and the figures of samples against it.
+
+    judge = Judge(training_crops, fresh_crops)
+    figures = judge(images, class_ids)         samples
+    figures = judge.real(per_class)            other fresh crops in the samples' place: the floor
+
+The classifier is trained on training crops and tested on fresh ones; spectra and features are
+compared with fresh ones; only the nearest crop is looked for among the training crops. Samples are
+rounded to 8 bits first, as the crops are. All that is drawn depends on the seed alone.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.data import Crops
+from deco_lab.evaluation.distances import (
+    class_spectral_errors,
+    frechet_distance,
+    nearest_distances,
+    radial_powers,
+    spectral_error,
+)
+from deco_lab.evaluation.features import (
+    GREY_LEVELS,
+    as_stored,
+    coefficient_energy,
+    fit_classifier,
+    image_features,
+)
+from deco_lab.spectra import Estimate, bootstrap
+
+Labels = NDArray[np.int64]
+
+_SEED_OF = {"classifier": 1, "reference": 2, "real": 3, "nearest": 4}
+"""Offsets that keep the judge's draws apart."""
+_FAR = 3_000_000_000
+"""Start of the judge's seeds: training steps count up from seed * 0x9E3779B1 mod 2**32."""
+
+
+class FeatureFunction(Protocol):
+    """Images (B, 3, H, W) in [-1, 1] to features (B, F) of any kind."""
+
+    def __call__(self, images: Tensor, /) -> NDArray[np.float64]:
+        """Return the features of images."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """How near a set of images is to fresh crops; intervals are bootstraps over the images."""
+
+    class_accuracy: Estimate
+    """Share of images that the classifier puts into their class."""
+    strict_class_accuracy: Estimate
+    """The same with a classifier that sees energies down to one grey level squared."""
+    spectral_error: Estimate
+    """Mean over classes and rings of the difference of radial power, in dB."""
+    frechet_distance: Estimate
+    """Of the features; larger for fewer images, so compare sets of one size."""
+    nearest_crop: Estimate
+    """Mean over images of the distance to the nearest training crop, in grey levels."""
+
+
+FIGURE_TITLES = {
+    "class_accuracy": "class accuracy",
+    "strict_class_accuracy": "class accuracy, to one grey level",
+    "spectral_error": "spectral error (dB)",
+    "frechet_distance": "Fréchet distance",
+    "nearest_crop": "nearest training crop (grey levels)",
+}
+"""How each field of `Figures` is written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """`Figures` over all, by class, and by frequency."""
+
+    figures: Figures
+    class_ids: tuple[int, ...]
+    """The classes, in the order of the first axis of what follows."""
+    confusion: NDArray[np.int64]
+    """(classes, num_classes), images of a class by the class they were put into."""
+    class_spectral_error: NDArray[np.float64]
+    """(classes,), dB."""
+    class_nearest_crop: NDArray[np.float64]
+    """(classes,), grey levels."""
+    frequency: NDArray[np.float64]
+    """(rings,), cycles per pixel."""
+    power_ratio: NDArray[np.float64]
+    """(classes, rings), 10 log10 of class-mean radial power over that of fresh crops, dB."""
+    coefficient_ratio: NDArray[np.float64]
+    """(3, 8, 8), 10 log10 of the mean energy of each DCT coefficient of Y, Cb and Cr over that of
+    fresh crops, dB."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as JSON-ready values."""
+        return {
+            **{f.name: asdict(getattr(self.figures, f.name)) for f in fields(Figures)},
+            **{
+                field.name: np.asarray(getattr(self, field.name)).round(6).tolist()
+                for field in fields(self)
+                if field.name != "figures"
+            },
+        }
+
+
+class Judge:
+    """Compares images with fresh crops, class by class.
+
+    Parameters
+    ----------
+    training : Crops
+        What the classifier learns from, and where copies are looked for.
+    fresh : Crops
+        What images are compared with: of held-out pictures, or of the same photographs where there
+        are no others.
+    class_ids : sequence of int, optional
+        The classes to judge; all when not given.
+    training_per_class, reference_per_class, nearest_per_class : int
+        Crops of each class for the classifier, for spectra and features, and to look for copies in.
+    features : callable, optional
+        For the Frechet distance; by default `image_features`.
+    resamples : int
+        Of the bootstrap.
+    seed : int
+        Of all crops that are drawn.
+
+    Raises
+    ------
+    ValueError
+        Where training and fresh differ in size or classes, or class_ids are not known ones.
+    """
+
+    def __init__(
+        self,
+        training: Crops,
+        fresh: Crops,
+        *,
+        class_ids: tuple[int, ...] | None = None,
+        training_per_class: int = 250,
+        reference_per_class: int = 200,
+        nearest_per_class: int = 1000,
+        features: FeatureFunction = image_features,
+        resamples: int = 200,
+        seed: int = 0,
+    ) -> None:
+        for name in ("image_size", "num_classes"):
+            if getattr(training, name) != getattr(fresh, name):
+                raise ValueError(
+                    f"fresh must have the {name} of training, {getattr(training, name)}, got "
+                    f"{getattr(fresh, name)}; cut both from pictures of the same classes"
+                )
+        class_ids = tuple(range(fresh.num_classes)) if class_ids is None else tuple(class_ids)
+        known = len(class_ids) > 1 and len(set(class_ids)) == len(class_ids)
+        if not known or not all(0 <= c < fresh.num_classes for c in class_ids):
+            raise ValueError(
+                f"class_ids must be at least two different labels from 0 to "
+                f"{fresh.num_classes - 1}, got {class_ids}; a classifier has to tell them apart"
+            )
+        self.class_ids = class_ids
+        self.num_classes = fresh.num_classes
+        self.resamples = resamples
+        self.seed = seed
+        self._fresh = fresh
+        self._training = training
+        self._nearest_per_class = nearest_per_class
+        self._features = features
+
+        images, labels = self._draw(training, "classifier", training_per_class)
+        self._classifier = fit_classifier(image_features(images), labels)
+        self._strict_classifier = fit_classifier(image_features(images, floor=1.0), labels)
+        images, self._labels = self._draw(fresh, "reference", reference_per_class)
+        self._reference = features(images)
+        self._power = radial_powers(images)
+        self._energy = coefficient_energy(images).mean(0).numpy()
+
+    def _draw(self, crops: Crops, purpose: str, per_class: int) -> tuple[Tensor, Labels]:
+        """Return crops of each class in order, and their labels."""
+        generator = torch.Generator().manual_seed(
+            (_FAR + 8 * self.seed + _SEED_OF[purpose]) % 2**32
+        )
+        labels = torch.tensor(self.class_ids).repeat_interleave(per_class)
+        images = crops.sample(len(labels), generator, labels).images
+        return as_stored(images), labels.numpy()
+
+    def real(self, per_class: int) -> Findings:
+        """Return what other fresh crops, `per_class` of each class, get: the floor."""
+        return self(*self._draw(self._fresh, "real", per_class))
+
+    def __call__(self, images: Tensor, class_ids: Tensor | Labels | list[int]) -> Findings:
+        """Return the figures of images.
+
+        Parameters
+        ----------
+        images : Tensor
+            (M, 3, H, W), in [-1, 1]; values outside are clipped, as when a picture is stored.
+        class_ids : array-like of int
+            (M,), what each should show; at least one image of each of the judge's classes.
+
+        Raises
+        ------
+        ValueError
+            Where images are not finite, or the labels are not those of the judge.
+        """
+        labels = np.asarray(class_ids, dtype=np.int64)
+        if not images.isfinite().all():
+            raise ValueError("images must be finite, got NaN or infinite values; sample again")
+        if len(labels) != len(images) or set(labels.tolist()) != set(self.class_ids):
+            raise ValueError(
+                f"class_ids must label each of {len(images)} images and hold all of the classes "
+                f"{self.class_ids}, got {labels.tolist()}; sample every class"
+            )
+        images = as_stored(images)
+        seen = image_features(images)
+        predicted = self._classifier.predict(seen)
+        correct = predicted == labels
+        strictly = self._strict_classifier.predict(image_features(images, floor=1.0)) == labels
+        features = seen if self._features is image_features else self._features(images)
+        power = radial_powers(images)
+        nearest = self._nearest(images, labels)
+
+        def estimate(figure) -> Estimate:
+            return bootstrap(figure, labels, resamples=self.resamples, seed=self.seed)
+
+        figures = Figures(
+            class_accuracy=estimate(lambda i: correct[i].mean()),
+            strict_class_accuracy=estimate(lambda i: strictly[i].mean()),
+            spectral_error=estimate(
+                lambda i: spectral_error(power[i], labels[i], self._power, self._labels)
+            ),
+            frechet_distance=estimate(lambda i: frechet_distance(features[i], self._reference)),
+            nearest_crop=estimate(lambda i: nearest[i].mean()),
+        )
+        classes = np.unique(labels)
+        confusion = np.zeros((len(classes), self.num_classes), dtype=np.int64)
+        np.add.at(confusion, (np.searchsorted(classes, labels), predicted), 1)
+        ratio = class_spectral_errors(power, labels, self._power, self._labels)
+        # Each class counts alike, whatever its number of images.
+        energy = np.mean([coefficient_energy(images[labels == c]).mean(0) for c in classes], axis=0)
+        return Findings(
+            figures=figures,
+            class_ids=tuple(classes.tolist()),
+            confusion=confusion,
+            class_spectral_error=np.abs(ratio).mean(1),
+            class_nearest_crop=np.array([nearest[labels == c].mean() for c in classes]),
+            frequency=np.arange(power.shape[1]) / min(images.shape[-2:]),
+            power_ratio=ratio,
+            coefficient_ratio=10 * np.log10((energy + 1e-6) / (self._energy + 1e-6)),
+        )
+
+    def _nearest(self, images: Tensor, labels: Labels) -> NDArray[np.float64]:
+        """Return each image's distance to the nearest training crop of its class, grey levels."""
+        distance = np.empty(len(images))
+        for label in np.unique(labels):
+            generator = torch.Generator().manual_seed(
+                (_FAR + 8 * (self.seed + int(label)) + _SEED_OF["nearest"]) % 2**32
+            )
+            ids = torch.full((self._nearest_per_class,), int(label))
+            crops = self._training.sample(len(ids), generator, ids).images
+            chosen = labels == label
+            distance[chosen] = nearest_distances(images[chosen], crops) * GREY_LEVELS
+        return distance

@@ -1,0 +1,114 @@
+"""What a person reads of an evaluation: the table, the JSON file and the figure."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from deco_lab.evaluation.judge import FIGURE_TITLES, Figures, Findings
+from deco_lab.spectra import Estimate
+
+REAL = "real crops"
+RANDOM = "random weights"
+
+
+def _written(estimate: Estimate) -> str:
+    """Write an estimate with as many digits as its size needs."""
+    digits = 3 if abs(estimate.value) < 1 else 2 if abs(estimate.value) < 100 else 0
+    return format(estimate, f".{digits}f")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Join rows of cells into lines, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def table(findings: Mapping[str, Findings]) -> str:
+    """Return the figures, one column for each of the findings, with their 95% intervals."""
+    rows = [["", *findings]]
+    for field in fields(Figures):
+        cells = [_written(getattr(found.figures, field.name)) for found in findings.values()]
+        rows.append([FIGURE_TITLES[field.name], *cells])
+    return _aligned(rows)
+
+
+def class_table(found: Findings, real: Findings, class_names: Sequence[str]) -> str:
+    """Return the figures by class: accuracy, what the class is mistaken for, spectrum, nearest."""
+    rows = [["class", "accuracy", "mistaken for", "spectral error (dB)", "nearest crop", "of real"]]
+    for i, c in enumerate(found.class_ids):
+        counts = found.confusion[i]
+        mistaken = np.where(np.arange(len(counts)) == c, 0, counts)
+        worst = int(mistaken.argmax())
+        rows.append(
+            [
+                class_names[c],
+                f"{counts[c] / counts.sum():.2f}",
+                f"{class_names[worst]} ({mistaken[worst]})" if mistaken[worst] else "",
+                f"{found.class_spectral_error[i]:.2f}",
+                f"{found.class_nearest_crop[i]:.1f}",
+                f"{real.class_nearest_crop[i]:.1f}",
+            ]
+        )
+    return _aligned(rows)
+
+
+def verdict(found: Findings, real: Findings, random: Findings) -> str:
+    """Return the figures as ratios to the floor and to random weights, one line each."""
+    own, floor, ceiling = (f.figures for f in (found, real, random))
+    accuracy = own.class_accuracy.value / floor.class_accuracy.value
+    frechet = own.frechet_distance.value / ceiling.frechet_distance.value
+    return "\n".join(
+        [
+            f"class accuracy is {accuracy:.1%} of that of real crops",
+            f"spectral error is {own.spectral_error.value:.2f} dB, of real crops "
+            f"{floor.spectral_error.value:.2f} dB",
+            f"Fréchet distance is 1/{1 / frechet:.0f} of that of random weights",
+        ]
+    )
+
+
+def write(
+    path: Path,
+    findings: Mapping[str, Findings],
+    *,
+    title: str,
+    settings: Mapping[str, object],
+) -> list[Path]:
+    """Write PATH.json and, where matplotlib is installed, PATH.png; return what was written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = {"settings": dict(settings), **{name: f.to_dict() for name, f in findings.items()}}
+    written = [path.with_name(path.name + ".json")]
+    _replace(written[0], json.dumps(values, indent=1).encode())
+    try:
+        from deco_lab.plots import evaluation_figure
+    except ModuleNotFoundError:
+        return written
+    first = next(iter(findings.values()))
+    figure = evaluation_figure(
+        first.frequency,
+        {name: found.power_ratio for name, found in findings.items()},
+        first.coefficient_ratio,
+        title=title,
+    )
+    written.append(path.with_name(path.name + ".png"))
+    beside = written[1].with_suffix(".part.png")
+    figure.savefig(beside, dpi=120)
+    beside.replace(written[1])
+    return written
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file to the side, then rename it."""
+    beside = path.with_name(path.name + ".part")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,350 @@
+import json
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from deco_lab import checkpoints
+from deco_lab.config import PHOTOGRAPHS, DeCoConfig
+from deco_lab.data import CropSampler, bundled_crops
+from deco_lab.evaluation import (
+    Findings,
+    Judge,
+    frechet_distance,
+    image_features,
+    inception_features,
+    nearest_distances,
+    report,
+    spectral_error,
+)
+from deco_lab.evaluation.__main__ import main
+from deco_lab.evaluation.distances import class_spectral_errors, radial_powers
+from deco_lab.evaluation.features import as_stored, coefficient_energy, visible_energy
+from deco_lab.models import build
+from deco_lab.spectra import jpeg_table
+
+
+def noise(count: int, seed: int, scale: float = 0.3, size: int = 16) -> torch.Tensor:
+    return scale * torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+# Distances
+
+
+def test_frechet_distance_equals_scipy():
+    generator = np.random.default_rng(0)
+    first = generator.normal(size=(60, 7)) @ generator.normal(size=(7, 7))
+    second = generator.normal(size=(80, 7)) @ generator.normal(size=(7, 7)) + 1
+    covariances = [np.cov(f, rowvar=False) for f in (first, second)]
+    expected = ((first.mean(0) - second.mean(0)) ** 2).sum() + np.trace(
+        covariances[0] + covariances[1] - 2 * np.real(sqrtm(covariances[0] @ covariances[1]))
+    )
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_of_axes_is_closed():
+    """Independent axes: squared difference of means plus that of standard deviations."""
+    points = np.array([[s1, s2] for s1 in (-1, 1) for s2 in (-1, 1)]) * math.sqrt(3 / 4)
+    first, second = points * [1, 2] + [5, 0], points * [3, 2] + [1, 1]
+    assert frechet_distance(first, second) == pytest.approx(16 + 1 + 4, rel=1e-12)
+
+
+def test_frechet_distance_of_a_set_to_itself_is_zero_with_fewer_rows_than_columns():
+    features = np.random.default_rng(1).normal(size=(5, 30))
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (np.ones((1, 3)), np.ones((4, 3)), r"first must hold .* got \(1, 3\)"),
+        (np.ones((4, 3)), np.full((4, 3), np.nan), "second must hold finite features"),
+        (np.ones((4, 3)), np.ones((4, 2)), "second must have the width of first, 3, got 2"),
+    ],
+)
+def test_frechet_distance_refuses(first, second, message):
+    with pytest.raises(ValueError, match=message):
+        frechet_distance(first, second)
+
+
+def test_spectral_error_of_twice_the_amplitude_is_six_decibel():
+    images = noise(6, 0)
+    labels = np.array([0, 0, 1, 1, 1, 1])
+    power, doubled = radial_powers(images), radial_powers(2 * images)
+    assert spectral_error(doubled, labels, power, labels) == pytest.approx(
+        20 * math.log10(2), rel=1e-4
+    )
+    assert spectral_error(power, labels, power, labels) == 0
+
+
+def test_spectral_error_counts_classes_alike_and_signs_apart():
+    """One class 3 dB too strong, the other 3 dB too weak: 3 dB, not 0, whatever their numbers."""
+    power = np.ones((5, 4))
+    labels = np.array([0, 0, 0, 0, 1])
+    factor = np.where(labels == 0, 10**0.3, 10**-0.3)[:, None]
+    assert spectral_error(power * factor, labels, power, labels) == pytest.approx(3, rel=1e-5)
+    ratio = class_spectral_errors(power * factor, labels, power, labels)
+    assert ratio == pytest.approx(np.array([[3.0] * 4, [-3.0] * 4]), rel=1e-5)
+
+
+def test_spectral_error_needs_every_class():
+    power = np.ones((2, 4))
+    with pytest.raises(ValueError, match=r"got none of \[7\]; draw real crops"):
+        spectral_error(power, np.array([0, 7]), power, np.array([0, 0]))
+
+
+def test_nearest_distances_are_zero_for_copies_and_exact_for_offsets():
+    crops = noise(5, 0)
+    images = torch.stack([crops[3], crops[1] + 0.25])
+    assert nearest_distances(images, crops) == pytest.approx([0, 0.25], abs=2e-3)
+
+
+# Features
+
+
+def test_image_features_of_a_grey_image_are_closed():
+    """Constant v: the only energy is the DC coefficient of Y, (8 v)^2."""
+    features = image_features(torch.full((1, 3, 16, 24), 0.5), floor=2.0)[0]
+    assert features.shape == (198,)
+    assert features[0] == pytest.approx(math.log((8 * 0.5 * 127.5) ** 2 + 2), rel=1e-6)
+    assert features[1:192] == pytest.approx(math.log(2), abs=1e-6)
+    assert features[192:] == pytest.approx([0.5] * 3 + [0] * 3, abs=1e-6)
+
+
+def test_coefficient_energy_of_noise_is_its_variance():
+    grey = noise(200, 0, scale=0.1)[:, :1].expand(-1, 3, -1, -1)
+    energy = coefficient_energy(grey).mean(0)
+    torch.testing.assert_close(energy[0] / 12.75**2, torch.ones(8, 8).double(), rtol=0.25, atol=0)
+    assert float(energy[1:].max()) < 1e-6
+
+
+def test_visible_energy_is_half_a_step_of_the_tables_squared():
+    assert torch.equal(visible_energy(85)[0], (jpeg_table(85).double() / 2) ** 2)
+    assert torch.equal(visible_energy(50)[2], (jpeg_table(50, True).double() / 2) ** 2)
+
+
+def test_image_features_pass_over_what_jpeg_would_not_keep():
+    """Noise of one grey level moves the strict features far, and those that show hardly."""
+    picture = torch.linspace(-0.5, 0.5, 32).expand(1, 3, 32, 32)
+    noisy = picture + noise(1, 0, scale=1 / 127.5, size=32)
+    seen, strict = (
+        np.abs(image_features(noisy, f) - image_features(picture, f)).max() for f in (None, 0.01)
+    )
+    assert seen < 0.6
+    assert strict > 3
+
+
+def test_as_stored_rounds_to_eight_bits_and_clips():
+    stored = as_stored(torch.tensor([-3.0, -1, 0.001, 1, 9]).reshape(1, 1, 1, 5))
+    assert stored.flatten().tolist() == pytest.approx([-1, -1, 128 / 127.5 - 1, 1, 1], abs=1e-6)
+
+
+def test_inception_features_say_what_is_missing(tmp_path: Path, monkeypatch):
+    weights = tmp_path / "weights.pth"
+    with pytest.raises(FileNotFoundError, match=r"weights\.pth, which does not exist; fetch"):
+        inception_features(noise(1, 0), weights)
+    weights.touch()
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install torch-fidelity, or leave"):
+        inception_features(noise(1, 0), weights)
+
+
+def test_inception_features_hand_over_bytes(tmp_path: Path, monkeypatch):
+    """A stand-in for the network: what it gets are 8-bit images, what it returns is joined."""
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+
+    class Extractor:
+        def __init__(self, name, features, feature_extractor_weights_path):
+            assert (features, feature_extractor_weights_path) == (["2048"], str(weights))
+
+        def __call__(self, pixels):
+            assert pixels.dtype == torch.uint8
+            return (pixels.flatten(1)[:, :4].float(),)
+
+    module = SimpleNamespace(FeatureExtractorInceptionV3=Extractor)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
+    features = inception_features(torch.full((5, 3, 4, 4), 1.0), weights, batch_size=2)
+    assert features.tolist() == [[255.0] * 4] * 5
+
+
+# The judge
+
+
+@pytest.fixture(scope="module")
+def crops() -> CropSampler:
+    """Three classes that colour, contrast and direction tell apart."""
+    rows, columns = np.mgrid[:60, :60]
+    stripes = 128 + 100 * np.sin(rows)
+    checks = 128 + 60 * np.sign(np.sin(columns / 2) * np.sin(rows / 2))
+    pictures = [
+        np.stack([stripes, stripes, stripes], axis=-1),
+        np.stack([checks, 0.5 * checks, 0.2 * checks], axis=-1),
+        np.stack([columns * 4, rows * 4, 255 - columns * 4], axis=-1),
+    ]
+    return CropSampler([p.astype(np.uint8) for p in pictures], 16, num_scales=4)
+
+
+@pytest.fixture(scope="module")
+def judge(crops: CropSampler) -> Judge:
+    return Judge(crops, crops, training_per_class=40, reference_per_class=40, nearest_per_class=60)
+
+
+def drawn(crops: CropSampler, labels: list[int], seed: int = 5) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return crops.sample(len(labels), generator, torch.tensor(labels)).images
+
+
+def test_judge_finds_real_crops_real(judge: Judge):
+    real = judge.real(20)
+    assert real.figures.class_accuracy.value > 0.95
+    assert real.figures.spectral_error.value < 1.5
+    assert real.confusion.sum() == 60
+    assert np.trace(real.confusion) == real.figures.class_accuracy.value * 60
+
+
+def test_judge_finds_noise_wanting(judge: Judge):
+    labels = [0, 1, 2] * 20
+    found, real = judge(noise(60, 3, scale=1.0), labels).figures, judge.real(20).figures
+    assert found.class_accuracy.value < 0.6
+    assert found.spectral_error.value > 5 * real.spectral_error.value
+    assert found.frechet_distance.value > 20 * real.frechet_distance.value
+    assert found.nearest_crop.value > 2 * real.nearest_crop.value
+
+
+def test_judge_sees_swapped_labels(judge: Judge, crops: CropSampler):
+    labels = [0, 1, 2] * 10
+    images = drawn(crops, labels)
+    swapped = [(label + 1) % 3 for label in labels]
+    assert judge(images, labels).figures.class_accuracy.value == 1
+    assert judge(images, swapped).figures.class_accuracy.value == 0
+    assert judge(images, swapped).confusion.tolist() == [[0, 0, 10], [10, 0, 0], [0, 10, 0]]
+
+
+def test_judge_sees_copies(judge: Judge, crops: CropSampler):
+    """Copies of the very crops it searches lie at no distance; fresh crops do not."""
+    searched = []
+    real_sample = crops.sample
+
+    class Spy:
+        image_size, num_classes, class_names = 16, 3, ()
+        device = torch.device("cpu")
+
+        def sample(self, count, generator, class_ids=None, *, rows=None):
+            batch = real_sample(count, generator, class_ids)
+            searched.append(batch.images)
+            return batch
+
+    spying = Judge(Spy(), crops, training_per_class=10, reference_per_class=10)
+    searched.clear()
+    labels = [0, 1, 2] * 4
+    fresh = spying(drawn(crops, labels), labels).figures.nearest_crop.value
+    copies = torch.stack([searched[label][i] for i, label in enumerate(labels)])
+    copied = spying(copies, labels).figures.nearest_crop.value
+    assert copied < 0.2 < fresh
+
+
+def test_judge_measures_a_known_spectral_excess(judge: Judge, crops: CropSampler):
+    """Half the contrast about the mean is 6 dB less in every coefficient but the means."""
+    labels = [0] * 50 + [1] * 50 + [2] * 50
+    images = drawn(crops, labels)
+    mean = images.mean((2, 3), keepdim=True)
+    full, half = (judge(mean + c * (images - mean), labels) for c in (1.0, 0.5))
+    difference = half.coefficient_ratio - full.coefficient_ratio
+    assert difference[0, 1:3, 1:3] == pytest.approx(-6.02, abs=0.15)
+    assert half.power_ratio[:, 2:6] - full.power_ratio[:, 2:6] == pytest.approx(-6.02, abs=0.3)
+
+
+def test_judge_repeats_with_its_seed(crops: CropSampler):
+    labels = [0, 1, 2] * 3
+    images = drawn(crops, labels)
+    first, second, other = (
+        Judge(crops, crops, seed=seed, training_per_class=10, reference_per_class=10)(
+            images, labels
+        ).to_dict()
+        for seed in (0, 0, 1)
+    )
+    assert json.dumps(first) == json.dumps(second) != json.dumps(other)
+
+
+def test_judge_refuses(judge: Judge, crops: CropSampler):
+    images = drawn(crops, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"hold all of the classes \(0, 1, 2\), got \[0, 1, 1\]"):
+        judge(images, [0, 1, 1])
+    with pytest.raises(ValueError, match="images must be finite"):
+        judge(images * math.nan, [0, 1, 2])
+    with pytest.raises(ValueError, match="at least two different labels from 0 to 2"):
+        Judge(crops, crops, class_ids=(1, 1))
+    with pytest.raises(ValueError, match="fresh must have the num_classes of training, 3, got 14"):
+        Judge(crops, bundled_crops(16))
+
+
+# Report and command line
+
+
+def test_report_table_aligns_and_carries_intervals(judge: Judge):
+    real = judge.real(5)
+    lines = report.table({"a": real, "a longer name": real}).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[2].startswith("class accuracy")
+    assert lines[2].count("[") == 2
+
+
+def test_report_verdict_states_ratios(judge: Judge, crops: CropSampler):
+    labels = [0, 1, 2] * 5
+    real, random = judge.real(5), judge(noise(15, 0, scale=1.0), labels)
+    lines = report.verdict(random, real, random).splitlines()
+    ratio = random.figures.class_accuracy.value / real.figures.class_accuracy.value
+    assert f"{ratio:.1%}" in lines[0]
+    assert lines[2].endswith("is 1/1 of that of random weights")
+
+
+def write_model(path: Path) -> Path:
+    torch.manual_seed(0)
+    config = DeCoConfig(
+        image_size=16, patch_size=4, num_classes=14, class_names=PHOTOGRAPHS, hidden_size=16,
+        num_heads=2, depth=1, decoder_depth=1, decoder_width=8,
+    )  # fmt: skip
+    checkpoints.save(build(config), path)
+    return path
+
+
+@pytest.mark.slow
+def test_main_prints_a_table_and_writes_json_and_figure(tmp_path: Path, capsys):
+    model = write_model(tmp_path / "small.safetensors")
+    main([str(model), "--per-class", "2", "--num-steps", "2", "--out", str(tmp_path / "e" / "x")])
+    shown = capsys.readouterr()
+    assert "28 samples, 2 a class (2 adams2 steps, guidance 2)" in shown.out
+    assert "Fréchet distance is 1/1 of that of random weights" in shown.out
+    assert "28/" not in shown.out
+    assert "56/56" in shown.err
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"x.json", "x.png"}
+    stored = json.loads((tmp_path / "e" / "x.json").read_text())
+    assert list(stored) == ["settings", "small", "real crops", "random weights"]
+    assert stored["real crops"]["class_accuracy"]["value"] > 0.9
+    assert stored["settings"]["config"]["class_names"] == list(PHOTOGRAPHS)
+
+
+def test_main_says_in_one_sentence_what_is_wrong(tmp_path: Path, capsys):
+    with pytest.raises(SystemExit, match="error: name_or_path must be a bundled model"):
+        main(["small"])
+    with pytest.raises(SystemExit, match="2"):
+        main(["tiny", "--per-class", "1"])
+    assert "--per-class must be at least 2" in capsys.readouterr().err
+    config = DeCoConfig(
+        image_size=16, patch_size=4, num_classes=3, hidden_size=16, num_heads=2, depth=1
+    )
+    checkpoints.save(build(config), tmp_path / "other.safetensors")
+    with pytest.raises(SystemExit, match="--data must be given for a model of other classes"):
+        main([str(tmp_path / "other.safetensors")])
+
+
+def test_findings_to_dict_is_json(judge: Judge):
+    real: Findings = judge.real(4)
+    assert json.loads(json.dumps(real.to_dict()))["class_ids"] == [0, 1, 2]
