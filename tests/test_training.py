@@ -1,10 +1,4 @@
-import csv
-import math
-import os
-import signal
-import subprocess
-import sys
-import time
+import threading
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from deco_lab import checkpoints
 from deco_lab.config import PRESETS, DeCoConfig, DiTConfig, ModelConfig
 from deco_lab.data import CropSampler
 from deco_lab.losses import flow_matching_loss, frequency_loss
-from deco_lab.training.__main__ import main
-from deco_lab.training.run import LossLog, run
-from deco_lab.training.trainer import _RANGES, Trainer, TrainingConfig, learning_rate_factor
+from deco_lab.models import DeCo
+from deco_lab.training.parallel import OneProcess
+from deco_lab.training.recipe import RANGES, TrainingConfig, learning_rate_factor
+from deco_lab.training.trainer import ResumeError, Trainer
 
 SHAPE: dict[str, Any] = {
     "image_size": 16,
@@ -92,8 +86,92 @@ def test_train_step_minimises_the_two_losses(crops):
         flow_matching_loss(velocity, images - noise).item(),
         frequency_loss(velocity, images - noise).item(),
     )
-    got = tuple(float(loss) for loss in trainer.train_step())
+    got = tuple(float(loss) for loss in trainer.train_step()[:2])
     assert got == pytest.approx(expected, rel=1e-6)
+
+
+class Slow:
+    """Crops that note who cut them when."""
+
+    def __init__(self, crops: CropSampler) -> None:
+        self.crops = crops
+        self.image_size, self.num_classes = crops.image_size, crops.num_classes
+        self.class_names, self.device = crops.class_names, crops.device
+        self.threads: list[str] = []
+
+    def sample(self, count, generator, class_ids=None, *, rows=None):
+        self.threads.append(threading.current_thread().name)
+        return self.crops.sample(count, generator, class_ids, rows=rows)
+
+
+def test_prefetched_batches_train_the_same_bits(crops):
+    slow = Slow(crops)
+    ahead = Trainer(TINY, RECIPE, slow, prefetch=True)
+    for _ in range(RECIPE.steps):
+        ahead.train_step()
+    assert_same_bits(trained(crops, TINY, RECIPE.steps), ahead)
+    here, *others = slow.threads
+    assert here == threading.current_thread().name
+    assert len(others) == RECIPE.steps - 1
+    assert all(name.startswith("next batch") for name in others)
+
+
+def test_prefetch_passes_on_what_cutting_raised(crops):
+    slow = Slow(crops)
+    trainer = Trainer(TINY, RECIPE, slow, prefetch=True)
+    trainer.train_step()
+    assert trainer._next is not None
+    trainer._next[1].result()
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("class cats has no picture that can be read")
+
+    slow.sample = fail  # type: ignore[method-assign]
+    trainer.train_step()
+    with pytest.raises(ValueError, match="class cats has no picture"):
+        trainer.train_step()
+
+
+class Second(OneProcess):
+    """The second of two processes, without the first."""
+
+    index, count = 1, 2
+
+
+def test_processes_draw_their_rows_of_the_whole_batch(crops):
+    whole = Trainer(TINY, RECIPE, crops).draw(3)
+    second = Trainer(TINY, RECIPE, crops, processes=Second(crops.device)).draw(3)
+    for part, rows in zip(second, whole, strict=True):
+        assert torch.equal(part, rows[2:])
+
+
+def test_trainer_refuses_a_batch_that_processes_cannot_share(crops):
+    with pytest.raises(ValueError, match="divisible by the number of processes=2, got 3; it"):
+        Trainer(TINY, replace(RECIPE, batch_size=3), crops, processes=Second(crops.device))
+
+
+def test_time_shift_moves_the_drawn_times(crops):
+    plain, shifted = (
+        Trainer(TINY, replace(RECIPE, time_shift=shift), crops).draw(0).t for shift in (1, 4)
+    )
+    torch.testing.assert_close(shifted, plain / (plain + (1 - plain) * 4))
+
+
+def test_adamw_updates_everything_with_its_betas(crops):
+    """One step of AdamW without decay moves a weight by its rate times the gradient's sign."""
+    recipe = replace(RECIPE, optimizer="adamw", adamw_lr=1e-4, beta2=0.999, warmup_steps=0)
+    trainer = Trainer(TINY, replace(recipe, cooldown=0.0), crops)
+    (adamw,) = trainer.optimizers
+    assert isinstance(adamw, torch.optim.AdamW)
+    (group,) = adamw.param_groups
+    assert len(group["params"]) == len(list(trainer.model.parameters()))
+    assert (group["betas"], group["weight_decay"]) == ((0.9, 0.999), 0.0)
+    assert isinstance(trainer.model, DeCo)
+    weight = trainer.model.decoder.head.weight
+    before = weight.detach().clone()
+    trainer.train_step()
+    moved = (weight.detach() - before).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 1e-4), rtol=1e-3, atol=0)
 
 
 def test_draw_depends_on_seed_and_step_alone(crops):
@@ -152,6 +230,22 @@ def test_muon_updates_the_matrices_of_the_blocks_alone(crops):
     }
 
 
+def test_restore_refuses_other_data(crops, tmp_path: Path):
+    path = tmp_path / "state.pt"
+    data = {"name": "here", "classes": ["a", "b"], "pictures": 2}
+    Trainer(TINY, RECIPE, crops, data=data).save(path)
+    Trainer(TINY, RECIPE, crops, data={**data, "name": "moved"}).restore(path)
+    other = {**data, "classes": ["a", "c"], "pictures": 3}
+    with pytest.raises(ResumeError, match="other data, which differ in classes, pictures; give"):
+        Trainer(TINY, RECIPE, crops, data=other).restore(path)
+
+
+def test_restore_refuses_an_earlier_version(crops, tmp_path: Path):
+    torch.save({"step": 1, "model": {}}, tmp_path / "state.pt")
+    with pytest.raises(ResumeError, match="of an earlier version of this package; give a new"):
+        Trainer(TINY, RECIPE, crops).restore(tmp_path / "state.pt")
+
+
 def test_restore_refuses_another_recipe_or_model(crops, tmp_path: Path):
     path = tmp_path / "state.pt"
     trained(crops, TINY, 1).save(path)
@@ -165,102 +259,20 @@ def test_restore_refuses_another_recipe_or_model(crops, tmp_path: Path):
     assert longer.step == 1
 
 
-def test_run_leaves_a_model_losses_and_a_preview(crops, tmp_path: Path, capsys):
-    trainer = Trainer(TINY, TrainingConfig(**{**vars(RECIPE), "steps": 40}), crops)
-    run(trainer, tmp_path / "run", name="test", compiled=False, save_every=20)
-    shown = capsys.readouterr().err
-    assert "test: DeCo of 0.0" in shown
-    assert "40 steps of 4 crops in float32 on" in shown
-    assert 'model.safetensors")' in shown
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"state.pt", "model.safetensors", "loss.csv", "loss.png", "preview.png"}
-    with (tmp_path / "run" / "loss.csv").open() as file:
-        rows = list(csv.reader(file))
-    assert [row[0] for row in rows] == ["step", "20", "40"]
-    model = checkpoints.load(tmp_path / "run" / "model.safetensors", device="cpu")
-    assert model.config == TINY
-    for name, value in trainer.average.items():
-        assert torch.equal(model.state_dict()[name], value), name
-
-
-def test_run_keeps_the_last_good_state_when_weights_break(
-    crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    run(trained(crops, TINY, RECIPE.steps), tmp_path, name="test", compiled=False)
-    good = (tmp_path / "state.pt").read_bytes()
-    broken = Trainer(TINY, RECIPE, crops)
-    broken.restore(tmp_path / "state.pt")
-    broken.average["decoder.head.bias"].fill_(math.nan)
-    monkeypatch.setattr(broken, "restore", lambda path: None)
-    with pytest.raises(checkpoints.CheckpointError, match=r"decoder\.head\.bias holds NaN"):
-        run(broken, tmp_path, name="test", compiled=False)
-    assert (tmp_path / "state.pt").read_bytes() == good
-
-
-def test_loss_log_drops_the_future_of_a_resumed_run(tmp_path: Path):
-    log = LossLog(tmp_path / "loss.csv", 0, every=2)
-    for step in range(1, 9):
-        log.add(step, (torch.tensor(float(step)), torch.tensor(0.5)), 1.0 * step)
-    log.write()
-    resumed = LossLog(tmp_path / "loss.csv", 4, every=2)
-    assert [row[:2] for row in resumed.rows] == [(2, 1.5), (4, 3.5)]
-
-
-@pytest.mark.slow
-def test_interrupt_saves_a_finished_step(tmp_path: Path):
-    command = [sys.executable, "-m", "deco_lab.training", "--no-compile", "--batch-size", "2"]
-    with subprocess.Popen(
-        [*command, "--steps", "100000", "--out", str(tmp_path), "--device", "cpu"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stderr is not None
-        deadline = time.monotonic() + 120
-        shown = ""
-        while " img/s" not in shown or "0.00/" in shown:
-            shown = shown[-200:] + process.stderr.read(1)
-            assert time.monotonic() < deadline
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(60) == 0
-    assert "the same command goes on" in rest
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert f"stopped at step {state['step']};" in rest
-    assert 0 < state["step"] < 100000
-
-
-def test_main_shows_what_every_option_means(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "--label-dropout LABEL_DROPOUT Share of labels replaced by the null class" in shown
-    assert "(default: 0.02)" in shown
-
-
 def test_training_config_rejects_nonsense():
     with pytest.raises(ValueError, match=r"steps must lie in \[1, 1e\+09\], got 0"):
         TrainingConfig(steps=0)
     with pytest.raises(ValueError, match=r"clip must lie in \[1e-06, 1e\+06\], got nan"):
         TrainingConfig(clip=float("nan"))
+    with pytest.raises(ValueError, match="optimizer must be muon or adamw, got 'sgd'"):
+        TrainingConfig(optimizer="sgd")
     with pytest.raises(ValueError, match="precision must be auto, bf16 or float32, got 'fp8'"):
         TrainingConfig(precision="fp8")
 
 
 def test_every_number_of_the_recipe_has_a_range():
-    numbers = {f.name for f in fields(TrainingConfig)} - {"precision"}
-    assert set(_RANGES) == numbers
-
-
-def test_main_offers_the_presets_that_fit_the_photographs(capsys, tmp_path: Path):
-    with pytest.raises(SystemExit, match="2"):
-        main(["--preset", "DeCo-L/16", "--out", str(tmp_path)])
-    assert "(choose from " in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        main(["--clip", "0", "--out", str(tmp_path)])
-    assert "clip must lie in [1e-06, 1e+06], got 0.0" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    numbers = {f.name for f in fields(TrainingConfig)} - {"precision", "optimizer", "repa"}
+    assert set(RANGES) == numbers
 
 
 def test_trainer_refuses_crops_of_another_size(crops):

@@ -1,66 +1,56 @@
-"""`python -m deco_lab.training`: train a preset, or go on where a run was stopped."""
+"""`python -m deco_lab.training`: train a model, or go on where a run was stopped."""
 
-import argparse
-import ast
-import inspect
-from itertools import pairwise
-from pathlib import Path
-from typing import cast
+import sys
+from dataclasses import replace
 
-from deco_lab.checkpoints import choose_device
-from deco_lab.config import PHOTOGRAPHS, PRESETS
-from deco_lab.data import bundled_crops
+from deco_lab.training.arguments import make_parser, read_order
+from deco_lab.training.parallel import processes_here
 from deco_lab.training.run import run
-from deco_lab.training.trainer import Trainer, TrainingConfig
-
-
-def _field_texts() -> dict[str, str]:
-    """Return the line under each field of `TrainingConfig`, so that it is written once."""
-    body = cast(ast.ClassDef, ast.parse(inspect.getsource(TrainingConfig)).body[0]).body
-    return {
-        field.target.id: str(ast.literal_eval(text.value))
-        for field, text in pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-    }
+from deco_lab.training.source import open_source
+from deco_lab.training.trainer import ResumeError, Trainer
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
-    defaults = TrainingConfig()
-    parser = argparse.ArgumentParser(
-        prog="python -m deco_lab.training",
-        description="Train a DeCo or its baseline on the bundled photographs.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    presets = [name for name, c in PRESETS.items() if c.class_names == PHOTOGRAPHS]
-    parser.add_argument("--preset", choices=presets, default="tiny", help="shape of the model")
-    parser.add_argument(
-        "--out", type=Path, help="folder of the run [runs/PRESET]; resumed if there"
-    )
-    parser.add_argument("--device", help="cpu, cuda, mps; the best there is when not given")
-    parser.add_argument("--no-compile", action="store_true", help="run without torch.compile")
-    texts = _field_texts()
-    for name, text in texts.items():
-        default = getattr(defaults, name)
-        parser.add_argument(
-            "--" + name.replace("_", "-"), type=type(default), default=default, help=text
-        )
-    given = parser.parse_args(arguments)
+    parser = make_parser()
     try:
-        config = TrainingConfig(**{name: getattr(given, name) for name in texts})
-        device = choose_device(given.device)
-        model_config = PRESETS[given.preset]
-        trainer = Trainer(model_config, config, bundled_crops(model_config.image_size, device))
+        order = read_order(parser, arguments)
+        processes = processes_here(order.device)
+        source = open_source(order.source, order.model.image_size, processes.device)
+        if source.unreadable and processes.is_main:
+            for name in source.unreadable:
+                print(f"left out, since it cannot be read: {name}", file=sys.stderr)
+            print(f"{len(source.unreadable)} pictures cannot be read", file=sys.stderr)
+        classes = {
+            "num_classes": source.crops.num_classes,
+            "class_names": source.crops.class_names,
+        }
+        trainer = Trainer(
+            replace(order.model, **classes),
+            order.training,
+            source.crops,
+            data=source.record,
+            processes=processes,
+            prefetch=bool(order.source.data or order.source.dataset),
+        )
     except ValueError as error:
         parser.error(str(error))
-    run(
-        trainer,
-        given.out or Path("runs") / given.preset,
-        name=given.preset,
-        compiled=not given.no_compile,
-    )
+    command = order.command
+    if order.training.precision == "auto":
+        command += f" --precision {trainer.config.precision}"
+    try:
+        run(
+            trainer,
+            order.out,
+            name=order.name,
+            command=command,
+            compiled=order.compiled,
+            save_every=order.save_every,
+            evaluate_every=order.evaluate_every,
+        )
+    except ResumeError as error:
+        parser.error(str(error))
+    processes.close()
 
 
 if __name__ == "__main__":

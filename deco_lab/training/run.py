@@ -1,79 +1,34 @@
-"""A run: steps until the last one, with what a person wants to see and keep written as it goes."""
+"""A run: steps until the last one, with what a person wants to see and keep written as it goes.
 
-import csv
+Every file is whole at any moment, and the state is written last: a run that is killed goes on from
+the last checkpoint. With several processes all of them take part in every step and checkpoint, and
+the main one alone writes and prints.
+"""
+
 import platform
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from deco_lab import checkpoints
 from deco_lab.data import to_picture
 from deco_lab.models import Model
 from deco_lab.sampling import sample
-from deco_lab.training.trainer import Trainer
+from deco_lab.training.files import remove_leftovers, replacing
+from deco_lab.training.journal import Board, EvaluationLog, LossLog
+from deco_lab.training.trainer import ResumeError, Trainer
 
-
-class LossLog:
-    """The losses of a run as `loss.csv`: the mean over each `every` steps, one row for each.
-
-    Parameters
-    ----------
-    path : Path
-        Rows of a resumed run's future are dropped; those before `step` are kept.
-    step : int
-        Where the run continues.
-    every : int
-        Steps that share a row.
-    """
-
-    columns = ("step", "flow_matching", "frequency", "seconds")
-
-    def __init__(self, path: Path, step: int, every: int = 20) -> None:
-        self.path = path
-        self.every = every
-        self.rows: list[tuple[float, ...]] = []
-        self._pending: list[Tensor] = []
-        if step and path.exists():
-            with path.open(newline="") as file:
-                rows = [tuple(float(v) for v in row) for row in list(csv.reader(file))[1:]]
-            self.rows = [row for row in rows if row[0] <= step]
-
-    def add(self, step: int, losses: tuple[Tensor, Tensor], seconds: float) -> None:
-        """Take the losses of the step that ended as number `step`."""
-        self._pending.append(torch.stack(losses))
-        if step % self.every == 0:
-            flow, frequency = torch.stack(self._pending).mean(0).tolist()
-            self.rows.append((step, flow, frequency, seconds))
-            self._pending.clear()
-
-    def write(self) -> None:
-        """Write the rows so far, and their curve where matplotlib is installed."""
-        beside = self.path.with_name(self.path.name + ".part")
-        with beside.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(self.columns)
-            writer.writerows(
-                (int(step), f"{flow:.6f}", f"{frequency:.6f}", f"{seconds:.1f}")
-                for step, flow, frequency, seconds in self.rows
-            )
-        beside.replace(self.path)
-        if not self.rows:
-            return
-        try:
-            from deco_lab.plots import loss_curve
-        except ModuleNotFoundError:
-            return
-        steps, flow, frequency, _ = zip(*self.rows, strict=True)
-        figure = loss_curve(steps, {"flow matching": flow, "frequency-aware": frequency})
-        figure.savefig(self.path.with_suffix(".png"), dpi=120)
+Evaluate = Callable[[Model], Mapping[str, float]]
+"""Returns a model's figures by name."""
 
 
 def preview(model: Model) -> Image.Image:
@@ -87,45 +42,58 @@ def run(
     out: Path,
     *,
     name: str,
+    command: str = "",
     compiled: bool = True,
     save_every: int = 200,
     preview_every: int = 1000,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 0,
 ) -> None:
     """Train to the last step, leaving in `out` what was reached whenever the run ends.
 
     `out` holds `state.pt` (to resume from), `model.safetensors` (the averaged weights, for
-    `deco_lab.load`), `loss.csv`, `loss.png` and `preview.png`. Ctrl-C saves and returns.
+    `deco_lab.load`), `loss.csv`, `loss.png` and `preview.png`; `evaluation.csv` where the model is
+    evaluated, and a folder `tensorboard` where TensorBoard is installed. Ctrl-C saves and returns.
 
     Parameters
     ----------
     trainer : Trainer
         A new one, or one with another recipe for the same model whose run is in `out`.
     out : Path
-        Folder; an earlier run in it is resumed.
+        Folder, which all processes see; an earlier run in it is resumed.
     name : str
         What the model is called in its checkpoint.
+    command : str
+        What trains it again; kept in the checkpoint's record.
     compiled : bool
         Compile by region.
     save_every, preview_every : int
-        Steps between two checkpoints, and between two previews.
+        Steps between two checkpoints, and between two previews; 0 previews only at the end.
+    evaluate : callable, optional
+        Called with the averaged model after the last step, and every `evaluate_every` steps.
+    evaluate_every : int
+        Steps between two evaluations; 0 evaluates only at the end.
+
+    Raises
+    ------
+    ResumeError
+        Where `out` holds another run.
+    FloatingPointError
+        Where the loss is no longer finite; the last good state stays.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    state = out / "state.pt"
-    if state.exists():
-        trainer.restore(state)
-    config = trainer.config
+    processes, config = trainer.processes, trainer.config
+    _resume(trainer, out, compiled)
     log = LossLog(out / "loss.csv", trainer.step)
+    evaluations = EvaluationLog(out / "evaluation.csv", trainer.step)
+    board = Board(out / "tensorboard", trainer.step) if processes.is_main else None
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    print(
+    where = machine(trainer.device) + (f" x {processes.count}" if processes.count > 1 else "")
+    _say(
+        trainer,
         f"{name}: {type(trainer.model).__name__} of {parameters / 1e6:.2f}M parameters, "
-        f"{config.steps} steps of {config.batch_size} crops in {config.precision} on "
-        f"{machine(trainer.device)}; "
+        f"{config.steps} steps of {config.batch_size} crops in {config.precision} on {where}; "
         + (f"resumed at step {trainer.step} from {out}" if trainer.step else f"kept in {out}"),
-        file=sys.stderr,
     )
-    if compiled and trainer.step < config.steps:
-        print("compiling by region (a minute on a CPU) ...", file=sys.stderr)
-        trainer.compile()
     bar = tqdm(
         desc=name,
         unit=" img",
@@ -133,58 +101,140 @@ def run(
         smoothing=0.05,
         initial=trainer.step * config.batch_size,
         total=config.steps * config.batch_size,
+        disable=not processes.is_main,
     )
 
     def keep() -> None:
         # First the model, which is refused if it is not finite: the last good state then stays.
-        training = {
-            **asdict(config),
-            "step": trainer.step,
-            "seconds": round(trainer.seconds, 1),
-            "machine": machine(trainer.device),
-            "torch": torch.__version__,
-            "flow_matching_loss": log.rows[-1][1] if log.rows else None,
-            "frequency_loss": log.rows[-1][2] if log.rows else None,
-        }
-        checkpoints.save(trainer.averaged_model(), out / "model.safetensors", training=training)
-        trainer.save(state)
-        log.write()
+        model = trainer.averaged_model()
+        if processes.is_main:
+            training = {
+                **asdict(config),
+                "step": trainer.step,
+                "seconds": round(trainer.seconds, 1),
+                "machine": where,
+                "torch": torch.__version__,
+                "data": trainer.data,
+                "command": command,
+                "flow_matching_loss": log.rows[-1][1] if log.rows else None,
+                "frequency_loss": log.rows[-1][2] if log.rows else None,
+            }
+            checkpoints.save(model, out / "model.safetensors", training=training)
+            log.write()
+        trainer.save(out / "state.pt")
 
-    stopped = threading.Event()
-    # A step is finished before the run ends, or the saved state would lie between two steps.
-    # Only the main thread is told of Ctrl-C; a run in another one goes on to its end.
-    interruptible = threading.current_thread() is threading.main_thread()
-    previous = signal.getsignal(signal.SIGINT)
-    if interruptible:
-        signal.signal(signal.SIGINT, lambda *_: stopped.set())
+    def show() -> None:
+        model = trainer.averaged_model()
+        if board:
+            picture = preview(model)
+            with replacing(out / "preview.png") as beside:
+                picture.save(beside, format="PNG")
+            board.add_picture(trainer.step, picture)
+
+    def judge() -> None:
+        model = trainer.averaged_model()
+        if evaluate and board:
+            figures = evaluate(model)
+            evaluations.add(trainer.step, figures)
+            board.add(trainer.step, figures, "evaluation")
+            text = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+            bar.write(f"step {trainer.step}: {text}", file=sys.stderr)
+
+    def note() -> None:
+        """Show the row that was added to the log."""
+        _, *values, seconds = log.rows[-1]
+        bar.set_postfix_str(" + ".join(f"{v:.4f}" for v in values[: 3 if config.repa else 2]))
+        if board:
+            before = log.rows[-2][-1] if len(log.rows) > 1 else 0.0
+            speed = log.every * config.batch_size / max(seconds - before, 1e-9)
+            figures = dict(zip(log.columns[1:-1], values, strict=True))
+            figures["images_per_second"] = speed
+            board.add(trainer.step, figures, "training")
+            rates = {type(o).__name__: o.param_groups[0]["lr"] for o in trainer.optimizers}
+            board.add(trainer.step, rates, "learning_rate")
+
     try:
-        while trainer.step < config.steps and not stopped.is_set():
-            started = time.perf_counter()
-            losses = trainer.train_step()
-            if trainer.step % log.every == 0 and not torch.isfinite(losses[0]):
-                raise FloatingPointError(
-                    f"the loss is {losses[0]} at step {trainer.step}; lower muon_lr or adamw_lr "
-                    f"and start again (the last good state is {state})"
-                )
-            trainer.seconds += time.perf_counter() - started
-            log.add(trainer.step, losses, trainer.seconds)
-            bar.update(config.batch_size)
-            if log.rows and trainer.step % log.every == 0:
-                bar.set_postfix_str(f"loss {log.rows[-1][1]:.4f} + {log.rows[-1][2]:.4f}")
-            if trainer.step % save_every == 0:
-                keep()
-            if trainer.step % preview_every == 0:
-                preview(trainer.averaged_model()).save(out / "preview.png")
+        with _interrupts() as interrupted:
+            stopped = False
+            while trainer.step < config.steps and not stopped:
+                started = time.perf_counter()
+                losses = trainer.train_step()
+                row = trainer.step % log.every == 0
+                if row and not torch.isfinite(losses.flow_matching):
+                    raise FloatingPointError(
+                        f"the loss is {losses.flow_matching} at step {trainer.step}; lower muon_lr "
+                        f"or adamw_lr and start again (the last good state is {out / 'state.pt'})"
+                    )
+                trainer.seconds += time.perf_counter() - started
+                log.add(trainer.step, losses, trainer.seconds)
+                bar.update(config.batch_size)
+                if row:
+                    note()
+                if trainer.step % save_every == 0:
+                    keep()
+                if preview_every and trainer.step % preview_every == 0:
+                    show()
+                if evaluate_every and trainer.step % evaluate_every == 0:
+                    judge()
+                # Processes are told of Ctrl-C at different steps, and must stop at the same.
+                stopped = interrupted.is_set()
+                if processes.count > 1:
+                    told = torch.tensor(float(stopped and row), device=trainer.device)
+                    stopped = row and bool(processes.mean(told) > 0)
+        keep()
+        show()
+        if evaluate and not stopped and not evaluations.has(trainer.step):
+            judge()
     finally:
-        if interruptible:
-            signal.signal(signal.SIGINT, previous)
         bar.close()
-    keep()
-    preview(trainer.averaged_model()).save(out / "preview.png")
-    if stopped.is_set():
-        print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
+        if board:
+            board.close()
+    if stopped:
+        _say(trainer, f"stopped at step {trainer.step}; the same command goes on")
     else:
-        print(f'done: deco_lab.load("{out / "model.safetensors"}")', file=sys.stderr)
+        _say(trainer, f'done: deco_lab.load("{out / "model.safetensors"}")')
+
+
+def _resume(trainer: Trainer, out: Path, compiled: bool) -> None:
+    """Ready the trainer: on from the state in `out` if there is one, compiled and distributed."""
+    path, state = out / "state.pt", None
+    if trainer.processes.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
+    seen = float(trainer.processes.mean(torch.tensor(float(path.exists()), device=trainer.device)))
+    if 0 < seen < 1:
+        raise ResumeError(f"{path} must be seen by every process; put --out on a shared disk")
+    if seen:
+        state = trainer.read(path)
+    if compiled and (state["step"] if state else 0) < trainer.config.steps:
+        _say(trainer, "compiling by region (a minute on a CPU) ...")
+        trainer.compile()
+    trainer.distribute()
+    if state:
+        trainer.load(state)
+
+
+def _say(trainer: Trainer, text: str) -> None:
+    if trainer.processes.is_main:
+        print(text, file=sys.stderr)
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C sets, so that a step is finished before the run ends.
+
+    Only the main thread is told of Ctrl-C; a run in another one goes on to its end.
+    """
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    previous = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def machine(device: torch.device) -> str:

@@ -1,12 +1,14 @@
 """The training step of DeCo and its baseline, and the state that a run carries on with.
 
     t ~ sigmoid(N(0, 1)),  noise ~ N(0, 1),  x_t = t image + (1 - t) noise
-    minimise  FM(v(x_t, t, label), image - noise) + lambda FreqFM(...)
+    minimise  FM(v(x_t, t, label), image - noise) + lambda FreqFM(...) (+ 0.5 REPA)
 
 The matrices of the DiT blocks are updated by Muon [2], everything else by AdamW; the weights to
 sample with are an exponential moving average. What a step draws depends on the seed and the step's
 number alone, so a run that was stopped and resumed ends, on a CPU, with the same bits, and every
-model trained with one seed sees the same crops, noise and times.
+model trained with one seed sees the same crops, noise and times. For the same reason the next
+step's batch may be cut while this one is computed, and processes that share a batch each draw all
+of it and keep their own rows.
 
 References
 ----------
@@ -16,99 +18,54 @@ References
 [2] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
 """
 
-import os
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
-from deco_lab.data import CropSampler
+from deco_lab.data import Crops
 from deco_lab.flow import interpolate, sample_times, velocity_target
-from deco_lab.losses import flow_matching_loss, frequency_loss
+from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
 from deco_lab.models.compiled import compile_regions
 from deco_lab.models.dit import zero_block_modulation
+from deco_lab.training.alignment import Learner, VisionEncoder
+from deco_lab.training.files import replacing
+from deco_lab.training.parallel import OneProcess, load_whole_state, placed, whole, whole_state
+from deco_lab.training.recipe import TrainingConfig, learning_rate_factor, step_generator
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How to train; the defaults, in "bf16", are those of the bundled models."""
-
-    steps: int = 10000
-    """Optimiser steps."""
-    batch_size: int = 32
-    """Crops of a step."""
-    seed: int = 0
-    """Of the initial weights and of everything a step draws."""
-    muon_lr: float = 0.02
-    """Learning rate of the DiT blocks' matrices, "original" scaling."""
-    adamw_lr: float = 1e-3
-    """Learning rate of all other parameters; betas 0.9 and 0.95, no decay."""
-    warmup_steps: int = 100
-    """Steps over which the learning rates rise from zero."""
-    cooldown: float = 0.4
-    """Last share of the steps, over which the learning rates fall to zero."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    ema_decay: float = 0.999
-    """Of the averaged weights; min(decay, (1 + step) / (10 + step)) while they are young."""
-    label_dropout: float = 0.1
-    """Share of labels replaced by the null class, for guidance."""
-    frequency_weight: float = 1.0
-    """Lambda, the weight of the frequency-aware loss; 0 leaves it out."""
-    quality: int = 85
-    """JPEG quality of the frequency-aware loss."""
-    gamma: float = 1.0
-    """Exponent of its weights."""
-    precision: str = "auto"
-    """"bf16" (autocast; parameters, optimisers and losses stay in float32), "float32", or "auto":
-    bf16 on a GPU that has it and float32 elsewhere."""
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:  # NaN is in no range
-                raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
-        if self.precision not in ("auto", "bf16", "float32"):
-            raise ValueError(f"precision must be auto, bf16 or float32, got {self.precision!r}")
+class ResumeError(ValueError):
+    """A saved run that is not the one to go on with; the message says what differs."""
 
 
-_RANGES = {
-    "steps": (1, 10**9),
-    "batch_size": (1, 10**6),
-    "seed": (0, 2**31 - 1),
-    "muon_lr": (0, 10),
-    "adamw_lr": (0, 10),
-    "warmup_steps": (0, 10**9),
-    "cooldown": (0, 1),
-    "clip": (1e-6, 1e6),
-    "ema_decay": (0, 1),
-    "label_dropout": (0, 1),
-    "frequency_weight": (0, 1e6),
-    "quality": (1, 100),
-    "gamma": (0, 100),
-}
-"""What the numbers of a `TrainingConfig` may be, bounds included."""
+class Draw(NamedTuple):
+    """All that chance decides of a step, this process's rows of it."""
+
+    images: Tensor
+    """(B, 3, H, W), in [-1, 1]."""
+    noise: Tensor
+    """(B, 3, H, W), standard normal."""
+    t: Tensor
+    """(B,), times in (0, 1)."""
+    class_ids: Tensor
+    """(B,), labels; some are the null class."""
 
 
-def learning_rate_factor(step: int, config: TrainingConfig) -> float:
-    """Return what the learning rates are multiplied by at `step`, counted from 0."""
-    cooldown_steps = max(1.0, config.cooldown * config.steps)
-    return min(
-        1.0, (step + 1) / max(1, config.warmup_steps), (config.steps - step) / cooldown_steps
-    )
+class Losses(NamedTuple):
+    """Of one step, detached scalars, averaged over processes."""
 
-
-def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return the generator of everything that one step draws.
-
-    PyTorch's CPU generator uses 32 bits of a seed; the multiple keeps the runs of different seeds
-    apart for far more steps than a run has.
-    """
-    return torch.Generator(device).manual_seed((step + seed * 0x9E3779B1) % 2**32)
+    flow_matching: Tensor
+    frequency: Tensor
+    alignment: Tensor
+    """Zero without REPA."""
+    gradient_norm: Tensor
+    """Before clipping."""
 
 
 class Trainer:
@@ -120,18 +77,33 @@ class Trainer:
         What to train.
     config : TrainingConfig
         How.
-    crops : CropSampler
+    crops : Crops
         What on; its device is where the training runs.
+    data : mapping, optional
+        What the crops are cut from, JSON-ready; a run is resumed on the same alone, but for "name".
+    processes : OneProcess, optional
+        Those that share each step; this one alone when not given.
+    prefetch : bool
+        Cut the next step's crops in a thread meanwhile.
 
     Raises
     ------
     ValueError
-        Where model and crops differ in size or classes.
+        Where model and crops differ in size or classes, the processes cannot share a batch evenly,
+        or the encoder of REPA cannot be had.
     """
 
     def __init__(
-        self, model_config: ModelConfig, config: TrainingConfig, crops: CropSampler
+        self,
+        model_config: ModelConfig,
+        config: TrainingConfig,
+        crops: Crops,
+        *,
+        data: Mapping[str, object] | None = None,
+        processes: OneProcess | None = None,
+        prefetch: bool = False,
     ) -> None:
+        self.processes = processes or OneProcess(crops.device)
         for name in ("image_size", "num_classes"):
             if getattr(model_config, name) != getattr(crops, name):
                 raise ValueError(
@@ -139,7 +111,13 @@ class Trainer:
                     f"got {getattr(model_config, name)}; choose a preset that fits them, or make "
                     "a configuration with it"
                 )
+        if config.batch_size % self.processes.count:
+            raise ValueError(
+                f"batch_size must be divisible by the number of processes={self.processes.count}, "
+                f"got {config.batch_size}; it counts the crops of all of them together"
+            )
         self.crops = crops
+        self.data = dict(data or {})
         self.device = crops.device
         if config.precision == "auto":
             fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -147,23 +125,43 @@ class Trainer:
         self.config = config
         self.step = 0
         self.seconds = 0.0
+        self.encoder = None
+        if config.repa:
+            dtype = self.autocast_dtype or torch.float32
+            self.encoder = VisionEncoder(config.repa, self.device, dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model: Model = build(model_config)
-        zero_block_modulation(self.model.trunk)
-        self.model.to(self.device)
+            zero_block_modulation(self.model.trunk)
+            features = self.encoder.width if self.encoder else 0
+            self.learner = Learner(self.model, features=features, block=config.repa_block)
+        self.learner.to(self.device)
+        self._forward: nn.Module = self.learner
+        self._take_average()
+        self._make_optimizers()
+        self._cutter = ThreadPoolExecutor(1, "next batch") if prefetch else None
+        self._next: tuple[int, Future[Draw]] | None = None
+
+    def _take_average(self) -> None:
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+
+    def _make_optimizers(self) -> None:
+        config = self.config
+        betas = (0.9, config.beta2)
+        parameters = list(self.learner.parameters())
+        self.optimizers: tuple[torch.optim.Optimizer, ...]
+        if config.optimizer == "adamw":
+            adamw = torch.optim.AdamW(parameters, lr=config.adamw_lr, betas=betas, weight_decay=0.0)
+            self.optimizers, self._base_rates = (adamw,), (config.adamw_lr,)
+            return
         matrices = [p for p in self.model.trunk.blocks.parameters() if p.ndim == 2]
         chosen = set(matrices)
-        others = [p for p in self.model.parameters() if p not in chosen]
-        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
+        others = [p for p in parameters if p not in chosen]
+        self.optimizers = (
             torch.optim.Muon(
-                matrices,
-                lr=config.muon_lr,
-                weight_decay=0.0,
-                adjust_lr_fn="original",
+                matrices, lr=config.muon_lr, weight_decay=0.0, adjust_lr_fn="original"
             ),
-            torch.optim.AdamW(others, lr=config.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
+            torch.optim.AdamW(others, lr=config.adamw_lr, betas=betas, weight_decay=0.0),
         )
         self._base_rates = (config.muon_lr, config.adamw_lr)
 
@@ -172,21 +170,38 @@ class Trainer:
         """The dtype that products run in, or None."""
         return torch.bfloat16 if self.config.precision == "bf16" else None
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the images, noise, times and labels of a step; some labels are the null class."""
+    @property
+    def learning_rate_factor(self) -> float:
+        """What the learning rates of the next step are multiplied by."""
+        return learning_rate_factor(self.step, self.config)
+
+    def draw(self, step: int) -> Draw:
+        """Return what a step draws: the whole batch's, of which this process keeps its rows."""
         on_cpu = step_generator(self.config.seed, step)
-        B = self.config.batch_size
-        images, class_ids = self.crops.sample(B, on_cpu)
-        t = sample_times(B, generator=on_cpu).to(self.device)
+        B, count = self.config.batch_size, self.processes.count
+        first = self.processes.index * (B // count)
+        rows = slice(first, first + B // count)
+        images, class_ids = self.crops.sample(B, on_cpu, rows=None if count == 1 else rows)
+        t = sample_times(B, time_shift=self.config.time_shift, generator=on_cpu)
         dropped = torch.rand(B, generator=on_cpu) < self.config.label_dropout
-        class_ids = class_ids.masked_fill(dropped.to(self.device), self.model.config.null_class)
+        class_ids = class_ids.masked_fill(
+            dropped[rows].to(self.device), self.model.config.null_class
+        )
         on_device = (
             on_cpu
             if self.device.type == "cpu"
             else step_generator(self.config.seed, step, self.device)
         )
-        noise = torch.randn(images.shape, generator=on_device, device=self.device)
-        return images, noise, t, class_ids
+        noise = torch.randn(B, *images.shape[1:], generator=on_device, device=self.device)
+        return Draw(images, noise[rows], t[rows].to(self.device), class_ids)
+
+    def _drawn(self) -> Draw:
+        """Return this step's draw, and have the next one's prepared where that is asked for."""
+        ready, self._next = self._next, None
+        draw = ready[1].result() if ready and ready[0] == self.step else self.draw(self.step)
+        if self._cutter and self.step + 1 < self.config.steps:
+            self._next = self.step + 1, self._cutter.submit(self.draw, self.step + 1)
+        return draw
 
     def compile(self) -> bool:
         """Compile the model by region, where that is right; return whether it is compiled."""
@@ -194,20 +209,37 @@ class Trainer:
         x = interpolate(images, noise, t[:, None, None, None])
         return compile_regions(self.model, x, t, class_ids, autocast=self.autocast_dtype)
 
-    def train_step(self) -> tuple[Tensor, Tensor]:
-        """Take one step; return its flow-matching and frequency-aware loss, detached scalars."""
+    def distribute(self) -> None:
+        """Wrap what is trained for the processes; call it once, after `compile` if at all.
+
+        A single process has nothing to wrap.
+        """
+        if self.processes.count == 1:
+            return
+        self._forward, self.optimizers = self.processes.prepare(self.learner, self.optimizers)
+        self._take_average()
+
+    def train_step(self) -> Losses:
+        """Take one step; return its losses."""
         config = self.config
-        images, noise, t, class_ids = self.draw(self.step)
+        images, noise, t, class_ids = self._drawn()
         x = interpolate(images, noise, t)
         target = velocity_target(images, noise)
         dtype = self.autocast_dtype
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            velocity = self.model(x, t, class_ids)
+            velocity, projected = self._forward(x, t, class_ids)
         flow = flow_matching_loss(velocity, target)
         frequency = frequency_loss(velocity, target, config.quality, config.gamma)
-        (flow + config.frequency_weight * frequency).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        factor = learning_rate_factor(self.step, config)
+        loss = flow + config.frequency_weight * frequency
+        alignment = torch.zeros_like(flow)
+        if self.encoder:
+            P = self.model.config.patch_size
+            grid = images.shape[2] // P, images.shape[3] // P
+            alignment = alignment_loss(projected, self.encoder.features(images, grid))
+            loss = loss + config.repa_weight * alignment
+        self.processes.backward(loss)
+        norm = self.processes.clip(self._forward.parameters(), config.clip)
+        factor = self.learning_rate_factor
         for optimizer, rate in zip(self.optimizers, self._base_rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
@@ -217,46 +249,54 @@ class Trainer:
         for average, parameter in zip(self.average.values(), self.model.parameters(), strict=True):
             average.lerp_(parameter.detach(), 1 - decay)
         self.step += 1
-        return flow.detach(), frequency.detach()
+        losses = torch.stack([flow.detach(), frequency.detach(), alignment.detach()])
+        flow, frequency, alignment = self.processes.mean(losses)
+        return Losses(flow, frequency, alignment, norm.detach())
 
     def averaged_model(self) -> Model:
-        """Return a copy of the model with the averaged weights, in eval mode."""
+        """Return a copy of the model with the averaged weights, in eval mode.
+
+        Every process must call this.
+        """
         model = build(self.model.config)
-        model.load_state_dict(self.average)
+        model.load_state_dict({name: whole(value) for name, value in self.average.items()})
         return model.to(self.device).eval().requires_grad_(False)
 
     def save(self, path: Path) -> None:
-        """Write everything that resuming needs to `path`: to the side first, then renamed."""
+        """Write everything that resuming needs to `path`, atomically; every process must call this.
+
+        Sharded tensors are written whole, so that any number of processes can go on.
+        """
         state = {
             "model_config": config_to_dict(self.model.config),
             "training_config": asdict(self.config),
+            "data": self.data,
             "step": self.step,
             "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "learner": {name: whole(v) for name, v in self.learner.state_dict().items()},
+            "average": {name: whole(v) for name, v in self.average.items()},
+            "optimizers": [whole_state(optimizer) for optimizer in self.optimizers],
         }
-        beside = path.with_name(path.name + ".part")
-        with beside.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        if self.processes.is_main:
+            with replacing(path) as beside:
+                torch.save(state, beside)
 
-    def restore(self, path: Path) -> None:
-        """Continue from what `save` wrote.
+    def read(self, path: Path) -> dict[str, Any]:
+        """Return what `save` wrote, for `load`, if it belongs to this run.
 
         The number of steps may differ from the saved run's, and only it: to train longer or to
         begin the cool-down earlier is how a run is shortened or prolonged.
 
         Raises
         ------
-        ValueError
-            Where the file belongs to another model or another recipe.
+        ResumeError
+            Where the file belongs to another model, another recipe or other data.
         """
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if "learner" not in state:
+            raise ResumeError(f"{path} is of an earlier version of this package; give a new --out")
         if config_from_dict(state["model_config"]) != self.model.config:
-            raise ValueError(f"{path} holds another model; give a new --out to train this one")
+            raise ResumeError(f"{path} holds another model; give a new --out to train this one")
         saved = {**asdict(self.config), **state["training_config"], "steps": self.config.steps}
         if (differing := TrainingConfig(**saved)) != self.config:
             names = [
@@ -264,14 +304,33 @@ class Trainer:
                 for field in fields(TrainingConfig)
                 if getattr(differing, field.name) != getattr(self.config, field.name)
             ]
-            raise ValueError(
+            raise ResumeError(
                 f"{path} was trained with another {', '.join(names)}; repeat those or give a new "
                 "--out"
             )
+        other = [
+            name
+            for name in sorted(self.data.keys() | state["data"].keys())
+            if name != "name" and self.data.get(name) != state["data"].get(name)
+        ]
+        if other:
+            raise ResumeError(
+                f"{path} was trained on other data, which differ in {', '.join(other)}; give the "
+                "same pictures and crops, or a new --out"
+            )
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from what `read` returned."""
         self.step, self.seconds = state["step"], state["seconds"]
-        self.model.load_state_dict(state["model"])
         with torch.no_grad():
-            for name, value in state["average"].items():
-                self.average[name].copy_(value)
+            for name, tensor in self.learner.state_dict().items():
+                tensor.copy_(placed(state["learner"][name], tensor))
+            for name, tensor in self.average.items():
+                tensor.copy_(placed(state["average"][name], tensor))
         for optimizer, saved_state in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved_state)
+            load_whole_state(optimizer, saved_state)
+
+    def restore(self, path: Path) -> None:
+        """Continue from what `save` wrote to `path`; errors as for `read`."""
+        self.load(self.read(path))

@@ -1,0 +1,248 @@
+import csv
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deco_lab import checkpoints
+from deco_lab.config import DeCoConfig
+from deco_lab.data import CropSampler
+from deco_lab.training.journal import EvaluationLog, LossLog
+from deco_lab.training.recipe import TrainingConfig
+from deco_lab.training.run import run
+from deco_lab.training.trainer import Losses, Trainer
+
+TINY = DeCoConfig(
+    image_size=16, patch_size=8, num_classes=2, hidden_size=32, num_heads=2, depth=2,
+    decoder_depth=1, decoder_width=8,
+)  # fmt: skip
+RECIPE = TrainingConfig(steps=12, batch_size=4, warmup_steps=2, precision="float32")
+SMALL = [
+    "--image-size", "16", "--patch-size", "8", "--hidden-size", "32", "--num-heads", "2",
+    "--depth", "2", "--decoder-depth", "1", "--decoder-width", "8", "--batch-size", "2",
+    "--no-compile", "--device", "cpu",
+]  # fmt: skip
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def crops() -> CropSampler:
+    rows, columns = np.mgrid[:50, :60]
+    pictures = [
+        np.stack([3 * rows, 4 * columns, 100 * np.ones_like(rows)], axis=-1).astype(np.uint8),
+        np.full((50, 60, 3), 230, np.uint8),
+    ]
+    return CropSampler(pictures, 16, num_scales=4)
+
+
+def trained(crops: CropSampler, config: DeCoConfig, steps: int) -> Trainer:
+    trainer = Trainer(config, RECIPE, crops)
+    for _ in range(steps):
+        trainer.train_step()
+    return trainer
+
+
+def test_run_leaves_a_model_losses_and_a_preview(crops, tmp_path: Path, capsys):
+    trainer = Trainer(TINY, TrainingConfig(**{**vars(RECIPE), "steps": 40}), crops)
+    run(trainer, tmp_path / "run", name="test", compiled=False, save_every=20)
+    shown = capsys.readouterr().err
+    assert "test: DeCo of 0.0" in shown
+    assert "40 steps of 4 crops in float32 on" in shown
+    assert 'model.safetensors")' in shown
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    files = {"state.pt", "model.safetensors", "loss.csv", "loss.png", "preview.png"}
+    assert names - {"tensorboard"} == files
+    with (tmp_path / "run" / "loss.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows] == ["step", "20", "40"]
+    model = checkpoints.load(tmp_path / "run" / "model.safetensors", device="cpu")
+    assert model.config == TINY
+    for name, value in trainer.average.items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_run_keeps_the_last_good_state_when_weights_break(
+    crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run(trained(crops, TINY, RECIPE.steps), tmp_path, name="test", compiled=False)
+    good = (tmp_path / "state.pt").read_bytes()
+    broken = Trainer(TINY, RECIPE, crops)
+    broken.restore(tmp_path / "state.pt")
+    broken.average["decoder.head.bias"].fill_(math.nan)
+    monkeypatch.setattr(broken, "load", lambda state: None)
+    with pytest.raises(checkpoints.CheckpointError, match=r"decoder\.head\.bias holds NaN"):
+        run(broken, tmp_path, name="test", compiled=False)
+    assert (tmp_path / "state.pt").read_bytes() == good
+
+
+def test_loss_log_drops_the_future_of_a_resumed_run(tmp_path: Path):
+    log = LossLog(tmp_path / "loss.csv", 0, every=2)
+    for step in range(1, 9):
+        log.add(step, Losses(*torch.tensor([step, 0.5, 0.0, 2.0])), 1.0 * step)
+    log.write()
+    resumed = LossLog(tmp_path / "loss.csv", 4, every=2)
+    assert [row[:2] for row in resumed.rows] == [(2, 1.5), (4, 3.5)]
+
+
+def test_run_evaluates_every_so_often_and_at_the_end(crops, tmp_path: Path, capsys):
+    seen: list[float] = []
+
+    def evaluate(model: Any) -> dict[str, float]:
+        assert not model.training
+        seen.append(float(model.decoder.head.bias[0]))
+        return {"distance": float(len(seen))}
+
+    recipe = TrainingConfig(**{**vars(RECIPE), "steps": 10})
+    trainer = Trainer(TINY, recipe, crops)
+    run(trainer, tmp_path, name="t", compiled=False, evaluate=evaluate, evaluate_every=4)
+    with (tmp_path / "evaluation.csv").open() as file:
+        assert list(csv.reader(file)) == [
+            ["step", "distance"], ["4", "1.0"], ["8", "2.0"], ["10", "3.0"]
+        ]  # fmt: skip
+    assert seen[-1] == float(trainer.average["decoder.head.bias"][0])
+    assert "step 8: distance 2" in capsys.readouterr().err
+    again = Trainer(TINY, recipe, crops)
+    run(again, tmp_path, name="t", compiled=False, evaluate=evaluate, evaluate_every=4)
+    assert len(seen) == 3  # the last step has its row already
+
+
+def test_evaluation_does_not_change_what_is_trained(crops, tmp_path: Path):
+    plain, judged = (Trainer(TINY, RECIPE, crops) for _ in range(2))
+    run(plain, tmp_path / "a", name="t", compiled=False)
+
+    def evaluate(model: Any) -> dict[str, float]:
+        return {"noise": float(torch.randn(()))}
+
+    run(judged, tmp_path / "b", name="t", compiled=False, evaluate=evaluate, evaluate_every=2)
+    for name, value in plain.learner.state_dict().items():
+        assert torch.equal(value, judged.learner.state_dict()[name]), name
+
+
+def test_evaluation_log_drops_the_future_of_a_resumed_run(tmp_path: Path):
+    log = EvaluationLog(tmp_path / "evaluation.csv", 0)
+    log.add(4, {"a": 1.0})
+    log.add(8, {"a": 0.5, "b": 2.0})
+    resumed = EvaluationLog(tmp_path / "evaluation.csv", 5)
+    assert resumed.rows == [{"step": 4, "a": 1.0}]
+    assert not resumed.has(8)
+    resumed.add(6, {"b": 3.0})
+    assert (tmp_path / "evaluation.csv").read_text().split() == ["step,a,b", "4,1.0,", "6,,3.0"]
+    assert EvaluationLog(tmp_path / "evaluation.csv", 6).rows[-1] == {"step": 6, "b": 3.0}
+
+
+def test_run_writes_for_tensorboard(crops, tmp_path: Path):
+    pytest.importorskip("tensorboard", reason="needs tensorboard; pip install tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = TrainingConfig(**{**vars(RECIPE), "steps": 40})
+    trainer = Trainer(TINY, recipe, crops)
+    run(trainer, tmp_path, name="t", compiled=False, evaluate=lambda model: {"distance": 3.0})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    with (tmp_path / "loss.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("flow_matching", "frequency", "gradient_norm"):
+        got = [(event.step, event.value) for event in events.Scalars(f"training/{name}")]
+        want = [(int(row["step"]), pytest.approx(float(row[name]), abs=1e-6)) for row in rows]
+        assert got == want
+    rates = [event.value for event in events.Scalars("learning_rate/Muon")]
+    assert rates == pytest.approx([0.02, 0.02 / 16])
+    assert events.Scalars("training/images_per_second")[0].value > 0
+    assert events.Scalars("evaluation/distance")[0].value == 3.0
+    assert [image.step for image in events.Images("preview")] == [40]
+
+
+def test_run_needs_no_tensorboard(crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    assert not (tmp_path / "tensorboard").exists()
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_run_removes_what_a_killed_run_left(crops, tmp_path: Path):
+    names = ["state.pt.part", "loss.csv.part", ".model.safetensors.0a1b2c3d.tmp"]
+    for name in (*names, "notes.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left.isdisjoint(names)
+    assert "notes.tmp" in left
+
+
+@pytest.mark.slow
+def test_killed_run_leaves_whole_files_and_ends_with_the_same_bits(tmp_path: Path):
+    command = [sys.executable, "-m", "deco_lab.training", *SMALL, "--cooldown", "0"]
+    places = random.Random(0)
+    killed = tmp_path / "killed"
+    deadline, kills, last = time.monotonic() + 300, 0, 0
+    while kills < 5:
+        with subprocess.Popen(
+            [*command, "--steps", "5000", "--save-every", "1", "--out", str(killed)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=ALONE,
+        ) as process:
+            log = killed / "loss.csv"
+            before = log.stat().st_mtime_ns if log.exists() else 0
+            while not (log.exists() and log.stat().st_mtime_ns != before):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(places.uniform(0, 0.7))
+            assert process.poll() is None, "the run ended before it was killed; give it more steps"
+            process.kill()
+        kills += 1
+        state = torch.load(killed / "state.pt", weights_only=True)
+        model = checkpoints.load(killed / "model.safetensors", device="cpu")
+        record = checkpoints.read_training(killed / "model.safetensors")
+        # The model is written first, so it may be ahead of the state by the step that was lost.
+        assert int(str(record["step"])) - state["step"] in (0, 1)
+        assert all(p.isfinite().all() for p in model.parameters())
+        assert state["step"] > last
+        last = state["step"]
+    straight = tmp_path / "straight"
+    steps = ["--steps", str(last + 3)]
+    for out in (killed, straight):
+        subprocess.run(
+            [*command, *steps, "--out", str(out)], check=True, env=ALONE, capture_output=True
+        )
+    assert not [*killed.glob("*.part"), *killed.glob(".*.tmp")]
+    first, second = (torch.load(out / "state.pt", weights_only=True) for out in (straight, killed))
+    assert first["step"] == second["step"] == last + 3
+    for group in ("learner", "average"):
+        for name, value in first[group].items():
+            assert torch.equal(value, second[group][name]), name
+
+
+@pytest.mark.slow
+def test_interrupt_saves_a_finished_step(tmp_path: Path):
+    command = [sys.executable, "-m", "deco_lab.training", "--no-compile", "--batch-size", "2"]
+    with subprocess.Popen(
+        [*command, "--steps", "100000", "--out", str(tmp_path), "--device", "cpu"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 120
+        shown = ""
+        while " img/s" not in shown or "0.00/" in shown:
+            shown = shown[-200:] + process.stderr.read(1)
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 0
+    assert "the same command goes on" in rest
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert f"stopped at step {state['step']};" in rest
+    assert 0 < state["step"] < 100000
