@@ -34,12 +34,17 @@ ALLOWED = {
     "evaluation.__main__": {
         "checkpoints", "config", "data", "evaluation", "models", "sampling",
     },
+    "evaluation.compare": {"checkpoints", "data", "evaluation", "flow", "spectra"},
     "training": {
         "checkpoints", "config", "data", "evaluation", "flow", "losses", "models", "sampling",
         "spectra",
     },
 }  # fmt: skip
-ALLOWED_INSIDE_FUNCTIONS = {"training": {"plots"}, "evaluation": {"plots"}}
+ALLOWED_INSIDE_FUNCTIONS = {
+    "training": {"plots"},
+    "evaluation": {"plots"},
+    "evaluation.compare": {"plots"},
+}
 FRAMEWORKS = {"matplotlib": "plots", "plotly": "plots", "gradio": None}
 PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 

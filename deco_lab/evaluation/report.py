@@ -21,7 +21,7 @@ def _written(estimate: Estimate) -> str:
     return format(estimate, f".{digits}f")
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Join rows of cells into lines, the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -36,7 +36,7 @@ def table(findings: Mapping[str, Findings]) -> str:
     for field in fields(Figures):
         cells = [_written(getattr(found.figures, field.name)) for found in findings.values()]
         rows.append([FIGURE_TITLES[field.name], *cells])
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def class_table(found: Findings, real: Findings, class_names: Sequence[str]) -> str:
@@ -56,7 +56,7 @@ def class_table(found: Findings, real: Findings, class_names: Sequence[str]) -> 
                 f"{real.class_nearest_crop[i]:.1f}",
             ]
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def verdict(found: Findings, real: Findings, random: Findings) -> str:
@@ -85,7 +85,7 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     values = {"settings": dict(settings), **{name: f.to_dict() for name, f in findings.items()}}
     written = [path.with_name(path.name + ".json")]
-    _replace(written[0], json.dumps(values, indent=1).encode())
+    replace_file(written[0], json.dumps(values, indent=1).encode())
     try:
         from deco_lab.plots import evaluation_figure
     except ModuleNotFoundError:
@@ -104,7 +104,7 @@ def write(
     return written
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write a file to the side, then rename it."""
     beside = path.with_name(path.name + ".part")
     with beside.open("wb") as file:

@@ -1,0 +1,127 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deco_lab.evaluation.compare import (
+    BANDS,
+    band_error,
+    behaviour,
+    comparison,
+    high_share,
+    main,
+    name_of,
+    raw_share,
+)
+from deco_lab.losses import flow_matching_loss, frequency_loss
+
+
+class Known:
+    """A model that errs by a known amount: the velocity is the target plus `error`."""
+
+    def __init__(self, images, noise, error, tokens):
+        self.target, self.error, self.tokens = images - noise, error, tokens
+        self.done = {"velocity": 0, "features": 0}
+
+    def _rows(self, values, kind, count):
+        start = self.done[kind]
+        self.done[kind] += count
+        return values[start : start + count]
+
+    def __call__(self, x, t, class_ids):
+        return self._rows(self.target + self.error, "velocity", len(x))
+
+    def features(self, x, t, class_ids):
+        return self._rows(self.tokens, "features", len(x))
+
+
+def case(error, tokens=None, count: int = 6):
+    generator = torch.Generator().manual_seed(0)
+    images, noise = (torch.randn(count, 3, 16, 16, generator=generator) for _ in range(2))
+    tokens = torch.randn(count, 64, 5, generator=generator) if tokens is None else tokens
+    model = Known(images, noise, error, tokens)
+    t, labels = torch.linspace(0.1, 0.9, count), torch.zeros(count, dtype=torch.long)
+    return behaviour(model, images, noise, t, labels, batch_size=4), model
+
+
+def random_error(scale: float = 0.1) -> torch.Tensor:
+    return scale * torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_behaviour_has_the_losses_of_training():
+    error = random_error()
+    found, model = case(error)
+    target = model.target
+    expected = flow_matching_loss(target + error, target)
+    assert found.flow_matching.mean() == pytest.approx(float(expected), rel=1e-5)
+    expected = frequency_loss(target + error, target)
+    assert found.frequency.mean() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_behaviour_places_a_grey_error_at_dc_of_y():
+    found, _ = case(torch.full((6, 3, 16, 16), 0.25))
+    energy = found.error_energy.mean(0)
+    assert energy[0, 0, 0] == pytest.approx((8 * 0.25) ** 2, rel=1e-5)
+    assert energy.sum() == pytest.approx(energy[0, 0, 0], rel=1e-6)
+    assert band_error(found.error_energy, 0, slice(0, 1)) == pytest.approx(4, rel=1e-5)
+    for band in range(1, len(BANDS)):
+        assert band_error(found.error_energy, band, slice(0, 1)) < 1e-9
+
+
+def test_band_error_puts_a_coefficient_into_its_band():
+    single = np.zeros((1, 3, 8, 8))
+    single[0, 0, 0, 3] = 1
+    assert [band_error(single, band, slice(0, 1)) > 0 for band in range(4)] == [0, 0, 1, 0]
+
+
+def test_comparison_of_twice_the_error_is_exact():
+    """Four times the loss, 6.02 dB in every band, and no spread: the crops drop out."""
+    error = random_error()
+    found = comparison({"one": case(error)[0], "two": case(2 * error)[0]})
+    assert found["one"]["FM change (%)"].value == 0
+    for title in ("FM change (%)", "FreqFM change (%)"):
+        estimate = found["two"][title]
+        assert estimate.value == pytest.approx(300, rel=1e-4)
+        assert estimate.high - estimate.low < 0.1
+    decibel = {title: e.value for title, e in found["two"].items() if title.endswith("(dB)")}
+    assert len(decibel) == 2 * len(BANDS)
+    assert list(decibel.values()) == pytest.approx([20 * math.log10(2)] * len(decibel), rel=1e-4)
+
+
+def test_shares_of_even_and_of_white_tokens():
+    """Tokens that are equal everywhere have DC alone; white ones have half of it above."""
+    even, _ = case(random_error(), tokens=torch.full((6, 64, 5), 2.0))
+    assert even.token_energy.shape == (6, 8, 8)
+    assert high_share(even.token_energy) == pytest.approx(0, abs=1e-9)
+    white = torch.randn(6, 64, 800, generator=torch.Generator().manual_seed(3))
+    found, _ = case(random_error(), tokens=white)
+    assert high_share(found.token_energy) == pytest.approx(1, abs=0.05)
+    assert raw_share(found.token_energy) == pytest.approx(32 / 63, abs=0.01)
+    assert raw_share(9 * found.token_energy) == pytest.approx(raw_share(found.token_energy))
+
+
+def test_name_of_a_run_is_its_folder():
+    assert name_of("tiny") == "tiny"
+    assert name_of("runs/add/model.safetensors") == "add"
+    assert name_of("weights/other.safetensors") == "other"
+
+
+@pytest.mark.slow
+def test_main_compares_the_bundled_pair(tmp_path: Path, capsys):
+    main(["tiny", "tiny-dit", "--per-class", "2", "--out", str(tmp_path / "pair")])
+    assert "28 noisy crops, 2 a class" in capsys.readouterr().out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"pair.json", "pair_token.png", "pair_velocity.png"}
+    stored = json.loads((tmp_path / "pair.json").read_text())
+    assert stored["tiny-dit"]["FM change (%)"]["low"] > 0
+
+
+def test_main_refuses(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["tiny", "tiny"])
+    assert "models must have different names, got tiny, tiny" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="error: name_or_path must be a bundled model"):
+        main(["tiny", "none"])
