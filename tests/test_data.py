@@ -12,6 +12,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.fixture(scope="module")
+def bundled() -> CropSampler:
+    return bundled_crops(64)
+
+
 def coordinates(height: int, width: int) -> np.ndarray:
     """A picture whose red is its row and whose green is its column."""
     rows, columns = np.mgrid[:height, :width]
@@ -108,8 +113,8 @@ def test_crop_sampler_rejects_what_is_no_photograph():
         CropSampler([flat(0), flat(0)[..., 0]], 16)
 
 
-def test_bundled_crops_of_a_seed_are_those_recorded():
-    images, class_ids = bundled_crops(64).sample(8, generator(5))
+def test_bundled_crops_of_a_seed_are_those_recorded(bundled: CropSampler):
+    images, class_ids = bundled.sample(8, generator(5))
     assert class_ids.tolist() == [8, 11, 5, 4, 9, 3, 10, 0]
     pixels = ((images + 1) * 127.5).round().int()
     assert pixels[:, 0, 0, 0].tolist() == [122, 180, 175, 175, 111, 185, 214, 175]
@@ -117,8 +122,8 @@ def test_bundled_crops_of_a_seed_are_those_recorded():
     assert pixels[:, 2, 63, 63].tolist() == [108, 56, 142, 52, 114, 11, 183, 3]
 
 
-def test_bundled_crops_equal_plain_slices_of_resized_photographs():
-    images, class_ids = bundled_crops(64).sample(24, generator(1))
+def test_bundled_crops_equal_plain_slices_of_resized_photographs(bundled: CropSampler):
+    images, class_ids = bundled.sample(24, generator(1))
     drawn = torch.rand(24, 5, generator=generator(1), dtype=torch.float64).tolist()
     sides = np.round(np.linspace(1.1 * 64, 2.6 * 64, 32)).astype(int)
     for image, label, (u_class, u_side, u_top, u_left, u_flip) in zip(
@@ -161,11 +166,10 @@ def test_crop_sampler_rejects_scales_and_names_that_do_not_fit():
         CropSampler([flat(0)], 16, class_names=("a", "b"))
 
 
-def test_bundled_crops_have_one_class_per_photograph():
-    sampler = bundled_crops(64)
-    assert sampler.num_classes == len(PHOTOGRAPHS)
-    assert sampler.class_names == PHOTOGRAPHS
-    images, _ = sampler.sample(14, generator(), torch.arange(14))
+def test_bundled_crops_have_one_class_per_photograph(bundled: CropSampler):
+    assert bundled.num_classes == len(PHOTOGRAPHS)
+    assert bundled.class_names == PHOTOGRAPHS
+    images, _ = bundled.sample(14, generator(), torch.arange(14))
     assert images.shape == (14, 3, 64, 64)
     assert images.min() >= -1
     assert images.max() <= 1

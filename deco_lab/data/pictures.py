@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 # EPS would run another program; Pillow only knows the names of the others, and reads none of them.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
 
-# What Pillow's decoders raise for damaged files, found by damaging and cutting some.
+# What Pillow's decoders raise for damaged files.
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -150,8 +150,7 @@ def open_picture(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
                 raise UnreadablePictureError(
                     f"{image.width} x {image.height} pixels are more than Pillow's limit of {limit}"
                 )
-            image.load()  # first: a TIFF turns itself, and then forgets its orientation
-            ImageOps.exif_transpose(image, in_place=True)
+            ImageOps.exif_transpose(image, in_place=True)  # decodes in full
             return _to_rgb(image)
     except _DAMAGED as error:
         raise UnreadablePictureError(str(error) or type(error).__name__) from error

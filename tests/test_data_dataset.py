@@ -1,0 +1,261 @@
+import json
+import socket
+import sys
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deco_lab.data import PictureCrops, Pictures, UnreadablePictureError, read_dataset
+
+datasets = pytest.importorskip("datasets", reason='needs datasets: pip install -e ".[train]"')
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Fail where a connection is tried, even if the failure is caught; keep caches apart."""
+    tried = []
+
+    def refuse(self: Any, address: Any) -> None:
+        tried.append(address)
+        raise ConnectionRefusedError("no network in tests")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: refuse(None, a))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    yield
+    assert tried == []
+
+
+def png(value: int) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (6, 5), (value, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def red(pictures: Pictures, index: int) -> int:
+    pixel = pictures.open(index).getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return int(pixel[0])
+
+
+def write(path: Path, labels: list[Any], features: dict[str, Any], **columns: list[Any]) -> Path:
+    """Write a shard whose row i shows a picture of red i, unless told otherwise."""
+    images = [{"bytes": png(row), "path": None} for row in range(len(labels))]
+    rows = {"image": images, "label": labels, **columns}
+    features = {"image": datasets.Image(), **features}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    table.to_parquet(path)
+    return path
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """Sixty rows of three classes."""
+    names = datasets.ClassLabel(names=["cat", "dog", "owl"])
+    return write(tmp_path / "part-0.parquet", [row % 3 for row in range(60)], {"label": names})
+
+
+def test_read_dataset_takes_columns_by_their_types(shard: Path):
+    found = read_dataset(str(shard))
+    assert found.unreadable == ()
+    seen = []
+    for pictures in (found.training, found.held_out):
+        assert pictures.class_names == ("cat", "dog", "owl")
+        assert set(pictures.labels) == {0, 1, 2}
+        for index in range(len(pictures)):
+            row = red(pictures, index)
+            assert pictures.labels[index] == row % 3
+            assert pictures.names[index] == f"row {row} of {shard} (train)"
+            seen.append(row)
+    assert sorted(seen) == list(range(60))
+    assert 3 <= len(found.held_out) < 25
+
+
+def test_read_dataset_shares_stay(shard: Path):
+    first, second = read_dataset(str(shard)), read_dataset(str(shard))
+    rows = [[red(p, i) for i in range(len(p))] for p in (first.held_out, second.held_out)]
+    assert rows[0] == rows[1]
+    assert len(read_dataset(str(shard), held_out=0).held_out) == 0
+
+
+def test_read_dataset_takes_patterns_folders_and_parts(shard: Path):
+    names = datasets.ClassLabel(names=["cat", "dog", "owl"])
+    write(shard.parent / "part-1.parquet", [0, 1, 2], {"label": names})
+    for name in (str(shard.parent / "part-*.parquet"), str(shard.parent)):
+        assert len(read_dataset(name, held_out=0).training) == 63
+    assert len(read_dataset(str(shard), split="train[:50%]", held_out=0).training) == 30
+
+
+def test_read_dataset_maps_strings_in_sorted_order(tmp_path: Path):
+    labels = ["owl", "cat", "owl", "ant"]
+    shard = write(tmp_path / "x.parquet", labels, {"label": datasets.Value("string")})
+    training = read_dataset(str(shard), held_out=0).training
+    assert training.class_names == ("ant", "cat", "owl")
+    assert training.labels.tolist() == [2, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "ids"),
+    [
+        ([1, 0, 2, 1], ("0", "1", "2"), [1, 0, 2, 1]),
+        ([9, 3, 9, 10], ("3", "9", "10"), [1, 0, 1, 2]),
+    ],
+)
+def test_read_dataset_names_plain_numbers_by_their_values(
+    tmp_path: Path, labels: list[int], names: tuple[str, ...], ids: list[int]
+):
+    shard = write(tmp_path / "x.parquet", labels, {"label": datasets.Value("int32")})
+    training = read_dataset(str(shard), held_out=0).training
+    assert training.class_names == names
+    assert training.labels.tolist() == ids
+
+
+def test_read_dataset_takes_the_columns_named(tmp_path: Path):
+    features = {
+        "label": datasets.ClassLabel(names=["a", "b"]),
+        "mask": datasets.Image(),
+        "kind": datasets.Value("string"),
+    }
+    masks = [{"bytes": png(100 + row), "path": None} for row in range(4)]
+    shard = write(
+        tmp_path / "x.parquet", [0, 1, 0, 1], features, mask=masks, kind=["u", "u", "v", "w"]
+    )
+    training = read_dataset(
+        str(shard), image_column="mask", label_column="kind", held_out=0
+    ).training
+    assert training.class_names == ("u", "v", "w")
+    assert [red(training, index) for index in range(4)] == [100, 101, 102, 103]
+    with pytest.raises(ValueError, match=r"2 columns are of type Image; name the image_column, "):
+        read_dataset(str(shard))
+    listed = r"image \(PIL.*\), label \(int64\), mask .*, kind \(string\), got 'picture'"
+    with pytest.raises(ValueError, match=f"image_column must be one of the columns {listed}"):
+        read_dataset(str(shard), image_column="picture")
+    with pytest.raises(ValueError, match="label_column must hold whole numbers or strings, got im"):
+        read_dataset(str(shard), image_column="mask", label_column="image")
+
+
+def test_read_dataset_reads_pictures_declared_as_plain_bytes(tmp_path: Path):
+    features = {"label": datasets.Value("int64"), "raw": datasets.Value("binary")}
+    raw = [png(50), png(60)]
+    shard = write(tmp_path / "x.parquet", [0, 0], features, raw=raw)
+    training = read_dataset(str(shard), image_column="raw", held_out=0).training
+    assert [red(training, index) for index in range(2)] == [50, 60]
+
+
+def test_read_dataset_reads_arrow(tmp_path: Path):
+    rows = {
+        "image": [Image.new("RGB", (4, 4), (row, 0, 0)) for row in range(3)],
+        "label": [0, 1, 0],
+    }
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    table.save_to_disk(tmp_path / "saved")
+    training = read_dataset(str(tmp_path / "saved"), held_out=0).training
+    assert training.class_names == ("a", "b")
+    assert [red(training, index) for index in range(3)] == [0, 1, 2]
+
+
+def test_read_dataset_reads_webdataset(tmp_path: Path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for row in range(4):
+            parts = {"png": png(row), "cls": str(row % 2).encode(), "json": json.dumps({}).encode()}
+            for suffix, data in parts.items():
+                entry = tarfile.TarInfo(f"{row:04}.{suffix}")
+                entry.size = len(data)
+                tar.addfile(entry, BytesIO(data))
+    training = read_dataset(str(tmp_path / "x.tar"), held_out=0).training
+    assert training.class_names == ("0", "1")
+    assert training.labels.tolist() == [0, 1, 0, 1]
+    assert [red(training, index) for index in range(4)] == [0, 1, 2, 3]
+
+
+def test_read_dataset_rows_that_cannot_be_read_are_replaced_in_training(tmp_path: Path):
+    images = [{"bytes": png(row), "path": None} for row in range(6)]
+    images[1]["bytes"], images[3]["bytes"] = images[1]["bytes"][:40], b""
+    images[4] = None  # type: ignore[call-overload]
+    names = datasets.ClassLabel(names=["a", "b"])
+    shard = write(tmp_path / "x.parquet", [0, 0, 0, 1, 1, 1], {"label": names}, image=images)
+    training = read_dataset(str(shard), held_out=0).training
+    for index in (1, 3, 4):
+        with pytest.raises(UnreadablePictureError):
+            training.open(index)
+    crops = PictureCrops(training, 4)
+    images, class_ids = crops.sample(100, torch.Generator().manual_seed(0))
+    values = ((images + 1) * 127.5).round().int()[:, 0, 0, 0]
+    assert set(values[class_ids == 0].tolist()) == {0, 2}
+    assert set(values[class_ids == 1].tolist()) == {5}
+    assert crops.skipped == 3
+
+
+def test_read_dataset_refuses_rows_without_a_label(tmp_path: Path):
+    names = datasets.ClassLabel(names=["a", "b"])
+    unlabelled = write(tmp_path / "x.parquet", [0, -1, 1, -1], {"label": names})
+    with pytest.raises(ValueError, match="got 2 of 4 without one in label; take another split"):
+        read_dataset(str(unlabelled))
+    missing = write(tmp_path / "y.parquet", [0, None, 1], {"label": datasets.Value("int64")})
+    with pytest.raises(ValueError, match="got 1 of 3 without one in label; take another split"):
+        read_dataset(str(missing))
+
+
+def test_read_dataset_refuses_a_class_without_rows(tmp_path: Path):
+    names = datasets.ClassLabel(names=["a", "b", "c", "d"])
+    shard = write(tmp_path / "x.parquet", [0, 3, 3], {"label": names})
+    with pytest.raises(ValueError, match="class b has no row, one of 2 such classes of 4; read"):
+        read_dataset(str(shard))
+
+
+def test_read_dataset_refuses_tables_without_pictures_or_labels(tmp_path: Path):
+    table = datasets.Dataset.from_dict({"text": ["a"], "label": [0]})
+    table.to_parquet(tmp_path / "x.parquet")
+    listed = r"text \((large_)?string\), label \(int64\)"
+    with pytest.raises(ValueError, match=f"no columns are of type Image; name the .* {listed}"):
+        read_dataset(str(tmp_path / "x.parquet"))
+    table = datasets.Dataset.from_dict({"score": [0.5], "label": [0.5]})
+    table.to_parquet(tmp_path / "y.parquet")
+    shard = write(tmp_path / "z.parquet", [0.5], {"label": datasets.Value("float32")})
+    with pytest.raises(ValueError, match=r"whole numbers or strings, got label \(float32\)"):
+        read_dataset(str(shard))
+
+
+def test_read_dataset_refuses_names_that_stand_for_nothing(shard: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"missing.parquet must stand for shards of one kind.*no"):
+        read_dataset(str(tmp_path / "missing.parquet"))
+    with pytest.raises(ValueError, match=r"does not exist, and is no owner/name at Hugging Face"):
+        read_dataset(str(tmp_path / "missing"))
+    (tmp_path / "other.arrow").touch()
+    with pytest.raises(ValueError, match=r"shards of one kind.*got .arrow, .parquet; a folder of"):
+        read_dataset(str(tmp_path))
+    with pytest.raises(ValueError, match=r"\(test\) could not be read \(Unknown split"):
+        read_dataset(str(shard), split="test")
+    (tmp_path / "bad.parquet").write_text("words")
+    with pytest.raises(ValueError, match=r"bad.parquet \(train\) could not be read"):
+        read_dataset(str(tmp_path / "bad.parquet"))
+
+
+def test_read_dataset_says_that_a_hub_name_cannot_be_reached(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"nobody/nothing \(train\) could not be read .*network"):
+        read_dataset("nobody/nothing")
+
+
+def test_read_dataset_without_the_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "deco-lab\[train\]"'):
+        read_dataset("uoft-cs/cifar10")
+
+
+def test_read_dataset_feeds_picture_crops(shard: Path):
+    crops = PictureCrops(read_dataset(str(shard)).training, 8)
+    images, class_ids = crops.sample(64, torch.Generator().manual_seed(0))
+    values = ((images + 1) * 127.5).round().numpy()
+    assert (values[:, 0].max((1, 2)) == values[:, 0].min((1, 2))).all()
+    assert (values[:, 0, 0, 0].astype(int) % 3 == class_ids.numpy()).all()
+    assert np.all(values[:, 1:] == 0)
