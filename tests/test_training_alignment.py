@@ -1,0 +1,223 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deco_lab import checkpoints
+from deco_lab.config import DeCoConfig, DiTConfig
+from deco_lab.data import Batch
+from deco_lab.models import build
+from deco_lab.models.compiled import compile_regions
+from deco_lab.training.alignment import Learner, VisionEncoder
+from deco_lab.training.recipe import TrainingConfig
+from deco_lab.training.run import run
+from deco_lab.training.trainer import Trainer
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+transformers = pytest.importorskip(
+    "transformers", reason="needs transformers; pip install transformers"
+)
+
+CONFIG = DeCoConfig(
+    image_size=32, patch_size=8, num_classes=2, hidden_size=32, num_heads=2, depth=2,
+    decoder_depth=1, decoder_width=8,
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random DINOv2 on disk."""
+    return save_encoder(tmp_path_factory.mktemp("dinov2"))
+
+
+def save_encoder(path: Path, **changes: int) -> str:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
+    if "num_register_tokens" in changes:
+        config = transformers.Dinov2WithRegistersConfig(image_size=56, **shape, **changes)
+        model = transformers.Dinov2WithRegistersModel(config)
+    else:
+        model = transformers.Dinov2Model(transformers.Dinov2Config(image_size=56, **shape))
+    model.save_pretrained(path)
+    return str(path)
+
+
+class Stripes:
+    """Two classes of smooth images, without files."""
+
+    image_size, num_classes, class_names = 32, 2, ("rows", "columns")
+    device = CPU
+
+    def sample(self, count, generator, class_ids=None, *, rows=None):
+        if class_ids is None:
+            class_ids = torch.randint(2, (count,), generator=generator)
+        phase = torch.rand(count, 3, 1, 1, generator=generator)
+        wave = torch.sin(6.28 * (torch.linspace(0, 2, 32) + phase))
+        upright = class_ids[:, None, None, None] == 0
+        images = torch.where(upright, wave, wave.transpose(2, 3)).expand(count, 3, 32, 32)
+        rows = rows or slice(None)
+        return Batch(images[rows].contiguous(), class_ids[rows])
+
+
+def test_features_are_those_of_the_encoder_by_hand(folder):
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    got = VisionEncoder(folder, CPU, torch.float32).features(images, (4, 4))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    resized = F.interpolate(images * 0.5 + 0.5, (56, 56), mode="bicubic", antialias=True)
+    model = transformers.Dinov2Model.from_pretrained(folder)
+    with torch.no_grad():
+        hidden = model((resized - mean[:, None, None]) / std[:, None, None]).last_hidden_state
+    assert hidden.shape[1] == 17  # the class token, then 4 x 4 patches
+    torch.testing.assert_close(got, hidden[:, 1:])
+
+
+def test_features_leave_registers_out(tmp_path: Path):
+    encoder = VisionEncoder(save_encoder(tmp_path, num_register_tokens=4), CPU, torch.float32)
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    hidden: list[torch.Tensor] = []
+    encoder.model.register_forward_hook(lambda *a: hidden.append(a[2].last_hidden_state))
+    got = encoder.features(images, (4, 4))
+    assert hidden[0].shape[1] == 1 + 4 + 16
+    assert torch.equal(got, hidden[0][:, 5:])
+
+
+def test_feature_i_belongs_to_patch_i(folder):
+    """With attention off, a change within one patch of the image moves its own feature alone."""
+    encoder = VisionEncoder(folder, CPU, torch.float32)
+    for layer in encoder.model.encoder.layer:
+        layer.layer_scale1.lambda1.zero_()
+    size = 4 * encoder.patch_size  # no resizing: patches of the image are those of the encoder
+    images = torch.zeros(1, 3, size, size)
+    plain = encoder.features(images, (4, 4))
+    P = encoder.patch_size
+    for row, column in ((0, 0), (1, 3), (3, 2)):
+        changed = images.clone()
+        changed[..., row * P : (row + 1) * P, column * P : (column + 1) * P] = 0.8
+        moved = (encoder.features(changed, (4, 4)) - plain).abs().sum(-1)[0]
+        assert moved.nonzero().flatten().tolist() == [row * 4 + column]
+
+
+def test_learner_projects_the_tokens_of_its_block():
+    torch.manual_seed(0)
+    model = build(DiTConfig(**{k: getattr(CONFIG, k) for k in DiTConfig.__dataclass_fields__}))
+    x, t, class_ids = torch.randn(2, 3, 32, 32), torch.rand(2), torch.tensor([0, 1])
+    kept: list[torch.Tensor] = []
+    model.trunk.blocks[0].register_forward_hook(lambda *a: kept.append(a[2]))
+    first, last = (Learner(model, features=24, block=block) for block in (1, 8))
+    _, projected = first(x, t, class_ids)
+    assert first.projection is not None
+    torch.testing.assert_close(projected, first.projection(kept[0]))
+    velocity, projected = last(x, t, class_ids)
+    assert last.projection is not None
+    torch.testing.assert_close(projected, last.projection(model.features(x, t, class_ids)))
+    assert torch.equal(velocity, model(x, t, class_ids))
+
+
+def test_projection_is_three_layers_with_silu():
+    projection = Learner(build(CONFIG), features=24).projection
+    assert projection is not None
+    shapes = [tuple(m.weight.shape) for m in projection if isinstance(m, torch.nn.Linear)]
+    assert shapes == [(2048, 32), (2048, 2048), (24, 2048)]
+    assert [type(m).__name__ for m in projection] == ["Linear", "SiLU"] * 2 + ["Linear"]
+
+
+@pytest.mark.slow
+def test_learner_gives_the_same_tokens_compiled():
+    torch.manual_seed(0)
+    model = build(CONFIG)
+    learner = Learner(model, features=24, block=1)
+    inputs = torch.randn(2, 3, 32, 32), torch.rand(2), torch.tensor([0, 1])
+    _, plain = learner(*inputs)
+    assert compile_regions(model, *inputs)
+    _, compiled = learner(*inputs)
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_train_step_adds_the_alignment_loss(folder):
+    recipe = TrainingConfig(batch_size=4, precision="float32", repa=folder, repa_weight=0.25)
+    trainer = Trainer(CONFIG, recipe, Stripes())
+    images, noise, t, class_ids = trainer.draw(0)
+    x = t[:, None, None, None] * images + (1 - t[:, None, None, None]) * noise
+    tokens = trainer.model.features(x, t, class_ids)  # depth 2: block 8 is the last
+    assert trainer.learner.projection is not None
+    assert trainer.encoder is not None
+    projected = trainer.learner.projection(tokens)
+    features = trainer.encoder.features(images, (4, 4))
+    product = (projected * features).sum(-1)
+    cosine = product / (projected.norm(dim=-1) * features.norm(dim=-1))
+    expected = 1 - cosine.mean()
+    last = trainer.learner.projection[4]
+    assert isinstance(last, torch.nn.Linear)
+    weight = last.weight
+    (gradient,) = torch.autograd.grad(0.25 * expected, weight)
+    got: list[torch.Tensor] = []
+    weight.register_post_accumulate_grad_hook(lambda p: got.append(p.grad.clone()))  # type: ignore[union-attr]
+    assert float(trainer.train_step().alignment) == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(got[0], gradient, rtol=1e-4, atol=1e-8)
+
+
+def test_alignment_is_learned(folder):
+    recipe = TrainingConfig(
+        steps=60, batch_size=8, warmup_steps=5, precision="float32", repa=folder, repa_block=1
+    )
+    trainer = Trainer(CONFIG, recipe, Stripes())
+    losses = [float(trainer.train_step().alignment) for _ in range(60)]
+    assert losses[0] > 0.9
+    assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
+    assert all(p.grad is None for p in trainer.encoder.model.parameters())  # type: ignore[union-attr]
+
+
+def test_projection_is_resumed_and_no_part_of_the_model(folder, tmp_path: Path):
+    recipe = TrainingConfig(steps=6, batch_size=2, precision="float32", repa=folder)
+    straight = Trainer(CONFIG, recipe, Stripes())
+    run(straight, tmp_path, name="t", compiled=False)
+    model = checkpoints.load(tmp_path / "model.safetensors", device="cpu")
+    assert model.state_dict().keys() == build(CONFIG).state_dict().keys()
+    stopped = Trainer(CONFIG, recipe, Stripes())
+    for _ in range(3):
+        stopped.train_step()
+    stopped.save(tmp_path / "state.pt")
+    resumed = Trainer(CONFIG, recipe, Stripes())
+    resumed.restore(tmp_path / "state.pt")
+    for _ in range(3):
+        resumed.train_step()
+    for name, value in straight.learner.state_dict().items():
+        assert torch.equal(value, resumed.learner.state_dict()[name]), name
+    assert any(name.startswith("projection.") for name in resumed.learner.state_dict())
+
+
+def test_alignment_leaves_draws_and_initial_weights_alone(folder):
+    recipe = TrainingConfig(batch_size=2, precision="float32")
+    plain = Trainer(CONFIG, recipe, Stripes())
+    aligned = Trainer(CONFIG, replace(recipe, repa=folder), Stripes())
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, aligned.model.state_dict()[name]), name
+    for one, other in zip(plain.draw(1), aligned.draw(1), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_encoder_runs_in_bf16(folder):
+    encoder = VisionEncoder(folder, CPU, torch.bfloat16)
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    got = encoder.features(images, (4, 4))
+    assert got.dtype == torch.bfloat16
+    exact = VisionEncoder(folder, CPU, torch.float32).features(images, (4, 4))
+    assert float((got.float() - exact).norm() / exact.norm()) < 0.03
+
+
+def test_encoder_says_what_it_cannot_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"a DINOv2 that can be loaded, got '.*empty'"):
+        VisionEncoder(str(tmp_path / "empty"), CPU, torch.float32)
+    other = SimpleNamespace(config=SimpleNamespace(model_type="bert"))
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda *_, **__: other)
+    with pytest.raises(ValueError, match="an encoder of image patches, got 'bert'; use facebook"):
+        VisionEncoder("bert", CPU, torch.float32)
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(ValueError, match="needs transformers, which is not installed; pip install"):
+        VisionEncoder("x", CPU, torch.float32)
