@@ -67,14 +67,9 @@ def test_main_trains_the_model_that_flags_ask_for(folder, tmp_path: Path, flags,
         "image_size": 16, "patch_size": 8, "num_classes": 2, "class_names": ("cats", "dogs"),
         "hidden_size": 32, "num_heads": 2, "depth": 2,
     }  # fmt: skip
-    baseline = "--baseline" in flags or "dit" in flags
-    expected = (
-        DiTConfig(**shape)
-        if baseline
-        else DeCoConfig(decoder_depth=2, **shape | changes)
-        if "decoder_depth" not in changes
-        else DeCoConfig(**shape | changes)
-    )
+    baseline = flags in ("--baseline", "--preset tiny-dit")
+    decoder = {} if baseline else {"decoder_depth": 2}
+    expected = (DiTConfig if baseline else DeCoConfig)(**{**shape, **decoder, **changes})
     model = load(tmp_path / "model.safetensors", device="cpu")
     assert model.config == expected
     assert read_training(tmp_path / "model.safetensors")["step"] == 3
@@ -96,7 +91,6 @@ def test_main_trains_by_the_recipe_that_flags_ask_for(folder, plain, tmp_path: P
     for option, value in zip(words[::2], words[1::2], strict=True):
         name = option.removeprefix("--").replace("-", "_")
         assert record[name] == type(getattr(TrainingConfig(), name))(value)
-    # AdamW's size of a step depends on beta2 from the second step on only
     differ = [k for k, v in plain["average"].items() if not torch.equal(v, state["average"][k])]
     assert differ
 
