@@ -9,6 +9,7 @@ from PIL import Image
 
 from deco_lab.checkpoints import load, read_training
 from deco_lab.config import PHOTOGRAPHS, PRESETS, DeCoConfig, DiTConfig, ModelConfig
+from deco_lab.data import PictureCrops
 from deco_lab.training.__main__ import main
 from deco_lab.training.arguments import PROGRAM, make_parser, read_order
 from deco_lab.training.recipe import TrainingConfig
@@ -149,6 +150,12 @@ def test_record_says_what_the_data_were(folder, tmp_path: Path, capsys):
     assert (data["crop"], data["crop_scale"], data["flip"]) == ("random", [1.0, 1.0], True)
     shown = capsys.readouterr().err
     assert "left out, since it cannot be read: dogs/broken.png\n1 pictures cannot be read" in shown
+
+
+def test_main_counts_the_pictures_passed_over(folder, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr(PictureCrops, "skipped", 3)
+    train(folder, tmp_path)
+    assert "3 pictures were met that cannot be read" in capsys.readouterr().err
 
 
 def test_recorded_command_trains_the_same_bits_again(folder, tmp_path: Path):

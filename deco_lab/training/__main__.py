@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 
+from deco_lab.data import PictureCrops
 from deco_lab.training.arguments import make_parser, read_order
 from deco_lab.training.parallel import processes_here
 from deco_lab.training.run import run
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except ResumeError as error:
         parser.error(str(error))
+    if isinstance(source.crops, PictureCrops) and source.crops.skipped and processes.is_main:
+        print(f"{source.crops.skipped} pictures were met that cannot be read", file=sys.stderr)
     processes.close()
 
 

@@ -85,6 +85,7 @@ def run(
     _resume(trainer, out, compiled)
     log = LossLog(out / "loss.csv", trainer.step)
     evaluations = EvaluationLog(out / "evaluation.csv", trainer.step)
+    judged = trainer.step if evaluations.has(trainer.step) else -1
     board = Board(out / "tensorboard", trainer.step) if processes.is_main else None
     parameters = sum(p.numel() for p in trainer.model.parameters())
     where = machine(trainer.device) + (f" x {processes.count}" if processes.count > 1 else "")
@@ -132,6 +133,8 @@ def run(
             board.add_picture(trainer.step, picture)
 
     def judge() -> None:
+        nonlocal judged
+        judged = trainer.step
         model = trainer.averaged_model()
         if evaluate and board:
             figures = evaluate(model)
@@ -183,7 +186,7 @@ def run(
                     stopped = row and bool(processes.mean(told) > 0)
         keep()
         show()
-        if evaluate and not stopped and not evaluations.has(trainer.step):
+        if evaluate and not stopped and judged != trainer.step:
             judge()
     finally:
         bar.close()
