@@ -30,7 +30,8 @@ ALLOWED = {
     "data": {"config"},
     "plots": {"spectra"},
     "live": {"data", "sampling", "spectra"},
-    "evaluation": {"spectra", "data"},
+    "evaluation": {"data", "spectra"},
+    "evaluation.samples": {"evaluation", "models", "sampling"},
     "evaluation.__main__": {
         "checkpoints", "config", "data", "evaluation", "models", "sampling",
     },

@@ -279,10 +279,19 @@ def test_judge_refuses(judge: Judge, crops: CropSampler):
         judge(images, [0, 1, 1])
     with pytest.raises(ValueError, match="images must be finite"):
         judge(images * math.nan, [0, 1, 2])
-    with pytest.raises(ValueError, match="at least two different labels from 0 to 2"):
+    with pytest.raises(
+        ValueError, match=r"different labels from 0 to 2, at least one, got \(1, 1\)"
+    ):
         Judge(crops, crops, class_ids=(1, 1))
     with pytest.raises(ValueError, match="fresh must have the num_classes of training, 3, got 14"):
         Judge(crops, bundled_crops(16))
+
+
+def test_judge_of_one_class_finds_nothing_to_mistake(crops: CropSampler):
+    judge = Judge(crops, crops, class_ids=(2,), training_per_class=5, reference_per_class=5)
+    found = judge(drawn(crops, [2] * 4), [2] * 4)
+    assert found.figures.class_accuracy.value == 1
+    assert found.confusion.tolist() == [[0, 0, 4]]
 
 
 # Report and command line
@@ -341,7 +350,7 @@ def test_main_says_in_one_sentence_what_is_wrong(tmp_path: Path, capsys):
         image_size=16, patch_size=4, num_classes=3, hidden_size=16, num_heads=2, depth=1
     )
     checkpoints.save(build(config), tmp_path / "other.safetensors")
-    with pytest.raises(SystemExit, match="--data must be given for a model of other classes"):
+    with pytest.raises(SystemExit, match="--data or --dataset must be given for a model of other"):
         main([str(tmp_path / "other.safetensors")])
 
 

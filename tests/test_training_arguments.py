@@ -1,3 +1,5 @@
+import csv
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,11 @@ from PIL import Image
 
 from deco_lab.checkpoints import load, read_training
 from deco_lab.config import PHOTOGRAPHS, PRESETS, DeCoConfig, DiTConfig, ModelConfig
-from deco_lab.data import PictureCrops
+from deco_lab.data import PictureCrops, SourceConfig, open_source
+from deco_lab.evaluation import __main__ as evaluation
 from deco_lab.training.__main__ import main
 from deco_lab.training.arguments import PROGRAM, make_parser, read_order
 from deco_lab.training.recipe import TrainingConfig
-from deco_lab.training.source import SourceConfig, open_source
 
 SMALL = [
     "--image-size", "16", "--patch-size", "8", "--hidden-size", "32", "--num-heads", "2",
@@ -175,11 +177,26 @@ def test_main_refuses_to_resume_on_other_data(folder, tmp_path: Path, capsys):
     before = (tmp_path / "state.pt").read_bytes()
     with pytest.raises(SystemExit, match="2"):
         train(folder, tmp_path, "--held-out", "0.5")
-    assert (
-        "on other data, which differ in held_out, pictures, pictures_by_class; give the same"
-        in (capsys.readouterr().err)
+    assert "data, which differ in held_out, held_out_share, pictures, pictures_by_class; give" in (
+        capsys.readouterr().err
     )
     assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_a_folder_is_trained_on_and_measured(folder, tmp_path: Path, capsys):
+    train(folder, tmp_path / "run", "--evaluate-every", "2", "--crop-scale", "1", "1.5")
+    with (tmp_path / "run" / "evaluation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "3"]
+    assert float(rows[0]["real_class_accuracy"]) > float(rows[0]["class_accuracy"]) >= 0
+    model = str(tmp_path / "run" / "model.safetensors")
+    with pytest.raises(SystemExit, match=f"what it was trained on, {folder.name}"):
+        evaluation.main([model])
+    options = ["--per-class", "2", "--num-steps", "2", "--out", str(tmp_path / "found")]
+    evaluation.main([model, "--data", str(folder), *options])
+    assert "cats" in capsys.readouterr().out
+    settings = json.loads((tmp_path / "found.json").read_text())["settings"]
+    assert settings["data"] == read_training(model)["data"]
 
 
 def order(*arguments: str):
@@ -281,4 +298,4 @@ def test_source_of_the_photographs_is_the_bundled_one():
     assert source.crops.class_names == PHOTOGRAPHS
     assert source.record["pictures"] == 14
     assert source.record["crop_scale"] == [1.1, 2.6]
-    assert source.held_out is None
+    assert source.fresh is source.crops

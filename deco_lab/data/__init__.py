@@ -6,6 +6,7 @@ from deco_lab.data.folder import read_folder
 from deco_lab.data.photographs import SCALE_RANGE, CropSampler, bundled_crops, load_photograph
 from deco_lab.data.picture_crops import PictureCrops
 from deco_lab.data.pictures import Folder, Pictures, UnreadablePictureError, open_picture
+from deco_lab.data.source import Source, SourceConfig, open_source
 
 __all__ = [
     "SCALE_RANGE",
@@ -15,10 +16,13 @@ __all__ = [
     "Folder",
     "PictureCrops",
     "Pictures",
+    "Source",
+    "SourceConfig",
     "UnreadablePictureError",
     "bundled_crops",
     "load_photograph",
     "open_picture",
+    "open_source",
     "read_dataset",
     "read_folder",
     "to_picture",

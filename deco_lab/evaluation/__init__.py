@@ -3,15 +3,18 @@
 from deco_lab.evaluation.distances import frechet_distance, nearest_distances, spectral_error
 from deco_lab.evaluation.features import image_features, inception_features
 from deco_lab.evaluation.judge import FIGURE_TITLES, Figures, Findings, Judge
+from deco_lab.evaluation.samples import draw_samples, judge_model
 
 __all__ = [
     "FIGURE_TITLES",
     "Figures",
     "Findings",
     "Judge",
+    "draw_samples",
     "frechet_distance",
     "image_features",
     "inception_features",
+    "judge_model",
     "nearest_distances",
     "spectral_error",
 ]

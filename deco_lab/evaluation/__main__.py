@@ -2,141 +2,169 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from deco_lab import checkpoints
 from deco_lab.config import PHOTOGRAPHS, DiTConfig, config_to_dict
-from deco_lab.data import Crops, PictureCrops, bundled_crops, read_folder
+from deco_lab.data import PictureCrops, Source, SourceConfig, open_source
 from deco_lab.evaluation import report
 from deco_lab.evaluation.features import image_features, inception_features
 from deco_lab.evaluation.judge import Judge
+from deco_lab.evaluation.samples import FIRST_SEED, draw_samples
 from deco_lab.models import Model, build
-from deco_lab.sampling import SOLVERS, sample
-
-BATCH = 16
+from deco_lab.sampling import SOLVERS
 
 
-def draw(model: Model, class_ids: list[int], bar: tqdm, **settings: float | str) -> Tensor:
-    """Return one image for each label, image i from seed + i."""
-    seed = int(settings.pop("seed"))
-    parts = []
-    for start in range(0, len(class_ids), BATCH):
-        ids = class_ids[start : start + BATCH]
-        parts.append(sample(model, ids, seed=seed + start, **settings).cpu())  # type: ignore[arg-type]
-        bar.update(len(ids))
-    return torch.cat(parts)
+def source_of(
+    config: DiTConfig, record: Mapping[str, Any], data: str, dataset: str, device: torch.device
+) -> Source:
+    """Return the pictures a model was trained on, cut as they were, and the held-out ones.
 
-
-def crops_for(
-    config: DiTConfig, data: Path | None, held_out: float, device: torch.device
-) -> tuple[Crops, Crops]:
-    """Return training and fresh crops: of a folder, its held-out share; else the photographs'."""
-    if data is None:
-        if config.class_names != PHOTOGRAPHS:
-            raise ValueError(
-                "--data must be given for a model of other classes than the bundled photographs; "
-                "name the folder of pictures, one sub-folder for each class, it was trained on"
-            )
-        crops = bundled_crops(config.image_size)
-        return crops, crops
-    folder = read_folder(data, held_out=held_out)
-    if config.class_names and folder.training.class_names != config.class_names:
+    Raises
+    ------
+    ValueError
+        Where they are not those the model was trained on, or none were held out.
+    """
+    if not (data or dataset) and config.class_names != PHOTOGRAPHS:
         raise ValueError(
-            f"--data must hold the model's classes, {', '.join(config.class_names[:6])} ..., got "
-            f"{', '.join(folder.training.class_names[:6])} ...; name the folder it was trained on"
+            "--data or --dataset must be given for a model of other pictures than the bundled "
+            f"photographs; name what it was trained on, {record.get('name', 'which is not known')}"
         )
-    cut = partial(PictureCrops, image_size=config.image_size)
-    return cut(folder.training), cut(folder.held_out)
+    options: dict[str, Any] = {"data": data, "dataset": dataset}
+    if data or dataset:
+        known = ("crop", "flip", "held_out_share", "crop_scale")
+        cutting = {name: record[name] for name in known if name in record}
+        if "crop_scale" in cutting:
+            cutting["crop_scale"] = tuple(cutting["crop_scale"])
+        if "held_out_share" in cutting:
+            cutting["held_out"] = cutting.pop("held_out_share")
+        options |= cutting
+    source = open_source(SourceConfig(**options), config.image_size, device)
+    if config.class_names and source.crops.class_names != config.class_names:
+        raise ValueError(
+            f"the pictures must be of the model's classes, {_some(config.class_names)}, got "
+            f"{_some(source.crops.class_names)}; name what it was trained on"
+        )
+    if source.fresh is None:
+        raise ValueError(
+            "no picture is held out, so there is nothing fresh to compare with; train with "
+            "--held-out 0.1 and two or more pictures a class"
+        )
+    return source
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
     parser = argparse.ArgumentParser(
         prog="python -m deco_lab.evaluation",
-        description="Measure a model's samples against fresh crops, with floors and intervals.",
+        description="Measure a model's samples against fresh crops, with floors and intervals. "
+        "What is fresh are other crops of the bundled photographs, or the held-out pictures of "
+        "--data or --dataset.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("model", help="bundled name, file or hf:// address, as for deco_lab.load")
-    parser.add_argument("--data", type=Path, help="folder of pictures by class [the photographs]")
-    parser.add_argument("--held-out", type=float, default=0.1, help="share of --data held out")
-    parser.add_argument("--per-class", type=int, default=16, help="samples of each class")
-    parser.add_argument("--num-steps", type=int, default=25, help="solver steps")
-    parser.add_argument("--solver", choices=list(SOLVERS), default="adams2", help="solver")
-    parser.add_argument("--guidance-scale", type=float, default=2.0, help="1 is off")
-    parser.add_argument("--seed", type=int, default=1_000_000, help="of the first sample")
-    parser.add_argument("--inception", type=Path, help="Inception weights for the Fréchet distance")
-    parser.add_argument("--device", help="cpu, cuda, mps; the best there is when not given")
-    parser.add_argument(
-        "--out", type=Path, help="path of the files, without suffix [evaluation/MODEL]"
+    add = parser.add_argument
+    add("model", help="bundled name, file or hf:// address, as for deco_lab.load")
+    add("--data", default="", help="folder of pictures by class that the model was trained on")
+    add("--dataset", default="", help="dataset that the model was trained on")
+    add("--per-class", type=int, default=16, help="samples of each class")
+    add("--num-steps", type=int, default=25, help="solver steps")
+    add("--solver", choices=list(SOLVERS), default="adams2", help="solver")
+    add("--guidance-scale", type=float, default=2.0, help="1 is off")
+    add("--seed", type=int, default=FIRST_SEED, help="of the first sample")
+    add(
+        "--inception", type=Path, help="Inception weights, for its features in the Fréchet distance"
     )
+    add("--device", help="cpu, cuda, mps; the best there is when not given")
+    add("--out", type=Path, help="path of the files, without suffix [evaluation/MODEL]")
     given = parser.parse_args(arguments)
     if given.per_class < 2:
         parser.error(f"--per-class must be at least 2, for a spread, got {given.per_class}")
     try:
         device = checkpoints.choose_device(given.device)
         model = checkpoints.load(given.model, device=device)
-        training, fresh = crops_for(model.config, given.data, given.held_out, device)
-        features = (
-            image_features if not given.inception
-            else partial(inception_features, weights=given.inception)
-        )  # fmt: skip
-        evaluate(model, training, fresh, given, features)
+        record: Any = checkpoints.read_training(given.model).get("data", {})
+        source = source_of(model.config, record, given.data, given.dataset, device)
+        evaluate(model, source, given)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
 
 
-def evaluate(
-    model: Model, training: Crops, fresh: Crops, given: argparse.Namespace, features
-) -> None:
+def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
     """Sample, judge, print and write."""
-    config = model.config
-    class_ids = torch.arange(config.num_classes).repeat(given.per_class)
+    config, fresh = model.config, source.fresh
+    assert fresh is not None
+    present = np.arange(config.num_classes)
+    if isinstance(fresh, PictureCrops):
+        present = np.unique(fresh.pictures.labels)
+    class_ids = np.tile(present, given.per_class).tolist()
     settings = {
-        "num_steps": given.num_steps, "solver": given.solver, "seed": given.seed,
+        "num_steps": given.num_steps,
+        "solver": given.solver,
         "guidance_scale": given.guidance_scale,
-    }  # fmt: skip
+        "seed": given.seed,
+    }
+    features = image_features
+    if given.inception:
+        features = partial(inception_features, weights=given.inception)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         untrained = build(config).to(next(model.parameters()).device).eval()
     with tqdm(total=2 * len(class_ids), unit=" img", desc="sampling") as bar:
-        images = draw(model, class_ids.tolist(), bar, **settings)
+        images = draw_samples(model, class_ids, progress=bar.update, **settings)
         bar.set_description("random weights")
-        noise = draw(untrained, class_ids.tolist(), bar, **{**settings, "guidance_scale": 1.0})
+        # Guidance has nothing to strengthen here, and would take twice the time.
+        settings_of_noise = {**settings, "guidance_scale": 1.0}
+        noise = draw_samples(untrained, class_ids, progress=bar.update, **settings_of_noise)
         bar.set_description("judging")
-        judge = Judge(training, fresh, features=features)
-        name = Path(given.model).stem if Path(given.model).suffix else given.model
+        judge = Judge(source.crops, fresh, class_ids=tuple(present.tolist()), features=features)
+        path = Path(given.model)
+        name = path.stem if path.suffix else given.model
         findings = {
             name: judge(images, class_ids),
             report.REAL: judge.real(given.per_class),
             report.RANDOM: judge(noise, class_ids),
         }
         bar.set_description("done")
-    parameters = sum(p.numel() for p in model.parameters())
     own, real, random = findings.values()
-    names = config.class_names or tuple(map(str, range(config.num_classes)))
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    missing = config.num_classes - len(present)
     print(
-        f"{name}: {type(model).__name__} of {parameters / 1e6:.2f}M parameters, "
-        f"{len(class_ids)} samples, {given.per_class} a class "
-        f"({given.num_steps} {given.solver} steps, guidance {given.guidance_scale:g}), "
-        "against fresh crops; 95% intervals\n",
-        report.table(findings), "", report.class_table(own, real, names), "",
-        report.verdict(own, real, random), "", sep="\n",
-    )  # fmt: skip
+        f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {len(class_ids)} samples, "
+        f"{given.per_class} a class ({given.num_steps} {given.solver} steps, guidance "
+        f"{given.guidance_scale:g}), against fresh crops; 95% intervals"
+        + (f"; {missing} classes have no held-out picture and are left out" if missing else ""),
+        "",
+        report.table(findings),
+        "",
+        report.class_table(own, real, source.crops.class_names),
+        "",
+        report.verdict(own, real, random),
+        "",
+        sep="\n",
+    )
     written = report.write(
         given.out or Path("evaluation") / name,
         findings,
         title=name,
         settings={
-            **settings, "model": str(given.model), "per_class": given.per_class,
-            "data": str(given.data) if given.data else "bundled photographs",
+            **settings,
+            "model": str(given.model),
+            "per_class": given.per_class,
+            "data": source.record,
             "config": config_to_dict(config),
         },
-    )  # fmt: skip
+    )
     print("written:", *written)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -91,8 +92,10 @@ def fit_classifier(features: Features, labels: NDArray[np.int64]) -> Pipeline:
     """Return scikit-learn's logistic regression of labels (M,) on features (M, F), fitted.
 
     The features are centred, not standardised: all log energies share a unit, and to divide by a
-    spread of nearly zero would let what nobody sees decide.
+    spread of nearly zero would let what nobody sees decide. Of one class, the answer is that class.
     """
+    if len(np.unique(labels)) == 1:
+        return make_pipeline(DummyClassifier(strategy="most_frequent")).fit(features, labels)
     classifier = make_pipeline(StandardScaler(with_std=False), LogisticRegression(max_iter=2000))
     return classifier.fit(features, labels)
 

@@ -156,11 +156,11 @@ class Judge:
                     f"{getattr(fresh, name)}; cut both from pictures of the same classes"
                 )
         class_ids = tuple(range(fresh.num_classes)) if class_ids is None else tuple(class_ids)
-        known = len(class_ids) > 1 and len(set(class_ids)) == len(class_ids)
-        if not known or not all(0 <= c < fresh.num_classes for c in class_ids):
+        different = len(class_ids) > 0 and len(set(class_ids)) == len(class_ids)
+        if not different or not all(0 <= c < fresh.num_classes for c in class_ids):
             raise ValueError(
-                f"class_ids must be at least two different labels from 0 to "
-                f"{fresh.num_classes - 1}, got {class_ids}; a classifier has to tell them apart"
+                f"class_ids must be different labels from 0 to {fresh.num_classes - 1}, at least "
+                f"one, got {class_ids}"
             )
         self.class_ids = class_ids
         self.num_classes = fresh.num_classes

@@ -3,11 +3,11 @@
 import sys
 from dataclasses import replace
 
-from deco_lab.data import PictureCrops
+from deco_lab.data import PictureCrops, open_source
 from deco_lab.training.arguments import make_parser, read_order
+from deco_lab.training.measuring import Measure
 from deco_lab.training.parallel import processes_here
 from deco_lab.training.run import run
-from deco_lab.training.source import open_source
 from deco_lab.training.trainer import ResumeError, Trainer
 
 
@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
             command=command,
             compiled=order.compiled,
             save_every=order.save_every,
+            evaluate=Measure(source) if order.evaluate_every else None,
             evaluate_every=order.evaluate_every,
         )
     except ResumeError as error:

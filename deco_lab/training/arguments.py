@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from deco_lab.config import PRESETS, DeCoConfig, DiTConfig, ModelConfig
+from deco_lab.data import SourceConfig
 from deco_lab.training.recipe import TrainingConfig
-from deco_lab.training.source import SourceConfig
 
 PROGRAM = "python -m deco_lab.training"
 _OF_THE_DATA = {"num_classes", "class_names"}
@@ -42,7 +42,7 @@ class Order:
     save_every: int
     """Steps between two checkpoints."""
     evaluate_every: int
-    """Steps between two evaluations; 0 evaluates only at the end."""
+    """Steps between two evaluations; 0 leaves them out."""
     command: str
     """What trains the model again."""
 
@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--evaluate-every",
         type=_whole_or_zero,
         default=0,
-        help="steps between two evaluations; 0 evaluates once, after the last step",
+        help="steps between two evaluations, and one at the end; 0 leaves them out",
     )
     model = parser.add_argument_group("model", "A preset, and what to change of it.")
     model.add_argument("--preset", choices=list(PRESETS), default="tiny", help="where to start")

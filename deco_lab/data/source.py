@@ -1,4 +1,4 @@
-"""What a run is trained on: the bundled photographs, a folder by class, or a dataset.
+"""What a model is trained on and measured against: photographs, a folder by class, or a dataset.
 
 Beside the crops stands a record of them that a checkpoint keeps: two runs with the same record saw
 the same pictures, cut alike.
@@ -11,16 +11,12 @@ from typing import Literal
 import torch
 
 from deco_lab.config import PHOTOGRAPHS
-from deco_lab.data import (
-    SCALE_RANGE,
-    Crops,
-    CropSampler,
-    PictureCrops,
-    Pictures,
-    load_photograph,
-    read_dataset,
-    read_folder,
-)
+from deco_lab.data.crops import Crops
+from deco_lab.data.dataset import read_dataset
+from deco_lab.data.folder import read_folder
+from deco_lab.data.photographs import SCALE_RANGE, CropSampler, load_photograph
+from deco_lab.data.picture_crops import PictureCrops
+from deco_lab.data.pictures import Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +54,9 @@ class Source:
     """What a trainer draws from."""
     record: dict[str, object]
     """Name, counts, classes and the way of cutting, JSON-ready."""
-    held_out: Pictures | None
-    """Kept from training; none of the bundled photographs are."""
+    fresh: Crops | None
+    """What to measure against, cut alike from the held-out pictures; None where none are held out.
+    Of the bundled photographs the very crops that are trained on: other seeds cut others."""
     unreadable: tuple[str, ...]
     """Names of pictures left out because they cannot be read."""
 
@@ -82,6 +79,7 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
     bundled = not (config.data or config.dataset)
     scale = config.crop_scale or (SCALE_RANGE if bundled else (1.0, 1.0))
     cutting = {"crop": crop, "crop_scale": list(scale), "flip": config.flip}
+    cutting["held_out_share"] = 0.0 if bundled else config.held_out
     if bundled:
         if crop == "center":
             raise ValueError("crop must be random for the bundled photographs, got center")
@@ -94,7 +92,7 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
             device=device,
         )
         record = _record("photographs of scikit-image", PHOTOGRAPHS, [1] * len(PHOTOGRAPHS), 0)
-        return Source(crops, {**record, **cutting}, None, ())
+        return Source(crops, {**record, **cutting}, crops, ())
     if config.data:
         training, held_out, unreadable = read_folder(config.data, held_out=config.held_out)
     else:
@@ -108,13 +106,19 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
             )
         except ModuleNotFoundError as error:
             raise ValueError(str(error)) from error
-    crops = PictureCrops(
-        training, image_size, scale_range=scale, crop=crop, flip=config.flip, device=device
-    )
+
+    def cut(pictures: Pictures) -> PictureCrops:
+        return PictureCrops(
+            pictures, image_size, scale_range=scale, crop=crop, flip=config.flip, device=device
+        )
+
+    crops = cut(training)
     counts = torch.bincount(torch.from_numpy(training.labels), minlength=crops.num_classes)
     name = os.path.basename(os.path.normpath(config.data)) if config.data else config.dataset
     record = _record(name, training.class_names, counts.tolist(), len(held_out))
-    return Source(crops, {**record, **cutting}, held_out, tuple(unreadable))
+    return Source(
+        crops, {**record, **cutting}, cut(held_out) if len(held_out) else None, tuple(unreadable)
+    )
 
 
 def _record(
