@@ -4,6 +4,7 @@ Frequencies are in cycles per pixel throughout (Nyquist is 0.5). No function her
 knows a model's class: `decompose` takes any object with `condition` and `decode`.
 """
 
+from deco_lab.spectra.analysis import Analysis, load_analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, band_names, band_shares, split_bands
 from deco_lab.spectra.bootstrap import Estimate, bootstrap
 from deco_lab.spectra.dct import block_dct, inverse_block_dct, zigzag_order
@@ -14,6 +15,7 @@ from deco_lab.spectra.radial import RadialPower, radial_power
 
 __all__ = [
     "OCTAVES",
+    "Analysis",
     "Decomposition",
     "Estimate",
     "RadialPower",
@@ -26,10 +28,12 @@ __all__ = [
     "frequency_weights",
     "inverse_block_dct",
     "jpeg_table",
+    "load_analysis",
     "log_energy",
     "radial_power",
     "rgb_to_ycbcr",
     "split_bands",
     "token_map",
+    "weights_hash",
     "zigzag_order",
 ]
