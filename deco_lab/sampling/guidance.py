@@ -1,4 +1,4 @@
-"""Classifier-free guidance on an interval of time.
+"""Classifier-free guidance on an interval of time, plain or shaped.
 
     velocity = uncond + guidance_scale * (cond - uncond)      where low < t <= high
     velocity = cond                                           elsewhere
@@ -8,14 +8,33 @@ which the solver's step starts: it decides for the whole step, a Heun corrector 
 wraps the model, so solvers never know about it. Where it is off (outside the interval, or with a
 scale of 1) the unconditional pass is skipped.
 
+What is made of the pair inside the interval is a rule of its own, a function of a `GuidedPair`.
+The first line is `PlainGuidance`; the others, with w for guidance_scale and every norm, mean and
+inner product over one image's channels and pixels:
+
+    BandGuidance        uncond + sum_b w_b P_b (cond - uncond),    P_b the bands of frequency
+    RescaledGuidance    plain, with the standard deviation of cond given back in part [3]
+    ProjectedGuidance   plain, less what only makes the predicted image stronger [4]
+    ZeroStarGuidance    s uncond + w (cond - s uncond),    s = <cond, uncond> / |uncond|^2 [5]
+
 References
 ----------
 [1] Ho, Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
 [2] Kynkaanniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution
     Quality in Diffusion Models", arXiv 2404.07724.
+[3] Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", arXiv 2305.08891,
+    section 3.4, equations 15 and 16.
+[4] Sadat et al., "Eliminating Oversaturation and Artifacts of High Guidance Scales in Diffusion
+    Models", arXiv 2410.02416, the section on adaptive projected guidance.
+[5] Fan et al., "CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models",
+    arXiv 2503.18886, the sections on the optimized scale and on zero-init.
 """
 
-from collections.abc import Callable
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,6 +48,245 @@ VelocityModel = Callable[[Tensor, Tensor, Tensor], Tensor]
 _ROUNDING = 1e-9
 
 
+@dataclass(frozen=True, eq=False)
+class GuidedPair:
+    """What a rule makes the guided velocity of."""
+
+    cond: Tensor
+    """(B, 3, H, W), the velocity for the classes."""
+    uncond: Tensor
+    """(B, 3, H, W), the velocity for the null class."""
+    x: Tensor
+    """(B, 3, H, W), the state at which both were taken."""
+    t: float
+    """Its time, in [0, 1)."""
+    guidance_scale: float
+    """w, as given to `sample`."""
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """What a rule keeps from pair to pair of one run; empty when the run starts."""
+
+
+class GuidanceRule(ABC):
+    """How a pair of velocities becomes one; image i of it must not depend on other images."""
+
+    @abstractmethod
+    def __call__(self, pair: GuidedPair) -> Tensor:
+        """Return the guided velocity, (B, 3, H, W)."""
+
+    def is_off(self, guidance_scale: float) -> bool:
+        """Return whether the rule gives cond whatever the pair, so that one pass is enough."""
+        return guidance_scale == 1
+
+    def skips(self, step: int) -> bool:
+        """Return whether step `step`, from 0, leaves the state as it is, without a pass."""
+        return False
+
+
+@dataclass(frozen=True)
+class PlainGuidance(GuidanceRule):
+    """uncond + w * (cond - uncond) [1]; what `sample` does without `guidance`."""
+
+    def __call__(self, pair: GuidedPair) -> Tensor:
+        """Return the guided velocity, (B, 3, H, W)."""
+        return pair.uncond + pair.guidance_scale * (pair.cond - pair.uncond)
+
+
+@dataclass(frozen=True)
+class BandGuidance(GuidanceRule):
+    """uncond + sum_b w_b P_b (cond - uncond): a scale of its own for each band of frequency.
+
+    P_b keeps the radial frequencies from edge b - 1 to below edge b: the bands of
+    `deco_lab.spectra.split_bands`. Equal scales are plain guidance to rounding; a scale of 0 leaves
+    its band as the null class has it, 1 as the class has it. The `guidance_scale` of `sample` is
+    without effect here, and so is off only where every scale is 1.
+    """
+
+    scales: Sequence[float]
+    """(w_0, ..., w_K), at least 0, lowest band first."""
+    edges: Sequence[float] = (1 / 16, 1 / 8, 1 / 4)
+    """K rising edges in cycles per pixel, between 0 and sqrt(0.5)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))
+        object.__setattr__(self, "edges", tuple(self.edges))
+        rising = all(low < high for low, high in pairwise(self.edges))
+        if not rising or not all(0 < edge < 0.5**0.5 for edge in self.edges):
+            raise ValueError(
+                "edges must rise and lie between 0 and sqrt(0.5) = 0.707 cycles per pixel, "
+                f"got {self.edges}; divide cycles per image by the image's side"
+            )
+        if len(self.scales) != len(self.edges) + 1:
+            raise ValueError(
+                f"scales must be one for each of {len(self.edges) + 1} bands, "
+                f"got {len(self.scales)}; {len(self.edges)} edges cut so many"
+            )
+        for scale in self.scales:
+            _check_between("each of scales", scale, 0, math.inf)
+
+    def __call__(self, pair: GuidedPair) -> Tensor:
+        """Return the guided velocity, (B, 3, H, W)."""
+        height, width = pair.x.shape[-2:]
+        frequency = torch.hypot(
+            torch.fft.fftfreq(height, dtype=torch.float64)[:, None],
+            torch.fft.rfftfreq(width, dtype=torch.float64),
+        )
+        edges = torch.tensor(self.edges, dtype=torch.float64)
+        band = torch.bucketize(frequency, edges, right=True)
+        scale = torch.tensor(self.scales, dtype=pair.x.dtype)[band].to(pair.x.device)
+        spectrum = scale * torch.fft.rfft2(pair.cond - pair.uncond)
+        return pair.uncond + torch.fft.irfft2(spectrum, s=(height, width))
+
+    def is_off(self, guidance_scale: float) -> bool:
+        """Return whether every scale is 1."""
+        return all(scale == 1 for scale in self.scales)
+
+
+@dataclass(frozen=True)
+class RescaledGuidance(GuidanceRule):
+    """Plain guidance with a part of its growth in contrast taken back [3].
+
+        rescaled = plain * std(cond) / std(plain)                        (15)
+        velocity = rescale * rescaled + (1 - rescale) * plain            (16)
+
+    What is rescaled is the model's output, its mean included, with each image's own standard
+    deviation. Differs from [3]: the output is there the v of a variance-preserving diffusion, here
+    the velocity, image - noise, in which strong guidance makes the predicted image too strong.
+    """
+
+    rescale: float = 0.7
+    """phi in [0, 1]: 0 is plain, 1 keeps cond's standard deviation."""
+
+    def __post_init__(self) -> None:
+        _check_between("rescale", self.rescale, 0, 1)
+
+    def __call__(self, pair: GuidedPair) -> Tensor:
+        """Return the guided velocity, (B, 3, H, W)."""
+        plain = PlainGuidance()(pair)
+        wanted, found = (v.std((1, 2, 3), correction=0, keepdim=True) for v in (pair.cond, plain))
+        # A velocity without any contrast has none to take back.
+        ratio = torch.where(found > 0, wanted / found, 1)
+        return self.rescale * (plain * ratio) + (1 - self.rescale) * plain
+
+
+@dataclass(frozen=True)
+class ProjectedGuidance(GuidanceRule):
+    """Adaptive projected guidance (APG) [4], in the space of predicted images.
+
+    With D = x + (1 - t) * velocity the predicted image of a velocity, D_cond that of cond, and k
+    counting the pairs of a run:
+
+        update_k  = (D_cond - D_uncond) + momentum * update_{k-1},       update_{-1} = 0
+        shortened = update_k * min(1, norm_threshold / |update_k|)
+        parallel  = <shortened, D_cond> / |D_cond|^2 * D_cond
+        D_guided  = D_cond + (w - 1) * (shortened - parallel + eta * parallel)
+        velocity  = (D_guided - x) / (1 - t)
+
+    The parallel part makes the predicted image stronger as it is, which oversaturates; eta = 1
+    without threshold and momentum is plain guidance. The momentum's state belongs to the run and
+    the image, is fed by every pair (two in a step of Heun's), and rests outside the interval.
+    Differs from [4]: the predicted image is in pixels, so a threshold from there, for latents,
+    means something else here.
+    """
+
+    eta: float = 0.0
+    """How much of the parallel part stays: 1 is all, 0 none."""
+    norm_threshold: float = math.inf
+    """Greatest norm of an update, over an image's channels and pixels: it grows as the root of
+    their number. Infinite is no limit."""
+    momentum: float = 0.0
+    """beta in (-1, 1): [4] recommends negative ones, which push away from the last updates."""
+
+    def __post_init__(self) -> None:
+        _check_between("eta", self.eta, -math.inf, math.inf)
+        if not self.norm_threshold > 0:
+            raise ValueError(
+                f"norm_threshold must be greater than 0, got {self.norm_threshold}; "
+                "math.inf is no limit"
+            )
+        if not -1 < self.momentum < 1:
+            raise ValueError(f"momentum must lie between -1 and 1, got {self.momentum}; 0 is none")
+
+    def __call__(self, pair: GuidedPair) -> Tensor:
+        """Return the guided velocity, (B, 3, H, W)."""
+        remaining = 1 - pair.t
+        update = remaining * (pair.cond - pair.uncond)
+        if "update" in pair.memory:
+            update = update + self.momentum * pair.memory["update"]
+        pair.memory["update"] = update
+
+        norm = _inner(update, update).sqrt()
+        update = update * (self.norm_threshold / _positive(norm)).clamp(max=1)
+        image = pair.x + remaining * pair.cond
+        parallel = _inner(update, image) / _positive(_inner(image, image)) * image
+        update = update - (1 - self.eta) * parallel
+        return pair.cond + (pair.guidance_scale - 1) * update / remaining
+
+
+@dataclass(frozen=True)
+class ZeroStarGuidance(GuidanceRule):
+    """CFG-Zero* [5]: the null class's velocity scaled to fit the class's, and no first steps.
+
+        s        = <cond, uncond> / |uncond|^2
+        velocity = s * uncond + w * (cond - s * uncond)
+        velocity = 0                                           in the first zero_init_steps steps
+
+    s is the scale at which uncond comes nearest to cond, one for each image. The first steps move
+    no pixel, whatever the interval (which never guides the step from t = 0); time goes on.
+    Differs from [5]: those steps take no pass of the network, and no place in the history of
+    solvers that keep one. With a guidance_scale of 1 all of it is off.
+    """
+
+    zero_init_steps: int = 1
+    """Steps from t = 0 that leave the noise as it is; less than num_steps. 0 is none."""
+
+    def __post_init__(self) -> None:
+        steps = self.zero_init_steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise ValueError(
+                f"zero_init_steps must be a whole number of at least 0, got {steps!r}; 0 is none"
+            )
+
+    def __call__(self, pair: GuidedPair) -> Tensor:
+        """Return the guided velocity, (B, 3, H, W)."""
+        cond, uncond = pair.cond, pair.uncond
+        fitted = _inner(cond, uncond) / _positive(_inner(uncond, uncond)) * uncond
+        return fitted + pair.guidance_scale * (cond - fitted)
+
+    def skips(self, step: int) -> bool:
+        """Return whether the step is one of the first."""
+        return step < self.zero_init_steps
+
+
+@dataclass(frozen=True)
+class _Function(GuidanceRule):
+    """A rule that someone passed as a function."""
+
+    function: Callable[[GuidedPair], Tensor]
+
+    def __call__(self, pair: GuidedPair) -> Tensor:
+        return self.function(pair)
+
+
+def as_rule(guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None) -> GuidanceRule:
+    """Return the rule that `guidance` is, plain for None; a function is off at scale 1.
+
+    Raises
+    ------
+    ValueError
+        For anything that cannot be called with a pair.
+    """
+    if guidance is None:
+        return PlainGuidance()
+    if isinstance(guidance, GuidanceRule):
+        return guidance
+    if not callable(guidance) or isinstance(guidance, type):
+        raise ValueError(
+            f"guidance must be a rule or a function of a GuidedPair, got {guidance!r}; "
+            "pass None for plain guidance, or such as RescaledGuidance(0.7)"
+        )
+    return _Function(guidance)
+
+
 class Guidance:
     """A model that draws given classes with guidance, as velocity fields for solvers.
 
@@ -39,11 +297,13 @@ class Guidance:
     class_ids : Tensor
         (B,), int64, on the device of the states.
     null_class : int or None
-        The label that stands for "no class"; None where guidance_scale is 1.
+        The label that stands for "no class"; None where the rule is off.
     guidance_scale : float
         1 is off.
     guidance_interval : tuple of float
         (low, high], in t.
+    rule : GuidanceRule
+        What makes one velocity of cond and uncond.
 
     Attributes
     ----------
@@ -58,19 +318,27 @@ class Guidance:
         null_class: int | None,
         guidance_scale: float,
         guidance_interval: tuple[float, float],
+        rule: GuidanceRule | None = None,
     ) -> None:
         self.model = model
         self.class_ids = class_ids
         self.null_class = null_class
         self.guidance_scale = guidance_scale
         self.guidance_interval = guidance_interval
+        self.rule = as_rule(rule)
         self.nfe = 0
+        self._is_on = not self.rule.is_off(guidance_scale)
+        self._memory: dict[str, Tensor] = {}
+
+    def skips(self, step: int) -> bool:
+        """Return whether step `step`, from 0, has the velocity 0, so that no solver is asked."""
+        return self._is_on and self.rule.skips(step)
 
     def field(self, step_start: float) -> Field:
         """Return v(x, t) of the step that starts at `step_start`, guided or not throughout."""
         low, high = self.guidance_interval
         inside = low + _ROUNDING < step_start <= high + _ROUNDING
-        return self._guided if inside and self.guidance_scale != 1 else self._conditional
+        return self._guided if inside and self._is_on else self._conditional
 
     def _conditional(self, x: Tensor, t: float) -> Tensor:
         self.nfe += 1
@@ -81,13 +349,35 @@ class Guidance:
         self.nfe += 2
         labels = torch.cat([self.class_ids, torch.full_like(self.class_ids, self.null_class)])
         cond, uncond = self._velocity(torch.cat([x, x]), t, labels).chunk(2)
-        return uncond + self.guidance_scale * (cond - uncond)
+        pair = GuidedPair(cond, uncond, x, t, self.guidance_scale, self._memory)
+        velocity = self.rule(pair)
+        _check_shape("guidance", velocity, x)
+        return velocity
 
     def _velocity(self, x: Tensor, t: float, class_ids: Tensor) -> Tensor:
         velocity = self.model(x, torch.full_like(class_ids, t, dtype=torch.float32), class_ids)
-        if velocity.shape != x.shape:
-            raise ValueError(
-                f"model must return a velocity in the shape of x, {tuple(x.shape)}, "
-                f"got {tuple(velocity.shape)}"
-            )
+        _check_shape("model", velocity, x)
         return velocity.to(x.dtype)
+
+
+def _check_shape(name: str, velocity: Tensor, x: Tensor) -> None:
+    if velocity.shape != x.shape:
+        raise ValueError(
+            f"{name} must return a velocity in the shape of x, {tuple(x.shape)}, "
+            f"got {tuple(velocity.shape)}"
+        )
+
+
+def _check_between(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name} must be a finite number from {low} to {high}, got {value}")
+
+
+def _inner(first: Tensor, second: Tensor) -> Tensor:
+    """Return each image's inner product, (B, 1, 1, 1)."""
+    return (first * second).sum((1, 2, 3), keepdim=True)
+
+
+def _positive(values: Tensor) -> Tensor:
+    """Return values at least 0 as divisors: 0 becomes the least number, so that 0 / 0 is 0."""
+    return values.clamp(min=torch.finfo(values.dtype).tiny)

@@ -16,7 +16,7 @@ References
 
 import math
 import operator
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -25,7 +25,13 @@ import torch
 from torch import Tensor
 
 from deco_lab.flow import predicted_image, seeded_noise, time_grid
-from deco_lab.sampling.guidance import Guidance, VelocityModel
+from deco_lab.sampling.guidance import (
+    Guidance,
+    GuidanceRule,
+    GuidedPair,
+    VelocityModel,
+    as_rule,
+)
 from deco_lab.sampling.solvers import SOLVERS, Solver
 
 
@@ -59,12 +65,15 @@ def sample(
     time_shift: float = 1.0,
     seed: int = 0,
     noise: Tensor | None = None,
+    guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None = None,
 ) -> Tensor:
     """Return images of the given classes, the last state of `sample_steps`.
 
     Parameters
     ----------
     model, class_ids, num_steps, guidance_scale, guidance_interval, solver, time_shift, seed, noise
+        As for `sample_steps`.
+    guidance
         As for `sample_steps`.
 
     Returns
@@ -98,6 +107,7 @@ def sample(
         time_shift=time_shift,
         seed=seed,
         noise=noise,
+        guidance=guidance,
     ):
         x = step.x
     assert x is not None
@@ -115,6 +125,7 @@ def sample_steps(
     time_shift: float = 1.0,
     seed: int = 0,
     noise: Tensor | None = None,
+    guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None = None,
 ) -> Generator[Step, None, None]:
     """Check the arguments, then give the noise and each step towards the images as it is computed.
 
@@ -141,6 +152,11 @@ def sample_steps(
         Image i draws its noise with seed + i.
     noise : Tensor, optional
         (B, 3, H, W), the start instead of a drawn one; `seed` is then without effect.
+    guidance : GuidanceRule or callable, optional
+        What to make of the class's and the null class's velocity inside the interval, instead of
+        plain guidance: a `BandGuidance` (which has scales of its own), `RescaledGuidance`,
+        `ProjectedGuidance` or `ZeroStarGuidance`, or a function of a `GuidedPair` that returns the
+        velocity, (B, 3, H, W).
 
     Yields
     ------
@@ -160,10 +176,16 @@ def sample_steps(
     guidance_scale = _number("guidance_scale", guidance_scale)
     if guidance_scale < 0:
         raise ValueError(f"guidance_scale must be at least 0, got {guidance_scale}; 1 is off")
-    if guidance_scale != 1 and num_classes is None:
+    rule = as_rule(guidance)
+    if not rule.is_off(guidance_scale) and num_classes is None:
         raise ValueError(
             "guidance needs the null class, model.config.num_classes, which this model does not "
-            "have; pass guidance_scale=1"
+            "have; pass guidance_scale=1 and no guidance of its own scales"
+        )
+    if not rule.is_off(guidance_scale) and rule.skips(num_steps - 1):
+        raise ValueError(
+            f"guidance must leave a step to take, got {rule}, which skips all {num_steps}; "
+            "take more steps"
         )
     guidance_interval = _interval(guidance_interval)
     time_shift = _number("time_shift", time_shift)
@@ -179,16 +201,17 @@ def sample_steps(
 
     parameters = getattr(model, "parameters", tuple)
     device = next((parameter.device for parameter in parameters()), noise.device)
-    guidance = Guidance(
+    guided_model = Guidance(
         model,
         torch.tensor(labels, device=device),
         num_classes,
         guidance_scale,
         guidance_interval,
+        rule,
     )
     times = time_grid(num_steps, time_shift=time_shift).tolist()
     start = noise.detach().to(device=device, dtype=torch.float32)
-    return _steps(guidance, SOLVERS[solver](), start, times)
+    return _steps(guided_model, SOLVERS[solver](), start, times)
 
 
 def _steps(
@@ -198,7 +221,10 @@ def _steps(
     for index, (t, t_next) in enumerate(pairwise(times), start=1):
         # Not around the yield: the caller's own code, and its gradients, run there.
         with torch.no_grad():
-            velocity = solver.step(guidance.field(t), x, t, t_next)
+            if guidance.skips(index - 1):
+                velocity = torch.zeros_like(x)
+            else:
+                velocity = solver.step(guidance.field(t), x, t, t_next)
             image = predicted_image(x, velocity, t)
             x = x + (t_next - t) * velocity
         yield Step(index, t_next, x, velocity, image, guidance.nfe)
