@@ -170,12 +170,13 @@ def test_run_needs_no_tensorboard(crops, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_run_removes_what_a_killed_run_left(crops, tmp_path: Path):
     names = ["state.pt.part", "loss.csv.part", ".model.safetensors.0a1b2c3d.tmp"]
-    for name in (*names, "notes.tmp"):
+    others = ["notes.tmp", "film.mp4.part", ".other.safetensors.0a1b2c3d.tmp"]
+    for name in (*names, *others):
         (tmp_path / name).write_bytes(b"half")
     run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
     left = {path.name for path in tmp_path.iterdir()}
     assert left.isdisjoint(names)
-    assert "notes.tmp" in left
+    assert left.issuperset(others)
 
 
 @pytest.mark.slow

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_LEFTOVERS = ("*.part", ".*.safetensors.*.tmp")
+_LEFTOVERS = (
+    "state.pt.part",
+    "loss.csv.part",
+    "loss.png.part",
+    "preview.png.part",
+    "evaluation.csv.part",
+    ".model.safetensors.*.tmp",
+)
+"""Of a run's own files alone: a run may be kept in a folder that holds others."""
 
 
 @contextmanager
