@@ -1,11 +1,14 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from deco_lab import checkpoints
+from deco_lab.config import PHOTOGRAPHS, DiTConfig
 from deco_lab.evaluation.compare import (
     BANDS,
     band_error,
@@ -13,10 +16,10 @@ from deco_lab.evaluation.compare import (
     comparison,
     high_share,
     main,
-    name_of,
     raw_share,
 )
 from deco_lab.losses import flow_matching_loss, frequency_loss
+from deco_lab.models import build
 
 
 class Known:
@@ -103,12 +106,6 @@ def test_shares_of_even_and_of_white_tokens():
     assert raw_share(9 * found.token_energy) == pytest.approx(raw_share(found.token_energy))
 
 
-def test_name_of_a_run_is_its_folder():
-    assert name_of("tiny") == "tiny"
-    assert name_of("runs/add/model.safetensors") == "add"
-    assert name_of("weights/other.safetensors") == "other"
-
-
 @pytest.mark.slow
 def test_main_compares_the_bundled_pair(tmp_path: Path, capsys):
     main(["tiny", "tiny-dit", "--per-class", "2", "--out", str(tmp_path / "pair")])
@@ -125,3 +122,17 @@ def test_main_refuses(capsys):
     assert "models must have different names, got tiny, tiny" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="error: name_or_path must be a bundled model"):
         main(["tiny", "none"])
+
+
+def test_main_refuses_models_of_other_pictures(tmp_path: Path):
+    """As many classes as photographs do not make them the photographs."""
+    config = DiTConfig(
+        image_size=64, patch_size=16, num_classes=14, hidden_size=16, num_heads=2, depth=1
+    )
+    checkpoints.save(build(config), tmp_path / "other.safetensors")
+    with pytest.raises(SystemExit, match="got other of 14 other classes; use python -m"):
+        main(["tiny", str(tmp_path / "other.safetensors")])
+    small = replace(config, image_size=32, class_names=PHOTOGRAPHS)
+    checkpoints.save(build(small), tmp_path / "small.safetensors")
+    with pytest.raises(SystemExit, match="models must share image_size, got 32, 64"):
+        main(["tiny", str(tmp_path / "small.safetensors")])

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from deco_lab import checkpoints
 from deco_lab.data import bundled_crops
-from deco_lab.evaluation.report import aligned, replace_file
+from deco_lab.evaluation.report import aligned, name_of, replace_file
 from deco_lab.flow import interpolate, seeded_noise, velocity_target
 from deco_lab.spectra import (
     Estimate,
@@ -209,7 +209,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("models", nargs="+", help="bundled names or files")
     parser.add_argument("--per-class", type=int, default=32, help="noisy crops of each class")
     parser.add_argument("--seed", type=int, default=3_000_000, help="of crops, noise and times")
-    parser.add_argument("--out", type=Path, default=Path("evaluation/compare"), help="files' path")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("evaluation/compare"),
+        help="path of the files, without suffix",
+    )
     given = parser.parse_args(arguments)
     if given.per_class < 1:
         parser.error(f"--per-class must be at least 1, got {given.per_class}")
@@ -220,25 +225,29 @@ def main(arguments: list[str] | None = None) -> None:
         loaded = {
             n: checkpoints.load(m, device="cpu") for n, m in zip(names, given.models, strict=True)
         }
-        sizes = {(m.config.image_size, m.config.num_classes) for m in loaded.values()}
-        if len(sizes) > 1:
-            raise ValueError(f"models must share image size and classes, got {sorted(sizes)}")
-        ((image_size, num_classes),) = sizes
-        crops = bundled_crops(image_size)
-        if num_classes != crops.num_classes:
+        if len(sizes := {model.config.image_size for model in loaded.values()}) > 1:
             raise ValueError(
-                f"models must be of the {crops.num_classes} bundled photographs, got "
-                f"{num_classes} classes; use deco_lab.evaluation for others"
+                f"models must share image_size, got {', '.join(map(str, sorted(sizes)))}; "
+                "compare models of one size"
             )
+        (image_size,) = sizes
+        crops = bundled_crops(image_size)
+        for name, model in loaded.items():
+            if model.config.class_names != crops.class_names:
+                raise ValueError(
+                    f"models must be of the {crops.num_classes} bundled photographs, got {name} of "
+                    f"{model.config.num_classes} other classes; use python -m deco_lab.evaluation"
+                )
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     generator = torch.Generator().manual_seed(given.seed)
-    labels = torch.arange(num_classes).repeat(given.per_class)
+    labels = torch.arange(crops.num_classes).repeat(given.per_class)
     images, class_ids = crops.sample(len(labels), generator, labels)
-    noise = seeded_noise(len(labels), images.shape[1:], given.seed)
+    # The next seeds: the first image's noise would else repeat the numbers that cut the crops.
+    noise = seeded_noise(len(labels), images.shape[1:], given.seed + 1)
     # The times of training, evenly: quantiles of the normal, and every class sees all of them.
     quantile = (torch.arange(given.per_class) + 0.5) / given.per_class
-    t = torch.sigmoid(torch.special.ndtri(quantile)).repeat_interleave(num_classes)
+    t = torch.sigmoid(torch.special.ndtri(quantile)).repeat_interleave(crops.num_classes)
     measured = {
         name: behaviour(model, images, noise, t, class_ids) for name, model in loaded.items()
     }
@@ -266,12 +275,6 @@ def main(arguments: list[str] | None = None) -> None:
     path = given.out.with_name(given.out.name + ".json")
     replace_file(path, json.dumps(stored, indent=1).encode())
     print("written:", path, *draw(given.out, measured, loaded))
-
-
-def name_of(model: str) -> str:
-    """Return what a model is called: a bundled name, or of a file its folder's or its own name."""
-    path = Path(model)
-    return model if not path.suffix else path.parent.name if path.stem == "model" else path.stem
 
 
 def draw(out: Path, measured: Mapping[str, Behaviour], models: Mapping) -> list[Path]:

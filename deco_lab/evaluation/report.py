@@ -15,6 +15,17 @@ REAL = "real crops"
 RANDOM = "random weights"
 
 
+def name_of(model: str) -> str:
+    """Return what a model is called: a bundled name, or of a file its folder's or its own name.
+
+    Every run calls its model "model.safetensors", so there the folder's name tells them apart.
+    """
+    path = Path(model)
+    if not path.suffix:
+        return model
+    return (path.stem if path.stem != "model" else path.parent.name) or path.stem
+
+
 def _written(estimate: Estimate) -> str:
     """Write an estimate with as many digits as its size needs."""
     digits = 3 if abs(estimate.value) < 1 else 2 if abs(estimate.value) < 100 else 0
@@ -62,14 +73,18 @@ def class_table(found: Findings, real: Findings, class_names: Sequence[str]) -> 
 def verdict(found: Findings, real: Findings, random: Findings) -> str:
     """Return the figures as ratios to the floor and to random weights, one line each."""
     own, floor, ceiling = (f.figures for f in (found, real, random))
-    accuracy = own.class_accuracy.value / floor.class_accuracy.value
-    frechet = own.frechet_distance.value / ceiling.frechet_distance.value
+    accuracy = f"{own.class_accuracy.value:.1%}, of real crops 0.0%"
+    if floor.class_accuracy.value:  # of few held-out pictures, none may be told right
+        ratio = own.class_accuracy.value / floor.class_accuracy.value
+        accuracy = f"{ratio:.1%} of that of real crops"
+    part = own.frechet_distance.value / ceiling.frechet_distance.value
+    frechet = f"1/{1 / part:.0f} of" if 0 < part <= 1 else f"{part:.2g} times"
     return "\n".join(
         [
-            f"class accuracy is {accuracy:.1%} of that of real crops",
+            f"class accuracy is {accuracy}",
             f"spectral error is {own.spectral_error.value:.2f} dB, of real crops "
             f"{floor.spectral_error.value:.2f} dB",
-            f"Fréchet distance is 1/{1 / frechet:.0f} of that of random weights",
+            f"Fréchet distance is {frechet} that of random weights",
         ]
     )
 
