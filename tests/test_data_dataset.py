@@ -12,7 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from deco_lab.data import PictureCrops, Pictures, UnreadablePictureError, read_dataset
+from deco_lab.config import DiTConfig
+from deco_lab.data import (
+    PictureCrops,
+    Pictures,
+    SourceConfig,
+    UnreadablePictureError,
+    open_source,
+    read_dataset,
+)
+from deco_lab.evaluation.__main__ import source_of
 
 datasets = pytest.importorskip("datasets", reason='needs datasets: pip install -e ".[train]"')
 
@@ -91,6 +100,36 @@ def test_read_dataset_takes_patterns_folders_and_parts(shard: Path):
     for name in (str(shard.parent / "part-*.parquet"), str(shard.parent)):
         assert len(read_dataset(name, held_out=0).training) == 63
     assert len(read_dataset(str(shard), split="train[:50%]", held_out=0).training) == 30
+
+
+def test_source_of_reads_the_rows_that_were_trained_on(shard: Path):
+    """The record keeps split and columns, so what is held out stays so when it is measured."""
+    options = SourceConfig(
+        dataset=str(shard), split="train[:50%]", image_column="image", label_column="label"
+    )
+    source = open_source(options, 8, torch.device("cpu"))
+    config = DiTConfig(
+        image_size=8, patch_size=4, num_classes=3, class_names=("cat", "dog", "owl"),
+        hidden_size=16, num_heads=2, depth=1,
+    )  # fmt: skip
+    record = json.loads(json.dumps(source.record))
+    again = source_of(config, record, "", str(shard), torch.device("cpu"))
+    assert again.record == source.record
+    assert sum(record["pictures_by_class"]) + record["held_out"] == 30
+    first, second = source.fresh, again.fresh
+    assert isinstance(first, PictureCrops)
+    assert isinstance(second, PictureCrops)
+    names = [[p.names[i] for i in range(len(p))] for p in (first.pictures, second.pictures)]
+    assert names[0] == names[1]
+
+
+def test_read_dataset_says_that_scripts_are_not_run(tmp_path: Path, monkeypatch):
+    def refuse(*arguments: Any, **options: Any):
+        raise RuntimeError("Dataset scripts are no longer supported, but found old.py")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(ValueError, match=r"owner/old \(train\) could not be read \(Dataset scr"):
+        read_dataset("owner/old")
 
 
 def test_read_dataset_maps_strings_in_sorted_order(tmp_path: Path):

@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from scipy.linalg import sqrtm
 
 from deco_lab import checkpoints
 from deco_lab.config import PHOTOGRAPHS, DeCoConfig
-from deco_lab.data import CropSampler, bundled_crops
+from deco_lab.data import CropSampler, SourceConfig, bundled_crops, open_source, to_picture
 from deco_lab.evaluation import (
     Findings,
     Judge,
@@ -22,11 +23,11 @@ from deco_lab.evaluation import (
     report,
     spectral_error,
 )
-from deco_lab.evaluation.__main__ import main
+from deco_lab.evaluation.__main__ import main, source_of
 from deco_lab.evaluation.distances import class_spectral_errors, radial_powers
 from deco_lab.evaluation.features import as_stored, coefficient_energy, visible_energy
 from deco_lab.models import build
-from deco_lab.spectra import jpeg_table
+from deco_lab.spectra import Estimate, jpeg_table
 
 
 def noise(count: int, seed: int, scale: float = 0.3, size: int = 16) -> torch.Tensor:
@@ -314,6 +315,25 @@ def test_report_verdict_states_ratios(judge: Judge, crops: CropSampler):
     assert lines[2].endswith("is 1/1 of that of random weights")
 
 
+def test_report_verdict_has_words_for_every_ratio(judge: Judge, crops: CropSampler):
+    """A floor of which nothing is told right, and samples that are worse than random weights."""
+    labels = [0, 1, 2] * 5
+    noise_like, real = judge(noise(15, 0, scale=1.0), labels), judge.real(5)
+    missed = replace(real.figures, class_accuracy=Estimate(0.0, 0.0, 0.0, 15))
+    first, _, last = report.verdict(noise_like, replace(real, figures=missed), real).splitlines()
+    assert first.endswith("%, of real crops 0.0%")
+    ratio = noise_like.figures.frechet_distance.value / real.figures.frechet_distance.value
+    assert last == f"Fréchet distance is {ratio:.2g} times that of random weights"
+
+
+def test_name_of_tells_runs_apart():
+    assert report.name_of("tiny") == "tiny"
+    assert report.name_of("runs/add/model.safetensors") == "add"
+    assert report.name_of("hf://owner/repo/model.safetensors") == "repo"
+    assert report.name_of("weights/other.safetensors") == "other"
+    assert report.name_of("model.safetensors") == "model"
+
+
 def write_model(path: Path) -> Path:
     torch.manual_seed(0)
     config = DeCoConfig(
@@ -322,6 +342,36 @@ def write_model(path: Path) -> Path:
     )  # fmt: skip
     checkpoints.save(build(config), path)
     return path
+
+
+def test_source_of_cuts_as_the_record_says():
+    record = {"crop": "random", "crop_scale": [1.5, 2.0], "flip": False, "held_out_share": 0.0}
+    config = DeCoConfig(
+        image_size=16, patch_size=4, num_classes=14, class_names=PHOTOGRAPHS, hidden_size=16,
+        num_heads=2, depth=1,
+    )  # fmt: skip
+    fresh = source_of(config, record, "", "", torch.device("cpu")).fresh
+    assert isinstance(fresh, CropSampler)
+    assert (fresh.sides[0], fresh.sides[-1], fresh.flip) == (24, 32, False)
+
+
+def test_source_of_refuses_pictures_that_changed_in_number(tmp_path: Path):
+    """A file that is gone may put one that was trained on in its class's held-out place."""
+    for index in range(8):
+        (tmp_path / "pictures" / f"class{index % 2}").mkdir(parents=True, exist_ok=True)
+        path = tmp_path / "pictures" / f"class{index % 2}" / f"{index}.png"
+        to_picture(noise(1, index)).save(path)
+    options = SourceConfig(data=str(tmp_path / "pictures"), held_out=0.3)
+    source = open_source(options, 16, torch.device("cpu"))
+    config = DeCoConfig(
+        image_size=16, patch_size=4, num_classes=2, class_names=source.crops.class_names,
+        hidden_size=16, num_heads=2, depth=1,
+    )  # fmt: skip
+    again = source_of(config, source.record, options.data, "", torch.device("cpu"))
+    assert again.record == source.record
+    (tmp_path / "pictures" / "class1" / "7.png").unlink()
+    with pytest.raises(ValueError, match=r"as many as the model was trained on.* got \d and \d"):
+        source_of(config, source.record, options.data, "", torch.device("cpu"))
 
 
 @pytest.mark.slow

@@ -85,7 +85,8 @@ def read_dataset(
             table = datasets.load_dataset(kind, data_files=shards, split=split)
         else:
             table = datasets.load_dataset(name, split=split)
-    except (OSError, ValueError, exceptions.DatasetsError) as error:
+    # RuntimeError: of a dataset that would run code of its own, which the library refuses.
+    except (OSError, ValueError, RuntimeError, exceptions.DatasetsError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"{name} ({split}) could not be read ({reason}); check its name and split, and for a "
@@ -126,8 +127,8 @@ def _local_shards(name: str) -> list[str]:
     if len(kinds) != 1 or not kinds <= set(_SHARDS):
         raise ValueError(
             f"{name} must stand for shards of one kind, {', '.join(_SHARDS)}, "
-            f"got {', '.join(sorted(kinds)) or 'no file'}; a folder of pictures by class is read "
-            "by read_folder"
+            f"got {', '.join(sorted(kinds)) or 'no file'}; a folder of pictures by class is no "
+            "dataset: give it as data (read_folder)"
         )
     return files
 

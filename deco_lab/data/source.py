@@ -53,7 +53,7 @@ class Source:
     crops: Crops
     """What a trainer draws from."""
     record: dict[str, object]
-    """Name, counts, classes and the way of cutting, JSON-ready."""
+    """Name, counts, classes, a dataset's split and columns, and the way of cutting, JSON-ready."""
     fresh: Crops | None
     """What to measure against, cut alike from the held-out pictures; None where none are held out.
     Of the bundled photographs the very crops that are trained on: other seeds cut others."""
@@ -78,7 +78,7 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
     crop: Literal["random", "center"] = "center" if config.crop == "center" else "random"
     bundled = not (config.data or config.dataset)
     scale = config.crop_scale or (SCALE_RANGE if bundled else (1.0, 1.0))
-    cutting = {"crop": crop, "crop_scale": list(scale), "flip": config.flip}
+    cutting: dict[str, object] = {"crop": crop, "crop_scale": list(scale), "flip": config.flip}
     cutting["held_out_share"] = 0.0 if bundled else config.held_out
     if bundled:
         if crop == "center":
@@ -114,6 +114,9 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
 
     crops = cut(training)
     counts = torch.bincount(torch.from_numpy(training.labels), minlength=crops.num_classes)
+    if config.dataset:
+        rows = {"split": config.split, "image_column": config.image_column}
+        cutting |= {**rows, "label_column": config.label_column}
     name = os.path.basename(os.path.normpath(config.data)) if config.data else config.dataset
     record = _record(name, training.class_names, counts.tolist(), len(held_out))
     return Source(

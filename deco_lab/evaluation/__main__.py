@@ -27,10 +27,22 @@ def source_of(
 ) -> Source:
     """Return the pictures a model was trained on, cut as they were, and the held-out ones.
 
+    Parameters
+    ----------
+    config : DiTConfig
+        Of the model.
+    record : mapping
+        Of its training, as `Source.record`; what it lacks takes its default.
+    data, dataset : str
+        Where the pictures are now, as in `SourceConfig`; both empty for the bundled photographs.
+    device : torch.device
+        Where the crops end up.
+
     Raises
     ------
     ValueError
-        Where they are not those the model was trained on, or none were held out.
+        Where the pictures are of other classes or other in number than those the model was trained
+        on, so that none of them is sure to be held out, or none were held out.
     """
     if not (data or dataset) and config.class_names != PHOTOGRAPHS:
         raise ValueError(
@@ -38,19 +50,24 @@ def source_of(
             f"photographs; name what it was trained on, {record.get('name', 'which is not known')}"
         )
     options: dict[str, Any] = {"data": data, "dataset": dataset}
-    if data or dataset:
-        known = ("crop", "flip", "held_out_share", "crop_scale")
-        cutting = {name: record[name] for name in known if name in record}
-        if "crop_scale" in cutting:
-            cutting["crop_scale"] = tuple(cutting["crop_scale"])
-        if "held_out_share" in cutting:
-            cutting["held_out"] = cutting.pop("held_out_share")
-        options |= cutting
+    for name in ("crop", "crop_scale", "flip", "split", "image_column", "label_column"):
+        if name in record:
+            options[name] = tuple(record[name]) if name == "crop_scale" else record[name]
+    if "held_out_share" in record:
+        options["held_out"] = record["held_out_share"]
     source = open_source(SourceConfig(**options), config.image_size, device)
     if config.class_names and source.crops.class_names != config.class_names:
         raise ValueError(
             f"the pictures must be of the model's classes, {_some(config.class_names)}, got "
             f"{_some(source.crops.class_names)}; name what it was trained on"
+        )
+    counts = ("pictures_by_class", "held_out")
+    if any(name in record and record[name] != source.record[name] for name in counts):
+        raise ValueError(
+            "the pictures must be as many as the model was trained on, or held-out ones may have "
+            f"been trained on: {record['pictures']} and {record['held_out']} held out, got "
+            f"{source.record['pictures']} and {source.record['held_out']}; restore them, or train "
+            "again on those that are there"
         )
     if source.fresh is None:
         raise ValueError(
@@ -128,8 +145,7 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
         noise = draw_samples(untrained, class_ids, progress=bar.update, **settings_of_noise)
         bar.set_description("judging")
         judge = Judge(source.crops, fresh, class_ids=tuple(present.tolist()), features=features)
-        path = Path(given.model)
-        name = path.stem if path.suffix else given.model
+        name = report.name_of(given.model)
         findings = {
             name: judge(images, class_ids),
             report.REAL: judge.real(given.per_class),
@@ -139,6 +155,18 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
     own, real, random = findings.values()
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     missing = config.num_classes - len(present)
+    written = report.write(
+        given.out or Path("evaluation") / name,
+        findings,
+        title=name,
+        settings={
+            **settings,
+            "model": str(given.model),
+            "per_class": given.per_class,
+            "data": source.record,
+            "config": config_to_dict(config),
+        },
+    )
     print(
         f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {len(class_ids)} samples, "
         f"{given.per_class} a class ({given.num_steps} {given.solver} steps, guidance "
@@ -152,18 +180,6 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
         report.verdict(own, real, random),
         "",
         sep="\n",
-    )
-    written = report.write(
-        given.out or Path("evaluation") / name,
-        findings,
-        title=name,
-        settings={
-            **settings,
-            "model": str(given.model),
-            "per_class": given.per_class,
-            "data": source.record,
-            "config": config_to_dict(config),
-        },
     )
     print("written:", *written)
 
