@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deco_lab.checkpoints import load, read_training
+from deco_lab.checkpoints import CheckpointError, load, read_training
 from deco_lab.config import PHOTOGRAPHS, PRESETS, DeCoConfig, DiTConfig, ModelConfig
 from deco_lab.data import PictureCrops, SourceConfig, open_source
 from deco_lab.evaluation import __main__ as evaluation
@@ -259,6 +259,27 @@ def test_main_shows_what_every_option_means(capsys):
     assert "--crop-scale LOW HIGH Shorter side of a resized picture" in shown
     assert "prefer that" in shown
     assert "(default: 0.02)" in shown
+    assert "between two checkpoints (default: 200)" in shown
+    assert not [text for text in ("(default: )", "(default: None)") if text in shown]
+
+
+@pytest.mark.parametrize("kind", [CheckpointError, FloatingPointError])
+def test_main_says_in_a_sentence_that_a_run_broke(tmp_path: Path, monkeypatch, kind):
+    def fail(*arguments: Any, **options: Any):
+        raise kind("the loss is nan at step 20")
+
+    monkeypatch.setattr("deco_lab.training.__main__.run", fail)
+    with pytest.raises(SystemExit, match="training: error: the loss is nan at step 20"):
+        main([*SMALL, "--out", str(tmp_path)])
+
+
+def test_main_refuses_fewer_steps_than_were_taken(folder, tmp_path: Path, capsys):
+    train(folder, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(SystemExit, match="2"):
+        train(folder, tmp_path, "--steps", "2")
+    assert "steps must be at least 3, which" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
 
 
 @pytest.mark.parametrize(

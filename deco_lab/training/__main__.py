@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 
+from deco_lab.checkpoints import CheckpointError
 from deco_lab.data import PictureCrops, open_source
 from deco_lab.training.arguments import make_parser, read_order
 from deco_lab.training.measuring import Measure
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except ResumeError as error:
         parser.error(str(error))
+    except (CheckpointError, FloatingPointError) as error:
+        sys.exit(f"{parser.prog}: error: {error}")
     if isinstance(source.crops, PictureCrops) and source.crops.skipped and processes.is_main:
         print(f"{source.crops.skipped} pictures were met that cannot be read", file=sys.stderr)
     processes.close()

@@ -18,6 +18,7 @@ from deco_lab.data import SourceConfig
 from deco_lab.training.recipe import TrainingConfig
 
 PROGRAM = "python -m deco_lab.training"
+_DEFAULT = " (default: %(default)s)"
 _OF_THE_DATA = {"num_classes", "class_names"}
 
 
@@ -71,6 +72,8 @@ def _add_options(group: argparse._ArgumentGroup, config: type, *, given_only: bo
         assert field.default is not MISSING
         option = "--" + field.name.replace("_", "-")
         text = texts[field.name].replace("%", "%%")
+        if not given_only and field.default not in ("", None):
+            text += _DEFAULT
         default = argparse.SUPPRESS if given_only else field.default
         if isinstance(field.default, bool):
             action = argparse.BooleanOptionalAction
@@ -92,22 +95,23 @@ def make_parser() -> argparse.ArgumentParser:
         "by class, or a dataset; the same command goes on where a run was stopped.",
         epilog="On several GPUs: accelerate launch --multi_gpu -m deco_lab.training ... (or "
         "--use_fsdp --fsdp_version 2 in place of --multi_gpu).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     missing = argparse.SUPPRESS
     add("--out", type=Path, default=missing, help="folder of the run [runs/NAME]; resumed if there")
     add("--device", default=missing, help="cpu, cuda, mps; the best there is when not given")
     add("--no-compile", action="store_true", help="run without torch.compile")
-    add("--save-every", type=_whole, default=200, help="steps between two checkpoints")
+    add("--save-every", type=_whole, default=200, help="steps between two checkpoints" + _DEFAULT)
     add(
         "--evaluate-every",
         type=_whole_or_zero,
         default=0,
-        help="steps between two evaluations, and one at the end; 0 leaves them out",
+        help="steps between two evaluations, and one at the end; 0 leaves them out" + _DEFAULT,
     )
     model = parser.add_argument_group("model", "A preset, and what to change of it.")
-    model.add_argument("--preset", choices=list(PRESETS), default="tiny", help="where to start")
+    model.add_argument(
+        "--preset", choices=list(PRESETS), default="tiny", help="where to start" + _DEFAULT
+    )
     kind = model.add_mutually_exclusive_group()
     kind.add_argument(
         "--deco",

@@ -290,7 +290,8 @@ class Trainer:
         Raises
         ------
         ResumeError
-            Where the file belongs to another model, another recipe or other data.
+            Where the file belongs to another model, another recipe or other data, or has taken more
+            steps than are asked for.
         """
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if "learner" not in state:
@@ -317,6 +318,11 @@ class Trainer:
             raise ResumeError(
                 f"{path} was trained on other data, which differ in {', '.join(other)}; give the "
                 "same pictures and crops, or a new --out"
+            )
+        if state["step"] > self.config.steps:
+            raise ResumeError(
+                f"steps must be at least {state['step']}, which {path} has reached, got "
+                f"{self.config.steps}; give more, or a new --out"
             )
         return state
 
