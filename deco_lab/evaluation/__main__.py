@@ -88,17 +88,16 @@ def main(arguments: list[str] | None = None) -> None:
         description="Measure a model's samples against fresh crops, with floors and intervals. "
         "What is fresh are other crops of the bundled photographs, or the held-out pictures of "
         "--data or --dataset.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("model", help="bundled name, file or hf:// address, as for deco_lab.load")
     add("--data", default="", help="folder of pictures by class that the model was trained on")
     add("--dataset", default="", help="dataset that the model was trained on")
-    add("--per-class", type=int, default=16, help="samples of each class")
-    add("--num-steps", type=int, default=25, help="solver steps")
-    add("--solver", choices=list(SOLVERS), default="adams2", help="solver")
-    add("--guidance-scale", type=float, default=2.0, help="1 is off")
-    add("--seed", type=int, default=FIRST_SEED, help="of the first sample")
+    add("--per-class", type=int, default=16, help="samples of each class [%(default)s]")
+    add("--num-steps", type=int, default=25, help="solver steps [%(default)s]")
+    add("--solver", choices=list(SOLVERS), default="adams2", help="[%(default)s]")
+    add("--guidance-scale", type=float, default=2.0, help="1 is off [%(default)s]")
+    add("--seed", type=int, default=FIRST_SEED, help="of the first sample [%(default)s]")
     add(
         "--inception", type=Path, help="Inception weights, for its features in the Fréchet distance"
     )
@@ -140,7 +139,8 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
     with tqdm(total=2 * len(class_ids), unit=" img", desc="sampling") as bar:
         images = draw_samples(model, class_ids, progress=bar.update, **settings)
         bar.set_description("random weights")
-        # Guidance has nothing to strengthen here, and would take twice the time.
+        # As training starts them: the last layer is zero, and the samples are their noise. Guidance
+        # has nothing to strengthen here, and would take twice the time.
         settings_of_noise = {**settings, "guidance_scale": 1.0}
         noise = draw_samples(untrained, class_ids, progress=bar.update, **settings_of_noise)
         bar.set_description("judging")
@@ -170,7 +170,8 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
     print(
         f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {len(class_ids)} samples, "
         f"{given.per_class} a class ({given.num_steps} {given.solver} steps, guidance "
-        f"{given.guidance_scale:g}), against fresh crops; 95% intervals"
+        f"{given.guidance_scale:g}), against fresh crops; 95% intervals; random weights, as "
+        "training starts from, leave noise as it is"
         + (f"; {missing} classes have no held-out picture and are left out" if missing else ""),
         "",
         report.table(findings),

@@ -204,16 +204,21 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m deco_lab.evaluation.compare",
         description="Compare models of the bundled photographs on the same crops, noise and times; "
         "changes and dB are against the first.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("models", nargs="+", help="bundled names or files")
-    parser.add_argument("--per-class", type=int, default=32, help="noisy crops of each class")
-    parser.add_argument("--seed", type=int, default=3_000_000, help="of crops, noise and times")
+    parser.add_argument(
+        "models", nargs="+", help="bundled names or files; the first is compared with"
+    )
+    parser.add_argument(
+        "--per-class", type=int, default=32, help="noisy crops of each class [%(default)s]"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=3_000_000, help="of crops and noise [%(default)s]"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("evaluation/compare"),
-        help="path of the files, without suffix",
+        help="path of the files, without suffix [%(default)s]",
     )
     given = parser.parse_args(arguments)
     if given.per_class < 1:
