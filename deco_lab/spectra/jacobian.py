@@ -1,0 +1,271 @@
+"""How a pixel's velocity moves with the pixel: the decoder's exact 3 x 3 Jacobian at every place.
+
+Given the condition, the pixel decoder is pointwise: v[p] depends on x[p] and on no other pixel. So
+all of its Jacobian with respect to the pixels is one 3 x 3 matrix for each pixel, and three
+directional derivatives, each along one colour of all pixels at once, give it exactly:
+
+    J[p][:, c] = d/de decode(x + e 1_c, s)[:, p] at e = 0            1_c: channel c is 1 everywhere
+
+Its gain is Frobenius(J) / sqrt(3), the root mean square gain over all directions of colour (the
+identity has 1); the spectral norm, the largest over directions, lies between 1 and sqrt(3) of it.
+
+What to compare it with: a pixel of which the condition leaves the variance S unknown, all else
+being Gaussian, has the best velocity's slope
+
+    g = (t S - (1 - t)) / (t^2 S + (1 - t)^2)      S = 0: -1 / (1 - t)      S -> infinity: 1 / t
+
+so a mean slope close to -1 / (1 - t) says that the condition knows the pixel, and that the decoder
+uses the pixel to read off the noise.
+
+References
+----------
+[1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
+    arXiv 2511.19365, section 4.2.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.flow import interpolate, seeded_noise
+from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.spectra.bootstrap import Estimate, bootstrap
+from deco_lab.spectra.decompose import HasDecoder
+from deco_lab.spectra.radial import check_images
+
+Array = NDArray[np.float64]
+
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+_PROBE_SEED = 0x5EED
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderGain(Analysis):
+    """The pixel decoder's Jacobians on M re-noised images at T times; axes in each field."""
+
+    t: Array
+    """(T,), times: 0 is noise."""
+    gain: Array
+    """(T, M), each image's mean over pixels of Frobenius(J) / sqrt(3)."""
+    slope: Array
+    """(T, M), each image's mean over pixels of trace(J) / 3, with its sign."""
+    gain_map: Array
+    """(T, H, W), the gain at each pixel, mean over images."""
+    place_map: Array
+    """(T, P, P), the gain at each place of a patch, mean over images and patches."""
+    jacobian: Array
+    """(T, 3, 3), mean over images and pixels: row is the velocity's channel, column the pixel's."""
+    known_slope: Array
+    """(T,), -1 / (1 - t): the slope where the condition knows the image; -inf at t = 1."""
+
+    def gains(self) -> list[Estimate]:
+        """Return the mean gain at each time with its interval over images, of whatever class."""
+        return [_mean(row) for row in self.gain]
+
+    def slopes(self) -> list[Estimate]:
+        """Return the mean slope at each time with its interval over images, of whatever class."""
+        return [_mean(row) for row in self.slope]
+
+
+def _mean(values: Array) -> Estimate:
+    return bootstrap(lambda i: values[i].mean(), np.zeros(len(values), np.int64))
+
+
+def _narrowest(model: Any, x: Tensor) -> torch.dtype:
+    dtypes = [p.dtype for p in model.parameters()] if hasattr(model, "parameters") else []
+    return max([x.dtype, *dtypes], key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def check_decoder(model: Any) -> None:
+    """Raise ValueError for a model without a pixel decoder."""
+    if not (hasattr(model, "condition") and hasattr(model, "decode")):
+        raise ValueError(
+            "model must have the methods condition and decode, which a "
+            f"{type(model).__name__} has not; pass a DeCo, for a single DiT has no pixel decoder"
+        )
+
+
+def check_recipe(
+    model: Any, images: Tensor, class_ids: Tensor, times: Sequence[float], batch_size: int
+) -> None:
+    """Raise ValueError where images, labels, times or the batch do not go together."""
+    check_decoder(model)
+    check_images(images)
+    if not bool(images.isfinite().all()):
+        raise ValueError("images must be finite, got NaN or infinite pixels; drop those images")
+    P = model.config.patch_size
+    H, W = images.shape[-2:]
+    if images.shape[1] != 3 or H % P or W % P:
+        raise ValueError(
+            f"images must be (B, 3, H, W) with H and W multiples of patch_size={P}, "
+            f"got {tuple(images.shape)}; crop them"
+        )
+    if class_ids.shape != (len(images),):
+        raise ValueError(
+            f"class_ids must have one label for each image, shape ({len(images)},), "
+            f"got {tuple(class_ids.shape)}"
+        )
+    if len(times) == 0 or not all(0 <= t <= 1 for t in times):
+        raise ValueError(f"times must be one or more numbers in [0, 1], got {list(times)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+
+
+def noisy_batches(
+    model: HasDecoder, images: Tensor, class_ids: Tensor, t: float, seed: int, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (rows, x, condition): re-noised images, batch by batch, and what the DiT makes of them.
+
+    Image i has the noise of seed + i, whatever its batch; x is float32 or, for such images,
+    float64.
+    """
+    for rows in torch.arange(len(images)).split(batch_size):
+        image = images[rows.to(images.device)]
+        image = image if image.dtype == torch.float64 else image.float()
+        noise = seeded_noise(len(rows), image.shape[1:], seed + int(rows[0])).to(image)
+        x = interpolate(image, noise, t)
+        labels = class_ids[rows.to(class_ids.device)].to(x.device)
+        condition = model.condition(x, torch.full((len(rows),), t, device=x.device), labels)
+        yield rows, x, condition
+
+
+@torch.no_grad()
+def pixel_jacobian(model: HasDecoder, x: Tensor, condition: Tensor) -> Tensor:
+    """Return the decoder's Jacobian at every pixel, at a fixed condition.
+
+    Costs three directional derivatives, and a fourth that checks that the decoder is pointwise.
+
+    Parameters
+    ----------
+    model : object
+        With `decode(x, condition)`.
+    x : Tensor
+        (B, 3, H, W), the noisy images; computed with in float32 or, if they are, float64.
+    condition : Tensor
+        (B, N, D), what `model.condition` returned.
+
+    Returns
+    -------
+    Tensor
+        (B, H, W, 3, 3), d velocity[row] / d pixel[column], in the dtype computed with.
+
+    Raises
+    ------
+    ValueError
+        For a model without a decoder, x that is not (B, 3, H, W), empty or not finite, or a
+        decoder that is not pointwise, such as one with decoder_patch above 1. A fresh decoder,
+        whose last layer is zero, has the Jacobian zero, whatever its decoder_patch.
+    """
+    check_decoder(model)
+    check_images(x, "x")
+    if x.shape[1] != 3 or not bool(x.isfinite().all()):
+        raise ValueError(
+            f"x must be RGB of shape (B, 3, H, W) and finite, got {tuple(x.shape)} with "
+            f"{int((~x.isfinite()).sum())} pixels that are not; pass what the model was given"
+        )
+    x = x if x.dtype == torch.float64 else x.float()
+
+    def derivative(direction: Tensor) -> Tensor:
+        return torch.func.jvp(lambda p: model.decode(p, condition), (x,), (direction,))[1]
+
+    columns = []
+    for channel in range(3):
+        direction = torch.zeros_like(x)
+        direction[:, channel] = 1
+        columns.append(derivative(direction).movedim(1, -1))
+    jacobian = torch.stack(columns, -1)
+
+    # Along a direction that differs from pixel to pixel, only a pointwise decoder moves by J.
+    generator = torch.Generator().manual_seed(_PROBE_SEED)
+    probe = torch.randn(x.shape, generator=generator).to(x)
+    moved = derivative(probe).movedim(1, -1)
+    expected = (jacobian @ probe.movedim(1, -1)[..., None])[..., 0]
+    off = (moved - expected).norm()
+    if off > torch.finfo(_narrowest(model, x)).eps ** 0.5 * moved.norm():
+        raise ValueError(
+            "model.decode must be pointwise, but its pixels also move with their neighbours "
+            f"({float(off / moved.norm()):.0%} of the motion); a decoder with decoder_patch above "
+            "1 draws units of pixels: use one with decoder_patch=1"
+        )
+    return jacobian
+
+
+def gain_of(jacobian: Tensor) -> Tensor:
+    """Return Frobenius(J) / sqrt(3), (...,), of Jacobians (..., 3, 3): rms over colours."""
+    return jacobian.square().sum((-2, -1)).div(3).sqrt()
+
+
+@torch.no_grad()
+def decoder_gain(
+    model: Any,
+    images: Tensor,
+    class_ids: Tensor,
+    *,
+    times: Sequence[float] = TIMES,
+    seed: int = 0,
+    batch_size: int = 16,
+) -> DecoderGain:
+    """Return the decoder's gain and slope on re-noised images, by time and by place.
+
+    Costs, for each image and time, one pass of the DiT and four derivatives of the decoder; memory
+    is that of one batch.
+
+    Parameters
+    ----------
+    model : object
+        With `condition(x, t, class_ids)`, `decode(x, condition)` and `config.patch_size`.
+    images : Tensor
+        (M, 3, H, W) in [-1, 1], real images; sides are multiples of patch_size.
+    class_ids : Tensor
+        (M,), labels.
+    times : sequence of float
+        T times in [0, 1].
+    seed : int
+        Image i is re-noised by seed + i, at every time alike.
+    batch_size : int
+        Images a pass.
+
+    Raises
+    ------
+    ValueError
+        For a model without a decoder or one that is not pointwise, images that are not finite, not
+        (M, 3, H, W), empty or no multiple of patch_size, labels or times that do not fit.
+    """
+    check_recipe(model, images, class_ids, times, batch_size)
+    M, _, H, W = images.shape
+    P = model.config.patch_size
+    gain, slope = np.zeros((len(times), M)), np.zeros((len(times), M))
+    gain_map = np.zeros((len(times), H, W))
+    jacobian = np.zeros((len(times), 3, 3))
+    for k, t in enumerate(times):
+        for rows, x, condition in noisy_batches(model, images, class_ids, t, seed, batch_size):
+            J = pixel_jacobian(model, x, condition).cpu().double()
+            gains = gain_of(J)
+            gain[k, rows.numpy()] = gains.mean((1, 2)).numpy()
+            slope[k, rows.numpy()] = J.diagonal(dim1=-2, dim2=-1).mean((1, 2, 3)).numpy()
+            gain_map[k] += gains.sum(0).numpy() / M
+            jacobian[k] += J.mean((1, 2)).sum(0).numpy() / M
+    t = np.array(times, np.float64)
+    with np.errstate(divide="ignore"):
+        known_slope = -1 / (1 - t)
+    return DecoderGain(
+        t=t,
+        gain=gain,
+        slope=slope,
+        gain_map=gain_map,
+        place_map=gain_map.reshape(-1, H // P, P, W // P, P).mean((1, 3)),
+        jacobian=jacobian,
+        known_slope=known_slope,
+        recipe={
+            "weights": weights_hash(model),
+            "seed": seed,
+            "images": M,
+            "gain": "Frobenius / sqrt(3)",
+            "interval": "bootstrap over images, 95%",
+        },
+    )
