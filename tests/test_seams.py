@@ -1,0 +1,188 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import deco_lab
+from deco_lab.data import bundled_crops
+from deco_lab.spectra.seams import DETECTORS, Seams, find_seams
+
+
+@pytest.fixture(scope="module")
+def photographs() -> Tensor:
+    return bundled_crops(64).sample(32, torch.Generator().manual_seed(99)).images
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_patch(values: Tensor, P: int = 8) -> Tensor:
+    """Return (B, C, rows, columns) with each value on a patch of its own."""
+    return values.repeat_interleave(P, -1).repeat_interleave(P, -2)
+
+
+def with_gains(images: Tensor, amount: float) -> Tensor:
+    """Return images whose detail is stronger or weaker by patch, and untouched at the borders."""
+    signs = randn(len(images), 1, 8, 8, seed=3).sign()
+    window = torch.tensor([0.0, 1, 1, 1, 1, 1, 1, 0]).tile(8)
+    smooth = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    gain = 1 + amount * by_patch(signs) * window[:, None] * window
+    return smooth + gain * (images - smooth)
+
+
+def with_blur(images: Tensor) -> Tensor:
+    """Return images of which about half of the patches are blurred."""
+    chosen = by_patch((randn(len(images), 1, 8, 8, seed=4) > 0).float())
+    smooth = F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), 5, 1)
+    return torch.lerp(images, smooth, chosen)
+
+
+def with_pattern(images: Tensor, amount: float) -> Tensor:
+    """Return images with a cosine of period 8 along both axes: it has no step."""
+    wave = torch.cos(2 * torch.pi * torch.arange(64) / 8)
+    return images + amount * (wave[:, None] + wave)
+
+
+def test_find_seams_sees_none_in_photographs(photographs):
+    found = find_seams(photographs, 8)
+    assert found.found() == ()
+    assert np.abs(found.z).max() < 3
+    for estimate in found.estimates().values():
+        assert estimate.low - 0.1 < 0 < estimate.high + 0.1
+
+
+def test_find_seams_sees_steps(photographs):
+    found = find_seams(photographs + 0.1 * by_patch(randn(32, 3, 8, 8)), 8)
+    assert found.found() == ("gradient", "block_dct")  # the comb is blind to random signs
+    assert found.step_by_offset.argmax() == 0
+
+
+def test_find_seams_sees_contrast_that_differs_by_patch(photographs):
+    found = find_seams(with_gains(photographs, 0.6), 8)
+    assert found.found() == ("block_dct",)
+
+
+def test_find_seams_sees_patches_that_are_blurred(photographs):
+    assert "block_dct" in find_seams(with_blur(photographs), 8).found()
+
+
+def test_find_seams_sees_a_pattern_without_steps(photographs):
+    found = find_seams(with_pattern(photographs, 0.03), 8)
+    assert found.found() == ("comb",)
+
+
+def test_find_seams_sees_smeared_borders_below_0():
+    images = randn(16, 1, 64, 64)
+    smooth = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    border = (torch.arange(64) % 8 == 0) | (torch.arange(64) % 8 == 7)
+    found = find_seams(torch.where(border[:, None] | border, smooth, images), 8)
+    assert "gradient" in found.found()
+    assert found.z[DETECTORS.index("gradient")] < -4
+
+
+def test_find_seams_looks_at_the_grid_it_was_given(photographs):
+    stepped = photographs + 0.3 * by_patch(randn(32, 3, 8, 8))
+    shifted = stepped[..., 3:59, 3:59]
+    assert "gradient" in find_seams(stepped, 8).found()
+    found = find_seams(shifted, 8)
+    assert found.z[DETECTORS.index("gradient")] < 0
+    assert found.step_by_offset.argmax() == 5
+    coarse = photographs + 0.3 * by_patch(randn(32, 3, 4, 4), 16)
+    assert "gradient" in find_seams(coarse, 16).found()
+
+
+def test_find_seams_z_of_white_noise_is_standard():
+    z = np.array([find_seams(randn(16, 1, 32, 48, seed=seed), 8).z for seed in range(150)])
+    np.testing.assert_allclose(z.mean(0), 0, atol=0.45)
+    assert 0.8 < z.std(0).min() < z.std(0).max() < 1.35
+    assert (z > 4).mean() < 0.01
+
+
+def test_find_seams_gradient_of_a_staircase_is_its_closed_form():
+    """Steps of 1 at borders and of a in between, everywhere and along both axes."""
+    a = 0.25
+    ramp = torch.where(torch.arange(1, 32) % 8 == 0, 1.0, a).cumsum(0)
+    ramp = torch.cat([torch.zeros(1), ramp])
+    found = find_seams((ramp[:, None] + ramp).expand(8, 1, -1, -1), 8)
+    mean = (1 + 7 * a) / 8
+    np.testing.assert_allclose(found.step_by_offset, np.array([1] + [a] * 7) / mean)
+    floor = 1e-3 * mean
+    np.testing.assert_allclose(found.excess[1], np.log((1 + floor) / (a + floor)))
+
+
+def test_find_seams_does_not_depend_on_batch_or_scale(photographs):
+    first, second = (find_seams(photographs[:9], 8, batch_size=n) for n in (9, 4))
+    np.testing.assert_allclose(first.excess, second.excess, atol=1e-12)
+    scaled = find_seams(photographs[:9].double() * 100, 8)
+    np.testing.assert_allclose(scaled.excess, first.excess, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_find_seams_take_any_float(photographs, dtype):
+    images = photographs[:8].to(dtype)
+    np.testing.assert_array_equal(
+        find_seams(images, 8).excess, find_seams(images.double(), 8).excess
+    )
+
+
+def test_find_seams_of_flat_images_says_nothing():
+    found = find_seams(torch.zeros(8, 3, 32, 32), 8)
+    assert np.isnan(found.z).all()
+    assert found.found() == ()
+    np.testing.assert_allclose(found.excess, 0, atol=1e-9)
+
+
+def test_find_seams_of_random_weights_finds_the_patches():
+    """Null of the claim that a decoder trained well has none: an untrained one draws its grid."""
+    from deco_lab.config import DeCoConfig
+    from deco_lab.models import DeCo
+
+    model = DeCo(
+        DeCoConfig(image_size=64, patch_size=8, num_classes=2, hidden_size=32, num_heads=2, depth=1)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    with torch.no_grad():
+        velocity = model(randn(8, 3, 64, 64), torch.full((8,), 0.5), torch.zeros(8).long())
+    assert "comb" in find_seams(velocity, 8).found()
+
+
+def test_find_seams_sees_the_steps_of_the_bundled_pair():
+    excess = {}
+    for name in ("tiny", "tiny-dit"):
+        model = deco_lab.load(name, device="cpu")
+        images = deco_lab.sample(model, class_ids=list(range(14)), num_steps=8, seed=11)
+        found = find_seams(images, 8)
+        assert "gradient" in found.found()
+        excess[name] = found.estimates()["gradient"]
+    assert excess["tiny"].value < excess["tiny-dit"].value
+
+
+def test_find_seams_say_what_is_wrong():
+    images = torch.zeros(8, 3, 32, 32)
+    with pytest.raises(ValueError, match="images must be at least 8"):
+        find_seams(images[:7], 8)
+    with pytest.raises(ValueError, match="hold pixels"):
+        find_seams(images[:0], 8)
+    with pytest.raises(ValueError, match=r"multiples of patch_size=8 and at least 16, got 32 x 30"):
+        find_seams(images[..., :30], 8)
+    with pytest.raises(ValueError, match="at least 64, got 32 x 32"):
+        find_seams(images, 32)
+    with pytest.raises(ValueError, match="patch_size must be at least 3, got 2"):
+        find_seams(images, 2)
+    with pytest.raises(ValueError, match="images must be finite"):
+        find_seams(images * torch.nan, 8)
+
+
+def test_find_seams_are_saved_with_their_recipe(tmp_path: Path):
+    found = find_seams(randn(8, 3, 32, 32), 8)
+    found.save(tmp_path / "seams.npz")
+    again = Seams.load(tmp_path / "seams.npz")
+    np.testing.assert_array_equal(again.excess, found.excess)
+    assert again.patch_size == 8
+    assert again.recipe["detectors"] == list(DETECTORS)
