@@ -219,6 +219,13 @@ def test_judge_finds_noise_wanting(judge: Judge):
     assert found.nearest_crop.value > 2 * real.nearest_crop.value
 
 
+def test_judge_leaves_doubt_where_all_are_right(judge: Judge):
+    """Wilson's interval of n of n is [n / (n + z^2), 1]."""
+    accuracy = judge.real(20).figures.class_accuracy
+    assert accuracy.value == accuracy.high == 1
+    assert accuracy.low == pytest.approx(60 / (60 + 1.96**2), abs=1e-3)
+
+
 def test_judge_sees_swapped_labels(judge: Judge, crops: CropSampler):
     labels = [0, 1, 2] * 10
     images = drawn(crops, labels)
@@ -379,7 +386,7 @@ def test_main_prints_a_table_and_writes_json_and_figure(tmp_path: Path, capsys):
     model = write_model(tmp_path / "small.safetensors")
     main([str(model), "--per-class", "2", "--num-steps", "2", "--out", str(tmp_path / "e" / "x")])
     shown = capsys.readouterr()
-    assert "28 samples, 2 a class (2 adams2 steps, guidance 2)" in shown.out
+    assert "28 samples, 2 a class (2 adams2 steps, guidance 3)" in shown.out
     assert "Fréchet distance is 1/1 of that of random weights" in shown.out
     assert "28/" not in shown.out
     assert "56/56" in shown.err

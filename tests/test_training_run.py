@@ -19,7 +19,7 @@ from deco_lab.data import CropSampler
 from deco_lab.training.journal import EvaluationLog, LossLog
 from deco_lab.training.recipe import TrainingConfig
 from deco_lab.training.run import run
-from deco_lab.training.trainer import Losses, Trainer
+from deco_lab.training.trainer import Losses, ResumeError, Trainer
 
 TINY = DeCoConfig(
     image_size=16, patch_size=8, num_classes=2, hidden_size=32, num_heads=2, depth=2,
@@ -247,3 +247,10 @@ def test_interrupt_saves_a_finished_step(tmp_path: Path):
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert f"stopped at step {state['step']};" in rest
     assert 0 < state["step"] < 100000
+
+
+def test_run_writes_over_no_model_that_it_cannot_resume(crops, tmp_path: Path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(ResumeError, match=r"without the state\.pt to resume from.*give a new"):
+        run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"weights"

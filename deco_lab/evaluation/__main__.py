@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--per-class", type=int, default=16, help="samples of each class [%(default)s]")
     add("--num-steps", type=int, default=25, help="solver steps [%(default)s]")
     add("--solver", choices=list(SOLVERS), default="adams2", help="[%(default)s]")
-    add("--guidance-scale", type=float, default=2.0, help="1 is off [%(default)s]")
+    add("--guidance-scale", type=float, default=3.0, help="1 is off [%(default)s]")
     add("--seed", type=int, default=FIRST_SEED, help="of the first sample [%(default)s]")
     add(
         "--inception", type=Path, help="Inception weights, for its features in the Fréchet distance"

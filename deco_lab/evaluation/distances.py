@@ -50,12 +50,27 @@ def frechet_distance(first: Array, second: Array) -> float:
             f"second must have the width of first, {first.shape[1]}, got {second.shape[1]}; "
             "compute both in the same way"
         )
-    difference = first.mean(0) - second.mean(0)
-    covariances = [np.atleast_2d(np.cov(features, rowvar=False)) for features in (first, second)]
-    values, vectors = np.linalg.eigh(covariances[0])
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    overlap = np.sqrt(np.linalg.eigvalsh(root @ covariances[1] @ root).clip(0)).sum()
-    return float(difference @ difference + sum(np.trace(c) for c in covariances) - 2 * overlap)
+    return frechet_to_gaussian(first, second.mean(0), covariance(second))
+
+
+def covariance(features: Array) -> Array:
+    """Return the covariance of features (M, F), (F, F)."""
+    return np.atleast_2d(np.cov(features, rowvar=False))
+
+
+def frechet_to_gaussian(features: Array, mean: Array, cov: Array) -> float:
+    """Return the Frechet distance [1] of features (M, F) to a Gaussian: mean (F,), cov (F, F).
+
+    With A the centred features over sqrt(M - 1), C1 = A^T A, and C1^(1/2) C2 C1^(1/2) has the
+    eigenvalues of A C2 A^T: M x M, which is small where there are fewer images than features.
+    """
+    difference = features.mean(0) - mean
+    centred = (features - features.mean(0)) / np.sqrt(len(features) - 1)
+    if len(centred) > centred.shape[1]:  # any A with A^T A = C1 will do, such as R of its QR
+        centred = np.asarray(np.linalg.qr(centred, mode="r"))
+    overlap = np.sqrt(np.linalg.eigvalsh(centred @ cov @ centred.T).clip(0)).sum()
+    traces = np.square(centred).sum() + np.trace(cov)
+    return float(difference @ difference + traces - 2 * overlap)
 
 
 def radial_powers(images: Tensor) -> Array:

@@ -15,12 +15,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from torch import Tensor
 
 from deco_lab.data import Crops
 from deco_lab.evaluation.distances import (
     class_spectral_errors,
-    frechet_distance,
+    covariance,
+    frechet_to_gaussian,
     nearest_distances,
     radial_powers,
     spectral_error,
@@ -52,7 +54,11 @@ class FeatureFunction(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """How near a set of images is to fresh crops; intervals are bootstraps over the images."""
+    """How near a set of images is to fresh crops.
+
+    The 95% intervals are over the images, with the classifier and the fresh crops as they are:
+    Wilson's for shares, bootstraps for the others.
+    """
 
     class_accuracy: Estimate
     """Share of images that the classifier puts into their class."""
@@ -107,6 +113,12 @@ class Findings:
                 if field.name != "figures"
             },
         }
+
+
+def _proportion(right: NDArray[np.bool_]) -> Estimate:
+    """Return a share with Wilson's interval, which the bootstrap of 1 or 0 would leave empty."""
+    found = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    return Estimate(float(right.mean()), float(found.low), float(found.high), len(right))
 
 
 class Judge:
@@ -175,7 +187,8 @@ class Judge:
         self._classifier = fit_classifier(image_features(images), labels)
         self._strict_classifier = fit_classifier(image_features(images, floor=1.0), labels)
         images, self._labels = self._draw(fresh, "reference", reference_per_class)
-        self._reference = features(images)
+        reference = features(images)
+        self._mean, self._covariance = reference.mean(0), covariance(reference)
         self._power = radial_powers(images)
         self._energy = coefficient_energy(images).mean(0).numpy()
 
@@ -189,7 +202,11 @@ class Judge:
         return as_stored(images), labels.numpy()
 
     def real(self, per_class: int) -> Findings:
-        """Return what other fresh crops, `per_class` of each class, get: the floor."""
+        """Return what other fresh crops, `per_class` of each class, get: the floor.
+
+        They are of the same pictures as those that are compared with: where a class has few, what
+        differs from picture to picture is missing from this floor.
+        """
         return self(*self._draw(self._fresh, "real", per_class))
 
     def __call__(self, images: Tensor, class_ids: Tensor | Labels | list[int]) -> Findings:
@@ -228,12 +245,14 @@ class Judge:
             return bootstrap(figure, labels, resamples=self.resamples, seed=self.seed)
 
         figures = Figures(
-            class_accuracy=estimate(lambda i: correct[i].mean()),
-            strict_class_accuracy=estimate(lambda i: strictly[i].mean()),
+            class_accuracy=_proportion(correct),
+            strict_class_accuracy=_proportion(strictly),
             spectral_error=estimate(
                 lambda i: spectral_error(power[i], labels[i], self._power, self._labels)
             ),
-            frechet_distance=estimate(lambda i: frechet_distance(features[i], self._reference)),
+            frechet_distance=estimate(
+                lambda i: frechet_to_gaussian(features[i], self._mean, self._covariance)
+            ),
             nearest_crop=estimate(lambda i: nearest[i].mean()),
         )
         classes = np.unique(labels)

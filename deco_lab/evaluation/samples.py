@@ -9,7 +9,7 @@ from deco_lab.evaluation.judge import Findings, Judge
 from deco_lab.models import Model
 from deco_lab.sampling import sample
 
-FIRST_SEED = 1_000_000
+FIRST_SEED = 2_000_000
 """Of the first sample; image i has seed FIRST_SEED + i."""
 
 
@@ -19,7 +19,7 @@ def draw_samples(
     *,
     num_steps: int = 25,
     solver: str = "adams2",
-    guidance_scale: float = 2.0,
+    guidance_scale: float = 3.0,
     seed: int = FIRST_SEED,
     batch_size: int = 16,
     progress: Callable[[int], object] = lambda count: None,

@@ -207,6 +207,11 @@ def _resume(trainer: Trainer, out: Path, compiled: bool) -> None:
     seen = float(trainer.processes.mean(torch.tensor(float(path.exists()), device=trainer.device)))
     if 0 < seen < 1:
         raise ResumeError(f"{path} must be seen by every process; put --out on a shared disk")
+    if not seen and (out / "model.safetensors").exists():
+        raise ResumeError(
+            f"{out} holds a model.safetensors without the state.pt to resume from, which a new run "
+            "would write over; give a new --out, or move it"
+        )
     if seen:
         state = trainer.read(path)
     if compiled and (state["step"] if state else 0) < trainer.config.steps:
