@@ -55,6 +55,15 @@ def test_find_seams_sees_none_in_photographs(photographs):
         assert estimate.low - 0.1 < 0 < estimate.high + 0.1
 
 
+def test_find_seams_sees_none_in_photographs_of_shuffled_phase(photographs):
+    """Seams of steps live in the phases: the same power without them has none."""
+    stepped = photographs + 0.1 * by_patch(randn(32, 3, 8, 8))
+    spectrum = torch.fft.rfft2(stepped)
+    phase = torch.fft.rfft2(randn(32, 1, 64, 64, seed=7)).angle()
+    shuffled = torch.fft.irfft2(torch.polar(spectrum.abs(), phase.expand_as(spectrum)))
+    assert find_seams(shuffled, 8).found() == ()
+
+
 def test_find_seams_sees_steps(photographs):
     found = find_seams(photographs + 0.1 * by_patch(randn(32, 3, 8, 8)), 8)
     assert found.found() == ("gradient", "block_dct")  # the comb is blind to random signs
