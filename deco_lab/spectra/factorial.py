@@ -1,0 +1,147 @@
+"""What the DiT and the pixel path do to each band: a factorial experiment of 2 x 2 decodes.
+
+With g the pixel decoder, s the DiT's condition and p the noisy pixels, s0 and p0 their references
+(see `decompose`), four parts sum to the velocity [1]:
+
+    baseline     g(s0, p0)
+    dit          g(s, p0) - g(s0, p0)                              what the DiT does alone
+    pixels       g(s0, p) - g(s0, p0)                              what the pixel path does alone
+    interaction  g(s, p) - g(s, p0) - g(s0, p) + g(s0, p0)         what they only do together
+
+and so do the shares in each band k, over all images i, which sum to 1 and may be negative:
+
+    share_k(part) = sum_i <part_i, band_k(velocity_i)> / sum_i <velocity_i, band_k(velocity_i)>
+
+(Shapley's dit, `decompose`'s default, is dit + interaction / 2.) The same experiment is read for
+the predicted image, h(s, p) = p + (1 - t) g(s, p): there the pixel path holds the noisy pixels
+themselves, so its part is what a decoder that is told nothing would leave of them, noise included.
+
+References
+----------
+[1] Box, Hunter, Hunter, "Statistics for Experimenters", 2005, chapter 5.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.flow import predicted_image
+from deco_lab.spectra.decompose import HasDecoder, decompose
+from deco_lab.spectra.products import band_products
+
+Array = NDArray[np.float64]
+
+PARTS = ("baseline", "dit", "pixels", "interaction")
+"""What a velocity, or a predicted image, is the sum of."""
+
+_EMPTY = 1e-12
+"""A band below this part of the whole's energy holds nothing but rounding of float32 pixels."""
+
+NORMALISATION = "sum over images <part, band> / sum over images <whole, band>"
+"""What `part_shares` divides by what, for recipes."""
+
+
+def check_decoder(model: Any) -> None:
+    """Raise ValueError for a model without a pixel decoder."""
+    if not (hasattr(model, "condition") and hasattr(model, "decode")):
+        raise ValueError(
+            "model must have the methods condition and decode, which a "
+            f"{type(model).__name__} has not; pass a DeCo, for a single DiT has no pixel decoder"
+        )
+
+
+class _Drawing:
+    """A model at one state whose decoder returns velocity and predicted image, (B, 2C, H, W).
+
+    `decompose` splits whatever a decoder returns, so both come of one call. The DiT's pass for
+    each set of labels is kept: x and t are the same for all references.
+    """
+
+    def __init__(self, model: Any, t: Tensor) -> None:
+        self._model = model
+        self._t = t
+        self._conditions: dict[tuple[int, ...], Tensor] = {}
+        self.config = getattr(model, "config", None)
+
+    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        labels = tuple(class_ids.tolist())
+        if labels not in self._conditions:
+            self._conditions[labels] = self._model.condition(x, t, class_ids)
+        return self._conditions[labels]
+
+    def time_condition(self, t: Tensor) -> Tensor:
+        return self._model.time_condition(t)
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        velocity = self._model.decode(x, condition)
+        return torch.cat([velocity, predicted_image(x, velocity, self._t)], 1)
+
+
+def part_products(
+    model: HasDecoder,
+    x: Tensor,
+    t: Tensor,
+    class_ids: Tensor,
+    *,
+    edges: Sequence[float],
+    references: Sequence[tuple[str, str]],
+    seed: int,
+) -> Array:
+    """Return each image's inner products of parts and whole in each band.
+
+    Parameters
+    ----------
+    model : object
+        As for `decompose`.
+    x, t, class_ids : Tensor
+        (B, C, H, W), (B,) and (B,), one state of each image.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel.
+    references : sequence of (str, str)
+        R pairs of a condition reference and a pixel reference, as for `decompose`.
+    seed : int
+        Of the pixel reference "noise".
+
+    Returns
+    -------
+    array
+        (B, R, 2, 5, K): of the velocity, then of the predicted image; the axis of 5 holds the
+        four `PARTS` and the whole itself. Per pixel and channel, float64.
+
+    Raises
+    ------
+    ValueError
+        As for `decompose` and `split_bands`.
+    """
+    drawing = _Drawing(model, t)
+    found = []
+    for condition_reference, pixel_reference in references:
+        split = decompose(
+            drawing,
+            x,
+            t,
+            class_ids,
+            condition_reference=condition_reference,
+            pixel_reference=pixel_reference,
+            order="dit_first",  # so that `dit` holds nothing of the interaction
+            seed=seed,
+        )
+        pixels = split.decoder - split.interaction
+        parts = [split.baseline, split.dit, pixels, split.interaction, split.velocity]
+        both = torch.stack(parts).chunk(2, dim=2)
+        found.append(torch.stack([band_products(half, half[-1], edges) for half in both]))
+    return torch.stack(found).movedim(3, 0).numpy()
+
+
+def part_shares(sums: Array) -> Array:
+    """Return the parts' shares, (..., 4, K), of summed inner products, (..., 5, K).
+
+    NaN in a band where the whole has less than 1e-12 of its energy.
+    """
+    whole = sums[..., -1:, :]
+    empty = whole <= _EMPTY * whole.sum(-1, keepdims=True)
+    return sums[..., :-1, :] / np.where(empty, np.nan, whole)

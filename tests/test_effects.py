@@ -1,0 +1,240 @@
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import deco_lab
+from deco_lab.config import DeCoConfig
+from deco_lab.data import bundled_crops
+from deco_lab.models import DeCo
+from deco_lab.sampling import Step, sample_steps
+from deco_lab.spectra import decompose, split_bands
+from deco_lab.spectra.effects import BandEffects, band_effects, run_effects
+from deco_lab.spectra.gaussian import noisy_power
+
+BASELINE, DIT, PIXELS, INTERACTION = range(4)
+P = 4
+
+
+class Split:
+    """A DiT that writes what lies below 1/8 cycle per pixel, a decoder that writes the rest."""
+
+    config = SimpleNamespace(patch_size=P, num_classes=14, image_size=64)
+
+    def __call__(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return self.decode(x, self.condition(x, t, class_ids))
+
+    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return F.unfold(split_bands(x, [1 / 8])[0], P, stride=P).transpose(1, 2)
+
+    def time_condition(self, t: Tensor) -> Tensor:
+        return torch.zeros(len(t), 1, 3 * P * P)
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        low = F.fold(condition.transpose(1, 2).to(x), x.shape[-2:], P, stride=P)
+        return low + split_bands(x, [1 / 8])[1]
+
+
+def shuffle_phases(images: Tensor) -> Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).double()
+    phase = torch.fft.rfft2(noise)
+    spectrum = torch.fft.rfft2(images.double()).abs() * phase / phase.abs()
+    return torch.fft.irfft2(spectrum, s=images.shape[-2:])
+
+
+def pictures(kind: str, count: int = 6, size: int = 64) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    if kind == "white noise":
+        return torch.randn(count, 3, size, size, generator=generator)
+    crops = bundled_crops(size).sample(count, generator).images
+    return crops if kind == "photographs" else shuffle_phases(crops).float()
+
+
+@pytest.mark.parametrize("kind", ["photographs", "white noise", "shuffled phases"])
+@pytest.mark.parametrize("reference", ["time", "mean"])
+def test_band_effects_read_a_low_dit_and_a_high_decoder(kind, reference):
+    found = band_effects(
+        Split(), pictures(kind), [0] * 6, times=[0.0, 0.3, 0.6], condition_reference=reference
+    )
+    shares = found.velocity
+    assert (shares[:, PIXELS, 2:] > 0.99).all()
+    assert (np.abs(shares[:, DIT, 2:]) < 0.01).all()
+    assert (np.abs(shares[:, PIXELS, :2]) < 1e-5).all()
+    low = shares[:, DIT] + shares[:, BASELINE]  # a mean token is the part that is no detail
+    assert (low[:, :2] > 0.99).all()
+    assert (shares[:, DIT, 1] > 0.99).all()
+    if reference == "time":
+        assert (shares[:, DIT, :2] > 0.99).all()
+    assert np.abs(shares[:, INTERACTION]).max() < 1e-5
+    assert np.abs(found.predicted[:, INTERACTION]).max() < 1e-5
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.predicted.sum(1), 1, atol=1e-5)
+
+
+class Linear:
+    """velocity = a x + (1 - a) roll(x): the pixels' share of white noise is a^2 / (...)."""
+
+    config = SimpleNamespace(patch_size=1, num_classes=14)
+    a = 0.6
+
+    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2).roll(13, 1)
+
+    def time_condition(self, t: Tensor) -> Tensor:
+        return torch.zeros(len(t), 1, 1)
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.a * x + (1 - self.a) * condition.transpose(1, 2).reshape(x.shape).to(x)
+
+
+def test_band_effects_intervals_cover_the_truth_about_as_often_as_they_say():
+    generator = torch.Generator().manual_seed(0)
+    covered = []
+    for trial in range(300):
+        images = torch.randn(20, 1, 8, 8, generator=generator)
+        found = band_effects(
+            Linear(), images, [0] * 20, times=[0.5], edges=(), condition_reference="time",
+            seed=20 * trial,
+        )  # fmt: skip
+        truth = Linear.a**2 / (Linear.a**2 + (1 - Linear.a) ** 2)
+        low, high = found.velocity_low[0, PIXELS, 0], found.velocity_high[0, PIXELS, 0]
+        covered.append(low <= truth <= high)
+    assert 0.9 < np.mean(covered) < 0.975
+
+
+def random_deco(num_classes: int = 14) -> DeCo:
+    model = DeCo(
+        DeCoConfig(
+            image_size=32, patch_size=4, num_classes=num_classes, hidden_size=16, num_heads=2,
+            depth=2, decoder_depth=2, decoder_width=8,
+        )
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():  # a fresh decoder is zero, and so would be its parts
+        torch.nn.init.normal_(parameter, std=0.4, generator=generator)
+    return model.requires_grad_(False)
+
+
+def test_band_effects_of_random_weights_show_no_split_of_frequencies():
+    images = pictures("photographs", 8, 32)
+    random = band_effects(random_deco(), images, range(8), times=[0.5])
+    tiny = deco_lab.load("tiny", device="cpu")
+    assert isinstance(tiny, DeCo)
+    trained = band_effects(tiny, images, range(8), times=[0.5])
+    # What a lower band owes the DiT more than a higher one is learned, not a matter of the method.
+    falls = [e.predicted[0, DIT, 1] - e.velocity[0, DIT, 3] for e in (random, trained)]
+    assert falls[1] > 0.8
+    assert falls[0] < 0.4
+
+
+def test_band_effects_do_not_depend_on_the_batch(tmp_path):
+    images = pictures("photographs", 5, 32).half()
+    one, three = (
+        band_effects(
+            random_deco(), images, [0, 1, 2, 3, 4], times=[0.2, 0.8], pixel_reference="noise",
+            batch_size=n,
+        )
+        for n in (1, 3)
+    )  # fmt: skip
+    np.testing.assert_allclose(one.velocity, three.velocity, atol=1e-4)
+    np.testing.assert_allclose(one.predicted_low, three.predicted_low, atol=1e-4)
+    one.save(tmp_path / "effects.npz")
+    again = BandEffects.load(tmp_path / "effects.npz")
+    assert np.array_equal(again.velocity, one.velocity)
+    assert again.parts == one.parts
+    assert again.recipe["pixel_reference"] == "noise"
+    assert again.recipe["weights"]
+
+
+def test_band_effects_energy_is_the_mean_square_of_the_velocity():
+    images = pictures("photographs", 3, 32)
+    model = random_deco()
+    found = band_effects(model, images, [0] * 3, times=[0.5], seed=4)
+    noise = torch.stack(
+        [torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(4 + i)) for i in range(3)]
+    )
+    x = 0.5 * (images + noise)
+    velocity = decompose(model, x, 0.5, [0] * 3).velocity
+    assert found.velocity_energy[0].sum() == pytest.approx(velocity.square().mean().item())
+    predicted = x + 0.5 * velocity
+    assert found.predicted_energy[0].sum() == pytest.approx(predicted.square().mean().item())
+
+
+def test_band_effects_of_one_image_know_no_interval():
+    found = band_effects(Split(), pictures("photographs", 1), [0], times=[0.5])
+    assert np.isfinite(found.velocity).all()
+    assert np.isnan(found.velocity_low).all()
+
+
+@pytest.mark.parametrize("size", [(16, 40), (24, 8)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_band_effects_take_any_size_and_precision(size, dtype):
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = band_effects(random_deco(), images.to(dtype), [0, 1], times=[0.5])
+    exact = band_effects(random_deco(), images, [0, 1], times=[0.5])
+    np.testing.assert_allclose(found.velocity, exact.velocity, atol=0.02)
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_run_effects_are_those_of_each_state(batch_size):
+    model = random_deco()
+    labels = [0, 3, 5]
+    steps = list(sample_steps(model, labels, num_steps=3, seed=2))
+    found = run_effects(model, iter(steps), labels, batch_size=batch_size)
+    assert found.times.tolist() == [step.t for step in steps[:-1]]
+    for index, step in enumerate(steps[:-1]):
+        alone = run_effects(model, [step], labels)
+        np.testing.assert_allclose(found.velocity[index], alone.velocity[0], atol=1e-4)
+        velocity = model(step.x, torch.full((3,), step.t), torch.tensor(labels))
+        energy = velocity.square().mean().item()
+        assert found.velocity_energy[index].sum() == pytest.approx(energy, rel=1e-4)
+    assert found.recipe["states"] == "sampling run"
+
+
+def test_run_effects_at_the_noise_are_those_of_crops_at_time_zero():
+    model = random_deco()
+    start = next(sample_steps(model, [1, 2], seed=9))
+    run = run_effects(model, [start], [1, 2])
+    crops = band_effects(model, torch.zeros(2, 3, 32, 32), [1, 2], times=[0.0], seed=9)
+    np.testing.assert_allclose(run.velocity, crops.velocity, atol=1e-6)
+    np.testing.assert_allclose(run.predicted_high, crops.predicted_high, atol=1e-5)
+
+
+def step(t: float, x: Tensor) -> Step:
+    return Step(0, t, x, None, None, 0)
+
+
+def test_run_effects_name_what_is_wrong():
+    model = Split()
+    x = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="steps must hold a state with t below 1"):
+        run_effects(model, [step(1.0, x)], [0])
+    with pytest.raises(ValueError, match=r"the x of a step must be finite, .* at t=0.5"):
+        run_effects(model, [step(0.5, x / 0)], [0])
+    with pytest.raises(ValueError, match="class_ids must be one whole number for each image"):
+        run_effects(model, [step(0.5, x)], [0, 1])
+    with pytest.raises(ValueError, match="methods condition and decode"):
+        run_effects(deco_lab.load("tiny-dit", device="cpu"), [], [0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"model": noisy_power}, "model must have the methods condition and decode"),
+        ({"images": torch.zeros(0, 3, 8, 8)}, "images must have shape"),
+        ({"images": torch.full((1, 3, 8, 8), float("nan"))}, "images must be finite"),
+        ({"edges": (0.3, 0.2)}, "edges must rise"),
+        ({"condition_reference": "none"}, "condition_reference must be one of mean, time, null"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_band_effects_name_what_is_wrong(change, match):
+    given: dict[str, Any] = {
+        "model": Split(), "images": torch.zeros(1, 3, 8, 8), "class_ids": [0], "times": [0.5],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=match):
+        band_effects(**given | change)
