@@ -1,0 +1,191 @@
+"""Detail apart from noise: spectra of what a model predicts, of its error, and of its velocity.
+
+    predicted image  x_t + (1 - t) velocity          error  predicted image - image
+
+at given t, in rings of radial frequency, beside what the best model of Gaussian images of the same
+power S would show (`gaussian`): with N = t^2 S + (1 - t)^2 the power of x_t,
+
+    predicted image  W^2 N = t^2 S^2 / N       error  S (1 - t)^2 / N       velocity  g^2 N
+
+The velocity's target is image - noise, so most of its power at high frequencies is copied noise:
+read the predicted image and its error first. S is the crops' own, a mean over channels and
+directions with the images' mean left in, and the Gaussian model knows neither colour nor class.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.flow import predicted_image
+from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.spectra.gaussian import (
+    meeting_frequency,
+    noisy_power,
+    posterior_power,
+    velocity_gain,
+    wiener_filter,
+)
+from deco_lab.spectra.intervals import bootstrap_intervals
+from deco_lab.spectra.products import check_window, ring_frequencies, ring_products
+from deco_lab.spectra.renoised import check_batch_size, check_crops
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DetailSpectra(Analysis):
+    """Power in R rings at T times, with 95% bands over M images; 1 is white noise of variance 1."""
+
+    times: Array
+    """(T,), in [0, 1]: 0 is noise."""
+    frequency: Array
+    """(R,), the rings' centres in cycles per pixel, 0 to 0.5."""
+    power: Array
+    """(R,), S, of the true images."""
+    power_low: Array
+    """(R,), lower end of the interval; NaN for a single image, as are all ends."""
+    power_high: Array
+    """(R,), upper end."""
+    predicted: Array
+    """(T, R), power of the predicted image."""
+    predicted_low: Array
+    """(T, R), lower end."""
+    predicted_high: Array
+    """(T, R), upper end."""
+    error: Array
+    """(T, R), power of predicted image - image."""
+    error_low: Array
+    """(T, R), lower end."""
+    error_high: Array
+    """(T, R), upper end."""
+    velocity: Array
+    """(T, R), power of the velocity."""
+    velocity_low: Array
+    """(T, R), lower end."""
+    velocity_high: Array
+    """(T, R), upper end."""
+    gaussian_predicted: Array
+    """(T, R), what the best model of Gaussian images of power S predicts."""
+    gaussian_error: Array
+    """(T, R), the power of its error, the posterior's."""
+    gaussian_velocity: Array
+    """(T, R), the power of its velocity."""
+    gaussian_gain: Array
+    """(T, R), g: its velocity is g x_t."""
+    meeting: Array
+    """(T,), cycles per pixel, where t^2 S = (1 - t)^2; NaN when never."""
+    count: int
+    """M, images."""
+
+
+@torch.no_grad()
+def detail_spectra(
+    model: Any,
+    images: Tensor,
+    class_ids: Tensor | Sequence[int],
+    *,
+    times: Sequence[float],
+    seed: int = 0,
+    window: str | None = None,
+    batch_size: int = 16,
+) -> DetailSpectra:
+    """Return the spectra of predicted image, error and velocity, for real crops with noise.
+
+    Parameters
+    ----------
+    model : callable
+        `model(x, t, class_ids)` returns the velocity, (B, C, H, W); it needs no decoder.
+    images : Tensor
+        (M, C, H, W), in [-1, 1], of any floating-point type; computed with in float32 or float64.
+    class_ids : Tensor or sequence of int
+        (M,), labels.
+    times : sequence of float
+        T of them, in [0, 1]: 0 is noise.
+    seed : int
+        Image i has the noise of seed + i, at every t.
+    window : str, optional
+        "hann" tapers the images to their borders, without which an edge that two opposite borders
+        make draws a floor that falls as 1 / f^2; it spreads the mean into ring 1. None (default)
+        keeps Parseval exact.
+    batch_size : int
+        Images on the device at once.
+
+    Returns
+    -------
+    DetailSpectra
+        Power by ring, its bootstrap bands, and the curves of Gaussian data.
+
+    Raises
+    ------
+    ValueError
+        For images that are empty, misshapen or not finite, labels or times out of range, an
+        unknown window or a velocity that has not the shape of x.
+    """
+    crops = check_crops(images, class_ids, times, seed, model)
+    check_window(window)
+    check_batch_size(batch_size)
+    values, powers = [], []
+    for index, time in enumerate(crops.times):
+        rows = []
+        for batch in crops.batches(time, model, batch_size):
+            velocity = model_velocity(model, batch.x, batch.t, batch.class_ids)
+            predicted = predicted_image(batch.x, velocity, time)
+            each = (predicted, predicted - batch.image, velocity)
+            rows.append(torch.stack([ring_products(field, field, window) for field in each], 1))
+            if index == 0:
+                powers.append(ring_products(batch.image, batch.image, window))
+        values.append(torch.cat(rows).numpy())
+
+    def mean(means: Array) -> Array:
+        return means
+
+    band = bootstrap_intervals(mean, np.stack(values, 1))
+    power = bootstrap_intervals(mean, torch.cat(powers).numpy())
+    frequency = ring_frequencies(*images.shape[-2:]).numpy()
+    t, S = np.array(crops.times)[:, None], power.value
+    gain, noisy = velocity_gain(S, t), noisy_power(S, t)
+    return DetailSpectra(
+        times=np.array(crops.times),
+        frequency=frequency,
+        power=S,
+        power_low=power.low,
+        power_high=power.high,
+        predicted=band.value[:, 0],
+        predicted_low=band.low[:, 0],
+        predicted_high=band.high[:, 0],
+        error=band.value[:, 1],
+        error_low=band.low[:, 1],
+        error_high=band.high[:, 1],
+        velocity=band.value[:, 2],
+        velocity_low=band.low[:, 2],
+        velocity_high=band.high[:, 2],
+        gaussian_predicted=wiener_filter(S, t) ** 2 * noisy,
+        gaussian_error=posterior_power(S, t),
+        gaussian_velocity=gain**2 * noisy,
+        gaussian_gain=gain,
+        meeting=np.array([meeting_frequency(frequency, S, time) for time in crops.times]),
+        count=len(images),
+        recipe={
+            "weights": weights_hash(model),
+            "seed": seed,
+            "window": window,
+            "normalisation": "mean over coefficients and channels; white noise of variance 1 is 1",
+            "interval": "bootstrap over images, 95%, 400 resamples of seed 0",
+        },
+    )
+
+
+def model_velocity(model: Any, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+    """Return the velocity; raise ValueError where it has not the shape of x."""
+    velocity = model(x, t, class_ids)
+    if velocity.shape != x.shape:
+        raise ValueError(
+            f"model must return a velocity in the shape of x, {tuple(x.shape)}, "
+            f"got {tuple(velocity.shape)}"
+        )
+    return velocity
