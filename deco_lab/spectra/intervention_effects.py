@@ -1,0 +1,197 @@
+"""What interventions while sampling did to the final images, band by band.
+
+With a the final image and b that of the same model left alone, from the same noise and classes,
+over all images and in each band of radial frequency
+
+    energy = <a, a> / <b, b>        coherence = <a, b>^2 / (<a, a> <b, b>)
+
+Energy tells whether a band is still drawn, coherence whether the same thing is drawn there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.spectra.bands import OCTAVES
+from deco_lab.spectra.intervals import bootstrap_intervals
+from deco_lab.spectra.interventions import BandLimit, ConditionIntervention, Intervened
+from deco_lab.spectra.products import band_products
+from deco_lab.spectra.radial import check_images
+
+Array = NDArray[np.float64]
+
+_EMPTY = 1e-12
+"""A band below this part of the whole's energy holds nothing but rounding of float32 pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InterventionEffect(Analysis):
+    """What interventions did to final images in K bands, with 95% bands over M images."""
+
+    edges: Array
+    """(K - 1,), between bands, in cycles per pixel."""
+    energy: Array
+    """(..., K), energy over that of the images left alone; 1 is no change. NaN, as all values,
+    where those have none."""
+    energy_low: Array
+    """(..., K), lower end of the interval; NaN for a single image, as are all ends."""
+    energy_high: Array
+    """(..., K), upper end."""
+    coherence: Array
+    """(..., K), from 0 to 1: 1 where a band is the same but for its strength."""
+    coherence_low: Array
+    """(..., K), lower end."""
+    coherence_high: Array
+    """(..., K), upper end."""
+    count: int
+    """M, images."""
+    conditions: tuple[str, ...] = ()
+    """Names along the first axis of what was crossed; none for a single intervention."""
+    pixels: tuple[str, ...] = ()
+    """Names along the second axis of what was crossed."""
+
+
+def _effect_products(final: Tensor, baseline: Tensor, edges: Sequence[float]) -> Array:
+    """Return each image's <a, b>, <a, a> and <b, b> by band, (M, 3, K)."""
+    check_images(final, "final")
+    if final.shape != baseline.shape:
+        raise ValueError(
+            f"baseline_final must have the shape of final, {tuple(final.shape)}, "
+            f"got {tuple(baseline.shape)}; draw both with the same class_ids"
+        )
+    for name, images in (("final", final), ("baseline_final", baseline)):
+        if not bool(images.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    rows = []
+    for a, b in zip(final.split(16), baseline.split(16), strict=True):
+        both = torch.stack([a, b.to(a)])
+        with_b = band_products(both, b, edges)
+        rows.append(torch.stack([with_b[0], band_products(a, a, edges), with_b[1]], 1))
+    return torch.cat(rows).numpy()
+
+
+def _energy_and_coherence(sums: Array) -> Array:
+    """Return energy and coherence, (..., 2, K), of <a, b>, <a, a>, <b, b>, (..., 3, K)."""
+    cross, ours, theirs = np.moveaxis(sums, -2, 0)
+    least = _EMPTY * theirs.sum(-1, keepdims=True)
+    theirs = np.where(theirs > least, theirs, np.nan)
+    drawn = np.where(ours > least, ours, np.nan)
+    return np.stack([ours / theirs, cross**2 / (drawn * theirs)], -2)
+
+
+def intervention_effect(
+    final: Tensor, baseline_final: Tensor, *, edges: Sequence[float] = OCTAVES
+) -> InterventionEffect:
+    """Return how an intervention changed the final images, band by band.
+
+    Parameters
+    ----------
+    final : Tensor
+        (M, C, H, W), images of the model that was intervened in.
+    baseline_final : Tensor
+        (M, C, H, W), images of the model left alone, from the same noise and classes.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel, as for `split_bands`.
+
+    Returns
+    -------
+    InterventionEffect
+        Arrays of (K,). The lowest band holds the mean.
+
+    Raises
+    ------
+    ValueError
+        Where the images are empty, misshapen, not finite, or of different shapes.
+    """
+    return _effect(_effect_products(final, baseline_final, edges), edges, {})
+
+
+def crossed_effects(
+    draw: Callable[[Any], Tensor],
+    model: Any,
+    *,
+    conditions: Mapping[str, ConditionIntervention | None],
+    pixels: Mapping[str, BandLimit | None],
+    edges: Sequence[float] = OCTAVES,
+) -> InterventionEffect:
+    """Return the effect of every condition intervention with every pixel intervention.
+
+    Parameters
+    ----------
+    draw : callable
+        From a model to its final images, (M, C, H, W), always from the same noise and classes:
+        `lambda model: sample(model, class_ids, seed=0)`. Called once for the model left alone and
+        once for each pair that changes anything.
+    model : object
+        As for `Intervened`.
+    conditions : mapping of str to an intervention or None
+        Q of them by name; None is the fresh condition.
+    pixels : mapping of str to BandLimit or None
+        R of them by name; None is all pixels.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel.
+
+    Returns
+    -------
+    InterventionEffect
+        Arrays of (Q, R, K). All pairs are drawn anew alike, so intervals of pairs compare.
+
+    Raises
+    ------
+    ValueError
+        As for `Intervened` and `intervention_effect`, or where there is nothing to cross.
+    """
+    if not conditions or not pixels:
+        raise ValueError("conditions and pixels must name one each at least; None changes nothing")
+    alone = draw(model)
+    products = [
+        _effect_products(
+            alone if how is None and seen is None
+            else draw(Intervened(model, condition=how, pixels=seen)),
+            alone,
+            edges,
+        )
+        for how in conditions.values()
+        for seen in pixels.values()
+    ]  # fmt: skip
+    crossed = np.stack(products, 1)
+    values = crossed.reshape(len(alone), len(conditions), len(pixels), *crossed.shape[2:])
+    recipe = {
+        "weights": weights_hash(model),
+        "interventions": {name: repr(how) for name, how in [*conditions.items(), *pixels.items()]},
+    }
+    return _effect(values, edges, recipe, tuple(conditions), tuple(pixels))
+
+
+def _effect(
+    values: Array,
+    edges: Sequence[float],
+    recipe: dict[str, Any],
+    conditions: tuple[str, ...] = (),
+    pixels: tuple[str, ...] = (),
+) -> InterventionEffect:
+    """Return the analysis of inner products, (M, ..., 3, K)."""
+    value, low, high = bootstrap_intervals(_energy_and_coherence, values)
+    return InterventionEffect(
+        edges=np.array(edges, dtype=np.float64),
+        energy=value[..., 0, :],
+        energy_low=low[..., 0, :],
+        energy_high=high[..., 0, :],
+        coherence=value[..., 1, :],
+        coherence_low=low[..., 1, :],
+        coherence_high=high[..., 1, :],
+        count=len(values),
+        conditions=conditions,
+        pixels=pixels,
+        recipe=recipe
+        | {
+            "normalisation": "sums over images <a, b> by band",
+            "interval": "bootstrap over images, 95%, 400 resamples of seed 0",
+        },
+    )

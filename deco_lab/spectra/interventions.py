@@ -1,0 +1,236 @@
+"""Interventions while sampling: change what the pixel decoder is told, and see which bands move.
+
+A model draws velocity = g(s, p), with s the DiT's condition and p the noisy pixels. `Intervened`
+is that model with one or both replaced, g(A(s), B(p)), and any sampler takes it:
+
+    sample(Intervened(model, condition=Stale(4), pixels=BandLimit(high=1 / 8)), class_ids)
+
+    condition    None (fresh), Stale, OtherClass, OtherRun, SpatialMean, BandLimit on the token grid
+    pixels       None (full), BandLimit of radial frequency
+
+The DiT itself always reads the state as it is. Unlike a decomposition of one velocity this lets an
+effect grow, or be repaired, on the way; `intervention_effect` says what it did to the final image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deco_lab.spectra.dct import dct_matrix
+from deco_lab.spectra.effects import State
+from deco_lab.spectra.factorial import check_decoder
+from deco_lab.spectra.radial import radial_frequency
+
+
+@dataclass(frozen=True)
+class Stale:
+    """The condition of `steps` times ago; the oldest there is while the run is younger.
+
+    A step is a time at which the model was asked; asked twice at one time (Heun), the later counts.
+    Rows of the null class have a history of their own, so that guidance may come and go. History
+    is forgotten when t falls, or the batch changes its shape: a new run has begun.
+    """
+
+    steps: int
+    """At least 1."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}; None is fresh")
+
+
+@dataclass(frozen=True)
+class OtherClass:
+    """The condition of the same state for another class; rows of the null class keep theirs."""
+
+    class_id: int
+    """The label."""
+
+
+@dataclass(frozen=True)
+class OtherRun:
+    """The condition of another run at the same time: another seed, or class, or both.
+
+    Rows of the null class take the other run's states, and stay of the null class.
+    """
+
+    steps: Sequence[State] = field(repr=False)
+    """Every step of the run, with `t` and `x`: `list(sample_steps(...))`, for the same number of
+    images, steps and time shift. With Heun's corrector the state at the step's end stands for the
+    one it predicts."""
+    class_ids: Sequence[int]
+    """Its labels, one for each image."""
+
+
+@dataclass(frozen=True)
+class SpatialMean:
+    """Each image's mean token in every place: nothing of the layout."""
+
+
+@dataclass(frozen=True)
+class BandLimit:
+    """What lies in low <= f < high of radial frequency, in cycles per pixel, and nothing else.
+
+    Pixels by FFT. The condition by DCT-II of the token map, whose index u of n is u / (2 n P)
+    cycles per pixel, up to 1 / (2 P) along each axis.
+    """
+
+    low: float = 0.0
+    """0 keeps the mean."""
+    high: float = float("inf")
+    """Above sqrt(0.5) it keeps all."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high:
+            raise ValueError(
+                f"a band needs 0 <= low < high in cycles per pixel, got {self.low} to {self.high}"
+            )
+
+
+ConditionIntervention = Stale | OtherClass | OtherRun | SpatialMean | BandLimit
+
+
+class _History:
+    """The conditions of a run's times, newest last, as many as `Stale` looks back."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, Tensor]] = []
+
+    def remember(self, t: float, condition: Tensor, steps: int) -> Tensor:
+        """Store the condition of a time and return the one of `steps` times before."""
+        if self._entries:
+            last_t, last = self._entries[-1]
+            if t < last_t or last.shape != condition.shape:
+                self._entries.clear()
+            elif t == last_t:
+                self._entries.pop()
+        self._entries.append((t, condition))
+        del self._entries[: -(steps + 1)]
+        return self._entries[0][1]
+
+
+class Intervened(nn.Module):
+    """A model whose decoder is told something else; takes its place in any sampler.
+
+    Parameters
+    ----------
+    model : object
+        With `condition(x, t, class_ids)` and `decode(x, condition)`; `config.num_classes` tells
+        which rows are of the null class, where it has them.
+    condition : Stale, OtherClass, OtherRun, SpatialMean or BandLimit, optional
+        What stands for the condition; None leaves it fresh.
+    pixels : BandLimit, optional
+        What the decoder sees of the pixels; None is all.
+
+    Raises
+    ------
+    ValueError
+        For a model without a decoder, or an intervention of no known kind.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        condition: ConditionIntervention | None = None,
+        pixels: BandLimit | None = None,
+    ) -> None:
+        super().__init__()
+        check_decoder(model)
+        if condition is not None and not isinstance(condition, ConditionIntervention):
+            raise ValueError(
+                "condition must be None, Stale, OtherClass, OtherRun, SpatialMean or BandLimit, "
+                f"got {condition!r}"
+            )
+        if pixels is not None and not isinstance(pixels, BandLimit):
+            raise ValueError(f"pixels must be None or a BandLimit, got {pixels!r}")
+        self.model = model
+        self.config = getattr(model, "config", None)
+        self.on_condition = condition
+        self.on_pixels = pixels
+        self._histories = {True: _History(), False: _History()}
+
+    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return the velocity, (B, C, H, W), that the decoder draws of what it is told."""
+        return self.decode(x, self.condition(x, t, class_ids))
+
+    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return the condition that the decoder is told, (B, N, D)."""
+        null = class_ids == getattr(self.config, "num_classes", -1)
+        how = self.on_condition
+        if isinstance(how, OtherClass):
+            other = torch.full_like(class_ids, how.class_id)
+            return self.model.condition(x, t, torch.where(null, class_ids, other))
+        if isinstance(how, OtherRun):
+            return self._of_other_run(how, x, t, class_ids, null)
+        fresh = self.model.condition(x, t, class_ids)
+        if isinstance(how, Stale):
+            return self._stale(how.steps, fresh, t, null)
+        if isinstance(how, SpatialMean):
+            return fresh.mean(1, keepdim=True).expand_as(fresh)
+        if isinstance(how, BandLimit):
+            return _band_of_tokens(fresh, x.shape[-2], x.shape[-1], how)
+        return fresh
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return what the decoder draws of a condition and the pixels that it is let see."""
+        seen = x if self.on_pixels is None else _band_of_pixels(x, self.on_pixels)
+        return self.model.decode(seen, condition)
+
+    def _stale(self, steps: int, fresh: Tensor, t: Tensor, null: Tensor) -> Tensor:
+        told = fresh.clone()
+        for kind, history in self._histories.items():
+            rows = null == kind
+            if rows.any():
+                told[rows] = history.remember(float(t[0]), fresh[rows], steps)
+        return told
+
+    def _of_other_run(
+        self, run: OtherRun, x: Tensor, t: Tensor, class_ids: Tensor, null: Tensor
+    ) -> Tensor:
+        time = float(t[0])
+        # Samplers keep times in float64 and models are told them in float32.
+        nearest = min(run.steps, key=lambda step: abs(step.t - time), default=None)
+        if nearest is None or abs(nearest.t - time) > 1e-6:
+            raise ValueError(
+                f"the other run must have a step at t={time:.6g}, got none; sample it with the "
+                "same num_steps and time_shift"
+            )
+        count = len(nearest.x)
+        if nearest.x.shape[1:] != x.shape[1:] or len(x) % count or len(run.class_ids) != count:
+            raise ValueError(
+                f"the other run must have as many images as this one, of shape "
+                f"{tuple(x.shape[1:])}, and a label for each, got states {tuple(nearest.x.shape)} "
+                f"and {len(run.class_ids)} labels"
+            )
+        passes = len(x) // count  # 2 where the rows of the null class come with their images
+        states = nearest.x.to(x).repeat(passes, 1, 1, 1)
+        labels = torch.as_tensor(run.class_ids).to(class_ids).repeat(passes)
+        return self.model.condition(states, t, torch.where(null, class_ids, labels))
+
+
+def _band_of_tokens(tokens: Tensor, height: int, width: int, band: BandLimit) -> Tensor:
+    """Return tokens, (B, N, D), with the frequencies of a band alone on their grid."""
+    patch = round((height * width / tokens.shape[1]) ** 0.5)
+    rows, columns = height // patch, width // patch
+    dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    vertical, horizontal = (dct_matrix(n, dtype, tokens.device) for n in (rows, columns))
+    up, along = (torch.arange(n, dtype=torch.float64) / (2 * n * patch) for n in (rows, columns))
+    frequency = torch.hypot(up[:, None], along)
+    kept = ((frequency >= band.low) & (frequency < band.high)).to(tokens.device, dtype)
+    grid = tokens.to(dtype).unflatten(1, (rows, columns))
+    coefficients = torch.einsum("ur,vc,brcd->buvd", vertical, horizontal, grid)
+    limited = torch.einsum("ur,vc,buvd->brcd", vertical, horizontal, coefficients * kept[..., None])
+    return limited.flatten(1, 2).to(tokens.dtype)
+
+
+def _band_of_pixels(x: Tensor, band: BandLimit) -> Tensor:
+    """Return images with the frequencies of a band alone."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    frequency = radial_frequency(*x.shape[-2:], half=True)
+    kept = ((frequency >= band.low) & (frequency < band.high)).to(x.device)
+    limited = torch.fft.irfft2(torch.fft.rfft2(x.to(dtype)) * kept, s=x.shape[-2:])
+    return limited.to(x.dtype)
