@@ -1,0 +1,270 @@
+"""What guidance adds, band by band and over t, and how much of it repeats what is there.
+
+    added = cond - uncond
+
+is what plain guidance multiplies. In each band of radial frequency and at each t, over all images:
+
+    power  = mean |added(k)|^2 over the band        1 for white noise of variance 1
+    cosine = sum <added, uncond> / sqrt(sum |added|^2 sum |uncond|^2)        coherence = cosine^2
+
+A cosine near 1 or -1 is guidance that only makes stronger or weaker what the null class draws
+already (what CFG-Zero* takes out with its one scale); near 0 it draws something else. Parts that
+have nothing in common still reach a coherence of about `chance`.
+
+Re-noised crops ask what guidance adds on the path the model was trained on, a sampling run what it
+adds on its own states, which may have left that path.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.spectra.bands import OCTAVES
+from deco_lab.spectra.effects import State
+from deco_lab.spectra.intervals import bootstrap_intervals
+from deco_lab.spectra.products import band_products
+from deco_lab.spectra.radial import check_images, radial_frequency
+from deco_lab.spectra.renoised import check_batch_size, check_crops, check_labels, device_of
+
+Array = NDArray[np.float64]
+Model = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+_EMPTY = 1e-12
+"""A band below this part of the whole energy holds nothing but rounding of float32 pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GuidanceSpectrum(Analysis):
+    """cond - uncond in K bands at T times, of M images, with 95% intervals."""
+
+    times: Array
+    """(T,), in [0, 1]: 0 is noise."""
+    edges: Array
+    """(K - 1,), between bands, in cycles per pixel."""
+    power: Array
+    """(T, K), mean power of cond - uncond per coefficient: 1 for white noise of variance 1."""
+    power_low: Array
+    """(T, K), lower ends of the intervals; NaN for a single image, as are all ends."""
+    power_high: Array
+    """(T, K), upper ends."""
+    uncond_power: Array
+    """(T, K), mean power of uncond, to compare."""
+    cosine: Array
+    """(T, K), in [-1, 1], of cond - uncond with uncond; NaN where a band is empty."""
+    cosine_low: Array
+    """(T, K), lower ends."""
+    cosine_high: Array
+    """(T, K), upper ends."""
+    fraction: Array
+    """(K,), of all coefficients that a band holds: power * fraction is energy, and the bands'
+    energies sum to the mean square."""
+    chance: Array
+    """(K,), mean coherence of white noises that have nothing in common, 1 / (3 H W M fraction)."""
+    count: int
+    """M, images."""
+
+    @property
+    def coherence(self) -> Array:
+        """(T, K), in [0, 1], the cosine squared."""
+        return self.cosine**2
+
+
+@torch.no_grad()
+def guidance_spectrum(
+    model: Model,
+    images: Tensor,
+    class_ids: Tensor | Sequence[int],
+    *,
+    times: Sequence[float],
+    seed: int = 0,
+    edges: Sequence[float] = OCTAVES,
+    batch_size: int = 16,
+) -> GuidanceSpectrum:
+    """Return the spectrum of what guidance adds over t, for real crops with noise.
+
+    Costs two network passes for each image and time.
+
+    Parameters
+    ----------
+    model : callable
+        (x, t, class_ids) -> velocity, with the null class `model.config.num_classes`.
+    images : Tensor
+        (M, C, H, W), in [-1, 1], of any floating-point type; computed with in float32 or float64.
+    class_ids : Tensor or sequence of int
+        (M,), labels.
+    times : sequence of float
+        T of them, in [0, 1]: 0 is noise.
+    seed : int
+        Image i has the noise of seed + i at every t.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel.
+    batch_size : int
+        Images on the device at once; the passes hold twice as many.
+
+    Returns
+    -------
+    GuidanceSpectrum
+        Powers and cosines with bootstrap intervals over images.
+
+    Raises
+    ------
+    ValueError
+        For a model without a null class, images that are empty, misshapen or not finite, labels or
+        times out of range, or edges that do not rise.
+    """
+    null_class = _null_class(model)
+    crops = check_crops(images, class_ids, times, seed, model)
+    check_batch_size(batch_size)
+    values = []
+    for time in crops.times:
+        rows = [
+            _products(model, batch.x, batch.t, batch.class_ids, null_class, edges)
+            for batch in crops.batches(time, model, batch_size)
+        ]
+        values.append(torch.cat(rows))
+    recipe = {"states": "re-noised images", "seed": seed}
+    return _spectrum(model, torch.stack(values, 1), images, crops.times, edges, recipe)
+
+
+@torch.no_grad()
+def run_guidance_spectrum(
+    model: Model,
+    steps: Iterable[State],
+    class_ids: Tensor | Sequence[int],
+    *,
+    edges: Sequence[float] = OCTAVES,
+    batch_size: int = 16,
+) -> GuidanceSpectrum:
+    """Return the spectrum of what guidance adds at the states of a sampling run.
+
+    Both velocities are computed anew at each state, also where the run took no guidance. The state
+    at t = 1, where nothing is left to draw, is passed over.
+
+    Parameters
+    ----------
+    model, edges, batch_size
+        As for `guidance_spectrum`.
+    steps : iterable of objects with t and x
+        Such as `sample_steps` yields: x (M, C, H, W), the same M images at each t. It is read step
+        by step, and no step is kept.
+    class_ids : Tensor or sequence of int
+        (M,), labels of the run.
+
+    Returns
+    -------
+    GuidanceSpectrum
+        Times are those of the states.
+
+    Raises
+    ------
+    ValueError
+        As for `guidance_spectrum`; where no state lies below t = 1, or a state is not finite.
+    """
+    null_class = _null_class(model)
+    check_batch_size(batch_size)
+    times, values, last = [], [], None
+    for step in steps:
+        if step.t >= 1:
+            continue
+        check_images(step.x, "the x of a step")
+        if not bool(step.x.isfinite().all()):
+            raise ValueError(
+                f"the x of a step must be finite, got NaN or infinity at t={step.t}; "
+                "guide less, or take more steps"
+            )
+        labels = check_labels(class_ids, len(step.x), model)
+        device = device_of(model, step.x.device)
+        rows = []
+        for first in range(0, len(labels), batch_size):
+            x = step.x[first : first + batch_size].to(device)
+            t = torch.full((len(x),), step.t, device=device)
+            ids = labels[first : first + batch_size].to(device)
+            rows.append(_products(model, x, t, ids, null_class, edges))
+        times.append(float(step.t))
+        values.append(torch.cat(rows))
+        last = step.x
+    if last is None:
+        raise ValueError("steps must hold a state with t below 1, got none; pass sample_steps(...)")
+    recipe = {"states": "sampling run"}
+    return _spectrum(model, torch.stack(values, 1), last, times, edges, recipe)
+
+
+def _null_class(model: Any) -> int:
+    null_class = getattr(getattr(model, "config", None), "num_classes", None)
+    if null_class is None:
+        raise ValueError(
+            "model must have a null class, model.config.num_classes, "
+            f"which a {type(model).__name__} has not; pass a class-conditional model"
+        )
+    return null_class
+
+
+def _products(
+    model: Model,
+    x: Tensor,
+    t: Tensor,
+    class_ids: Tensor,
+    null_class: int,
+    edges: Sequence[float],
+) -> Tensor:
+    """Return |added|^2, |uncond|^2 and their inner product in each band, (B, 3, K)."""
+    labels = torch.cat([class_ids, torch.full_like(class_ids, null_class)])
+    cond, uncond = model(torch.cat([x, x]), torch.cat([t, t]), labels).cpu().double().chunk(2)
+    added = cond - uncond
+    energy = band_products(added, added, edges)
+    other, inner = band_products(torch.stack([uncond, added]), uncond, edges)
+    return torch.stack([energy, other, inner], 1)
+
+
+def _spectrum(
+    model: Any,
+    values: Tensor,
+    images: Tensor,
+    times: Sequence[float],
+    edges: Sequence[float],
+    recipe: dict[str, Any],
+) -> GuidanceSpectrum:
+    """Return the analysis of inner products, (M, T, 3, K)."""
+    M, C, H, W = images.shape
+    boundaries = torch.tensor(edges, dtype=torch.float64)
+    band = torch.bucketize(radial_frequency(H, W), boundaries, right=True)
+    fraction = (band.flatten().bincount(minlength=len(edges) + 1) / (H * W)).double().numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = bootstrap_intervals(lambda means: _figures(means, fraction), values.numpy())
+        chance = 1 / (C * H * W * M * fraction)
+    return GuidanceSpectrum(
+        times=np.array(times),
+        edges=np.array(edges, dtype=np.float64),
+        power=found.value[:, 0],
+        power_low=found.low[:, 0],
+        power_high=found.high[:, 0],
+        uncond_power=found.value[:, 1],
+        cosine=found.value[:, 2],
+        cosine_low=found.low[:, 2],
+        cosine_high=found.high[:, 2],
+        fraction=fraction,
+        chance=chance,
+        count=M,
+        recipe=recipe
+        | {
+            "weights": weights_hash(model),
+            "added": "cond - uncond, unguided velocities",
+            "normalisation": "power per coefficient, 1 for white noise of variance 1; cosine of "
+            "sums over images, channels and the band",
+            "interval": "bootstrap over images, 95%, 400 resamples of seed 0",
+        },
+    )
+
+
+def _figures(means: Array, fraction: Array) -> Array:
+    """Return power, power of uncond and cosine, (..., 3, K), of mean inner products."""
+    energy, other, inner = np.moveaxis(means, -2, 0)
+    filled = [part > _EMPTY * part.sum(-1, keepdims=True) for part in (energy, other)]
+    cosine = np.where(filled[0] & filled[1], inner / np.sqrt(energy * other), np.nan)
+    return np.stack([energy / fraction, other / fraction, cosine], -2)

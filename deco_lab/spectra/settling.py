@@ -1,0 +1,394 @@
+"""When a band of the image is settled, and how far a solver's few steps put it wrong.
+
+The image that each step predicts is compared with the last one, image by image and band by band:
+
+    coherence_k(t) = <P_k predicted(t), P_k final>^2 / (|P_k predicted(t)|^2 |P_k final|^2)
+
+the squared, normalised cross-spectrum, summed over the band and the channels. It asks for likeness
+and not for strength: a band that only grows is settled. A band settles at a level at the t from
+which its coherence never falls below it again, interpolated between steps:
+
+    t = t_a + (level - c_a) / (c_b - c_a) * (t_b - t_a),    a the last step below, b the next
+
+The lowest band holds the mean: where pictures are bright or dark, it settles early.
+
+A solver's error is the distance of its images from those of a reference with many steps, from the
+same noise, as a part of the reference in each band:
+
+    error_k = sqrt( sum |P_k (image - reference)|^2 / sum |P_k reference|^2 )
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.spectra.bands import OCTAVES
+from deco_lab.spectra.bootstrap import bootstrap
+from deco_lab.spectra.intervals import bootstrap_intervals
+from deco_lab.spectra.products import band_products
+from deco_lab.spectra.radial import check_images
+from deco_lab.spectra.renoised import check_batch_size
+
+Array = NDArray[np.float64]
+
+_EMPTY = 1e-12
+"""A band below this part of an image's energy holds nothing but rounding of float32 pixels."""
+
+
+class RunStep(Protocol):
+    """A step of a sampling run, such as `deco_lab.sampling.Step`."""
+
+    @property
+    def t(self) -> float:
+        """Time of the state reached, in [0, 1]."""
+        ...
+
+    @property
+    def x(self) -> Tensor:
+        """(B, C, H, W), the state reached."""
+        ...
+
+    @property
+    def predicted_image(self) -> Tensor | None:
+        """(B, C, H, W), what the step predicted where it started; None for the noise."""
+        ...
+
+    @property
+    def nfe(self) -> int:
+        """Network passes per image so far."""
+        ...
+
+
+Predictions = tuple[Sequence[float], Iterable[Tensor]]
+"""Times, (T,), and the images predicted there, (T, B, C, H, W) or an iterator of (B, C, H, W)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settling(Analysis):
+    """When K bands of M predicted images reach L levels of coherence with the final ones."""
+
+    times: Array
+    """(T,), at which images were predicted: where each step started."""
+    edges: Array
+    """(K - 1,), between bands, in cycles per pixel."""
+    levels: Array
+    """(L,), of coherence, in (0, 1)."""
+    coherence: Array
+    """(M, T, K), of each image; 1 at the last time, NaN where a band is empty."""
+    settled: Array
+    """(M, K, L), in t; NaN where a band is not at the level before the last prediction, which is
+    the final image itself."""
+    median: Array
+    """(K, L), over images, those that never settle counted as 1; NaN where that is reached."""
+    median_low: Array
+    """(K, L), lower ends of the 95% intervals over images; NaN for a single image."""
+    median_high: Array
+    """(K, L), upper ends, at most 1."""
+    count: int
+    """M, images."""
+
+
+def predictions(steps: Iterable[RunStep]) -> Iterator[tuple[float, Tensor]]:
+    """Yield the time and the predicted image of each step; the time is where the step started."""
+    start = math.nan
+    for step in steps:
+        if step.predicted_image is not None:
+            yield start, step.predicted_image
+        start = float(step.t)
+
+
+def settling_times(
+    *runs: Iterable[RunStep] | Predictions,
+    edges: Sequence[float] = OCTAVES,
+    levels: Sequence[float] = (0.5, 0.9),
+    model: Any = None,
+    seed: int = 0,
+) -> Settling:
+    """Return the t at which each band of the predicted images has settled.
+
+    Parameters
+    ----------
+    *runs : iterables of steps, or pairs of times and predicted images
+        Each of other images, with the same times: what `sample_steps` yields (the noise first), or
+        times (T,) with the images predicted at them, (T, B, C, H, W), the final ones last. One run
+        is read and held at a time, as float32 on the CPU: many images are best given as several
+        generators.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel.
+    levels : sequence of float
+        L of them, in (0, 1).
+    model : object, optional
+        What drew the runs, for the recipe's hash of its weights.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    Settling
+        Coherences, the time of each image, and their median with its interval.
+
+    Raises
+    ------
+    ValueError
+        Without a run or where a run has fewer than two predictions, other times or another size
+        than the first, or images that are empty, misshapen or not finite; for levels outside
+        (0, 1) or edges that do not rise.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from deco_lab.spectra.settling import settling_times
+    >>> final = torch.randn(1, 3, 16, 16)
+    >>> noise = torch.randn(1, 3, 16, 16)
+    >>> run = [0.0, 0.25, 0.5, 0.75], torch.stack([noise, noise, final, final])
+    >>> bool(((0.25 < settling_times(run).settled) & (settling_times(run).settled < 0.5)).all())
+    True
+    """
+    if not all(0 < level < 1 for level in levels) or len(levels) == 0:
+        raise ValueError(f"levels must lie between 0 and 1, got {tuple(levels)}; use (0.5, 0.9)")
+    if not runs:
+        raise ValueError("runs must be at least one, got none; pass sample_steps(...)")
+    times: list[float] = []
+    rows = []
+    for run in runs:
+        found, images = _held(run)
+        if times and not np.allclose(found, times, rtol=0, atol=1e-9):
+            raise ValueError(
+                f"runs must have the same times, got {found} after {times}; "
+                "sample them with the same num_steps and time_shift"
+            )
+        times = found
+        rows.append(_coherence(images, edges))
+    coherence = np.concatenate(rows)
+    settled = _settled(coherence, np.array(times), levels)
+
+    M, K, L = settled.shape
+    counted = np.where(np.isnan(settled), 1.0, settled)
+    medians = [
+        bootstrap(lambda i, v=v: float(np.median(v[i])), np.zeros(M, np.int64), seed=seed)
+        for v in counted.reshape(M, -1).T
+    ]
+    value, low, high = (
+        np.array([getattr(m, name) for m in medians]).reshape(K, L)
+        for name in ("value", "low", "high")
+    )
+    single = M == 1
+    return Settling(
+        times=np.array(times),
+        edges=np.array(edges, dtype=np.float64),
+        levels=np.array(levels, dtype=np.float64),
+        coherence=coherence,
+        settled=settled,
+        median=np.where(value < 1, value, np.nan),
+        median_low=np.full((K, L), np.nan) if single else low.clip(0, 1),
+        median_high=np.full((K, L), np.nan) if single else high.clip(0, 1),
+        count=M,
+        recipe={
+            "weights": weights_hash(model),
+            "final": "the last predicted image",
+            "interval": f"bootstrap over images, 95%, 200 resamples of seed {seed}",
+        },
+    )
+
+
+def _held(run: Iterable[RunStep] | Predictions) -> tuple[list[float], list[Tensor]]:
+    """Return a run's times and predicted images, checked, on the CPU."""
+    if isinstance(run, tuple) and len(run) == 2 and not hasattr(run[0], "predicted_image"):
+        given, predicted = cast(Predictions, run)
+        pairs: Iterable[tuple[float, Tensor]] = zip(given, predicted, strict=True)
+    else:
+        pairs = predictions(cast(Iterable[RunStep], run))
+    times, images = [], []
+    for t, image in pairs:
+        check_images(image, "a predicted image")
+        if images and image.shape != images[0].shape:
+            raise ValueError(
+                f"predicted images must keep their shape, {tuple(images[0].shape)}, "
+                f"got {tuple(image.shape)}; give each run's images as a run of their own"
+            )
+        if not bool(image.isfinite().all()):
+            raise ValueError(
+                f"predicted images must be finite, got NaN or infinity at t={t}; "
+                "guide less, or take more steps"
+            )
+        times.append(float(t))
+        held = image.detach().cpu()
+        images.append(held if held.dtype == torch.float64 else held.float())
+    if len(times) < 2 or not all(0 <= t <= 1 for t in times) or sorted(set(times)) != times:
+        raise ValueError(
+            f"a run must predict images at two or more rising times in [0, 1], got {times}; "
+            "begin with the first step of sample_steps"
+        )
+    return times, images
+
+
+def _coherence(images: list[Tensor], edges: Sequence[float]) -> Array:
+    """Return the coherence of each image with the last, (B, T, K)."""
+    final = images[-1]
+    reference = _nan_if_empty(band_products(final, final, edges))
+    columns = []
+    for image in images:
+        energy = _nan_if_empty(band_products(image, image, edges))
+        cross = band_products(image, final, edges)
+        columns.append(cross.square() / (energy * reference))
+    return torch.stack(columns, 1).numpy()
+
+
+def _nan_if_empty(energy: Tensor) -> Tensor:
+    """Return energies per band, (..., K), with NaN for bands that hold but rounding."""
+    return energy.where(energy > _EMPTY * energy.sum(-1, keepdim=True), torch.nan)
+
+
+def _settled(coherence: Array, times: Array, levels: Sequence[float]) -> Array:
+    """Return when each curve, (M, T, K), is at each level for good, (M, K, L)."""
+    M, T, K = coherence.shape
+    settled = np.full((M, K, len(levels)), np.nan)
+    for m, k, n in np.ndindex(settled.shape):
+        curve, level = coherence[m, :, k], levels[n]
+        below = np.flatnonzero(~(curve >= level))  # NaN counts as below
+        last = below[-1] if len(below) else -1
+        if last < 0:
+            settled[m, k, n] = times[0]
+        elif last < T - 2:
+            part = (level - curve[last]) / (curve[last + 1] - curve[last])
+            settled[m, k, n] = times[last] + part * (times[last + 1] - times[last])
+    return settled
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SolverError(Analysis):
+    """How far S solvers' images are from a reference in K bands, over M images."""
+
+    solvers: tuple[str, ...]
+    """S names."""
+    num_steps: NDArray[np.int64]
+    """(S,), steps."""
+    nfe: NDArray[np.int64]
+    """(S,), network passes per image."""
+    edges: Array
+    """(K - 1,), between bands, in cycles per pixel."""
+    error: Array
+    """(S, K), root of the error's energy as a part of the reference's; NaN in an empty band."""
+    error_low: Array
+    """(S, K), lower ends of the 95% intervals over images; NaN for a single image."""
+    error_high: Array
+    """(S, K), upper ends."""
+    reference_energy: Array
+    """(K,), mean square of the reference per pixel and channel in each band."""
+    reference_solver: str
+    """What drew the reference."""
+    reference_num_steps: int
+    """Its steps."""
+    count: int
+    """M, images."""
+
+
+def solver_error(
+    draw: Callable[..., Iterable[RunStep]],
+    class_ids: Sequence[int],
+    settings: Sequence[tuple[str, int]],
+    *,
+    reference: tuple[str, int] = ("heun", 200),
+    seed: int = 0,
+    edges: Sequence[float] = OCTAVES,
+    batch_size: int = 16,
+    model: Any = None,
+) -> SolverError:
+    """Return each setting's error in each band against a reference, with its network passes.
+
+    Parameters
+    ----------
+    draw : callable
+        draw(class_ids, solver=, num_steps=, seed=) -> steps, the last the result, whose image i
+        starts from the noise of seed + i: `functools.partial(deco_lab.sample_steps, model)`, with
+        the guidance wanted. Its model's velocity should be continuous in t over the run: where
+        guidance begins within a step, an error of order 1 stays.
+    class_ids : sequence of int
+        (M,), labels.
+    settings : sequence of (str, int)
+        S pairs of solver and num_steps.
+    reference : (str, int)
+        Solver and num_steps of the reference: many more, or its own error is measured too.
+    seed : int
+        Image i starts from seed + i, in every setting.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel.
+    batch_size : int
+        Images drawn at once; only one batch's results are held.
+    model : object, optional
+        What `draw` samples, for the recipe's hash of its weights.
+
+    Returns
+    -------
+    SolverError
+        Errors with bootstrap intervals over images.
+
+    Raises
+    ------
+    ValueError
+        Without settings or labels, for a batch_size below 1, or results that are not finite.
+    """
+    if len(settings) == 0 or len(class_ids) == 0:
+        raise ValueError(
+            f"solver_error needs a label and a setting, got {len(class_ids)} class_ids and "
+            f"{len(settings)} settings; pass such as [0] and [('euler', 10)]"
+        )
+    check_batch_size(batch_size)
+    nfe = np.zeros(len(settings), np.int64)
+    rows = []
+    for first in range(0, len(class_ids), batch_size):
+        ids = class_ids[first : first + batch_size]
+        wanted, _ = _result(draw, ids, reference, seed + first)
+        energy = band_products(wanted, wanted, edges)
+        values = []
+        for s, setting in enumerate(settings):
+            image, nfe[s] = _result(draw, ids, setting, seed + first)
+            difference = image - wanted
+            values.append(torch.stack([band_products(difference, difference, edges), energy], 1))
+        rows.append(torch.stack(values, 1))
+    products = torch.cat(rows).numpy()
+    with np.errstate(invalid="ignore"):
+        found = bootstrap_intervals(lambda m: np.sqrt(m[..., 0, :] / m[..., 1, :]), products)
+    return SolverError(
+        solvers=tuple(solver for solver, _ in settings),
+        num_steps=np.array([steps for _, steps in settings]),
+        nfe=nfe,
+        edges=np.array(edges, dtype=np.float64),
+        error=found.value,
+        error_low=found.low.clip(min=0),
+        error_high=found.high,
+        reference_energy=products[:, 0, 1].mean(0),
+        reference_solver=reference[0],
+        reference_num_steps=reference[1],
+        count=len(products),
+        recipe={
+            "weights": weights_hash(model),
+            "seed": seed,
+            "normalisation": "energy of the error by energy of the reference, sums over images",
+            "interval": "bootstrap over images, 95%, 400 resamples of seed 0",
+        },
+    )
+
+
+def _result(
+    draw: Callable[..., Iterable[RunStep]], class_ids: Sequence[int], setting: Any, seed: int
+) -> tuple[Tensor, int]:
+    """Return the last state of a run, float64 on the CPU, and its network passes."""
+    solver, num_steps = setting
+    last = None
+    for step in draw(class_ids, solver=solver, num_steps=num_steps, seed=seed):
+        last = step
+    if last is None or not bool(last.x.isfinite().all()):
+        raise ValueError(
+            f"draw must give steps to finite images, got {'none' if last is None else 'NaN'} from "
+            f"{num_steps} steps of {solver}; take more steps"
+        )
+    check_images(last.x, "the last x of a run")
+    return last.x.detach().cpu().double(), last.nfe
