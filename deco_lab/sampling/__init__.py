@@ -1,7 +1,30 @@
 """Sampling: from noise to images, with any model and any solver."""
 
-from deco_lab.sampling.guidance import Guidance
+from deco_lab.sampling.guidance import (
+    BandGuidance,
+    Guidance,
+    GuidanceRule,
+    GuidedPair,
+    PlainGuidance,
+    ProjectedGuidance,
+    RescaledGuidance,
+    ZeroStarGuidance,
+)
 from deco_lab.sampling.loop import Step, sample, sample_steps
 from deco_lab.sampling.solvers import SOLVERS, Solver
 
-__all__ = ["SOLVERS", "Guidance", "Solver", "Step", "sample", "sample_steps"]
+__all__ = [
+    "SOLVERS",
+    "BandGuidance",
+    "Guidance",
+    "GuidanceRule",
+    "GuidedPair",
+    "PlainGuidance",
+    "ProjectedGuidance",
+    "RescaledGuidance",
+    "Solver",
+    "Step",
+    "ZeroStarGuidance",
+    "sample",
+    "sample_steps",
+]

@@ -7,33 +7,105 @@ knows a model's class: `decompose` takes any object with `condition` and `decode
 from deco_lab.spectra.analysis import Analysis, load_analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, band_names, band_shares, split_bands
 from deco_lab.spectra.bootstrap import Estimate, bootstrap
+from deco_lab.spectra.budget import ConditionBudget, condition_budget
 from deco_lab.spectra.dct import block_dct, inverse_block_dct, zigzag_order
 from deco_lab.spectra.decompose import Decomposition, decompose
+from deco_lab.spectra.detail import DetailSpectra, detail_spectra
+from deco_lab.spectra.effects import BandEffects, band_effects, run_effects
 from deco_lab.spectra.energy import dct_energy, log_energy, token_map
+from deco_lab.spectra.gaussian import (
+    meeting_frequency,
+    posterior_power,
+    velocity_gain,
+    wiener_filter,
+)
+from deco_lab.spectra.guidance import GuidanceSpectrum, guidance_spectrum, run_guidance_spectrum
+from deco_lab.spectra.intervals import Intervals, bootstrap_intervals
+from deco_lab.spectra.intervention_effects import (
+    InterventionEffect,
+    crossed_effects,
+    intervention_effect,
+)
+from deco_lab.spectra.interventions import (
+    BandLimit,
+    Intervened,
+    OtherClass,
+    OtherRun,
+    SpatialMean,
+    Stale,
+)
+from deco_lab.spectra.jacobian import DecoderGain, decoder_gain, pixel_jacobian
 from deco_lab.spectra.jpeg import frequency_weights, jpeg_table, rgb_to_ycbcr
+from deco_lab.spectra.loss_bands import LossBands, WeightTable, loss_bands, weight_table
 from deco_lab.spectra.radial import RadialPower, radial_power
+from deco_lab.spectra.references import ReferenceSensitivity, reference_sensitivity
+from deco_lab.spectra.seams import Seams, find_seams
+from deco_lab.spectra.settling import Settling, SolverError, settling_times, solver_error
+from deco_lab.spectra.transfer import TransferFunction, transfer_function
 
 __all__ = [
     "OCTAVES",
     "Analysis",
+    "BandEffects",
+    "BandLimit",
+    "ConditionBudget",
+    "DecoderGain",
     "Decomposition",
+    "DetailSpectra",
     "Estimate",
+    "GuidanceSpectrum",
+    "Intervals",
+    "Intervened",
+    "InterventionEffect",
+    "LossBands",
+    "OtherClass",
+    "OtherRun",
     "RadialPower",
+    "ReferenceSensitivity",
+    "Seams",
+    "Settling",
+    "SolverError",
+    "SpatialMean",
+    "Stale",
+    "TransferFunction",
+    "WeightTable",
+    "band_effects",
     "band_names",
     "band_shares",
     "block_dct",
     "bootstrap",
+    "bootstrap_intervals",
+    "condition_budget",
+    "crossed_effects",
     "dct_energy",
+    "decoder_gain",
     "decompose",
+    "detail_spectra",
+    "find_seams",
     "frequency_weights",
+    "guidance_spectrum",
+    "intervention_effect",
     "inverse_block_dct",
     "jpeg_table",
     "load_analysis",
     "log_energy",
+    "loss_bands",
+    "meeting_frequency",
+    "pixel_jacobian",
+    "posterior_power",
     "radial_power",
+    "reference_sensitivity",
     "rgb_to_ycbcr",
+    "run_effects",
+    "run_guidance_spectrum",
+    "settling_times",
+    "solver_error",
     "split_bands",
     "token_map",
+    "transfer_function",
+    "velocity_gain",
+    "weight_table",
     "weights_hash",
+    "wiener_filter",
     "zigzag_order",
 ]
