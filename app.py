@@ -43,7 +43,7 @@ from deco_lab.spectra import OCTAVES, band_names
 Start = Callable[[str, int, Settings], Iterator[Update]]
 Stop = Callable[[gr.Request], None]
 
-TOYS = ("tiny", "tiny-dit")
+TOYS = ("tiny", "tiny-fm", "tiny-dit")
 LOOPBACK = ("127.0.0.1", "localhost")
 EVERY_ADDRESS = ("0.0.0.0", "::")
 
@@ -72,7 +72,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         default="tiny",
-        help="tiny, tiny-dit, a .safetensors or .ckpt file, or hf://owner/repository/file",
+        help="tiny, tiny-fm, tiny-dit, a .safetensors or .ckpt file, or hf://owner/repository/file",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument(

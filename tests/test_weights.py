@@ -12,19 +12,21 @@ import deco_lab
 from deco_lab.checkpoints import read_training
 from deco_lab.config import PHOTOGRAPHS, PRESETS
 from deco_lab.data import bundled_crops
+from deco_lab.evaluation import Judge, judge_model
 from deco_lab.flow import interpolate
 from deco_lab.models import build
 from deco_lab.training import TrainingConfig
 from deco_lab.training.__main__ import main
 
-NAMES = ("tiny", "tiny-dit")
+NAMES = ("tiny", "tiny-fm", "tiny-dit")
+PRESET_OF = {"tiny": "tiny", "tiny-fm": "tiny", "tiny-dit": "tiny-dit"}
 WEIGHTS = files("deco_lab") / "weights"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bundled_model_is_its_preset(name: str):
     model = deco_lab.load(name, device="cpu")
-    assert model.config == PRESETS[name]
+    assert model.config == PRESETS[PRESET_OF[name]]
     assert model.config.class_names == PHOTOGRAPHS
     assert len((WEIGHTS / f"{name}.safetensors").read_bytes()) < 20_000_000
 
@@ -35,7 +37,7 @@ def test_card_says_how_the_model_was_trained(name: str):
     record = read_training(name)
     said = " ".join(card.replace("`", "").split())
     for expected in (
-        f"python -m deco_lab.training --preset {name}",
+        f"python -m deco_lab.training --preset {PRESET_OF[name]}",
         f"{record['step']:,} steps of {record['batch_size']} crops",
         f"{record['seconds']:,.0f} seconds",
         str(record["machine"]),
@@ -47,10 +49,31 @@ def test_card_says_how_the_model_was_trained(name: str):
 
 
 def test_bundled_models_were_trained_alike():
-    first, second = (read_training(name) for name in NAMES)
-    alike = set(first) - {"seconds", "flow_matching_loss", "frequency_loss"}
-    assert {key: first[key] for key in alike} == {key: second[key] for key in alike}
-    assert first["step"] == first["steps"]
+    records = {name: dict(read_training(name)) for name in NAMES}
+    weights = [record.pop("frequency_weight") for record in records.values()]
+    assert weights == [1.0, 0.0, 1.0]
+    for record in records.values():
+        for measured in ("seconds", "flow_matching_loss", "frequency_loss"):
+            record.pop(measured)
+        assert record == records["tiny"]
+        assert record["step"] == record["steps"]
+
+
+def test_bundled_models_have_about_as_many_parameters():
+    counts = [sum(p.numel() for p in deco_lab.load(n, device="cpu").parameters()) for n in NAMES]
+    assert max(counts) < 1.05 * min(counts)
+
+
+@pytest.mark.slow
+def test_few_samples_of_tiny_are_near_fresh_crops():
+    """A coarse guard; `python -m deco_lab.evaluation tiny` measures."""
+    crops = bundled_crops(64)
+    judge = Judge(crops, crops, training_per_class=100, reference_per_class=60, resamples=2)
+    own = judge_model(deco_lab.load("tiny", device="cpu"), judge, per_class=3).figures
+    real = judge.real(3).figures
+    assert own.class_accuracy.value >= 0.95 * real.class_accuracy.value
+    assert own.spectral_error.value < 1.6
+    assert own.frechet_distance.value < 3 * real.frechet_distance.value
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +87,7 @@ def test_bundled_model_predicts_fresh_crops(name: str):
     x = interpolate(images, noise, t)
     with torch.no_grad():
         trained = x + 0.5 * deco_lab.load(name, device="cpu")(x, t, class_ids)
-        untrained = x + 0.5 * build(PRESETS[name])(x, t, class_ids)
+        untrained = x + 0.5 * build(PRESETS[PRESET_OF[name]])(x, t, class_ids)
     error, floor = ((p - images).square().mean().item() for p in (trained, untrained))
     assert error < 0.1 * floor
 
@@ -80,7 +103,7 @@ def test_card_command_is_the_recipe_of_the_record(name: str, tmp_path, monkeypat
     )
     main([*shlex.split(command[1]), "--out", str(tmp_path), "--device", "cpu"])
     (trainer,) = trainers
-    assert trainer.model.config == PRESETS[name]
+    assert trainer.model.config == PRESETS[PRESET_OF[name]]
     record = read_training(name)
     # A field that is younger than the record has its default.
     known = {key: record[key] for key in asdict(TrainingConfig()) if key in record}
