@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from deco_lab import spectra
 from deco_lab.config import PRESETS, DeCoConfig
 from deco_lab.models import build
 
@@ -44,3 +45,11 @@ def test_links_to_files_are_not_dead():
     assert targets
     for target in targets:
         assert (ROOT / target).exists(), target
+
+
+def test_analyses_are_functions_of_spectra():
+    table = README[README.index("## Analyses") : README.index("## Models")]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(named) > 10
+    assert [name for name in named if name not in spectra.__all__] == []
