@@ -70,7 +70,7 @@ def test_compile_regions_equals_the_plain_model(model, inputs):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch.compile's tracing
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # of a hook that comes later
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("model", ["published", "dit"], indirect=True)
 def test_compile_regions_leaves_hooks_on_blocks_as_they_are(model, inputs, when):

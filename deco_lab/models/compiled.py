@@ -87,7 +87,9 @@ def compile_regions(
     """
     if tolerance is None:
         tolerance = 1e-4 if autocast is None else 2e-2
-    with _without_zeros(model):
+    with _without_zeros(model), warnings.catch_warnings():
+        # Tracing a block with a hook looks at the gradient of its inputs, and warns of itself.
+        warnings.filterwarnings("ignore", "The .grad attribute", UserWarning)
         plain = _velocity_and_gradient(model, x, t, class_ids, autocast)
         for region in regions(model):
             region.compile()

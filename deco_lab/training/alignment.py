@@ -49,7 +49,7 @@ class Learner(nn.Module):
         super().__init__()
         self.model = model
         self.projection: nn.Sequential | None = None
-        self._tokens: list[Tensor] = []
+        self._tokens: Tensor | None = None
         if features:
             D, W = model.config.hidden_size, PROJECTION_WIDTH
             self.projection = nn.Sequential(
@@ -59,15 +59,15 @@ class Learner(nn.Module):
             blocks[min(block, len(blocks)) - 1].register_forward_hook(self._keep)
 
     def _keep(self, block: nn.Module, arguments: tuple[Tensor, ...], tokens: Tensor) -> None:
-        self._tokens.append(tokens)
+        self._tokens = tokens
 
     def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the velocity, (B, 3, H, W), and the projected tokens, (B, N, F), or None."""
-        self._tokens.clear()
         velocity = self.model(x, t, class_ids)
-        if self.projection is None:
+        if self.projection is None or self._tokens is None:
             return velocity, None
-        return velocity, self.projection(self._tokens.pop())
+        tokens, self._tokens = self._tokens, None
+        return velocity, self.projection(tokens)
 
 
 class VisionEncoder:

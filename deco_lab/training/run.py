@@ -82,7 +82,7 @@ def run(
         Where the loss is no longer finite; the last good state stays.
     """
     processes, config = trainer.processes, trainer.config
-    _resume(trainer, out, compiled)
+    _resume(trainer, out, compiled, save_every)
     log = LossLog(out / "loss.csv", trainer.step)
     evaluations = EvaluationLog(out / "evaluation.csv", trainer.step)
     judged = trainer.step if evaluations.has(trainer.step) else -1
@@ -198,7 +198,7 @@ def run(
         _say(trainer, f'done: deco_lab.load("{out / "model.safetensors"}")')
 
 
-def _resume(trainer: Trainer, out: Path, compiled: bool) -> None:
+def _resume(trainer: Trainer, out: Path, compiled: bool, save_every: int) -> None:
     """Ready the trainer: on from the state in `out` if there is one, compiled and distributed."""
     path, state = out / "state.pt", None
     if trainer.processes.is_main:
@@ -208,10 +208,13 @@ def _resume(trainer: Trainer, out: Path, compiled: bool) -> None:
     if 0 < seen < 1:
         raise ResumeError(f"{path} must be seen by every process; put --out on a shared disk")
     if not seen and (out / "model.safetensors").exists():
-        raise ResumeError(
-            f"{out} holds a model.safetensors without the state.pt to resume from, which a new run "
-            "would write over; give a new --out, or move it"
-        )
+        # A run that was killed in its first checkpoint leaves a model alone; any other is kept.
+        steps = checkpoints.read_training(out / "model.safetensors").get("step")
+        if not isinstance(steps, int) or steps > save_every:
+            raise ResumeError(
+                f"{out} holds a model.safetensors of {steps} steps without the state.pt to resume "
+                "from, and a new run would write over it; give a new --out, or move it"
+            )
     if seen:
         state = trainer.read(path)
     if compiled and (state["step"] if state else 0) < trainer.config.steps:
