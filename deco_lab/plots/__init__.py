@@ -7,6 +7,13 @@ axis says its unit.
 
 from deco_lab.plots.curves import band_share_bars, dct_curves, loss_curve, radial_curves
 from deco_lab.plots.evaluation import evaluation_figure
+from deco_lab.plots.loss import (
+    error_change_figure,
+    favoured_figure,
+    favoured_parts,
+    loss_share_bars,
+    weight_curves,
+)
 from deco_lab.plots.over_time import band_share_curves, energy_over_time
 from deco_lab.plots.pictures import decomposition_figure, image_grid, weights_figure
 
@@ -16,9 +23,14 @@ __all__ = [
     "dct_curves",
     "decomposition_figure",
     "energy_over_time",
+    "error_change_figure",
     "evaluation_figure",
+    "favoured_figure",
+    "favoured_parts",
     "image_grid",
     "loss_curve",
+    "loss_share_bars",
     "radial_curves",
+    "weight_curves",
     "weights_figure",
 ]
