@@ -15,22 +15,38 @@ from deco_lab.plots.loss import (
     weight_curves,
 )
 from deco_lab.plots.over_time import band_share_curves, energy_over_time
+from deco_lab.plots.parts import (
+    budget_figure,
+    detail_curves,
+    effect_curves,
+    gain_curves,
+    reference_ranges,
+    seam_curves,
+    transfer_curves,
+)
 from deco_lab.plots.pictures import decomposition_figure, image_grid, weights_figure
 
 __all__ = [
     "band_share_bars",
     "band_share_curves",
+    "budget_figure",
     "dct_curves",
     "decomposition_figure",
+    "detail_curves",
+    "effect_curves",
     "energy_over_time",
     "error_change_figure",
     "evaluation_figure",
     "favoured_figure",
     "favoured_parts",
+    "gain_curves",
     "image_grid",
     "loss_curve",
     "loss_share_bars",
     "radial_curves",
+    "reference_ranges",
+    "seam_curves",
+    "transfer_curves",
     "weight_curves",
     "weights_figure",
 ]

@@ -1,0 +1,295 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from deco_lab.plots import (
+    budget_figure,
+    detail_curves,
+    effect_curves,
+    gain_curves,
+    reference_ranges,
+    seam_curves,
+    transfer_curves,
+)
+from deco_lab.plots.style import PART_COLOURS
+from deco_lab.spectra import (
+    BandEffects,
+    ConditionBudget,
+    DecoderGain,
+    DetailSpectra,
+    ReferenceSensitivity,
+    Seams,
+    TransferFunction,
+)
+
+RNG = np.random.default_rng(0)
+TIMES = np.array([0.2, 0.5, 0.8])
+EDGES = np.array([1 / 8, 1 / 4])
+FREQUENCY = np.arange(9) / 16
+P = 4
+
+
+def drawn(figure: Figure) -> bytes:
+    """Return the figure as PNG; a warning of its layout is an error here."""
+    return figure._repr_png_()  # type: ignore[attr-defined]
+
+
+def legend_of(holder: Any) -> list[str]:
+    legend = holder.get_legend() if hasattr(holder, "get_legend") else holder.legends[0]
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def ends_of(band: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper ends that fill_between drew at x."""
+    corners = band.get_paths()[0].vertices
+    ys = [corners[np.isclose(corners[:, 0], place), 1] for place in x]
+    return np.array([y.min() for y in ys]), np.array([y.max() for y in ys])
+
+
+def around(values: np.ndarray, name: str) -> dict[str, Any]:
+    return {name: values, f"{name}_low": values - 0.1, f"{name}_high": values + 0.2}
+
+
+def some_effects() -> BandEffects:
+    shape = (len(TIMES), 4, len(EDGES) + 1)
+    energy = np.ones((len(TIMES), len(EDGES) + 1))
+    return BandEffects(
+        times=TIMES,
+        edges=EDGES,
+        velocity_energy=energy,
+        predicted_energy=energy,
+        count=5,
+        recipe={},
+        **around(RNG.uniform(0, 1, shape), "velocity"),
+        **around(RNG.uniform(0, 1, shape), "predicted"),
+    )
+
+
+def test_effect_curves_draw_shares_with_intervals():
+    effects = some_effects()
+    figure = effect_curves(effects)
+    assert legend_of(figure) == ["baseline", "DiT", "pixel path", "interaction"]
+    for row, whole in enumerate(("velocity", "predicted")):
+        for band in range(3):
+            axes = figure.axes[3 * row + band]
+            lines = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == len(TIMES)]
+            for i, (line, shade) in enumerate(zip(lines, axes.collections, strict=True)):
+                np.testing.assert_array_equal(line.get_xdata(), TIMES)
+                expected = getattr(effects, whole)[:, i, band]
+                np.testing.assert_array_equal(line.get_ydata(), expected)
+                low, high = ends_of(shade, TIMES)
+                np.testing.assert_allclose(low, getattr(effects, f"{whole}_low")[:, i, band])
+                np.testing.assert_allclose(high, getattr(effects, f"{whole}_high")[:, i, band])
+            assert lines[2].get_color() == PART_COLOURS["decoder"]
+    assert figure.axes[1].get_title("left") == "1/8 to 1/4 cycles per pixel"
+    assert figure.axes[3].get_ylabel() == "share of the predicted image"
+    assert figure.axes[3].get_xlabel() == "t (0 noise, 1 image)"
+    drawn(figure)
+
+
+def test_effect_curves_cut_parts_that_cancel():
+    effects = some_effects()
+    effects.velocity[0, :, 0] = (9, 1, -9, 0)
+    figure = effect_curves(effects)
+    assert figure.axes[0].get_ylim() == (-1.5, 2)
+    assert figure.axes[3].get_ylim()[1] < 1.2
+
+
+def test_reference_ranges_mark_every_choice():
+    shares = RNG.uniform(-1, 2, (3, 2, len(TIMES), 4, 3))
+    sensitivity = ReferenceSensitivity(
+        times=TIMES,
+        edges=EDGES,
+        condition_references=("mean", "time", "null"),
+        pixel_references=("zero", "noise"),
+        velocity=shares,
+        velocity_low=shares.min((0, 1)),
+        velocity_high=shares.max((0, 1)),
+        predicted=-shares,
+        predicted_low=(-shares).min((0, 1)),
+        predicted_high=(-shares).max((0, 1)),
+        count=5,
+        recipe={},
+    )
+    figure = reference_ranges(sensitivity, 0.5)
+    for axes, sign in zip(figure.axes, (1, -1), strict=True):
+        marks = [line for line in axes.lines if line.get_linestyle() == "None"]
+        for k, line in enumerate(marks):
+            part, reference = divmod(k, 3)
+            of_choice = np.asarray(line.get_ydata()).reshape(3, 2).T
+            np.testing.assert_array_equal(of_choice, sign * shares[reference, :, 1, part])
+        assert len({str(line.get_marker()) for line in marks}) == 3
+        for part, lines in enumerate(axes.collections):
+            ends = np.array([np.asarray(path.vertices)[:, 1] for path in lines.get_paths()])
+            np.testing.assert_allclose(ends[:, 0], (sign * shares)[:, :, 1, part].min((0, 1)))
+            np.testing.assert_allclose(ends[:, 1], (sign * shares)[:, :, 1, part].max((0, 1)))
+    assert legend_of(figure)[-1] == 'condition against "null"'
+    drawn(figure)
+
+
+def some_detail() -> DetailSpectra:
+    shape = (len(TIMES), len(FREQUENCY))
+    power = 1 / (1 + 9 * FREQUENCY)
+    return DetailSpectra(
+        times=TIMES,
+        frequency=FREQUENCY,
+        power=power,
+        power_low=power / 2,
+        power_high=power * 2,
+        gaussian_predicted=np.full(shape, 0.3),
+        gaussian_error=np.full(shape, 0.4),
+        gaussian_velocity=np.full(shape, 1e-9),
+        gaussian_gain=np.zeros(shape),
+        meeting=np.array([np.nan, 1 / 8, 1 / 4]),
+        count=5,
+        recipe={},
+        **around(RNG.uniform(0.2, 1, shape), "predicted"),
+        **around(RNG.uniform(0.2, 1, shape), "error"),
+        **around(RNG.uniform(0.2, 1, shape), "velocity"),
+    )
+
+
+def test_detail_curves_draw_spectra_without_dc():
+    detail = some_detail()
+    figure = detail_curves(detail, 0.5)
+    left, right = figure.axes
+    expected = {
+        "true image": detail.power,
+        "predicted image": detail.predicted[1],
+        "predicted image, Gaussian optimum": detail.gaussian_predicted[1],
+        "its error": detail.error[1],
+        "its error, Gaussian optimum": detail.gaussian_error[1],
+        "velocity": detail.velocity[1],
+        "velocity, Gaussian optimum": detail.gaussian_velocity[1],
+    }
+    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
+    for label, values in expected.items():
+        np.testing.assert_array_equal(lines[label].get_xdata(), FREQUENCY[1:])
+        np.testing.assert_array_equal(lines[label].get_ydata(), values[1:])
+    low, high = ends_of(right.collections[1], FREQUENCY[1:])
+    np.testing.assert_allclose(low, detail.velocity_low[1, 1:])
+    np.testing.assert_allclose(high, detail.velocity_high[1, 1:])
+    assert left.get_xlabel() == "frequency (cycles per pixel)"
+    assert left.get_ylim()[0] > 0.01  # a zero of the Gaussian velocity does not stretch the axis
+    drawn(figure)
+
+
+@pytest.mark.parametrize(("t", "place"), [(0.2, None), (0.8, 1 / 4)])
+def test_detail_curves_mark_where_signal_meets_noise(t, place):
+    (left, _) = detail_curves(some_detail(), t).axes
+    upright = [np.asarray(line.get_xdata())[0] for line in left.lines if len(line.get_xdata()) == 2]  # type: ignore[arg-type]
+    assert upright == ([] if place is None else [place])
+
+
+def test_detail_curves_say_which_times_there_are():
+    with pytest.raises(ValueError, match=r"t must be one of .* 0\.2, 0\.5, 0\.8, got 0\.4"):
+        detail_curves(some_detail(), 0.4)
+
+
+def test_transfer_curves_draw_gain_against_wiener():
+    shape = (len(TIMES), len(FREQUENCY))
+    transfer = TransferFunction(
+        times=TIMES,
+        frequency=FREQUENCY,
+        coherence_floor=np.full(len(FREQUENCY), 0.01),
+        wiener=RNG.uniform(0, 1, shape),
+        power=np.ones(len(FREQUENCY)),
+        count=5,
+        recipe={},
+        **around(RNG.uniform(0, 1, shape), "transfer"),
+        **around(RNG.uniform(0, 0.5, shape), "coherence"),
+    )
+    figure = transfer_curves(transfer, 0.8)
+    left, right = figure.axes
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), transfer.transfer[2, 1:])
+    np.testing.assert_array_equal(left.lines[1].get_ydata(), transfer.wiener[2, 1:])
+    np.testing.assert_array_equal(right.lines[0].get_ydata(), transfer.coherence[2, 1:])
+    low, high = ends_of(left.collections[0], FREQUENCY[1:])
+    np.testing.assert_allclose(low, transfer.transfer_low[2, 1:])
+    np.testing.assert_allclose(high, transfer.transfer_high[2, 1:])
+    drawn(figure)
+
+
+def test_gain_curves_draw_slope_against_the_known_pixel():
+    slope = -1 / (1 - TIMES[:, None]) * np.array([0.9, 1.0, 1.1])
+    gain = DecoderGain(
+        t=TIMES,
+        gain=-slope,
+        slope=slope,
+        gain_map=np.ones((3, 2 * P, 2 * P)),
+        place_map=RNG.uniform(1, 2, (3, P, P)),
+        jacobian=np.zeros((3, 3, 3)),
+        known_slope=-1 / (1 - TIMES),
+        recipe={},
+    )
+    figure = gain_curves(gain)
+    left, right, _ = figure.axes
+    lines = {str(line.get_label()): line for line in left.lines}
+    x, y = map(np.asarray, lines["1 / (1 - t): the condition knows the pixel"].get_data())
+    np.testing.assert_allclose(y, 1 / (1 - x))
+    (bars,) = left.containers
+    np.testing.assert_allclose(bars[0].get_ydata(), 1 / (1 - TIMES))  # type: ignore[attr-defined]
+    ends = np.array([s[:, 1] for s in bars[2][0].get_segments()])
+    for (low, high), estimate in zip(ends, gain.slopes(), strict=True):
+        assert (low, high) == pytest.approx((-estimate.high, -estimate.low))
+    np.testing.assert_array_equal(right.images[0].get_array(), gain.place_map[1])  # type: ignore[arg-type]
+    assert right.images[0].get_clim()[0] == 0
+    drawn(figure)
+
+
+def test_budget_figure_shows_shares_of_each_table():
+    written, writable = RNG.uniform(0.1, 1, (2, 3, 5, 3, P, P))
+    budget = ConditionBudget(
+        t=TIMES,
+        frequency=np.arange(P) / (2 * P),
+        written=written,
+        writable=writable,
+        variance=np.ones((3, 6)),
+        maps=RNG.normal(size=(3, 2, 3, P, P)),
+        missed=np.zeros(3),
+        recipe={},
+    )
+    figure = budget_figure(budget, 0.5)
+    for axes, energy in zip(figure.axes[:2], (written, writable), strict=True):
+        shown = np.asarray(axes.images[0].get_array())
+        assert shown.sum() == pytest.approx(1)
+        expected = energy[1].mean((0, 1)) / energy[1].mean((0, 1)).sum()
+        np.testing.assert_allclose(shown, expected)
+        assert axes.texts[1].get_text() == f"{100 * expected[0, 1]:.1f}"
+        assert axes.get_xlabel() == f"horizontal index (1/{2 * P} cycles per pixel)"
+    stack = np.asarray(figure.axes[2].images[0].get_array())
+    scale = np.abs(budget.maps[1]).max()
+    second = budget.maps[1, 1].transpose(1, 2, 0)
+    np.testing.assert_allclose((stack[P + 1 :] - 0.5) * 2 * scale, second)
+    drawn(figure)
+
+
+def test_seam_curves_draw_steps_and_detectors():
+    seams = {
+        name: Seams(
+            patch_size=P,
+            excess=RNG.normal(size=(3, 8)),
+            z=np.zeros(3),
+            step_by_offset=RNG.uniform(0.9, 1.1, P),
+            recipe={},
+        )
+        for name in ("tiny", "crops")
+    }
+    figure = seam_curves(seams)
+    left, right = figure.axes
+    assert legend_of(left) == ["tiny", "crops"]
+    for found, line, bars in zip(seams.values(), left.lines, right.containers, strict=False):
+        np.testing.assert_array_equal(line.get_ydata(), found.step_by_offset)
+        estimates = found.estimates().values()
+        np.testing.assert_allclose(bars[0].get_ydata(), found.excess.mean(1))  # type: ignore[attr-defined]
+        ends = np.array([s[:, 1] for s in bars[2][0].get_segments()])
+        np.testing.assert_allclose(ends[:, 0], [e.low for e in estimates])
+        np.testing.assert_allclose(ends[:, 1], [e.high for e in estimates])
+    assert [tick.get_text() for tick in right.get_xticklabels()] == [
+        "comb",
+        "gradient",
+        "block dct",
+    ]
+    drawn(figure)
