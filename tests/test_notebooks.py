@@ -19,7 +19,7 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def test_notebooks_are_found():
-    assert IDS == ["01_first_look"]
+    assert IDS == ["01_first_look", "02_dit_versus_decoder", "03_dct_loss_weights"]
 
 
 @pytest.mark.slow
