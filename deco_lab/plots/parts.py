@@ -169,8 +169,8 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
     """Return the spectra at one t: image, prediction and error, and beside them the velocity.
 
     Dashed is what the best model of Gaussian images of the same power would show; DC, which has no
-    place on the axis, is left out. The vertical line is where signal meets noise in x_t; there the
-    Gaussian optimum's velocity is 0 and leaves the axis.
+    place on the axis, is left out. The vertical line is where signal meets noise in x_t. The
+    Gaussian optimum's velocity is 0 where t S = 1 - t, and leaves the axis there.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
             )  # fmt: skip
         frequency_ticks(axes)
         axes.legend(frameon=False, fontsize=8)
-    # The Gaussian velocity is 0 where signal meets noise: leave that out of the axis's range.
+    # The Gaussian velocity is 0 where t S = 1 - t: leave that out of the axis's range.
     lowest = min(detail.power[1:].min(), detail.predicted[at, 1:].min(), detail.error[at, 1:].min())
     left.set_ylim(bottom=max(lowest / 3, np.finfo(float).tiny))
     left.set_ylabel("power (white noise of variance 1 is 1)")
