@@ -17,7 +17,6 @@ References
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from torch import Tensor
 from deco_lab.checkpoints.files import CheckpointError, first_line, local_file, read_file
 from deco_lab.checkpoints.names import config_from_shapes, our_name, published_name
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
+from deco_lab.files import replacing
 from deco_lab.models import Model, build
 
 _CONFIG, _TRAINING = "deco_lab_config", "training"
@@ -143,16 +143,9 @@ def save(
     metadata = {_CONFIG: json.dumps(config_to_dict(model.config))}
     if training is not None:
         metadata[_TRAINING] = json.dumps(dict(training))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        with open(temporary, "r+b") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as beside:
+        save_file(tensors, beside, metadata=metadata)
+        beside.chmod(0o666 & ~_umask())
 
 
 def _umask() -> int:

@@ -34,7 +34,8 @@ from torch import Tensor
 
 from deco_lab import checkpoints
 from deco_lab.data import bundled_crops
-from deco_lab.evaluation.report import aligned, name_of, replace_file
+from deco_lab.evaluation.report import aligned, name_of
+from deco_lab.files import replacing
 from deco_lab.flow import interpolate, seeded_noise, velocity_target
 from deco_lab.spectra import (
     Estimate,
@@ -264,7 +265,6 @@ def main(arguments: list[str] | None = None) -> None:
         "",
         sep="\n",
     )
-    given.out.parent.mkdir(parents=True, exist_ok=True)
     stored = {
         "settings": {"models": given.models, "per_class": given.per_class, "seed": given.seed},
         **{
@@ -278,7 +278,8 @@ def main(arguments: list[str] | None = None) -> None:
         },
     }
     path = given.out.with_name(given.out.name + ".json")
-    replace_file(path, json.dumps(stored, indent=1).encode())
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(stored, indent=1))
     print("written:", path, *draw(given.out, measured, loaded))
 
 
@@ -293,7 +294,8 @@ def draw(out: Path, measured: Mapping[str, Behaviour], models: Mapping) -> list[
         energies = {n: getattr(b, f"{tap}_energy").mean(0) for n, b in measured.items()}
         sides = {n: m.config.patch_size for n, m in models.items()} if tap == "token" else None
         path = out.with_name(f"{out.name}_{tap}.png")
-        dct_curves(energies, patch_sizes=sides).savefig(path, dpi=120)
+        with replacing(path) as beside:
+            dct_curves(energies, patch_sizes=sides).savefig(beside, dpi=120, format="png")
         written.append(path)
     return written
 

@@ -1,7 +1,6 @@
 """What a person reads of an evaluation: the table, the JSON file and the figure."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deco_lab.evaluation.judge import FIGURE_TITLES, Figures, Findings
+from deco_lab.files import replacing
 from deco_lab.spectra import Estimate
 
 REAL = "real crops"
@@ -97,10 +97,10 @@ def write(
     settings: Mapping[str, object],
 ) -> list[Path]:
     """Write PATH.json and, where matplotlib is installed, PATH.png; return what was written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     values = {"settings": dict(settings), **{name: f.to_dict() for name, f in findings.items()}}
     written = [path.with_name(path.name + ".json")]
-    replace_file(written[0], json.dumps(values, indent=1).encode())
+    with replacing(written[0]) as beside:
+        beside.write_text(json.dumps(values, indent=1))
     try:
         from deco_lab.plots import evaluation_figure
     except ModuleNotFoundError:
@@ -113,17 +113,6 @@ def write(
         title=title,
     )
     written.append(path.with_name(path.name + ".png"))
-    beside = written[1].with_suffix(".part.png")
-    figure.savefig(beside, dpi=120)
-    beside.replace(written[1])
+    with replacing(written[1]) as beside:
+        figure.savefig(beside, dpi=120, format="png")
     return written
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file to the side, then rename it."""
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

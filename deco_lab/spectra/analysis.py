@@ -13,15 +13,15 @@ No pickled code is written or read.
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from deco_lab.files import replacing
 
 _HEAD = "analysis.json"
 
@@ -46,21 +46,12 @@ class Analysis:
         path : str or path
             The file, replaced if it exists; its folder is made if it does not.
         """
-        path = Path(path)
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
         rest = {name: v for name, v in values.items() if name not in arrays}
         head = json.dumps({"kind": type(self).__name__, "values": rest})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with beside.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays, **{_HEAD: np.array(head)})
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(path) as beside, beside.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays, **{_HEAD: np.array(head)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

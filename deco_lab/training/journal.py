@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deco_lab.training.files import replacing
+from deco_lab.files import replacing
 from deco_lab.training.trainer import Losses
 
 

@@ -21,11 +21,21 @@ from tqdm import tqdm
 
 from deco_lab import checkpoints
 from deco_lab.data import to_picture
+from deco_lab.files import remove_leftovers, replacing
 from deco_lab.models import Model
 from deco_lab.sampling import sample
-from deco_lab.training.files import remove_leftovers, replacing
 from deco_lab.training.journal import Board, EvaluationLog, LossLog
 from deco_lab.training.trainer import ResumeError, Trainer
+
+FILES = (
+    "state.pt",
+    "model.safetensors",
+    "loss.csv",
+    "loss.png",
+    "preview.png",
+    "evaluation.csv",
+)
+"""What a run leaves in its folder, which may hold other files."""
 
 Evaluate = Callable[[Model], Mapping[str, float]]
 """Returns a model's figures by name."""
@@ -203,7 +213,8 @@ def _resume(trainer: Trainer, out: Path, compiled: bool, save_every: int) -> Non
     path, state = out / "state.pt", None
     if trainer.processes.is_main:
         out.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out)
+        for name in FILES:
+            remove_leftovers(out / name)
     seen = float(trainer.processes.mean(torch.tensor(float(path.exists()), device=trainer.device)))
     if 0 < seen < 1:
         raise ResumeError(f"{path} must be seen by every process; put --out on a shared disk")

@@ -29,13 +29,13 @@ from torch import Tensor, nn
 
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.data import Crops
+from deco_lab.files import replacing
 from deco_lab.flow import interpolate, sample_times, velocity_target
 from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
 from deco_lab.models.compiled import compile_regions
 from deco_lab.models.dit import zero_block_modulation
 from deco_lab.training.alignment import Learner, VisionEncoder
-from deco_lab.training.files import replacing
 from deco_lab.training.parallel import OneProcess, load_whole_state, placed, whole, whole_state
 from deco_lab.training.recipe import TrainingConfig, learning_rate_factor, step_generator
 
