@@ -25,8 +25,16 @@ from deco_lab.plots.parts import (
     transfer_curves,
 )
 from deco_lab.plots.pictures import decomposition_figure, image_grid, weights_figure
+from deco_lab.plots.settling import (
+    band_pictures,
+    few_steps_figure,
+    settling_figure,
+    shift_figure,
+    solver_error_curves,
+)
 
 __all__ = [
+    "band_pictures",
     "band_share_bars",
     "band_share_curves",
     "budget_figure",
@@ -39,6 +47,7 @@ __all__ = [
     "evaluation_figure",
     "favoured_figure",
     "favoured_parts",
+    "few_steps_figure",
     "gain_curves",
     "image_grid",
     "loss_curve",
@@ -46,6 +55,9 @@ __all__ = [
     "radial_curves",
     "reference_ranges",
     "seam_curves",
+    "settling_figure",
+    "shift_figure",
+    "solver_error_curves",
     "transfer_curves",
     "weight_curves",
     "weights_figure",
