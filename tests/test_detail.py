@@ -9,8 +9,8 @@ import deco_lab
 from deco_lab.data import bundled_crops
 from deco_lab.spectra import load_analysis, radial_power
 from deco_lab.spectra.detail import detail_spectra
+from deco_lab.spectra.frequencies import ring_of_frequencies
 from deco_lab.spectra.gaussian import velocity_gain
-from deco_lab.spectra.products import ring_of_frequencies
 
 TIMES = (0.2, 0.6, 0.9)
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from deco_lab.spectra import band_shares, decompose
-from deco_lab.spectra.factorial import PARTS, check_decoder, part_products, part_shares
+from deco_lab.spectra.factorial import PARTS, part_products, part_shares
+from deco_lab.spectra.states import Batch, check_decoder
 
 EDGES = (0.1, 0.25)
 
@@ -48,7 +49,8 @@ LABELS = torch.tensor([0, 0, 0])
 
 
 def products(model: Product, x: Tensor, *references: tuple[str, str]) -> np.ndarray:
-    return part_products(model, x, TIMES, LABELS, edges=EDGES, references=references, seed=0)
+    batch = Batch(first=0, time=0.25, t=TIMES, class_ids=LABELS, x=x)
+    return part_products(model, batch, edges=EDGES, references=references, seed=0).numpy()
 
 
 def test_part_products_are_those_of_the_known_values_of_a_game(game):

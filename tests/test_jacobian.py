@@ -190,13 +190,13 @@ def test_decoder_gain_says_what_is_wrong():
         decoder_gain(torch.nn.Linear(1, 1), images, class_ids)
     with pytest.raises(ValueError, match="images must be finite"):
         decoder_gain(model, images * torch.nan, class_ids)
-    with pytest.raises(ValueError, match=r"multiples of patch_size=4, got \(2, 3, 8, 6\)"):
+    with pytest.raises(ValueError, match=r"divisible by patch_size=4, got 8 x 6"):
         decoder_gain(model, images[..., :6], class_ids)
     with pytest.raises(ValueError, match="hold pixels"):
         decoder_gain(model, images[:0], class_ids[:0])
-    with pytest.raises(ValueError, match=r"one label for each image, shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"one whole number for each image, shape \(2,\)"):
         decoder_gain(model, images, class_ids[:1])
-    with pytest.raises(ValueError, match=r"times must be one or more numbers in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"times must be at least one t in \[0, 1\]"):
         decoder_gain(model, images, class_ids, times=(1.5,))
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         decoder_gain(model, images, class_ids, batch_size=0)

@@ -215,7 +215,7 @@ def test_transfer_curves_draw_gain_against_wiener():
 def test_gain_curves_draw_slope_against_the_known_pixel():
     slope = -1 / (1 - TIMES[:, None]) * np.array([0.9, 1.0, 1.1])
     gain = DecoderGain(
-        t=TIMES,
+        times=TIMES,
         gain=-slope,
         slope=slope,
         gain_map=np.ones((3, 2 * P, 2 * P)),
@@ -242,7 +242,7 @@ def test_gain_curves_draw_slope_against_the_known_pixel():
 def test_budget_figure_shows_shares_of_each_table():
     written, writable = RNG.uniform(0.1, 1, (2, 3, 5, 3, P, P))
     budget = ConditionBudget(
-        t=TIMES,
+        times=TIMES,
         frequency=np.arange(P) / (2 * P),
         written=written,
         writable=writable,

@@ -1,13 +1,11 @@
+import numpy as np
 import pytest
 import torch
+from scipy.signal import get_window
 
-from deco_lab.spectra import band_shares, radial_power
-from deco_lab.spectra.products import (
-    band_products,
-    ring_counts,
-    ring_frequencies,
-    ring_products,
-)
+from deco_lab.spectra import band_shares, split_bands
+from deco_lab.spectra.frequencies import ring_counts
+from deco_lab.spectra.products import band_products, nan_if_empty, ring_products
 
 SIZES = [(16, 16), (16, 24), (15, 18), (8, 7)]
 
@@ -16,26 +14,26 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("padding", [1, 3])
 @pytest.mark.parametrize("window", [None, "hann"])
-def test_ring_products_of_images_with_themselves_are_their_radial_power(size, window):
-    images = draw(5, 3, *size)
-    power = radial_power(images, window)
-    found = ring_products(images, images, window).mean(0)
-    torch.testing.assert_close(found, power.power)
-    torch.testing.assert_close(ring_frequencies(*size), power.frequency)
-
-
-def test_ring_products_match_the_full_fft():
-    a, b = draw(2, 2, 3, 12, 12)
-    full = (torch.fft.fft2(a) * torch.fft.fft2(b).conj()).mean(1) / 144
-    assert full.sum((1, 2)).imag.abs().max() < 1e-12
-    grid = torch.fft.fftfreq(12, dtype=torch.float64)
-    ring = (torch.hypot(grid[:, None], grid) * 12).add(0.5).floor()
-    for index in range(7):
+@pytest.mark.parametrize("size", SIZES)
+def test_ring_products_match_scipys_windows_and_numpys_full_fft(size, window, padding):
+    a, b = draw(2, 2, 3, *size)
+    name = "boxcar" if window is None else window
+    w = np.outer(*(get_window(name, n) for n in size))
+    padded = [padding * n for n in size]
+    A, B = (np.fft.fft2(x.numpy() * w, s=padded) for x in (a, b))
+    full = (A * B.conj()).mean(1) / np.square(w).sum()
+    axes = [np.fft.fftfreq(n) for n in padded]
+    ring = np.floor(np.hypot(axes[0][:, None], axes[1]) * min(padded) + 0.5)
+    found = ring_products(a, b, window, padding)
+    assert found.shape == (2, min(padded) // 2 + 1)
+    for index in range(found.shape[1]):
         expected = full.real[:, ring == index].mean(1)
-        torch.testing.assert_close(ring_products(a, b)[:, index], expected)
-    assert ring_counts(12, 12).tolist() == [(ring == k).sum().item() for k in range(7)]
+        np.testing.assert_allclose(found[:, index], expected, atol=1e-12)
+    np.testing.assert_allclose(
+        ring_counts(*padded), [(ring == k).sum() for k in range(found.shape[1])]
+    )
 
 
 def test_ring_products_take_several_parts_at_once():
@@ -65,6 +63,22 @@ def test_products_of_half_precision_are_summed_in_float64():
     assert ring_products(images, images).dtype == torch.float64
 
 
-def test_ring_products_refuse_an_unknown_window():
-    with pytest.raises(ValueError, match="window must be None or \"hann\", got 'boxcar'"):
-        ring_products(draw(1, 1, 8, 8), draw(1, 1, 8, 8), "boxcar")
+def test_band_products_under_a_window_are_those_of_the_tapered_images():
+    part, whole = draw(2, 4, 3, 16, 24)
+    w = torch.from_numpy(np.outer(get_window("hann", 16), get_window("hann", 24)))
+    found = band_products(part, whole, (0.1, 0.3), "hann")
+    inner = (w * part * split_bands(w * whole, (0.1, 0.3))).sum((2, 3, 4)).T
+    torch.testing.assert_close(found, inner / (3 * w.square().sum()))
+
+
+def test_band_products_of_white_noise_are_the_same_under_a_window():
+    noise = draw(400, 3, 16, 16)
+    plain, tapered = (band_products(noise, noise, window=w).mean(0) for w in (None, "hann"))
+    torch.testing.assert_close(tapered, plain, rtol=0.05, atol=0)
+
+
+def test_nan_if_empty_marks_bands_of_rounding_alone():
+    energy = np.array([[1.0, 1e-13, 1e-11], [0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(
+        np.isnan(nan_if_empty(energy)), [[False, True, False], [True, True, True]]
+    )

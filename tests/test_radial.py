@@ -81,3 +81,33 @@ def test_radial_power_says_what_is_wrong():
         radial_power(torch.zeros(3, 8, 8))
     with pytest.raises(ValueError, match="window must be None or \"hann\", got 'hamming'"):
         radial_power(torch.zeros(1, 3, 8, 8), "hamming")
+
+
+def test_radial_power_padded_is_the_same_curve_sampled_more_finely():
+    noise = torch.randn(64, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    plain, fine = (radial_power(noise, "hann", padding=padding) for padding in (1, 2))
+    assert fine.frequency[1] == plain.frequency[1] / 2
+    torch.testing.assert_close(fine.frequency[::2], plain.frequency)
+    torch.testing.assert_close(fine.power[6:], torch.ones_like(fine.power[6:]), rtol=0.1, atol=0)
+
+
+def test_radial_power_of_logs_is_the_geometric_mean_over_images():
+    images = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    images *= torch.tensor([1e-3, 0.1, 1, 1, 10, 1e3]).reshape(-1, 1, 1, 1)
+    each = torch.stack([radial_power(image[None]).power for image in images])
+    found = radial_power(images, average="log").power
+    torch.testing.assert_close(found, each.log().mean(0).exp())
+    assert (found < 1e-3 * radial_power(images).power).all()  # which the strongest image decides
+
+
+@pytest.mark.parametrize(
+    ("choice", "match"),
+    [
+        ({"window": "boxcar"}, "window must be None or \"hann\", got 'boxcar'"),
+        ({"padding": 0}, "padding must be at least 1, got 0"),
+        ({"average": "median"}, 'average must be "power" or "log", got \'median\''),
+    ],
+)
+def test_radial_power_names_an_unknown_choice(choice, match):
+    with pytest.raises(ValueError, match=match):
+        radial_power(torch.zeros(1, 1, 8, 8), **choice)

@@ -266,13 +266,13 @@ def gain_curves(gain: DecoderGain) -> Figure:
     slopes = gain.slopes()
     value = np.array([slope.value for slope in slopes])
     ends = [np.array([getattr(slope, end) for slope in slopes]) for end in ("low", "high")]
-    fine = np.linspace(0, min(0.97, gain.t.max() + 0.02), 100)
+    fine = np.linspace(0, min(0.97, gain.times.max() + 0.02), 100)
     left.plot(
         fine, 1 / (1 - fine), color="black", linestyle="--",
         label="1 / (1 - t): the condition knows the pixel",
     )  # fmt: skip
     left.errorbar(
-        gain.t, -value, [np.maximum(-value + ends[1], 0), np.maximum(value - ends[0], 0)],
+        gain.times, -value, [np.maximum(-value + ends[1], 0), np.maximum(value - ends[0], 0)],
         color=COLOURS[1], linestyle="", marker="o", markersize=4, capsize=3,
         label="pixel decoder",
     )  # fmt: skip
@@ -280,11 +280,11 @@ def gain_curves(gain: DecoderGain) -> Figure:
     plain_ticks(left.yaxis)
     dress(left, x="t (0 noise, 1 image)", y="minus the mean slope", title="velocity against pixel")
     left.legend(frameon=False, fontsize=8)
-    middle = len(gain.t) // 2
+    middle = len(gain.times) // 2
     table = gain.place_map[middle]
     image = right.imshow(table, cmap="Oranges", vmin=0, vmax=2 * table.mean())
     right.set_title(
-        f"gain by place in the patch, t = {gain.t[middle]:g}\n"
+        f"gain by place in the patch, t = {gain.times[middle]:g}\n"
         f"from {table.min():.3f} to {table.max():.3f}",
         fontsize=10,
         loc="left",
@@ -309,7 +309,7 @@ def budget_figure(budget: ConditionBudget, t: float) -> Figure:
     t : float
         One of its times.
     """
-    at = _time_index(budget.t, t)
+    at = _time_index(budget.times, t)
     directions = budget.maps[at]  # (K, 3, P, P)
     figure = new_figure(9, 3.4)
     panels = figure.subplots(1, 3, width_ratios=(1, 1, 0.4))

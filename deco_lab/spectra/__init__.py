@@ -6,7 +6,7 @@ knows a model's class: `decompose` takes any object with `condition` and `decode
 
 from deco_lab.spectra.analysis import Analysis, load_analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, band_names, band_shares, split_bands
-from deco_lab.spectra.bootstrap import Estimate, bootstrap
+from deco_lab.spectra.bootstrap import Estimate, Intervals, bootstrap, bootstrap_intervals
 from deco_lab.spectra.budget import ConditionBudget, condition_budget
 from deco_lab.spectra.dct import block_dct, inverse_block_dct, zigzag_order
 from deco_lab.spectra.decompose import Decomposition, decompose
@@ -20,7 +20,6 @@ from deco_lab.spectra.gaussian import (
     wiener_filter,
 )
 from deco_lab.spectra.guidance import GuidanceSpectrum, guidance_spectrum, run_guidance_spectrum
-from deco_lab.spectra.intervals import Intervals, bootstrap_intervals
 from deco_lab.spectra.intervention_effects import (
     InterventionEffect,
     crossed_effects,
@@ -40,7 +39,8 @@ from deco_lab.spectra.loss_bands import LossBands, WeightTable, loss_bands, weig
 from deco_lab.spectra.radial import RadialPower, radial_power
 from deco_lab.spectra.references import ReferenceSensitivity, reference_sensitivity
 from deco_lab.spectra.seams import Seams, find_seams
-from deco_lab.spectra.settling import Settling, SolverError, settling_times, solver_error
+from deco_lab.spectra.settling import Settling, settling_times
+from deco_lab.spectra.solver_error import SolverError, solver_error
 from deco_lab.spectra.transfer import TransferFunction, transfer_function
 
 __all__ = [

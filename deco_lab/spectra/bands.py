@@ -16,12 +16,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from deco_lab.spectra.radial import check_images, radial_frequency
+from deco_lab.spectra.frequencies import check_images, mirrored, radial_frequency
 
 OCTAVES = (1 / 16, 1 / 8, 1 / 4)
 """Edges of four bands in cycles per pixel: the octaves below Nyquist, and all that is lower."""
 
-_EMPTY = 1e-12
+EMPTY = 1e-12
 """A band below this part of the whole's energy holds nothing but rounding of float32 pixels."""
 
 
@@ -111,9 +111,9 @@ def band_shares(part: Tensor, whole: Tensor, edges: Sequence[float] = OCTAVES) -
     ours, theirs = (torch.fft.rfft2(x.detach().cpu().double()) for x in (part, whole))
     # Parseval: inner products per coefficient. rfft2 keeps one of each pair of mirrored columns.
     products = torch.stack([(x * theirs.conj()).real.sum((0, 1)) for x in (ours, theirs)])
-    products[..., 1 : (W + 1) // 2] *= 2
+    products *= mirrored(W)
     band = _band_of_frequencies(H, W, edges)
     sums = torch.zeros(2, len(edges) + 1, dtype=torch.float64)
     supplied, energy = sums.index_add_(1, band.flatten(), products.flatten(1))
-    energy[energy <= _EMPTY * energy.sum()] = torch.nan
+    energy[energy <= EMPTY * energy.sum()] = torch.nan
     return supplied / energy

@@ -32,7 +32,7 @@ References
     Mathematics 57, 2007.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,8 @@ from torch import Tensor
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import Estimate, bootstrap
 from deco_lab.spectra.dct import block_dct
-from deco_lab.spectra.jacobian import TIMES, check_recipe, noisy_batches
+from deco_lab.spectra.jacobian import TIMES, check_colours
+from deco_lab.spectra.states import Crops, NoisyBatch, check_crops, check_decoder
 
 Array = NDArray[np.float64]
 
@@ -56,8 +57,8 @@ KINDS = ("written", "writable")
 class ConditionBudget(Analysis):
     """Energies are of the velocity, for each coefficient and channel of an orthonormal DCT."""
 
-    t: Array
-    """(T,), times: 0 is noise."""
+    times: Array
+    """(T,), in [0, 1]: 0 is noise."""
     frequency: Array
     """(P,), cycles per pixel of a DCT index, u / (2P)."""
     written: Array
@@ -129,11 +130,19 @@ def _check_tokens_keep_to_their_patch(model: Any, x: Tensor, condition: Tensor, 
         )
 
 
+def _conditions(
+    model: Any, crops: Crops, t: float, batch_size: int
+) -> Iterator[tuple[NoisyBatch, Tensor]]:
+    """Yield batches and what the DiT makes of them, (B, N, D)."""
+    for batch in crops.batches(t, model, batch_size):
+        yield batch, model.condition(batch.x, batch.t, batch.class_ids)
+
+
 def _statistics(batches: Any, D: int) -> tuple[Tensor, Tensor]:
     """Return mean, (D,), and covariance, (D, D), of all tokens' conditions, in float64."""
     count, total = 0, torch.zeros(D, dtype=torch.float64)
     square = torch.zeros(D, D, dtype=torch.float64)
-    for _, _, condition in batches:
+    for _, condition in batches:
         tokens = condition.flatten(0, 1).cpu().double()
         count += len(tokens)
         total += tokens.sum(0)
@@ -146,7 +155,7 @@ def _statistics(batches: Any, D: int) -> tuple[Tensor, Tensor]:
 def condition_budget(
     model: Any,
     images: Tensor,
-    class_ids: Tensor,
+    class_ids: Tensor | Sequence[int],
     *,
     times: Sequence[float] = TIMES,
     probes: int = 4,
@@ -166,7 +175,7 @@ def condition_budget(
         token must draw its own patch alone.
     images : Tensor
         (M, 3, H, W) in [-1, 1], real images; sides are multiples of patch_size.
-    class_ids : Tensor
+    class_ids : Tensor or sequence of int
         (M,), labels.
     times : sequence of float
         T times in [0, 1]; each has a covariance of its own.
@@ -186,10 +195,12 @@ def condition_budget(
         For a model without a decoder or one that mixes patches, images that are not finite, not
         (M, 3, H, W), empty or no multiple of patch_size, labels, times or counts that do not fit.
     """
-    check_recipe(model, images, class_ids, times, batch_size)
+    check_decoder(model)
+    check_colours(images)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size)
     M, P = len(images), model.config.patch_size
     N = (images.shape[2] // P) * (images.shape[3] // P)
-    D = next(noisy_batches(model, images[:1], class_ids[:1], times[0], seed, 1))[2].shape[2]
+    D = next(_conditions(model, crops, crops.times[0], 1))[1].shape[2]
     if probes < 1 or not 0 <= directions <= D:
         raise ValueError(
             f"probes must be at least 1 and directions from 0 to D={D}, got {probes} and "
@@ -201,9 +212,8 @@ def condition_budget(
     variance, maps = np.zeros((len(times), D)), np.zeros((len(times), directions, 3, P, P))
     missed = np.zeros(len(times))
 
-    for k, t in enumerate(times):
-        batches = (model, images, class_ids, t, seed, batch_size)
-        mean, covariance = _statistics(noisy_batches(*batches), D)
+    for k, t in enumerate(crops.times):
+        mean, covariance = _statistics(_conditions(model, crops, t, batch_size), D)
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         eigenvalues, vectors = eigenvalues.flip(0).clamp(min=0), vectors.flip(1)
         deviations = vectors * eigenvalues.sqrt()  # column j: one standard deviation along it
@@ -212,8 +222,9 @@ def condition_budget(
         spread = {"written": deviations @ vectors.T, "writable": white}
         variance[k] = eigenvalues.numpy()
         off, described = 0.0, 0.0
-        for rows, x, condition in noisy_batches(*batches):
-            if rows[0] == 0:
+        for batch, condition in _conditions(model, crops, t, batch_size):
+            x, rows = batch.x, torch.arange(batch.first, batch.first + len(batch.x))
+            if batch.first == 0:
                 _check_tokens_keep_to_their_patch(model, x, condition, P)
             for probe in range(probes):
                 first = (rows[:, None] * probes + probe) * N + torch.arange(N)
@@ -236,7 +247,7 @@ def condition_budget(
         missed[k] = off / described if described > 0 else np.nan
 
     return ConditionBudget(
-        t=np.array(times, np.float64),
+        times=np.array(crops.times),
         frequency=np.arange(P) / (2 * P),
         variance=variance,
         maps=maps,

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.frequencies import check_estimator, ring_frequencies
 from deco_lab.spectra.gaussian import (
     meeting_frequency,
     noisy_power,
@@ -30,9 +32,8 @@ from deco_lab.spectra.gaussian import (
     velocity_gain,
     wiener_filter,
 )
-from deco_lab.spectra.intervals import bootstrap_intervals
-from deco_lab.spectra.products import check_window, ring_frequencies, ring_products
-from deco_lab.spectra.renoised import check_batch_size, check_crops
+from deco_lab.spectra.products import ring_products
+from deco_lab.spectra.states import NoisyBatch, check_crops, measured, velocity_of
 
 Array = NDArray[np.float64]
 
@@ -92,6 +93,8 @@ def detail_spectra(
     times: Sequence[float],
     seed: int = 0,
     window: str | None = None,
+    padding: int = 1,
+    average: str = "power",
     batch_size: int = 16,
 ) -> DetailSpectra:
     """Return the spectra of predicted image, error and velocity, for real crops with noise.
@@ -112,6 +115,11 @@ def detail_spectra(
         "hann" tapers the images to their borders, without which an edge that two opposite borders
         make draws a floor that falls as 1 / f^2; it spreads the mean into ring 1. None (default)
         keeps Parseval exact.
+    padding : int
+        How many times larger each side becomes by zeros, as for `radial_power`.
+    average : str
+        Over images: "power" (default), the mean, or "log", the geometric mean. The curves of
+        Gaussian data are those of the power so averaged.
     batch_size : int
         Images on the device at once.
 
@@ -124,37 +132,34 @@ def detail_spectra(
     ------
     ValueError
         For images that are empty, misshapen or not finite, labels or times out of range, an
-        unknown window or a velocity that has not the shape of x.
+        unknown window, padding or average, or a velocity that has not the shape of x.
     """
-    crops = check_crops(images, class_ids, times, seed, model)
-    check_window(window)
-    check_batch_size(batch_size)
-    values, powers = [], []
-    for index, time in enumerate(crops.times):
-        rows = []
-        for batch in crops.batches(time, model, batch_size):
-            velocity = model_velocity(model, batch.x, batch.t, batch.class_ids)
-            predicted = predicted_image(batch.x, velocity, time)
-            each = (predicted, predicted - batch.image, velocity)
-            rows.append(torch.stack([ring_products(field, field, window) for field in each], 1))
-            if index == 0:
-                powers.append(ring_products(batch.image, batch.image, window))
-        values.append(torch.cat(rows).numpy())
+    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    estimator = check_estimator(window, padding, average)
 
-    def mean(means: Array) -> Array:
-        return means
+    def powers(batch: NoisyBatch) -> Tensor:
+        velocity = velocity_of(model, batch)
+        predicted = predicted_image(batch.x, velocity, batch.time)
+        fields = (predicted, predicted - batch.image, velocity, batch.image)
+        return torch.stack([ring_products(f, f, window, padding) for f in fields], 1)
 
-    band = bootstrap_intervals(mean, np.stack(values, 1))
-    power = bootstrap_intervals(mean, torch.cat(powers).numpy())
-    frequency = ring_frequencies(*images.shape[-2:]).numpy()
-    t, S = np.array(crops.times)[:, None], power.value
+    _, values = measured(crops.moments(model, batch_size), powers)
+    if average == "log":
+        with np.errstate(divide="ignore"):
+            band = bootstrap_intervals(np.exp, np.log(values))
+    else:
+        band = bootstrap_intervals(lambda means: means, values)
+    S, power_low, power_high = (end[0, 3] for end in band)  # the images are the same at every t
+    H, W = images.shape[-2:]
+    frequency = ring_frequencies(padding * H, padding * W).numpy()
+    t = np.array(crops.times)[:, None]
     gain, noisy = velocity_gain(S, t), noisy_power(S, t)
     return DetailSpectra(
         times=np.array(crops.times),
         frequency=frequency,
         power=S,
-        power_low=power.low,
-        power_high=power.high,
+        power_low=power_low,
+        power_high=power_high,
         predicted=band.value[:, 0],
         predicted_low=band.low[:, 0],
         predicted_high=band.high[:, 0],
@@ -173,19 +178,8 @@ def detail_spectra(
         recipe={
             "weights": weights_hash(model),
             "seed": seed,
-            "window": window,
+            **estimator,
             "normalisation": "mean over coefficients and channels; white noise of variance 1 is 1",
-            "interval": "bootstrap over images, 95%, 400 resamples of seed 0",
+            "interval": RECIPE,
         },
     )
-
-
-def model_velocity(model: Any, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
-    """Return the velocity; raise ValueError where it has not the shape of x."""
-    velocity = model(x, t, class_ids)
-    if velocity.shape != x.shape:
-        raise ValueError(
-            f"model must return a velocity in the shape of x, {tuple(x.shape)}, "
-            f"got {tuple(velocity.shape)}"
-        )
-    return velocity

@@ -11,42 +11,28 @@ does on its own states, which may have left that path.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
 from deco_lab.spectra.decompose import HasDecoder
-from deco_lab.spectra.factorial import (
-    NORMALISATION,
-    PARTS,
+from deco_lab.spectra.factorial import NORMALISATION, PARTS, part_products, part_shares
+from deco_lab.spectra.frequencies import check_estimator
+from deco_lab.spectra.states import (
+    Moments,
+    State,
+    check_batch_size,
+    check_crops,
     check_decoder,
-    part_products,
-    part_shares,
+    measured,
+    run_moments,
 )
-from deco_lab.spectra.intervals import bootstrap_intervals
-from deco_lab.spectra.radial import check_images
-from deco_lab.spectra.renoised import check_batch_size, check_crops, check_labels, device_of
 
 Array = NDArray[np.float64]
-
-
-class State(Protocol):
-    """A state of a sampling run, such as `deco_lab.sampling.Step`."""
-
-    @property
-    def t(self) -> float:
-        """Time in [0, 1]."""
-        ...
-
-    @property
-    def x(self) -> Tensor:
-        """(B, C, H, W)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,10 +66,23 @@ class BandEffects(Analysis):
     """Names along the axis of 4."""
 
 
-def _band_effects(
-    values: Array, times: Sequence[float], edges: Sequence[float], recipe: dict[str, Any]
+def _effects(
+    model: HasDecoder,
+    moments: Moments,
+    *,
+    states: str,
+    seed: int,
+    edges: Sequence[float],
+    references: tuple[str, str],
+    window: str | None,
 ) -> BandEffects:
-    """Return the analysis of inner products, (M, T, 2, 5, K)."""
+    check_estimator(window)
+    times, values = measured(
+        moments,
+        lambda batch: part_products(
+            model, batch, edges=edges, references=[references], seed=seed, window=window
+        )[:, 0],
+    )
     band = bootstrap_intervals(part_shares, values)
     energy = values[..., -1, :].mean(0)
     return BandEffects(
@@ -98,7 +97,16 @@ def _band_effects(
         predicted_high=band.high[:, 1],
         predicted_energy=energy[:, 1],
         count=len(values),
-        recipe=recipe | {"interval": "bootstrap over images, 95%, 400 resamples of seed 0"},
+        recipe={
+            "weights": weights_hash(model),
+            "states": states,
+            "seed": seed,
+            "condition_reference": references[0],
+            "pixel_reference": references[1],
+            "window": window,
+            "normalisation": NORMALISATION,
+            "interval": RECIPE,
+        },
     )
 
 
@@ -112,6 +120,7 @@ def band_effects(
     edges: Sequence[float] = OCTAVES,
     condition_reference: str = "mean",
     pixel_reference: str = "zero",
+    window: str | None = None,
     batch_size: int = 16,
 ) -> BandEffects:
     """Return each part's share of each band over t, for real crops with noise.
@@ -136,6 +145,9 @@ def band_effects(
         K - 1 rising edges in cycles per pixel.
     condition_reference, pixel_reference : str
         As for `decompose`.
+    window : str, optional
+        "hann" tapers parts and wholes to the images' borders before they are split into bands;
+        None (default) keeps them.
     batch_size : int
         Images on the device at once.
 
@@ -151,28 +163,16 @@ def band_effects(
         times out of range, or as for `decompose` and `split_bands`.
     """
     check_decoder(model)
-    crops = check_crops(images, class_ids, times, seed, model)
-    check_batch_size(batch_size)
-    references = [(condition_reference, pixel_reference)]
-    values = []
-    for time in crops.times:
-        rows = [
-            part_products(
-                model, batch.x, batch.t, batch.class_ids,
-                edges=edges, references=references, seed=seed + batch.first,
-            )
-            for batch in crops.batches(time, model, batch_size)
-        ]  # fmt: skip
-        values.append(np.concatenate(rows)[:, 0])
-    recipe = {
-        "weights": weights_hash(model),
-        "states": "re-noised images",
-        "seed": seed,
-        "condition_reference": condition_reference,
-        "pixel_reference": pixel_reference,
-        "normalisation": NORMALISATION,
-    }
-    return _band_effects(np.stack(values, 1), crops.times, edges, recipe)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    return _effects(
+        model,
+        crops.moments(model, batch_size),
+        states="re-noised images",
+        seed=seed,
+        edges=edges,
+        references=(condition_reference, pixel_reference),
+        window=window,
+    )
 
 
 def run_effects(
@@ -183,6 +183,7 @@ def run_effects(
     edges: Sequence[float] = OCTAVES,
     condition_reference: str = "mean",
     pixel_reference: str = "zero",
+    window: str | None = None,
     seed: int = 0,
     batch_size: int = 16,
 ) -> BandEffects:
@@ -201,7 +202,7 @@ def run_effects(
         by step, and no step is kept.
     class_ids : Tensor or sequence of int
         (M,), labels of the run.
-    edges, condition_reference, pixel_reference, batch_size
+    edges, condition_reference, pixel_reference, window, batch_size
         As for `band_effects`.
     seed : int
         Of the pixel reference "noise".
@@ -218,36 +219,12 @@ def run_effects(
     """
     check_decoder(model)
     check_batch_size(batch_size)
-    references = [(condition_reference, pixel_reference)]
-    times, values = [], []
-    for step in steps:
-        if step.t >= 1:
-            continue
-        check_images(step.x, "the x of a step")
-        if not bool(step.x.isfinite().all()):
-            raise ValueError(f"the x of a step must be finite, got NaN or infinity at t={step.t}")
-        labels = check_labels(class_ids, len(step.x), model)
-        device = device_of(model, step.x.device)
-        rows = []
-        for first in range(0, len(labels), batch_size):
-            x = step.x[first : first + batch_size].to(device)
-            t = torch.full((len(x),), step.t, device=device)
-            ids = labels[first : first + batch_size].to(device)
-            rows.append(
-                part_products(
-                    model, x, t, ids, edges=edges, references=references, seed=seed + first
-                )
-            )
-        times.append(float(step.t))
-        values.append(np.concatenate(rows)[:, 0])
-    if not values:
-        raise ValueError("steps must hold a state with t below 1, got none; pass sample_steps(...)")
-    recipe = {
-        "weights": weights_hash(model),
-        "states": "sampling run",
-        "seed": seed,
-        "condition_reference": condition_reference,
-        "pixel_reference": pixel_reference,
-        "normalisation": NORMALISATION,
-    }
-    return _band_effects(np.stack(values, 1), times, edges, recipe)
+    return _effects(
+        model,
+        run_moments(steps, class_ids, model, batch_size),
+        states="sampling run",
+        seed=seed,
+        edges=edges,
+        references=(condition_reference, pixel_reference),
+        window=window,
+    )

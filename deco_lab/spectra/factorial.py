@@ -31,27 +31,16 @@ from torch import Tensor
 
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.decompose import HasDecoder, decompose
-from deco_lab.spectra.products import band_products
+from deco_lab.spectra.products import band_products, nan_if_empty
+from deco_lab.spectra.states import Batch
 
 Array = NDArray[np.float64]
 
 PARTS = ("baseline", "dit", "pixels", "interaction")
 """What a velocity, or a predicted image, is the sum of."""
 
-_EMPTY = 1e-12
-"""A band below this part of the whole's energy holds nothing but rounding of float32 pixels."""
-
 NORMALISATION = "sum over images <part, band> / sum over images <whole, band>"
 """What `part_shares` divides by what, for recipes."""
-
-
-def check_decoder(model: Any) -> None:
-    """Raise ValueError for a model without a pixel decoder."""
-    if not (hasattr(model, "condition") and hasattr(model, "decode")):
-        raise ValueError(
-            "model must have the methods condition and decode, which a "
-            f"{type(model).__name__} has not; pass a DeCo, for a single DiT has no pixel decoder"
-        )
 
 
 class _Drawing:
@@ -83,58 +72,59 @@ class _Drawing:
 
 def part_products(
     model: HasDecoder,
-    x: Tensor,
-    t: Tensor,
-    class_ids: Tensor,
+    batch: Batch,
     *,
     edges: Sequence[float],
     references: Sequence[tuple[str, str]],
     seed: int,
-) -> Array:
+    window: str | None = None,
+) -> Tensor:
     """Return each image's inner products of parts and whole in each band.
 
     Parameters
     ----------
     model : object
         As for `decompose`.
-    x, t, class_ids : Tensor
-        (B, C, H, W), (B,) and (B,), one state of each image.
+    batch : Batch
+        Of B images.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel.
     references : sequence of (str, str)
         R pairs of a condition reference and a pixel reference, as for `decompose`.
     seed : int
-        Of the pixel reference "noise".
+        Of the pixel reference "noise"; that of the batch's first image is seed + batch.first.
+    window : str, optional
+        As for `band_products`.
 
     Returns
     -------
-    array
+    Tensor
         (B, R, 2, 5, K): of the velocity, then of the predicted image; the axis of 5 holds the
-        four `PARTS` and the whole itself. Per pixel and channel, float64.
+        four `PARTS` and the whole itself. Per pixel and channel, float64, on the CPU.
 
     Raises
     ------
     ValueError
         As for `decompose` and `split_bands`.
     """
-    drawing = _Drawing(model, t)
+    drawing = _Drawing(model, batch.t)
     found = []
     for condition_reference, pixel_reference in references:
         split = decompose(
             drawing,
-            x,
-            t,
-            class_ids,
+            batch.x,
+            batch.t,
+            batch.class_ids,
             condition_reference=condition_reference,
             pixel_reference=pixel_reference,
             order="dit_first",  # so that `dit` holds nothing of the interaction
-            seed=seed,
+            seed=seed + batch.first,
         )
         pixels = split.decoder - split.interaction
         parts = [split.baseline, split.dit, pixels, split.interaction, split.velocity]
         both = torch.stack(parts).chunk(2, dim=2)
-        found.append(torch.stack([band_products(half, half[-1], edges) for half in both]))
-    return torch.stack(found).movedim(3, 0).numpy()
+        found.append(torch.stack([band_products(half, half[-1], edges, window) for half in both]))
+    return torch.stack(found).movedim(3, 0)
 
 
 def part_shares(sums: Array) -> Array:
@@ -142,6 +132,4 @@ def part_shares(sums: Array) -> Array:
 
     NaN in a band where the whole has less than 1e-12 of its energy.
     """
-    whole = sums[..., -1:, :]
-    empty = whole <= _EMPTY * whole.sum(-1, keepdims=True)
-    return sums[..., :-1, :] / np.where(empty, np.nan, whole)
+    return sums[..., :-1, :] / nan_if_empty(sums[..., -1:, :])

@@ -26,17 +26,21 @@ from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
-from deco_lab.spectra.effects import State
-from deco_lab.spectra.intervals import bootstrap_intervals
-from deco_lab.spectra.products import band_products
-from deco_lab.spectra.radial import check_images, radial_frequency
-from deco_lab.spectra.renoised import check_batch_size, check_crops, check_labels, device_of
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.frequencies import check_estimator, radial_frequency
+from deco_lab.spectra.products import band_products, nan_if_empty
+from deco_lab.spectra.states import (
+    Batch,
+    Moments,
+    State,
+    check_batch_size,
+    check_crops,
+    measured,
+    run_moments,
+)
 
 Array = NDArray[np.float64]
 Model = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-_EMPTY = 1e-12
-"""A band below this part of the whole energy holds nothing but rounding of float32 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,6 +88,7 @@ def guidance_spectrum(
     times: Sequence[float],
     seed: int = 0,
     edges: Sequence[float] = OCTAVES,
+    window: str | None = None,
     batch_size: int = 16,
 ) -> GuidanceSpectrum:
     """Return the spectrum of what guidance adds over t, for real crops with noise.
@@ -104,6 +109,9 @@ def guidance_spectrum(
         Image i has the noise of seed + i at every t.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel.
+    window : str, optional
+        "hann" tapers the velocities to the images' borders before they are split into bands;
+        None (default) keeps them.
     batch_size : int
         Images on the device at once; the passes hold twice as many.
 
@@ -119,17 +127,10 @@ def guidance_spectrum(
         times out of range, or edges that do not rise.
     """
     null_class = _null_class(model)
-    crops = check_crops(images, class_ids, times, seed, model)
-    check_batch_size(batch_size)
-    values = []
-    for time in crops.times:
-        rows = [
-            _products(model, batch.x, batch.t, batch.class_ids, null_class, edges)
-            for batch in crops.batches(time, model, batch_size)
-        ]
-        values.append(torch.cat(rows))
+    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    moments = crops.moments(model, batch_size)
     recipe = {"states": "re-noised images", "seed": seed}
-    return _spectrum(model, torch.stack(values, 1), images, crops.times, edges, recipe)
+    return _spectrum(model, moments, null_class, edges, window, recipe)
 
 
 @torch.no_grad()
@@ -139,6 +140,7 @@ def run_guidance_spectrum(
     class_ids: Tensor | Sequence[int],
     *,
     edges: Sequence[float] = OCTAVES,
+    window: str | None = None,
     batch_size: int = 16,
 ) -> GuidanceSpectrum:
     """Return the spectrum of what guidance adds at the states of a sampling run.
@@ -148,7 +150,7 @@ def run_guidance_spectrum(
 
     Parameters
     ----------
-    model, edges, batch_size
+    model, edges, window, batch_size
         As for `guidance_spectrum`.
     steps : iterable of objects with t and x
         Such as `sample_steps` yields: x (M, C, H, W), the same M images at each t. It is read step
@@ -168,31 +170,8 @@ def run_guidance_spectrum(
     """
     null_class = _null_class(model)
     check_batch_size(batch_size)
-    times, values, last = [], [], None
-    for step in steps:
-        if step.t >= 1:
-            continue
-        check_images(step.x, "the x of a step")
-        if not bool(step.x.isfinite().all()):
-            raise ValueError(
-                f"the x of a step must be finite, got NaN or infinity at t={step.t}; "
-                "guide less, or take more steps"
-            )
-        labels = check_labels(class_ids, len(step.x), model)
-        device = device_of(model, step.x.device)
-        rows = []
-        for first in range(0, len(labels), batch_size):
-            x = step.x[first : first + batch_size].to(device)
-            t = torch.full((len(x),), step.t, device=device)
-            ids = labels[first : first + batch_size].to(device)
-            rows.append(_products(model, x, t, ids, null_class, edges))
-        times.append(float(step.t))
-        values.append(torch.cat(rows))
-        last = step.x
-    if last is None:
-        raise ValueError("steps must hold a state with t below 1, got none; pass sample_steps(...)")
-    recipe = {"states": "sampling run"}
-    return _spectrum(model, torch.stack(values, 1), last, times, edges, recipe)
+    moments = run_moments(steps, class_ids, model, batch_size)
+    return _spectrum(model, moments, null_class, edges, window, {"states": "sampling run"})
 
 
 def _null_class(model: Any) -> int:
@@ -206,38 +185,43 @@ def _null_class(model: Any) -> int:
 
 
 def _products(
-    model: Model,
-    x: Tensor,
-    t: Tensor,
-    class_ids: Tensor,
-    null_class: int,
-    edges: Sequence[float],
+    model: Model, batch: Batch, null_class: int, edges: Sequence[float], window: str | None
 ) -> Tensor:
     """Return |added|^2, |uncond|^2 and their inner product in each band, (B, 3, K)."""
+    x, t, class_ids = batch.x, batch.t, batch.class_ids
     labels = torch.cat([class_ids, torch.full_like(class_ids, null_class)])
     cond, uncond = model(torch.cat([x, x]), torch.cat([t, t]), labels).cpu().double().chunk(2)
     added = cond - uncond
-    energy = band_products(added, added, edges)
-    other, inner = band_products(torch.stack([uncond, added]), uncond, edges)
+    energy = band_products(added, added, edges, window)
+    other, inner = band_products(torch.stack([uncond, added]), uncond, edges, window)
     return torch.stack([energy, other, inner], 1)
 
 
 def _spectrum(
     model: Any,
-    values: Tensor,
-    images: Tensor,
-    times: Sequence[float],
+    moments: Moments,
+    null_class: int,
     edges: Sequence[float],
+    window: str | None,
     recipe: dict[str, Any],
 ) -> GuidanceSpectrum:
-    """Return the analysis of inner products, (M, T, 3, K)."""
-    M, C, H, W = images.shape
+    """Return the analysis of all moments."""
+    check_estimator(window)
+    shape = torch.Size()
+
+    def products(batch: Batch) -> Tensor:
+        nonlocal shape
+        shape = batch.x.shape[1:]
+        return _products(model, batch, null_class, edges, window)
+
+    times, values = measured(moments, products)
+    C, H, W = shape
     boundaries = torch.tensor(edges, dtype=torch.float64)
     band = torch.bucketize(radial_frequency(H, W), boundaries, right=True)
     fraction = (band.flatten().bincount(minlength=len(edges) + 1) / (H * W)).double().numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = bootstrap_intervals(lambda means: _figures(means, fraction), values.numpy())
-        chance = 1 / (C * H * W * M * fraction)
+        found = bootstrap_intervals(lambda means: _figures(means, fraction), values)
+        chance = 1 / (C * H * W * len(values) * fraction)
     return GuidanceSpectrum(
         times=np.array(times),
         edges=np.array(edges, dtype=np.float64),
@@ -250,14 +234,15 @@ def _spectrum(
         cosine_high=found.high[:, 2],
         fraction=fraction,
         chance=chance,
-        count=M,
+        count=len(values),
         recipe=recipe
         | {
             "weights": weights_hash(model),
+            "window": window,
             "added": "cond - uncond, unguided velocities",
             "normalisation": "power per coefficient, 1 for white noise of variance 1; cosine of "
             "sums over images, channels and the band",
-            "interval": "bootstrap over images, 95%, 400 resamples of seed 0",
+            "interval": RECIPE,
         },
     )
 
@@ -265,6 +250,5 @@ def _spectrum(
 def _figures(means: Array, fraction: Array) -> Array:
     """Return power, power of uncond and cosine, (..., 3, K), of mean inner products."""
     energy, other, inner = np.moveaxis(means, -2, 0)
-    filled = [part > _EMPTY * part.sum(-1, keepdims=True) for part in (energy, other)]
-    cosine = np.where(filled[0] & filled[1], inner / np.sqrt(energy * other), np.nan)
+    cosine = inner / np.sqrt(nan_if_empty(energy) * nan_if_empty(other))
     return np.stack([energy / fraction, other / fraction, cosine], -2)

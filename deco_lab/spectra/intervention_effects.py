@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bands import OCTAVES
-from deco_lab.spectra.intervals import bootstrap_intervals
+from deco_lab.spectra.bands import EMPTY, OCTAVES
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.frequencies import check_estimator, check_images
 from deco_lab.spectra.interventions import BandLimit, ConditionIntervention, Intervened
-from deco_lab.spectra.products import band_products
-from deco_lab.spectra.radial import check_images
+from deco_lab.spectra.products import band_products, nan_if_empty
 
 Array = NDArray[np.float64]
-
-_EMPTY = 1e-12
-"""A band below this part of the whole's energy holds nothing but rounding of float32 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +54,9 @@ class InterventionEffect(Analysis):
     """Names along the second axis of what was crossed."""
 
 
-def _effect_products(final: Tensor, baseline: Tensor, edges: Sequence[float]) -> Array:
+def _effect_products(
+    final: Tensor, baseline: Tensor, edges: Sequence[float], window: str | None
+) -> Array:
     """Return each image's <a, b>, <a, a> and <b, b> by band, (M, 3, K)."""
     check_images(final, "final")
     if final.shape != baseline.shape:
@@ -71,22 +70,25 @@ def _effect_products(final: Tensor, baseline: Tensor, edges: Sequence[float]) ->
     rows = []
     for a, b in zip(final.split(16), baseline.split(16), strict=True):
         both = torch.stack([a, b.to(a)])
-        with_b = band_products(both, b, edges)
-        rows.append(torch.stack([with_b[0], band_products(a, a, edges), with_b[1]], 1))
+        with_b = band_products(both, b, edges, window)
+        rows.append(torch.stack([with_b[0], band_products(a, a, edges, window), with_b[1]], 1))
     return torch.cat(rows).numpy()
 
 
 def _energy_and_coherence(sums: Array) -> Array:
     """Return energy and coherence, (..., 2, K), of <a, b>, <a, a>, <b, b>, (..., 3, K)."""
     cross, ours, theirs = np.moveaxis(sums, -2, 0)
-    least = _EMPTY * theirs.sum(-1, keepdims=True)
-    theirs = np.where(theirs > least, theirs, np.nan)
-    drawn = np.where(ours > least, ours, np.nan)
+    theirs = nan_if_empty(theirs)
+    drawn = np.where(ours > EMPTY * np.nansum(theirs, -1, keepdims=True), ours, np.nan)
     return np.stack([ours / theirs, cross**2 / (drawn * theirs)], -2)
 
 
 def intervention_effect(
-    final: Tensor, baseline_final: Tensor, *, edges: Sequence[float] = OCTAVES
+    final: Tensor,
+    baseline_final: Tensor,
+    *,
+    edges: Sequence[float] = OCTAVES,
+    window: str | None = None,
 ) -> InterventionEffect:
     """Return how an intervention changed the final images, band by band.
 
@@ -98,6 +100,8 @@ def intervention_effect(
         (M, C, H, W), images of the model left alone, from the same noise and classes.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel, as for `split_bands`.
+    window : str, optional
+        "hann" tapers the images to their borders before they are split; None (default) keeps them.
 
     Returns
     -------
@@ -109,7 +113,9 @@ def intervention_effect(
     ValueError
         Where the images are empty, misshapen, not finite, or of different shapes.
     """
-    return _effect(_effect_products(final, baseline_final, edges), edges, {})
+    check_estimator(window)
+    products = _effect_products(final, baseline_final, edges, window)
+    return _effect(products, edges, {"window": window})
 
 
 def crossed_effects(
@@ -119,6 +125,7 @@ def crossed_effects(
     conditions: Mapping[str, ConditionIntervention | None],
     pixels: Mapping[str, BandLimit | None],
     edges: Sequence[float] = OCTAVES,
+    window: str | None = None,
 ) -> InterventionEffect:
     """Return the effect of every condition intervention with every pixel intervention.
 
@@ -136,6 +143,8 @@ def crossed_effects(
         R of them by name; None is all pixels.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel.
+    window : str, optional
+        As for `intervention_effect`.
 
     Returns
     -------
@@ -149,6 +158,7 @@ def crossed_effects(
     """
     if not conditions or not pixels:
         raise ValueError("conditions and pixels must name one each at least; None changes nothing")
+    check_estimator(window)
     alone = draw(model)
     products = [
         _effect_products(
@@ -156,6 +166,7 @@ def crossed_effects(
             else draw(Intervened(model, condition=how, pixels=seen)),
             alone,
             edges,
+            window,
         )
         for how in conditions.values()
         for seen in pixels.values()
@@ -164,6 +175,7 @@ def crossed_effects(
     values = crossed.reshape(len(alone), len(conditions), len(pixels), *crossed.shape[2:])
     recipe = {
         "weights": weights_hash(model),
+        "window": window,
         "interventions": {name: repr(how) for name, how in [*conditions.items(), *pixels.items()]},
     }
     return _effect(values, edges, recipe, tuple(conditions), tuple(pixels))
@@ -192,6 +204,6 @@ def _effect(
         recipe=recipe
         | {
             "normalisation": "sums over images <a, b> by band",
-            "interval": "bootstrap over images, 95%, 400 resamples of seed 0",
+            "interval": RECIPE,
         },
     )

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from deco_lab.spectra.dct import dct_matrix
-from deco_lab.spectra.effects import State
-from deco_lab.spectra.factorial import check_decoder
-from deco_lab.spectra.radial import radial_frequency
+from deco_lab.spectra.frequencies import radial_frequency
+from deco_lab.spectra.states import State, check_decoder
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ References
     arXiv 2511.19365, section 4.2.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +32,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import Estimate, bootstrap
 from deco_lab.spectra.decompose import HasDecoder
-from deco_lab.spectra.radial import check_images
+from deco_lab.spectra.frequencies import check_images
+from deco_lab.spectra.states import check_crops, check_decoder
 
 Array = NDArray[np.float64]
 
@@ -48,8 +48,8 @@ _PROBE_SEED = 0x5EED
 class DecoderGain(Analysis):
     """The pixel decoder's Jacobians on M re-noised images at T times; axes in each field."""
 
-    t: Array
-    """(T,), times: 0 is noise."""
+    times: Array
+    """(T,), in [0, 1]: 0 is noise."""
     gain: Array
     """(T, M), each image's mean over pixels of Frobenius(J) / sqrt(3)."""
     slope: Array
@@ -81,57 +81,13 @@ def _narrowest(model: Any, x: Tensor) -> torch.dtype:
     return max([x.dtype, *dtypes], key=lambda dtype: torch.finfo(dtype).eps)
 
 
-def check_decoder(model: Any) -> None:
-    """Raise ValueError for a model without a pixel decoder."""
-    if not (hasattr(model, "condition") and hasattr(model, "decode")):
+def check_colours(images: Tensor) -> None:
+    """Raise ValueError for images that are not RGB."""
+    if images.ndim == 4 and images.shape[1] != 3:
         raise ValueError(
-            "model must have the methods condition and decode, which a "
-            f"{type(model).__name__} has not; pass a DeCo, for a single DiT has no pixel decoder"
+            f"images must be RGB, of shape (M, 3, H, W), got {tuple(images.shape)}; repeat a grey "
+            "channel three times"
         )
-
-
-def check_recipe(
-    model: Any, images: Tensor, class_ids: Tensor, times: Sequence[float], batch_size: int
-) -> None:
-    """Raise ValueError where images, labels, times or the batch do not go together."""
-    check_decoder(model)
-    check_images(images)
-    if not bool(images.isfinite().all()):
-        raise ValueError("images must be finite, got NaN or infinite pixels; drop those images")
-    P = model.config.patch_size
-    H, W = images.shape[-2:]
-    if images.shape[1] != 3 or H % P or W % P:
-        raise ValueError(
-            f"images must be (B, 3, H, W) with H and W multiples of patch_size={P}, "
-            f"got {tuple(images.shape)}; crop them"
-        )
-    if class_ids.shape != (len(images),):
-        raise ValueError(
-            f"class_ids must have one label for each image, shape ({len(images)},), "
-            f"got {tuple(class_ids.shape)}"
-        )
-    if len(times) == 0 or not all(0 <= t <= 1 for t in times):
-        raise ValueError(f"times must be one or more numbers in [0, 1], got {list(times)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-
-
-def noisy_batches(
-    model: HasDecoder, images: Tensor, class_ids: Tensor, t: float, seed: int, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (rows, x, condition): re-noised images, batch by batch, and what the DiT makes of them.
-
-    Image i has the noise of seed + i, whatever its batch; x is float32 or, for such images,
-    float64.
-    """
-    for rows in torch.arange(len(images)).split(batch_size):
-        image = images[rows.to(images.device)]
-        image = image if image.dtype == torch.float64 else image.float()
-        noise = seeded_noise(len(rows), image.shape[1:], seed + int(rows[0])).to(image)
-        x = interpolate(image, noise, t)
-        labels = class_ids[rows.to(class_ids.device)].to(x.device)
-        condition = model.condition(x, torch.full((len(rows),), t, device=x.device), labels)
-        yield rows, x, condition
 
 
 @torch.no_grad()
@@ -204,7 +160,7 @@ def gain_of(jacobian: Tensor) -> Tensor:
 def decoder_gain(
     model: Any,
     images: Tensor,
-    class_ids: Tensor,
+    class_ids: Tensor | Sequence[int],
     *,
     times: Sequence[float] = TIMES,
     seed: int = 0,
@@ -221,7 +177,7 @@ def decoder_gain(
         With `condition(x, t, class_ids)`, `decode(x, condition)` and `config.patch_size`.
     images : Tensor
         (M, 3, H, W) in [-1, 1], real images; sides are multiples of patch_size.
-    class_ids : Tensor
+    class_ids : Tensor or sequence of int
         (M,), labels.
     times : sequence of float
         T times in [0, 1].
@@ -236,25 +192,28 @@ def decoder_gain(
         For a model without a decoder or one that is not pointwise, images that are not finite, not
         (M, 3, H, W), empty or no multiple of patch_size, labels or times that do not fit.
     """
-    check_recipe(model, images, class_ids, times, batch_size)
+    check_decoder(model)
+    check_colours(images)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size)
     M, _, H, W = images.shape
     P = model.config.patch_size
     gain, slope = np.zeros((len(times), M)), np.zeros((len(times), M))
     gain_map = np.zeros((len(times), H, W))
     jacobian = np.zeros((len(times), 3, 3))
-    for k, t in enumerate(times):
-        for rows, x, condition in noisy_batches(model, images, class_ids, t, seed, batch_size):
-            J = pixel_jacobian(model, x, condition).cpu().double()
+    for k, (_, batches) in enumerate(crops.moments(model, batch_size)):
+        for batch in batches:
+            rows = slice(batch.first, batch.first + len(batch.x))
+            condition = model.condition(batch.x, batch.t, batch.class_ids)
+            J = pixel_jacobian(model, batch.x, condition).cpu().double()
             gains = gain_of(J)
-            gain[k, rows.numpy()] = gains.mean((1, 2)).numpy()
-            slope[k, rows.numpy()] = J.diagonal(dim1=-2, dim2=-1).mean((1, 2, 3)).numpy()
+            gain[k, rows] = gains.mean((1, 2)).numpy()
+            slope[k, rows] = J.diagonal(dim1=-2, dim2=-1).mean((1, 2, 3)).numpy()
             gain_map[k] += gains.sum(0).numpy() / M
             jacobian[k] += J.mean((1, 2)).sum(0).numpy() / M
-    t = np.array(times, np.float64)
     with np.errstate(divide="ignore"):
-        known_slope = -1 / (1 - t)
+        known_slope = -1 / (1 - np.array(crops.times))
     return DecoderGain(
-        t=t,
+        times=np.array(crops.times),
         gain=gain,
         slope=slope,
         gain_map=gain_map,

@@ -33,8 +33,8 @@ from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bands import OCTAVES, band_names
 from deco_lab.spectra.bootstrap import Estimate, bootstrap
 from deco_lab.spectra.dct import block_dct
+from deco_lab.spectra.frequencies import check_images
 from deco_lab.spectra.jpeg import frequency_weights, rgb_to_ycbcr
-from deco_lab.spectra.radial import check_images
 
 Array = NDArray[np.float64]
 

@@ -20,11 +20,11 @@ from deco_lab.spectra.decompose import CONDITION_REFERENCES, PIXEL_REFERENCES, H
 from deco_lab.spectra.factorial import (
     NORMALISATION,
     PARTS,
-    check_decoder,
     part_products,
     part_shares,
 )
-from deco_lab.spectra.renoised import check_batch_size, check_crops
+from deco_lab.spectra.frequencies import check_estimator
+from deco_lab.spectra.states import check_crops, check_decoder, measured
 
 Array = NDArray[np.float64]
 
@@ -69,6 +69,7 @@ def reference_sensitivity(
     edges: Sequence[float] = OCTAVES,
     condition_references: Sequence[str] = CONDITION_REFERENCES,
     pixel_references: Sequence[str] = PIXEL_REFERENCES,
+    window: str | None = None,
     batch_size: int = 16,
 ) -> ReferenceSensitivity:
     """Return the shares of `band_effects` for every choice of references, and their range.
@@ -77,7 +78,7 @@ def reference_sensitivity(
 
     Parameters
     ----------
-    model, images, class_ids, times, seed, edges, batch_size
+    model, images, class_ids, times, seed, edges, window, batch_size
         As for `band_effects`.
     condition_references, pixel_references : sequence of str
         The choices to compare, crossed; all that `decompose` knows when not given.
@@ -93,23 +94,19 @@ def reference_sensitivity(
         As for `band_effects`, or without any references.
     """
     check_decoder(model)
-    crops = check_crops(images, class_ids, times, seed, model)
-    check_batch_size(batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    check_estimator(window)
     references = list(product(condition_references, pixel_references))
     if not references:
         raise ValueError("condition_references and pixel_references must name one each at least")
-    sums = []
-    for time in crops.times:
-        rows = [
-            part_products(
-                model, batch.x, batch.t, batch.class_ids,
-                edges=edges, references=references, seed=seed + batch.first,
-            ).sum(0)
-            for batch in crops.batches(time, model, batch_size)
-        ]  # fmt: skip
-        sums.append(np.sum(rows, 0))
+    _, values = measured(
+        crops.moments(model, batch_size),
+        lambda batch: part_products(
+            model, batch, edges=edges, references=references, seed=seed, window=window
+        ),
+    )
+    shares = part_shares(values.sum(0).swapaxes(0, 1))  # (choices, T, 2, 4, K)
     choices = (len(condition_references), len(pixel_references))
-    shares = part_shares(np.stack(sums, 1))  # (choices, T, 2, 4, K)
     velocity, predicted = (shares[:, :, which] for which in (0, 1))
     return ReferenceSensitivity(
         times=np.array(crops.times),
@@ -127,6 +124,7 @@ def reference_sensitivity(
             "weights": weights_hash(model),
             "states": "re-noised images",
             "seed": seed,
+            "window": window,
             "normalisation": NORMALISATION,
         },
     )

@@ -48,7 +48,7 @@ from torch import Tensor
 from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bootstrap import Estimate, bootstrap
 from deco_lab.spectra.dct import block_dct
-from deco_lab.spectra.radial import check_images
+from deco_lab.spectra.frequencies import check_images
 
 Array = NDArray[np.float64]
 

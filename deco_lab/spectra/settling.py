@@ -1,4 +1,4 @@
-"""When a band of the image is settled, and how far a solver's few steps put it wrong.
+"""When each band of the image is settled, while a model draws it.
 
 The image that each step predicts is compared with the last one, image by image and band by band:
 
@@ -11,17 +11,12 @@ which its coherence never falls below it again, interpolated between steps:
     t = t_a + (level - c_a) / (c_b - c_a) * (t_b - t_a),    a the last step below, b the next
 
 The lowest band holds the mean: where pictures are bright or dark, it settles early.
-
-A solver's error is the distance of its images from those of a reference with many steps, from the
-same noise, as a part of the reference in each band:
-
-    error_k = sqrt( sum |P_k (image - reference)|^2 / sum |P_k reference|^2 )
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,39 +26,11 @@ from torch import Tensor
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
 from deco_lab.spectra.bootstrap import bootstrap
-from deco_lab.spectra.intervals import bootstrap_intervals
-from deco_lab.spectra.products import band_products
-from deco_lab.spectra.radial import check_images
-from deco_lab.spectra.renoised import check_batch_size
+from deco_lab.spectra.frequencies import check_estimator, check_images
+from deco_lab.spectra.products import band_products, nan_if_empty
+from deco_lab.spectra.states import RunStep
 
 Array = NDArray[np.float64]
-
-_EMPTY = 1e-12
-"""A band below this part of an image's energy holds nothing but rounding of float32 pixels."""
-
-
-class RunStep(Protocol):
-    """A step of a sampling run, such as `deco_lab.sampling.Step`."""
-
-    @property
-    def t(self) -> float:
-        """Time of the state reached, in [0, 1]."""
-        ...
-
-    @property
-    def x(self) -> Tensor:
-        """(B, C, H, W), the state reached."""
-        ...
-
-    @property
-    def predicted_image(self) -> Tensor | None:
-        """(B, C, H, W), what the step predicted where it started; None for the noise."""
-        ...
-
-    @property
-    def nfe(self) -> int:
-        """Network passes per image so far."""
-        ...
 
 
 Predictions = tuple[Sequence[float], Iterable[Tensor]]
@@ -108,6 +75,7 @@ def settling_times(
     *runs: Iterable[RunStep] | Predictions,
     edges: Sequence[float] = OCTAVES,
     levels: Sequence[float] = (0.5, 0.9),
+    window: str | None = None,
     model: Any = None,
     seed: int = 0,
 ) -> Settling:
@@ -124,6 +92,8 @@ def settling_times(
         K - 1 rising edges in cycles per pixel.
     levels : sequence of float
         L of them, in (0, 1).
+    window : str, optional
+        "hann" tapers the images to their borders before they are split; None (default) keeps them.
     model : object, optional
         What drew the runs, for the recipe's hash of its weights.
     seed : int
@@ -153,6 +123,7 @@ def settling_times(
     """
     if not all(0 < level < 1 for level in levels) or len(levels) == 0:
         raise ValueError(f"levels must lie between 0 and 1, got {tuple(levels)}; use (0.5, 0.9)")
+    check_estimator(window)
     if not runs:
         raise ValueError("runs must be at least one, got none; pass sample_steps(...)")
     times: list[float] = []
@@ -165,7 +136,7 @@ def settling_times(
                 "sample them with the same num_steps and time_shift"
             )
         times = found
-        rows.append(_coherence(images, edges))
+        rows.append(_coherence(images, edges, window))
     coherence = np.concatenate(rows)
     settled = _settled(coherence, np.array(times), levels)
 
@@ -192,6 +163,7 @@ def settling_times(
         count=M,
         recipe={
             "weights": weights_hash(model),
+            "window": window,
             "final": "the last predicted image",
             "interval": f"bootstrap over images, 95%, 200 resamples of seed {seed}",
         },
@@ -229,21 +201,16 @@ def _held(run: Iterable[RunStep] | Predictions) -> tuple[list[float], list[Tenso
     return times, images
 
 
-def _coherence(images: list[Tensor], edges: Sequence[float]) -> Array:
+def _coherence(images: list[Tensor], edges: Sequence[float], window: str | None) -> Array:
     """Return the coherence of each image with the last, (B, T, K)."""
     final = images[-1]
-    reference = _nan_if_empty(band_products(final, final, edges))
+    reference = nan_if_empty(band_products(final, final, edges, window).numpy())
     columns = []
     for image in images:
-        energy = _nan_if_empty(band_products(image, image, edges))
-        cross = band_products(image, final, edges)
-        columns.append(cross.square() / (energy * reference))
-    return torch.stack(columns, 1).numpy()
-
-
-def _nan_if_empty(energy: Tensor) -> Tensor:
-    """Return energies per band, (..., K), with NaN for bands that hold but rounding."""
-    return energy.where(energy > _EMPTY * energy.sum(-1, keepdim=True), torch.nan)
+        energy = nan_if_empty(band_products(image, image, edges, window).numpy())
+        cross = band_products(image, final, edges, window).numpy()
+        columns.append(cross**2 / (energy * reference))
+    return np.stack(columns, 1)
 
 
 def _settled(coherence: Array, times: Array, levels: Sequence[float]) -> Array:
@@ -260,135 +227,3 @@ def _settled(coherence: Array, times: Array, levels: Sequence[float]) -> Array:
             part = (level - curve[last]) / (curve[last + 1] - curve[last])
             settled[m, k, n] = times[last] + part * (times[last + 1] - times[last])
     return settled
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SolverError(Analysis):
-    """How far S solvers' images are from a reference in K bands, over M images."""
-
-    solvers: tuple[str, ...]
-    """S names."""
-    num_steps: NDArray[np.int64]
-    """(S,), steps."""
-    nfe: NDArray[np.int64]
-    """(S,), network passes per image."""
-    edges: Array
-    """(K - 1,), between bands, in cycles per pixel."""
-    error: Array
-    """(S, K), root of the error's energy as a part of the reference's; NaN in an empty band."""
-    error_low: Array
-    """(S, K), lower ends of the 95% intervals over images; NaN for a single image."""
-    error_high: Array
-    """(S, K), upper ends."""
-    reference_energy: Array
-    """(K,), mean square of the reference per pixel and channel in each band."""
-    reference_solver: str
-    """What drew the reference."""
-    reference_num_steps: int
-    """Its steps."""
-    count: int
-    """M, images."""
-
-
-def solver_error(
-    draw: Callable[..., Iterable[RunStep]],
-    class_ids: Sequence[int],
-    settings: Sequence[tuple[str, int]],
-    *,
-    reference: tuple[str, int] = ("heun", 200),
-    seed: int = 0,
-    edges: Sequence[float] = OCTAVES,
-    batch_size: int = 16,
-    model: Any = None,
-) -> SolverError:
-    """Return each setting's error in each band against a reference, with its network passes.
-
-    Parameters
-    ----------
-    draw : callable
-        draw(class_ids, solver=, num_steps=, seed=) -> steps, the last the result, whose image i
-        starts from the noise of seed + i: `functools.partial(deco_lab.sample_steps, model)`, with
-        the guidance wanted. Its model's velocity should be continuous in t over the run: where
-        guidance begins within a step, an error of order 1 stays.
-    class_ids : sequence of int
-        (M,), labels.
-    settings : sequence of (str, int)
-        S pairs of solver and num_steps.
-    reference : (str, int)
-        Solver and num_steps of the reference: many more, or its own error is measured too.
-    seed : int
-        Image i starts from seed + i, in every setting.
-    edges : sequence of float
-        K - 1 rising edges in cycles per pixel.
-    batch_size : int
-        Images drawn at once; only one batch's results are held.
-    model : object, optional
-        What `draw` samples, for the recipe's hash of its weights.
-
-    Returns
-    -------
-    SolverError
-        Errors with bootstrap intervals over images.
-
-    Raises
-    ------
-    ValueError
-        Without settings or labels, for a batch_size below 1, or results that are not finite.
-    """
-    if len(settings) == 0 or len(class_ids) == 0:
-        raise ValueError(
-            f"solver_error needs a label and a setting, got {len(class_ids)} class_ids and "
-            f"{len(settings)} settings; pass such as [0] and [('euler', 10)]"
-        )
-    check_batch_size(batch_size)
-    nfe = np.zeros(len(settings), np.int64)
-    rows = []
-    for first in range(0, len(class_ids), batch_size):
-        ids = class_ids[first : first + batch_size]
-        wanted, _ = _result(draw, ids, reference, seed + first)
-        energy = band_products(wanted, wanted, edges)
-        values = []
-        for s, setting in enumerate(settings):
-            image, nfe[s] = _result(draw, ids, setting, seed + first)
-            difference = image - wanted
-            values.append(torch.stack([band_products(difference, difference, edges), energy], 1))
-        rows.append(torch.stack(values, 1))
-    products = torch.cat(rows).numpy()
-    with np.errstate(invalid="ignore"):
-        found = bootstrap_intervals(lambda m: np.sqrt(m[..., 0, :] / m[..., 1, :]), products)
-    return SolverError(
-        solvers=tuple(solver for solver, _ in settings),
-        num_steps=np.array([steps for _, steps in settings]),
-        nfe=nfe,
-        edges=np.array(edges, dtype=np.float64),
-        error=found.value,
-        error_low=found.low.clip(min=0),
-        error_high=found.high,
-        reference_energy=products[:, 0, 1].mean(0),
-        reference_solver=reference[0],
-        reference_num_steps=reference[1],
-        count=len(products),
-        recipe={
-            "weights": weights_hash(model),
-            "seed": seed,
-            "normalisation": "energy of the error by energy of the reference, sums over images",
-            "interval": "bootstrap over images, 95%, 400 resamples of seed 0",
-        },
-    )
-
-
-def _result(
-    draw: Callable[..., Iterable[RunStep]], class_ids: Sequence[int], setting: Any, seed: int
-) -> tuple[Tensor, int]:
-    """Return the last state of a run, float64 on the CPU, and its network passes."""
-    solver, num_steps = setting
-    last = None
-    for step in draw(class_ids, solver=solver, num_steps=num_steps, seed=seed):
-        last = step
-    if last is None or not bool(last.x.isfinite().all()):
-        raise ValueError(
-            f"draw must give steps to finite images, got {'none' if last is None else 'NaN'} from "
-            f"{num_steps} steps of {solver}; take more steps"
-        )
-    check_images(last.x, "the last x of a run")
-    return last.x.detach().cpu().double(), last.nfe

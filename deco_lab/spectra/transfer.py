@@ -29,11 +29,11 @@ from torch import Tensor
 
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.detail import model_velocity
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.frequencies import check_estimator, ring_counts, ring_frequencies
 from deco_lab.spectra.gaussian import wiener_filter
-from deco_lab.spectra.intervals import bootstrap_intervals
-from deco_lab.spectra.products import check_window, ring_counts, ring_frequencies, ring_products
-from deco_lab.spectra.renoised import check_batch_size, check_crops
+from deco_lab.spectra.products import ring_products
+from deco_lab.spectra.states import NoisyBatch, check_crops, velocity_of
 
 Array = NDArray[np.float64]
 
@@ -98,6 +98,7 @@ def transfer_function(
     times: Sequence[float],
     seed: int = 0,
     window: str | None = None,
+    padding: int = 1,
     remove_means: bool = True,
     batch_size: int = 16,
 ) -> TransferFunction:
@@ -107,24 +108,13 @@ def transfer_function(
 
     Parameters
     ----------
-    model : callable
-        `model(x, t, class_ids)` returns the velocity, (B, C, H, W); it needs no decoder.
-    images : Tensor
-        (M, C, H, W), in [-1, 1], of any floating-point type; computed with in float32 or float64.
-    class_ids : Tensor or sequence of int
-        (M,), labels.
-    times : sequence of float
-        T of them, in [0, 1]: 0 is noise.
-    seed : int
-        Image i has the noise of seed + i, at every t.
-    window : str, optional
-        "hann" tapers the images to their borders, after the means are removed; None (default)
-        keeps them.
+    model, images, class_ids, times, seed, batch_size
+        As for `detail_spectra`.
+    window, padding
+        As for `detail_spectra`; means are removed before.
     remove_means : bool
         Take the mean over the images of each class off them, off x_t and off the predictions, as
         said above. Needs two images of each class, better eight.
-    batch_size : int
-        Images on the device at once.
 
     Returns
     -------
@@ -134,13 +124,10 @@ def transfer_function(
     Raises
     ------
     ValueError
-        For images that are empty, misshapen or not finite, labels or times out of range, an
-        unknown window, a class with one image where means are removed, or a velocity that has not
-        the shape of x.
+        As for `detail_spectra`, or for a class with one image where means are removed.
     """
-    crops = check_crops(images, class_ids, times, seed, model)
-    check_window(window)
-    check_batch_size(batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    check_estimator(window, padding)
     classes, counts = crops.class_ids.unique(return_counts=True)
     if remove_means and int(counts.min()) < 2:
         alone = classes[counts < 2].tolist()
@@ -154,35 +141,34 @@ def transfer_function(
 
     def by_ring(parts: Tensor, whole: Tensor) -> Tensor:
         pairs = zip(parts.split(batch_size), whole.split(batch_size), strict=True)
-        return torch.cat([ring_products(part, other, window) for part, other in pairs])
+        return torch.cat([ring_products(a, b, window, padding) for a, b in pairs])
+
+    def fields(batch: NoisyBatch) -> Tensor:
+        predicted = predicted_image(batch.x, velocity_of(model, batch), batch.time)
+        return torch.stack([batch.x, predicted, batch.image]).cpu()
 
     values = []
-    for time in crops.times:
-        states, predictions = [], []
-        for batch in crops.batches(time, model, batch_size):
-            velocity = model_velocity(model, batch.x, batch.t, batch.class_ids)
-            states.append(batch.x.cpu())
-            predictions.append(predicted_image(batch.x, velocity, time).cpu())
-        X, P = (centred(torch.cat(fields)) for fields in (states, predictions))
-        values.append(torch.stack([by_ring(P, X), by_ring(X, X), by_ring(P, P)], 1).numpy())
-    keeps = images.dtype in (torch.float32, torch.float64)
-    true = centred(images.detach().cpu() if keeps else images.detach().cpu().float())
-    S = by_ring(true, true).mean(0).numpy()
+    for _, batches in crops.moments(model, batch_size):
+        of_all = torch.cat([fields(batch) for batch in batches], 1)
+        X, P, true = (centred(field) for field in of_all)
+        products = ((P, X), (X, X), (P, P), (true, true))
+        values.append(torch.stack([by_ring(a, b) for a, b in products], 1).numpy())
+    S = values[0][:, 3].mean(0)
 
     removed = len(classes) if remove_means else 1
-    band = bootstrap_intervals(_transfer, np.stack(values, 1), removed=removed)
+    band = bootstrap_intervals(_transfer, np.stack(values, 1)[:, :, :3], removed=removed)
     M, C, H, W = images.shape
     free = (M - len(classes) if remove_means else M) * C
     return TransferFunction(
         times=np.array(crops.times),
-        frequency=ring_frequencies(H, W).numpy(),
+        frequency=ring_frequencies(padding * H, padding * W).numpy(),
         transfer=band.value[:, 0],
         transfer_low=band.low[:, 0],
         transfer_high=band.high[:, 0],
         coherence=band.value[:, 1],
         coherence_low=band.low[:, 1],
         coherence_high=band.high[:, 1],
-        coherence_floor=1 / (free * ring_counts(H, W).numpy()),
+        coherence_floor=padding**2 / (free * ring_counts(padding * H, padding * W).numpy()),
         wiener=wiener_filter(S, np.array(crops.times)[:, None]),
         power=S,
         count=M,
@@ -190,8 +176,9 @@ def transfer_function(
             "weights": weights_hash(model),
             "seed": seed,
             "window": window,
+            "padding": padding,
             "means": "class means removed" if remove_means else "kept",
             "normalisation": "sums over images, channels and the coefficients of a ring",
-            "interval": "bootstrap over images, 95%, 400 resamples of seed 0",
+            "interval": RECIPE,
         },
     )

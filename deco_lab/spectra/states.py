@@ -1,0 +1,305 @@
+"""The states that a model is asked about: real crops with noise, or those of a sampling run.
+
+    x_t = t * image + (1 - t) * noise
+
+asks what a model does on the path it was trained on, a sampling run what it does on its own states,
+which may have left that path. Either way an analysis reads moments: a time, and the M images at it,
+batch by batch. Only one batch is on the model's device.
+
+Image i has the noise of its own generator, seeded with seed + i, and the same at every t: curves
+over t are smooth, and neither depends on the batch size.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.flow import interpolate, seeded_noise
+from deco_lab.spectra.frequencies import check_images
+
+
+class State(Protocol):
+    """A state of a sampling run, such as `deco_lab.sampling.Step`."""
+
+    @property
+    def t(self) -> float:
+        """Time in [0, 1]."""
+        ...
+
+    @property
+    def x(self) -> Tensor:
+        """(B, C, H, W)."""
+        ...
+
+
+class RunStep(State, Protocol):
+    """A step of a sampling run, such as `deco_lab.sampling.Step`."""
+
+    @property
+    def predicted_image(self) -> Tensor | None:
+        """(B, C, H, W), what the step predicted where it started; None for the noise."""
+        ...
+
+    @property
+    def nfe(self) -> int:
+        """Network passes per image so far."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the images at one time, on the model's device."""
+
+    first: int
+    """Index of the first image."""
+    time: float
+    """In [0, 1]."""
+    t: Tensor
+    """(B,), float32, the same as one for each image."""
+    class_ids: Tensor
+    """(B,), int64."""
+    x: Tensor
+    """(B, C, H, W), float32 or, if the images were, float64."""
+
+
+@dataclass(frozen=True)
+class NoisyBatch(Batch):
+    """A batch of real crops with noise, whose answer is known."""
+
+    image: Tensor
+    """(B, C, H, W), as x."""
+    noise: Tensor
+    """(B, C, H, W), standard normal."""
+
+
+Moments = Iterable[tuple[float, Iterable[Batch]]]
+"""A time and its batches, in the order of the images, for one time after the other."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Checked images with their labels, times and seed."""
+
+    images: Tensor
+    """(M, C, H, W), in [-1, 1]."""
+    class_ids: Tensor
+    """(M,), int64, on the CPU."""
+    times: tuple[float, ...]
+    """T of them, in [0, 1]."""
+    seed: int
+    """Image i has the noise of seed + i."""
+
+    def batches(self, time: float, model: Any, batch_size: int) -> Iterator[NoisyBatch]:
+        """Yield the images at `time` in their order, on the device of the model's parameters."""
+        device = device_of(model, self.images.device)
+        for first in range(0, len(self.images), batch_size):
+            image = _at_least_float32(self.images[first : first + batch_size].to(device))
+            noise = seeded_noise(len(image), image.shape[1:], self.seed + first).to(image)
+            yield NoisyBatch(
+                first=first,
+                time=time,
+                t=torch.full((len(image),), time, device=device),
+                class_ids=self.class_ids[first : first + batch_size].to(device),
+                x=interpolate(image, noise, time),
+                image=image,
+                noise=noise,
+            )
+
+    def moments(self, model: Any, batch_size: int) -> Iterator[tuple[float, Iterator[NoisyBatch]]]:
+        """Yield every time with its batches."""
+        for time in self.times:
+            yield time, self.batches(time, model, batch_size)
+
+
+def run_moments(
+    steps: Iterable[State], class_ids: Tensor | Sequence[int], model: Any, batch_size: int
+) -> Iterator[tuple[float, Iterator[Batch]]]:
+    """Yield the times of a sampling run below t = 1, where something is left to draw, with states.
+
+    Parameters
+    ----------
+    steps : iterable of objects with t and x
+        Such as `sample_steps` yields: x (M, C, H, W), the same M images at each t. It is read step
+        by step, and no step is kept.
+    class_ids : Tensor or sequence of int
+        (M,), labels of the run.
+    model : object
+        Its device, and its `config.num_classes`, if any.
+    batch_size : int
+        Images on the device at once.
+
+    Raises
+    ------
+    ValueError
+        Where no state lies below t = 1, or a state is misshapen or not finite, or another batch
+        than the first, or for labels that do not fit.
+    """
+    shape = None
+    for step in steps:
+        if step.t >= 1:
+            continue
+        check_images(step.x, "the x of a step")
+        if not bool(step.x.isfinite().all()):
+            raise ValueError(
+                f"the x of a step must be finite, got NaN or infinity at t={step.t}; "
+                "guide less, or take more steps"
+            )
+        if shape is not None and step.x.shape != shape:
+            raise ValueError(
+                f"every x of a run must have the same shape, {tuple(shape)}, "
+                f"got {tuple(step.x.shape)} at t={step.t}; analyse one run at a time"
+            )
+        shape = step.x.shape
+        labels = check_labels(class_ids, len(step.x), model)
+        yield float(step.t), _batches_of_state(step, labels, model, batch_size)
+    if shape is None:
+        raise ValueError("steps must hold a state with t below 1, got none; pass sample_steps(...)")
+
+
+def _batches_of_state(step: State, labels: Tensor, model: Any, batch_size: int) -> Iterator[Batch]:
+    device = device_of(model, step.x.device)
+    for first in range(0, len(labels), batch_size):
+        x = _at_least_float32(step.x[first : first + batch_size].to(device))
+        yield Batch(
+            first=first,
+            time=float(step.t),
+            t=torch.full((len(x),), float(step.t), device=device),
+            class_ids=labels[first : first + batch_size].to(device),
+            x=x,
+        )
+
+
+def measured(
+    moments: Moments, measure: Callable[[Any], Tensor]
+) -> tuple[tuple[float, ...], NDArray[np.float64]]:
+    """Return the times, and what `measure` says of each image at each of them, (M, T, ...).
+
+    Parameters
+    ----------
+    moments : iterable of times with batches
+        From `Crops.moments` or `run_moments`.
+    measure : callable
+        From a `Batch` to its images' values, (B, ...).
+    """
+    times, values = [], []
+    for time, batches in moments:
+        times.append(time)
+        values.append(torch.cat([measure(batch).detach().cpu().double() for batch in batches]))
+    return tuple(times), torch.stack(values, 1).numpy()
+
+
+def velocity_of(model: Any, batch: Batch) -> Tensor:
+    """Return the model's velocity; raise ValueError where it has not the shape of x."""
+    velocity = model(batch.x, batch.t, batch.class_ids)
+    if velocity.shape != batch.x.shape:
+        raise ValueError(
+            f"model must return a velocity in the shape of x, {tuple(batch.x.shape)}, "
+            f"got {tuple(velocity.shape)}"
+        )
+    return velocity
+
+
+def device_of(model: Any, otherwise: torch.device) -> torch.device:
+    """Return the device of a model's parameters, or another where it has none."""
+    parameters = getattr(model, "parameters", tuple)
+    return next((parameter.device for parameter in parameters()), otherwise)
+
+
+def _at_least_float32(images: Tensor) -> Tensor:
+    return images if images.dtype == torch.float64 else images.float()
+
+
+def check_labels(class_ids: Tensor | Sequence[int], count: int, model: Any) -> Tensor:
+    """Return `count` labels, int64, on the CPU; raise ValueError where the model knows them not."""
+    labels = torch.as_tensor(class_ids).cpu()
+    if labels.shape != (count,) or labels.is_floating_point():
+        raise ValueError(
+            f"class_ids must be one whole number for each image, shape ({count},), "
+            f"got {tuple(labels.shape)} of {labels.dtype}; repeat a label for every image"
+        )
+    known = getattr(getattr(model, "config", None), "num_classes", None)
+    if bool((labels < 0).any()) or (known is not None and bool((labels > known).any())):
+        raise ValueError(
+            f"class_ids must be from 0 to {known}, the null class, got {labels.tolist()}"
+            if known is not None
+            else f"class_ids must be at least 0, got {labels.tolist()}"
+        )
+    return labels.long()
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise ValueError for a batch that holds no image."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}; 16 is usual")
+
+
+def check_decoder(model: Any) -> None:
+    """Raise ValueError for a model without a pixel decoder."""
+    if not (hasattr(model, "condition") and hasattr(model, "decode")):
+        raise ValueError(
+            "model must have the methods condition and decode, which a "
+            f"{type(model).__name__} has not; pass a DeCo, for a single DiT has no pixel decoder"
+        )
+
+
+def check_crops(
+    images: Tensor,
+    class_ids: Tensor | Sequence[int],
+    times: Sequence[float],
+    seed: int,
+    model: Any,
+    batch_size: int,
+) -> Crops:
+    """Return the arguments of an analysis of real crops, checked.
+
+    Parameters
+    ----------
+    images : Tensor
+        (M, C, H, W), floating point, in [-1, 1]; H and W are multiples of the model's
+        `config.patch_size`, if it has one.
+    class_ids : Tensor or sequence of int
+        (M,), labels; the null class is allowed.
+    times : sequence of float
+        T of them, in [0, 1]: 0 is noise.
+    seed : int
+        At least 0.
+    model : object
+        Its `config.num_classes`, if any, bounds the labels.
+    batch_size : int
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        Where an argument breaks a rule above, or images hold NaN.
+    """
+    check_images(images)
+    if not images.is_floating_point():
+        raise ValueError(
+            f"images must be floating point in [-1, 1], got {images.dtype}; use "
+            "images.float() / 127.5 - 1"
+        )
+    if not bool(images.isfinite().all()):
+        raise ValueError("images must be finite, got NaN or infinite values; leave those out")
+    P = getattr(getattr(model, "config", None), "patch_size", 1)
+    H, W = images.shape[-2:]
+    if H % P or W % P:
+        raise ValueError(
+            f"image height and width must be divisible by patch_size={P}, got {H} x {W}; "
+            f"crop to {H - H % P} x {W - W % P}"
+        )
+    chosen = tuple(float(t) for t in times)
+    if not chosen or not all(math.isfinite(t) and 0 <= t <= 1 for t in chosen):
+        raise ValueError(f"times must be at least one t in [0, 1], got {chosen}; 0 is noise")
+    if not 0 <= seed <= 2**32 - len(images):
+        raise ValueError(
+            f"seed must be at least 0 and below 2**32 for every image, got {seed}; use a small one"
+        )
+    check_batch_size(batch_size)
+    return Crops(images, check_labels(class_ids, len(images), model), chosen, seed)

@@ -1,0 +1,149 @@
+import math
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deco_lab.sampling import sample_steps
+from deco_lab.spectra import split_bands
+from deco_lab.spectra.guidance import GuidanceSpectrum, guidance_spectrum, run_guidance_spectrum
+
+EDGES = (1 / 8, 1 / 4)
+
+
+def white(count, seed=0, size=32):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64)
+
+
+class Bands:
+    """cond adds gains[b] times the null class's velocity and some noise to each band."""
+
+    def __init__(self, gains, noises, size=32):
+        self.config = SimpleNamespace(num_classes=4, image_size=size)
+        self.gains, self.noises = gains, noises
+        self.calls = []
+
+    def __call__(self, x, t, class_ids):
+        self.calls.append(len(x))
+        added = torch.zeros_like(x)
+        for i, image in enumerate(x):  # noise that follows from the image, not from the batch
+            seed = int(image.double().abs().sum() * 1e6) % 2**31
+            parts = (
+                split_bands(image[None], EDGES),
+                split_bands(white(1, seed, x.shape[-1]).to(x), EDGES),
+            )
+            for gain, noise, own, other in zip(self.gains, self.noises, *parts, strict=True):
+                added[i] += gain * own[0] + noise * other[0]
+        return x + added * (class_ids < 4)[:, None, None, None]
+
+
+def test_guidance_spectrum_of_known_bands():
+    # White images and noise: x_t has the power t^2 + (1-t)^2 in every band.
+    model = Bands([0.5, -0.5, 0.0], [0.0, 0.5, 1.0])
+    found = guidance_spectrum(
+        model, white(12), [0] * 12, times=[0.2, 0.5], edges=EDGES, batch_size=5, seed=40
+    )
+    power = np.array([0.68, 0.5])[:, None]
+    np.testing.assert_allclose(found.uncond_power, np.broadcast_to(power, (2, 3)), rtol=0.06)
+    gain, noise = np.array([0.5, -0.5, 0.0]), np.array([0.0, 0.5, 1.0])
+    expected = gain**2 * power + noise**2
+    np.testing.assert_allclose(found.power, expected, rtol=0.06)
+    np.testing.assert_allclose(found.cosine, gain * np.sqrt(power / expected), atol=0.03)
+    assert found.cosine[:, 0] == pytest.approx(1)
+    assert (found.power_low <= found.power).all()
+    assert (found.power <= found.power_high).all()
+    assert (found.cosine_low[:, 1:] < found.cosine_high[:, 1:]).all()
+    assert found.coherence == pytest.approx(found.cosine**2)
+    assert (found.fraction * found.uncond_power).sum(-1) == pytest.approx(power[:, 0], rel=0.03)
+    assert found.count == 12
+    assert max(model.calls) == 10
+
+
+def test_guidance_spectrum_power_and_cosine_equal_those_of_the_bands():
+    images = white(3, size=16)
+    model = Bands([0.5, -0.5, 0.2], [0.1, 0.5, 1.0])
+    found = guidance_spectrum(model, images, [1, 2, 3], times=[1.0], edges=EDGES)
+    cond = model(images, None, torch.tensor([1, 2, 3]))
+    added, uncond = split_bands(cond - images, EDGES), split_bands(images, EDGES)
+    energy, other = (part.square().mean((1, 2, 3, 4)) for part in (added, uncond))
+    inner = (added * uncond).mean((1, 2, 3, 4)) / (energy * other).sqrt()
+    np.testing.assert_allclose(found.cosine[0], inner, rtol=1e-6)
+    np.testing.assert_allclose(found.power[0] * found.fraction, energy, rtol=1e-6)
+
+
+def test_guidance_spectrum_of_white_noise_is_at_chance():
+    found = guidance_spectrum(
+        Bands([0.0] * 3, [1.0] * 3), white(16), [0] * 16, times=[0.3, 0.6], edges=EDGES
+    )
+    np.testing.assert_allclose(found.power, 1, rtol=0.06)
+    assert (found.coherence < 9 * found.chance).all()  # three standard deviations
+    inside = (found.cosine_low <= 0) & (found.cosine_high >= 0)
+    assert inside.mean() >= 0.5
+
+
+def test_guidance_spectrum_does_not_depend_on_batch_size_or_kind_of_float():
+    model = Bands([0.5, -0.5, 0.2], [0.1, 0.5, 1.0])
+    images = white(3)
+    call = partial(guidance_spectrum, model, class_ids=[0, 1, 2], times=[0.5], edges=EDGES)
+    one, three = (call(images=images, batch_size=size) for size in (1, 3))
+    np.testing.assert_allclose(one.power, three.power)
+    np.testing.assert_allclose(one.cosine, three.cosine)
+    constant = Bands([0.5, -0.5, 0.2], [0.0, 0.0, 0.0])
+    half, double = (
+        guidance_spectrum(constant, images.to(dtype), [0, 1, 2], times=[0.5], edges=EDGES)
+        for dtype in (torch.float16, torch.float64)
+    )
+    np.testing.assert_allclose(half.power, double.power, rtol=1e-3)
+
+
+def test_run_guidance_spectrum_reads_the_states_of_a_run(golden_deco):
+    steps = list(sample_steps(golden_deco, [1, 2], num_steps=3, guidance_scale=2.0))
+    found = run_guidance_spectrum(golden_deco, iter(steps), [1, 2], batch_size=1)
+    np.testing.assert_allclose(found.times, [0, 1 / 3, 2 / 3])
+    x, t = steps[1].x, torch.full((2,), steps[1].t)
+    added = golden_deco(x, t, torch.tensor([1, 2])) - golden_deco(x, t, torch.tensor([10, 10]))
+    energy = split_bands(added).square().mean((1, 2, 3, 4))
+    np.testing.assert_allclose(found.power[1] * found.fraction, energy, rtol=1e-4)
+
+
+def test_guidance_spectrum_of_one_image_has_no_interval_and_saves(tmp_path):
+    model = Bands([1.0, 1.0, 0.0], [0.0] * 3)
+    found = guidance_spectrum(model, white(1), [0], times=[0.5], edges=EDGES)
+    assert np.isnan(found.power_low).all()
+    assert np.isnan(found.cosine[0, 2])  # nothing is added there
+    assert found.cosine[0, :2] == pytest.approx(1)
+    found.save(tmp_path / "guidance.npz")
+    again = GuidanceSpectrum.load(tmp_path / "guidance.npz")
+    assert np.array_equal(again.power, found.power)
+    assert again.recipe["states"] == "re-noised images"
+
+
+def test_guidance_spectrum_refuses_bad_input(golden_deco):
+    images = torch.zeros(2, 3, 16, 16)
+    call = partial(guidance_spectrum, golden_deco, times=[0.5])
+    for given, message in [
+        ((images[0], [1]), r"images must have shape \(B, C, H, W\)"),
+        ((images[:0], []), "images must have shape"),
+        ((images / 0, [1, 1]), "images must be finite"),
+        ((images, [1]), "class_ids must be one whole number for each image"),
+        ((images, [1, 11]), "class_ids must be from 0 to 10"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call(*given)
+    with pytest.raises(ValueError, match="times must be at least one t"):
+        guidance_spectrum(golden_deco, images, [1, 1], times=[])
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        call(images, [1, 1], batch_size=0)
+    with pytest.raises(ValueError, match="edges must rise"):
+        call(images, [1, 1], edges=(0.3, 0.2))
+    with pytest.raises(ValueError, match="model must have a null class"):
+        guidance_spectrum(lambda x, t, c: x, images, [1, 1], times=[0.5])
+    with pytest.raises(ValueError, match="steps must hold a state with t below 1, got none"):
+        run_guidance_spectrum(golden_deco, [], [1])
+    step: Any = SimpleNamespace(t=0.5, x=images * math.nan)
+    with pytest.raises(ValueError, match="the x of a step must be finite"):
+        run_guidance_spectrum(golden_deco, [step], [1, 1])
