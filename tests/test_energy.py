@@ -86,3 +86,29 @@ def test_dct_energy_refuses_a_token_grid_too_small_for_its_blocks():
     with pytest.raises(ValueError, match="got 4 x 4; use larger images or a smaller block_size"):
         dct_energy(token_map(torch.zeros(1, 16, 8), 4, 4))
     assert dct_energy(token_map(torch.ones(1, 16, 8), 4, 4), block_size=4)[0, 0] == 16
+
+
+def test_dct_energy_of_logs_is_the_geometric_mean_over_images():
+    images = torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    images *= torch.tensor([0.01, 1, 100]).reshape(-1, 1, 1, 1)
+    each = torch.stack([dct_energy(image[None]) for image in images])
+    torch.testing.assert_close(dct_energy(images, average="log"), each.log().mean(0).exp())
+
+
+def test_dct_energy_sees_a_grid_that_its_offset_meets():
+    blocks = torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(0)).double()
+    images = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)  # flat 8 x 8 blocks
+    assert dct_energy(images)[0, 0] == pytest.approx(dct_energy(images).sum())
+    off = dct_energy(images, offset=4)
+    assert off[0, 0] < 0.8 * off.sum()
+
+
+@pytest.mark.parametrize("offset", [-1, 16])
+def test_dct_energy_names_an_offset_outside_the_image(offset):
+    with pytest.raises(ValueError, match=f"offset must be from 0 to 15, .* got {offset}"):
+        dct_energy(torch.zeros(1, 1, 16, 24), offset=offset)
+
+
+def test_dct_energy_names_an_unknown_average():
+    with pytest.raises(ValueError, match='average must be "power" or "log"'):
+        dct_energy(torch.zeros(1, 1, 16, 24), average="median")

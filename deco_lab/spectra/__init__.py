@@ -8,6 +8,7 @@ from deco_lab.spectra.analysis import Analysis, load_analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, band_names, band_shares, split_bands
 from deco_lab.spectra.bootstrap import Estimate, Intervals, bootstrap, bootstrap_intervals
 from deco_lab.spectra.budget import ConditionBudget, condition_budget
+from deco_lab.spectra.controls import phase_shuffled, shuffled_weights, white_noise
 from deco_lab.spectra.dct import block_dct, inverse_block_dct, zigzag_order
 from deco_lab.spectra.decompose import Decomposition, decompose
 from deco_lab.spectra.detail import DetailSpectra, detail_spectra
@@ -41,6 +42,7 @@ from deco_lab.spectra.references import ReferenceSensitivity, reference_sensitiv
 from deco_lab.spectra.seams import Seams, find_seams
 from deco_lab.spectra.settling import Settling, settling_times
 from deco_lab.spectra.solver_error import SolverError, solver_error
+from deco_lab.spectra.taps import TapSpectrum, run_tap_spectrum, tap_spectrum
 from deco_lab.spectra.transfer import TransferFunction, transfer_function
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "SolverError",
     "SpatialMean",
     "Stale",
+    "TapSpectrum",
     "TransferFunction",
     "WeightTable",
     "band_effects",
@@ -91,6 +94,7 @@ __all__ = [
     "log_energy",
     "loss_bands",
     "meeting_frequency",
+    "phase_shuffled",
     "pixel_jacobian",
     "posterior_power",
     "radial_power",
@@ -98,14 +102,18 @@ __all__ = [
     "rgb_to_ycbcr",
     "run_effects",
     "run_guidance_spectrum",
+    "run_tap_spectrum",
     "settling_times",
+    "shuffled_weights",
     "solver_error",
     "split_bands",
+    "tap_spectrum",
     "token_map",
     "transfer_function",
     "velocity_gain",
     "weight_table",
     "weights_hash",
+    "white_noise",
     "wiener_filter",
     "zigzag_order",
 ]

@@ -145,8 +145,7 @@ def detail_spectra(
 
     _, values = measured(crops.moments(model, batch_size), powers)
     if average == "log":
-        with np.errstate(divide="ignore"):
-            band = bootstrap_intervals(np.exp, np.log(values))
+        band = bootstrap_intervals(np.exp, np.log(np.maximum(values, np.finfo(float).tiny)))
     else:
         band = bootstrap_intervals(lambda means: means, values)
     S, power_low, power_high = (end[0, 3] for end in band)  # the images are the same at every t

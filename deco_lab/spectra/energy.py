@@ -17,9 +17,30 @@ import torch
 from torch import Tensor
 
 from deco_lab.spectra.dct import block_dct, zigzag_order
+from deco_lab.spectra.frequencies import check_estimator, check_images
 
 
-def dct_energy(images: Tensor, block_size: int = 8) -> Tensor:
+def image_energies(images: Tensor, block_size: int = 8, offset: int = 0) -> Tensor:
+    """Return each image's mean squared DCT coefficient over channels and blocks, (B, n, n).
+
+    As `dct_energy`, which averages them: float64, on the device of the images (on the CPU for MPS).
+    """
+    check_images(images)
+    H, W = images.shape[-2:]
+    if not 0 <= offset < min(H, W):
+        raise ValueError(
+            f"offset must be from 0 to {min(H, W) - 1}, below the image's sides, got {offset}; "
+            "half a block_size is usual"
+        )
+    coefficients = block_dct(images[..., offset:, offset:], block_size)
+    if coefficients.device.type == "mps":  # which has no float64
+        coefficients = coefficients.cpu()
+    return coefficients.double().square().mean((1, 2, 3))
+
+
+def dct_energy(
+    images: Tensor, block_size: int = 8, *, offset: int = 0, average: str = "power"
+) -> Tensor:
     """Return the mean squared DCT coefficient over images, channels and blocks.
 
     Parameters
@@ -29,23 +50,30 @@ def dct_energy(images: Tensor, block_size: int = 8) -> Tensor:
         no multiple of block_size are padded by reflection at the right and bottom.
     block_size : int
         Side n of a block, in pixels.
+    offset : int
+        Where the first block begins, in pixels from the top and from the left; what lies before is
+        left out. Energy that depends on it is that of a grid, such as a JPEG file's.
+    average : str
+        Over images. "power" (default): the mean, which the strongest images decide. "log": the
+        geometric mean of the images' own energies, at which each has the same say; 0 where an
+        image has none.
 
     Returns
     -------
     Tensor
-        (n, n), float64, rows are vertical frequency. Its sum is n**2 times the mean square of
-        the (padded) images; white noise of variance 1 gives 1 everywhere.
+        (n, n), float64, rows are vertical frequency. By "power" its sum is n**2 times the mean
+        square of the (cut and padded) images; white noise of variance 1 gives 1 everywhere.
 
     Raises
     ------
     ValueError
         Where images are not (B, C, H, W), empty, or smaller than their padding (a token grid
-        below 5 x 5 with blocks of 8: use a smaller block_size).
+        below 5 x 5 with blocks of 8: use a smaller block_size), or for an offset outside them or an
+        unknown average.
     """
-    coefficients = block_dct(images, block_size)
-    if coefficients.device.type == "mps":  # which has no float64
-        coefficients = coefficients.cpu()
-    return coefficients.double().square().mean((0, 1, 2, 3))
+    check_estimator(average=average)
+    each = image_energies(images, block_size, offset)
+    return each.mean(0) if average == "power" else each.log().mean(0).exp()
 
 
 def log_energy(energy: Tensor) -> Tensor:

@@ -1,0 +1,111 @@
+"""Null controls: what an analysis must say of input in which there is nothing to find.
+
+    white_noise       images without any frequency that stands out
+    phase_shuffled    images with the power spectrum of photographs, and none of their edges: a
+                      Gaussian texture. What a model does to them it does to the spectrum alone
+    shuffled_weights  a model of the same weights in another order: as large, and nothing learned
+
+An effect that remains under a control is the estimator's, or the architecture's, not the thing
+that was asked about.
+"""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from deco_lab.flow import seeded_noise
+from deco_lab.spectra.frequencies import check_images
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def white_noise(images: Tensor, seed: int = 0) -> Tensor:
+    """Return white noise with each image's mean and standard deviation, in each channel.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W), any range.
+    seed : int
+        Image i has its own stream, seed + i.
+
+    Returns
+    -------
+    Tensor
+        As images. Values may leave [-1, 1].
+
+    Raises
+    ------
+    ValueError
+        Where images are not (B, C, H, W) or empty.
+    """
+    check_images(images)
+    noise = seeded_noise(len(images), images.shape[1:], seed).double()
+    mean, spread = noise.mean((2, 3), keepdim=True), noise.std((2, 3), keepdim=True)
+    pixels = images.detach().cpu().double()
+    own = pixels.std((2, 3), keepdim=True)
+    white = (noise - mean) / spread * own + pixels.mean((2, 3), keepdim=True)
+    return white.to(images)
+
+
+def phase_shuffled(images: Tensor, seed: int = 0) -> Tensor:
+    """Return images with the same power at every frequency, and phases of white noise.
+
+    All channels are turned by the same phases, so colours stay those of the image and each
+    channel's power spectrum, and every pair's cross-spectrum, is kept exactly.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W), any range.
+    seed : int
+        Image i has its own stream, seed + i.
+
+    Returns
+    -------
+    Tensor
+        As images, with the same mean. Values may leave [-1, 1].
+
+    Raises
+    ------
+    ValueError
+        Where images are not (B, C, H, W) or empty.
+
+    References
+    ----------
+    [1] Oppenheim, Lim, "The importance of phase in signals", Proceedings of the IEEE 69, 1981.
+    """
+    check_images(images)
+    B, _, H, W = images.shape
+    turned = torch.fft.rfft2(seeded_noise(B, (1, H, W), seed).double())
+    turned = turned / turned.abs()  # of a real image, so the result is real
+    turned[..., 0, 0] = 1
+    spectrum = torch.fft.rfft2(images.detach().cpu().double())
+    return torch.fft.irfft2(spectrum * turned, s=(H, W)).to(images)
+
+
+def shuffled_weights(model: Module, seed: int = 0) -> Module:
+    """Return a copy of a model with the entries of each of its weights in another order.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Left as it is.
+    seed : int
+        Of the orders.
+
+    Returns
+    -------
+    nn.Module
+        Every parameter has the same values, so the same mean, scale and norm. Buffers, which are
+        tables and not learned, are as they were.
+    """
+    shuffled = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in shuffled.parameters():
+            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return shuffled

@@ -1,0 +1,300 @@
+"""The paper's Algorithm 3: DCT energy of what the DiT says and of what the model draws, over t.
+
+    E[u, v]  = mean over images, channels and blocks of X[u, v]^2
+    curve    = log(1 + E) / max log(1 + E), in zigzag order                          Figure 4 of [1]
+
+read at one of four taps:
+
+    tokens           the last block's tokens h, of a DeCo or of a single DiT
+    condition        silu(time + h), what the pixel decoder of a DeCo receives
+    velocity         what the model returns, image - noise
+    predicted_image  x_t + (1 - t) velocity
+
+The first two are maps with one place for each patch of P x P pixels: their index u is
+u / (2 n P) cycles per pixel, and they end at 1 / (2P). The curve depends on the scale of its input,
+through the 1 and the maximum, and the velocity's high frequencies are copied noise for the most
+part; the raw energies, and the predicted image, are what to compare.
+
+Differs from [1]: each t is kept beside the average over all of them.
+
+References
+----------
+[1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
+    arXiv 2511.19365, Figure 4 and Algorithm 3.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.flow import predicted_image
+from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.dct import zigzag_order
+from deco_lab.spectra.energy import image_energies, log_energy, token_map
+from deco_lab.spectra.frequencies import check_estimator
+from deco_lab.spectra.states import (
+    Batch,
+    Moments,
+    State,
+    check_batch_size,
+    check_crops,
+    measured,
+    run_moments,
+    velocity_of,
+)
+
+Array = NDArray[np.float64]
+
+TAPS = ("tokens", "condition", "velocity", "predicted_image")
+_METHODS = {"tokens": "features", "condition": "condition"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TapSpectrum(Analysis):
+    """Energies at one tap over T times and, in the last of T + 1 rows, over all of them.
+
+    The mean over times is of energies; its curve is that of the mean. Intervals are over M images,
+    95%, NaN for a single one. n is block_size.
+    """
+
+    tap: str
+    """One of `TAPS`."""
+    times: Array
+    """(T,), in [0, 1]: 0 is noise."""
+    patch_size: int
+    """P, pixels to a side of the tap's places: 1 where it has pixels."""
+    block_size: int
+    """n, places to a side of a block."""
+    frequency: Array
+    """(R,), the rings' centres in cycles per pixel, 0 to the map's Nyquist 1 / (2P)."""
+    radial: Array
+    """(T + 1, R), mean energy of the coefficients of about this radial frequency; those in the
+    corners, beyond Nyquist, are left out."""
+    radial_low: Array
+    """(T + 1, R), lower ends of the intervals."""
+    radial_high: Array
+    """(T + 1, R), upper ends."""
+    energy: Array
+    """(T + 1, n, n), raw: mean squared coefficient."""
+    energy_low: Array
+    """(T + 1, n, n), lower ends."""
+    energy_high: Array
+    """(T + 1, n, n), upper ends."""
+    curve: Array
+    """(T + 1, n * n), log(1 + energy) / max, in zigzag order."""
+    curve_low: Array
+    """(T + 1, n * n), lower ends."""
+    curve_high: Array
+    """(T + 1, n * n), upper ends."""
+    each: Array
+    """(M, T, n, n), energies of each image by itself."""
+    count: int
+    """M, images."""
+
+    def row(self, t: float | None = None) -> int:
+        """Return the row of a time; of the mean over all where none is given.
+
+        Raises
+        ------
+        ValueError
+            For a t that is not among the times.
+        """
+        if t is None:
+            return len(self.times)
+        found = np.flatnonzero(np.isclose(self.times, t))
+        if not len(found):
+            known = ", ".join(f"{time:g}" for time in self.times)
+            raise ValueError(f"t must be one of the times that were measured, {known}, got {t}")
+        return int(found[0])
+
+
+def tap_maps(model: Any, batch: Batch, tap: str) -> Tensor:
+    """Return what stands at a tap, as images: (B, D, H / P, W / P) of tokens or (B, C, H, W).
+
+    Raises
+    ------
+    ValueError
+        For an unknown tap, or one that the model has not.
+    """
+    if tap not in TAPS:
+        raise ValueError(f"tap must be one of {', '.join(TAPS)}, got {tap!r}")
+    if tap == "velocity":
+        return velocity_of(model, batch)
+    if tap == "predicted_image":
+        return predicted_image(batch.x, velocity_of(model, batch), batch.time)
+    method = _METHODS[tap]
+    if not hasattr(model, method):
+        raise ValueError(
+            f'tap "{tap}" needs a model with the method {method}, which a {type(model).__name__} '
+            'has not; a single DiT has the taps "tokens", "velocity" and "predicted_image"'
+        )
+    tokens = getattr(model, method)(batch.x, batch.t, batch.class_ids)
+    P = round((batch.x.shape[2] * batch.x.shape[3] / tokens.shape[1]) ** 0.5)
+    return token_map(tokens, batch.x.shape[2] // P, batch.x.shape[3] // P)
+
+
+@torch.no_grad()
+def tap_spectrum(
+    model: Any,
+    images: Tensor,
+    class_ids: Tensor | Sequence[int],
+    *,
+    times: Sequence[float],
+    tap: str = "tokens",
+    seed: int = 0,
+    block_size: int | None = None,
+    offset: int = 0,
+    average: str = "power",
+    batch_size: int = 16,
+) -> TapSpectrum:
+    """Return the DCT energies at one tap over t, for real crops with noise.
+
+    Parameters
+    ----------
+    model : object
+        With `features`, `condition` or a call, whichever the tap needs.
+    images, class_ids, times, seed, batch_size
+        As for `band_effects`.
+    tap : str
+        "tokens" (default), "condition", "velocity" or "predicted_image".
+    block_size : int, optional
+        Side of a block, in pixels or, of a token map, in patches; 8, or the side of a smaller map,
+        when not given.
+    offset : int
+        Where the first block begins, in pixels or patches, as for `dct_energy`.
+    average : str
+        Over images and times: "power" (default), the mean, or "log", the geometric mean.
+
+    Returns
+    -------
+    TapSpectrum
+        Raw energies, the paper's curve and rings of physical frequency, with intervals.
+
+    Raises
+    ------
+    ValueError
+        As for `band_effects` and `dct_energy`, or for a tap that the model has not.
+    """
+    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    recipe = {"states": "re-noised images", "seed": seed}
+    moments = crops.moments(model, batch_size)
+    return _spectrum(model, moments, tap, block_size, offset, average, recipe)
+
+
+@torch.no_grad()
+def run_tap_spectrum(
+    model: Any,
+    steps: Iterable[State],
+    class_ids: Tensor | Sequence[int],
+    *,
+    tap: str = "tokens",
+    block_size: int | None = None,
+    offset: int = 0,
+    average: str = "power",
+    batch_size: int = 16,
+) -> TapSpectrum:
+    """Return the DCT energies at one tap over t, for the states of a sampling run.
+
+    What is tapped is the model for the class alone, computed anew at each state: guidance mixes two
+    velocities afterwards.
+
+    Parameters
+    ----------
+    model, tap, block_size, offset, average, batch_size
+        As for `tap_spectrum`.
+    steps, class_ids
+        As for `run_effects`.
+
+    Returns
+    -------
+    TapSpectrum
+        Times are those of the states below t = 1.
+
+    Raises
+    ------
+    ValueError
+        As for `tap_spectrum` and `run_effects`.
+    """
+    check_batch_size(batch_size)
+    moments = run_moments(steps, class_ids, model, batch_size)
+    return _spectrum(model, moments, tap, block_size, offset, average, {"states": "sampling run"})
+
+
+def _spectrum(
+    model: Any,
+    moments: Moments,
+    tap: str,
+    block_size: int | None,
+    offset: int,
+    average: str,
+    recipe: dict[str, Any],
+) -> TapSpectrum:
+    check_estimator(average=average)
+    patch_size = 0
+
+    def energies(batch: Batch) -> Tensor:
+        nonlocal patch_size
+        maps = tap_maps(model, batch, tap)
+        patch_size = batch.x.shape[-2] // maps.shape[-2]
+        return image_energies(maps, block_size or min(8, *maps.shape[-2:]), offset)
+
+    times, each = measured(moments, energies)
+    n = each.shape[-1]
+    ring, rings = _rings(n)
+    order = list(zigzag_order(n))
+
+    def figures(means: Array) -> Array:
+        """Return energies, curves and rings side by side, (..., T + 1, 2 n^2 + R)."""
+        energy = np.exp(means) if average == "log" else means
+        curve = log_energy(torch.from_numpy(energy)).numpy()
+        flat = energy.reshape(*energy.shape[:-2], -1)
+        return np.concatenate([flat[..., order], curve, flat @ rings.T], -1)
+
+    values = np.log(np.maximum(each, np.finfo(float).tiny)) if average == "log" else each
+    values = np.concatenate([values, values.mean(1, keepdims=True)], 1)
+    fields = {}
+    for end, found in zip(("", "_low", "_high"), bootstrap_intervals(figures, values), strict=True):
+        ordered, curve, radial = np.split(found, [n * n, 2 * n * n], -1)
+        energy = np.empty_like(ordered)
+        energy[..., order] = ordered
+        fields["energy" + end] = energy.reshape(-1, n, n)
+        fields["curve" + end] = curve
+        fields["radial" + end] = radial
+    return TapSpectrum(
+        tap=tap,
+        times=np.array(times),
+        patch_size=patch_size,
+        block_size=n,
+        frequency=ring / (2 * n * patch_size),
+        each=each,
+        count=len(each),
+        recipe=recipe
+        | {
+            "weights": weights_hash(model),
+            "tap": tap,
+            "offset": offset,
+            "average": average,
+            "normalisation": "orthonormal DCT; white noise of variance 1 has energy 1",
+            "interval": RECIPE,
+        },
+        **fields,
+    )
+
+
+def _rings(n: int) -> tuple[NDArray[np.int64], Array]:
+    """Return the rings of an n x n DCT, (R,), and the means over each, (R, n * n): rows sum to 1.
+
+    Ring k gathers the coefficients whose radius rounds to k, from 0 to at most n, the map's
+    Nyquist.
+    """
+    u = np.arange(n)
+    ring = np.rint(np.hypot(u[:, None], u)).ravel().astype(np.int64)
+    kept = np.unique(ring[ring <= n])
+    members = (ring == kept[:, None]).astype(np.float64)
+    return kept, members / members.sum(1, keepdims=True)

@@ -1,0 +1,172 @@
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from torch import Tensor
+
+from deco_lab.flow import interpolate, seeded_noise
+from deco_lab.spectra import load_analysis, tap_spectrum
+from deco_lab.spectra.taps import run_tap_spectrum
+
+TIMES = (0.25, 0.75)
+
+
+def crops(count: int = 5, size: int = 32) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+class Waves:
+    """Tokens are one cosine of known index on a 8 x 8 grid; the velocity is one on pixels."""
+
+    config = SimpleNamespace(num_classes=4, patch_size=4)
+
+    def wave(self, n: int, u: int, v: int) -> Tensor:
+        at = torch.arange(n, dtype=torch.float64)
+        across = [torch.cos(torch.pi * (2 * at + 1) * k / (2 * n)) for k in (u, v)]
+        return across[0][:, None] * across[1]
+
+    def features(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        channels = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+        return (self.wave(8, 3, 4)[..., None] * channels).flatten(0, 1).expand(len(x), -1, -1)
+
+    def __call__(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        tiled = self.wave(8, 0, 6).repeat(x.shape[-2] // 8, x.shape[-1] // 8)
+        return tiled.expand_as(x) * (1 + t)[:, None, None, None]
+
+
+def test_tap_spectrum_of_waves_is_one_coefficient_on_its_own_axis():
+    tokens = tap_spectrum(Waves(), crops(), [0] * 5, times=TIMES)
+    expected = np.zeros((8, 8))
+    expected[3, 4] = 4 * 4 * np.mean(np.square([1, 2, 3, 4]))  # (a_3 a_4 n / 2 . n / 2)^2 = n^2 / 4
+    np.testing.assert_allclose(tokens.energy, np.broadcast_to(expected, (3, 8, 8)), atol=1e-9)
+    assert tokens.patch_size == 4
+    assert tokens.frequency[-1] == 1 / 8  # Nyquist of tokens of 4 pixels
+    assert tokens.radial[0].argmax() == 5  # hypot(3, 4)
+    assert tokens.frequency[5] == 5 / 16 / 4
+
+    velocity = tap_spectrum(Waves(), crops(), [0] * 5, times=TIMES, tap="velocity")
+    assert velocity.patch_size == 1
+    assert velocity.frequency[-1] == 0.5
+    assert velocity.radial[0].argmax() == 6
+    # sqrt(1/8) sqrt(2/8) 8 . 4 = n / sqrt(2), times 1 + t
+    np.testing.assert_allclose(velocity.energy[:2, 0, 6], 32 * (1 + np.array(TIMES)) ** 2)
+    np.testing.assert_allclose(velocity.energy[2], velocity.energy[:2].mean(0), atol=1e-9)
+
+
+def test_tap_spectrum_equals_scipys_dct_of_the_models_tokens(golden_deco):
+    images, t = crops(3, 16), 0.5
+    x = interpolate(images, seeded_noise(3, (3, 16, 16), 7), t)
+    labels = torch.tensor([1, 2, 10])
+    found = tap_spectrum(golden_deco, images, labels, times=[t], tap="condition", seed=7)
+    with torch.no_grad():
+        condition = golden_deco.condition(x, torch.full((3,), t), labels).double()
+    n = round(condition.shape[1] ** 0.5)
+    grid = condition.reshape(3, n, n, -1).numpy()
+    energy = np.square(scipy.fft.dctn(grid, axes=(1, 2), norm="ortho")).mean((0, 3))
+    np.testing.assert_allclose(found.energy[0], energy, rtol=1e-5)
+    curve = np.log1p(found.energy[0])
+    assert found.curve[0].max() == 1
+    np.testing.assert_allclose(np.sort(found.curve[0]), np.sort((curve / curve.max()).ravel()))
+
+
+def test_tap_spectrum_of_the_predicted_image_of_a_perfect_model_is_the_images():
+    class Perfect:
+        config = SimpleNamespace(num_classes=4)
+
+        def __call__(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+            return (images[class_ids].double() - x) / (1 - t[:, None, None, None])
+
+    images = crops(4)
+    blocks = images.double().reshape(4, 3, 4, 8, 4, 8).numpy()
+    energy = np.square(scipy.fft.dctn(blocks, axes=(3, 5), norm="ortho")).mean((0, 1, 2, 4))
+    found = tap_spectrum(
+        Perfect(), images.double(), range(4), times=[0.3, 0.9], tap="predicted_image", batch_size=3
+    )
+    np.testing.assert_allclose(found.energy, np.broadcast_to(energy, (3, 8, 8)), rtol=1e-5)
+
+
+def test_tap_spectrum_of_logs_is_the_geometric_mean():
+    images = crops(4) * torch.tensor([1e-3, 0.1, 1.0, 10.0]).reshape(-1, 1, 1, 1)
+
+    def model(x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return images[class_ids]
+
+    labels = [0, 1, 2, 3]
+    found = tap_spectrum(model, images, labels, times=[0.5], tap="velocity", average="log")
+    each = [
+        tap_spectrum(model, images[i][None], [i], times=[0.5], tap="velocity").energy[0]
+        for i in labels
+    ]
+    np.testing.assert_allclose(found.energy[0], np.exp(np.mean(np.log(each), 0)), rtol=1e-6)
+
+
+def test_tap_spectrum_begins_its_blocks_at_the_offset():
+    steps = torch.ones(1, 1, 32, 32)
+    steps[..., 4:, :] = -1  # a step at row 4, on the grid of blocks that begin there
+
+    def model(x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return steps.expand_as(x)
+
+    aligned, off = (
+        tap_spectrum(model, crops(1), [0], times=[0.5], tap="velocity", offset=offset)
+        for offset in (4, 0)
+    )
+    assert aligned.energy[0, 1:].sum() < 1e-9
+    assert off.energy[0, 1:, 0].sum() > 1
+    assert aligned.recipe["offset"] == 4
+
+
+def test_tap_spectrum_intervals_cover_the_truth_about_as_often_as_they_say():
+    generator = torch.Generator().manual_seed(0)
+    covered = []
+    for _ in range(120):
+        images = torch.randn(24, 1, 8, 8, generator=generator)
+        images *= torch.randn(24, 1, 1, 1, generator=generator).mul(0.3).exp()
+
+        def model(x: Tensor, t: Tensor, class_ids: Tensor, images: Tensor = images) -> Tensor:
+            return images[class_ids]
+
+        found = tap_spectrum(model, images, range(24), times=[0.5], tap="velocity", batch_size=24)
+        truth = np.exp(2 * 0.3**2)  # E[exp(2 * 0.3 z)]
+        covered.append((found.radial_low[0] <= truth) & (truth <= found.radial_high[0]))
+    assert 0.9 < np.mean(covered) < 0.975
+
+
+def test_run_tap_spectrum_is_that_of_the_states(golden_deco):
+    images = crops(2, 16)
+    x = interpolate(images, seeded_noise(2, (3, 16, 16), 3), 0.5)
+    steps: Any = [SimpleNamespace(t=0.5, x=x), SimpleNamespace(t=1.0, x=x)]
+    run = run_tap_spectrum(golden_deco, steps, [1, 2], batch_size=1)
+    noisy = tap_spectrum(golden_deco, images, [1, 2], times=[0.5], seed=3)
+    np.testing.assert_allclose(run.energy, noisy.energy, rtol=1e-5)
+    assert run.times.tolist() == [0.5]
+    assert run.recipe["states"] == "sampling run"
+
+
+def test_tap_spectrum_of_a_single_dit_has_no_condition(golden_dit):
+    images = crops(2, 16)
+    assert tap_spectrum(golden_dit, images, [1, 2], times=[0.5]).patch_size > 1
+    with pytest.raises(ValueError, match='tap "condition" needs a model with the method condition'):
+        tap_spectrum(golden_dit, images, [1, 2], times=[0.5], tap="condition")
+    with pytest.raises(ValueError, match="tap must be one of tokens, condition, velocity, pred"):
+        tap_spectrum(golden_dit, images, [1, 2], times=[0.5], tap="logits")
+
+
+def test_tap_spectrum_of_one_image_has_no_interval_and_saves(tmp_path):
+    found = tap_spectrum(Waves(), crops(1), [0], times=TIMES)
+    assert np.isnan(found.energy_low).all()
+    found.save(tmp_path / "tap.npz")
+    again: Any = load_analysis(tmp_path / "tap.npz")
+    np.testing.assert_array_equal(again.each, found.each)
+    assert again.tap == "tokens"
+    assert again.recipe == dict(found.recipe)
+
+
+def test_row_is_that_of_a_time_or_of_their_mean():
+    found = tap_spectrum(Waves(), crops(1), [0], times=TIMES)
+    assert (found.row(0.25), found.row(0.75), found.row()) == (0, 1, 2)
+    with pytest.raises(ValueError, match=r"t must be one of the times .* 0.25, 0.75, got 0.5"):
+        found.row(0.5)
