@@ -7,6 +7,15 @@ axis says its unit.
 
 from deco_lab.plots.curves import band_share_bars, dct_curves, loss_curve, radial_curves
 from deco_lab.plots.evaluation import evaluation_figure
+from deco_lab.plots.guidance import (
+    burn_figure,
+    burnt_pixels,
+    change_curves,
+    guidance_curves,
+    guidance_growth,
+    guided_figure,
+    picture_rows,
+)
 from deco_lab.plots.loss import (
     error_change_figure,
     favoured_figure,
@@ -38,6 +47,9 @@ __all__ = [
     "band_share_bars",
     "band_share_curves",
     "budget_figure",
+    "burn_figure",
+    "burnt_pixels",
+    "change_curves",
     "dct_curves",
     "decomposition_figure",
     "detail_curves",
@@ -49,9 +61,13 @@ __all__ = [
     "favoured_parts",
     "few_steps_figure",
     "gain_curves",
+    "guidance_curves",
+    "guidance_growth",
+    "guided_figure",
     "image_grid",
     "loss_curve",
     "loss_share_bars",
+    "picture_rows",
     "radial_curves",
     "reference_ranges",
     "seam_curves",

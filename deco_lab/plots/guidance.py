@@ -1,0 +1,258 @@
+"""What guidance adds, band by band, and what rules of guidance make of pictures.
+
+Shaded bands and error bars are 95% intervals over images.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from deco_lab.plots.style import COLOURS, GREY, array_of, dress, frequency_ticks, new_figure
+from deco_lab.spectra import GuidanceSpectrum, Intervals, band_names
+
+BURNT = to_rgb("#D55E00")
+"""The colour of pixels outside [-1, 1]."""
+
+_TIME = "t (0 noise, 1 image)"
+_POWER = "power (white noise is 1)"
+
+
+def _shaded(
+    axes: Axes, x: np.ndarray, ends: tuple[Any, Any, Any], label: str, color: str, marker: str = ""
+) -> None:
+    """Draw a line with its interval behind it."""
+    value, low, high = ends
+    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.plot(x, value, color=color, linewidth=1.6, marker=marker, markersize=3, label=label)
+
+
+def _floored(ends: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+    """Return ends for a logarithmic axis: a lower end of 0 and less leaves it far below."""
+    value, low, high = ends
+    return value, np.maximum(low, value * 1e-3), high
+
+
+def _power_of(spectrum: GuidanceSpectrum, band: int) -> tuple[Any, Any, Any]:
+    ends = (spectrum.power, spectrum.power_low, spectrum.power_high)
+    value, low, high = (end[:, band] for end in ends)
+    return _floored((value, low, high))
+
+
+def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figure:
+    """Return power of cond - uncond over t in each band, and below it its cosine with uncond.
+
+    Beside the power is that of uncond; between the grey lines lie cosines that white noises which
+    have nothing in common reach, on average, plus and minus the root of `chance`.
+
+    Parameters
+    ----------
+    spectrum : GuidanceSpectrum
+        From `guidance_spectrum` or `run_guidance_spectrum`, K bands.
+    image_power : array, optional
+        (K,), power per coefficient of real images in each band, drawn dotted.
+    """
+    names = band_names(spectrum.edges.tolist())
+    figure = new_figure(2.4 * len(names) + 0.6, 5)
+    rows = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
+    cosine = (spectrum.cosine, spectrum.cosine_low, spectrum.cosine_high)
+    for band, (upper, lower) in enumerate(rows.T):
+        _shaded(upper, spectrum.times, _power_of(spectrum, band), "cond - uncond", COLOURS[1], "o")
+        upper.plot(
+            spectrum.times, spectrum.uncond_power[:, band], color="black", linewidth=1.6,
+            linestyle="--", label="uncond",
+        )  # fmt: skip
+        if image_power is not None:
+            upper.axhline(
+                array_of(image_power)[band], color=GREY, linestyle=":", linewidth=1.4,
+                label="real images",
+            )  # fmt: skip
+        upper.set_yscale("log")
+        dress(upper, x="", y="" if band else _POWER, title=f"{names[band]} cycles per pixel")
+        for sign in (-1, 1):
+            level = sign * np.sqrt(spectrum.chance[band])
+            lower.axhline(level, color=GREY, linestyle=":", linewidth=1)
+        value, low, high = (end[:, band] for end in cosine)
+        _shaded(lower, spectrum.times, (value, low, high), "cosine", COLOURS[0], "o")
+        dress(lower, x=_TIME, y="" if band else "cosine with uncond")
+    reach = 1.1 * np.nanmax(np.abs(cosine))
+    rows[1, 0].set_ylim(-reach, reach)
+    figure.legend(
+        *rows[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False,
+        fontsize=9,
+    )  # fmt: skip
+    return figure
+
+
+def guidance_growth(spectra: Mapping[str, GuidanceSpectrum]) -> Figure:
+    """Return power of cond - uncond over t in each band, a colour for each kind of states.
+
+    Parameters
+    ----------
+    spectra : mapping of str to GuidanceSpectrum
+        By what to call the states they were taken at; all with the same bands.
+    """
+    edges = next(iter(spectra.values())).edges.tolist()
+    names = band_names(edges)
+    figure = new_figure(2.4 * len(names) + 0.6, 3.2)
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for band, axes in enumerate(panels):
+        for i, (label, spectrum) in enumerate(spectra.items()):
+            _shaded(axes, spectrum.times, _power_of(spectrum, band), label, COLOURS[i], "os^D"[i])
+        axes.set_yscale("log")
+        title = f"{names[band]} cycles per pixel"
+        dress(axes, x=_TIME, y="" if band else "power of cond - uncond", title=title)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(spectra),
+        frameon=False, fontsize=9,
+    )  # fmt: skip
+    return figure
+
+
+def burnt_pixels(images: Any) -> np.ndarray:
+    """Return pictures (B, 3, H, W) in [-1, 1], faint grey but for pixels outside [-1, 1].
+
+    A pixel is burnt where any of its channels leaves the range.
+    """
+    images = array_of(images)
+    grey = 0.5 + 0.25 * np.clip(images.mean(1, keepdims=True), -1, 1)
+    burnt = (np.abs(images) > 1).any(1, keepdims=True)
+    colour = 2 * np.array(BURNT)[:, None, None] - 1
+    return np.where(burnt, colour, np.broadcast_to(grey, images.shape))
+
+
+def _pictures(row: Sequence[Axes], images: np.ndarray, label: str) -> None:
+    for axes, image in zip(row, images, strict=True):
+        axes.imshow(np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1), interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    row[0].set_ylabel(label, fontsize=9, rotation=0, ha="right", va="center")
+
+
+def picture_rows(rows: Mapping[str, Any], titles: Sequence[str]) -> Figure:
+    """Return rows of pictures, each with its name at the left.
+
+    Parameters
+    ----------
+    rows : mapping of str to array
+        (B, 3, H, W) each, in [-1, 1]; what lies outside is clipped.
+    titles : sequence of str
+        B, above the columns.
+    """
+    figure = new_figure(1.8 + 1.15 * len(titles), 0.3 + 1.15 * len(rows))
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for line, (label, images) in zip(grid, rows.items(), strict=True):
+        _pictures(line, array_of(images), label)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
+    return figure
+
+
+def _change_axes(axes: Axes, x: str = "frequency (cycles per pixel)", y: str = "") -> None:
+    axes.set_xscale("log", base=2)
+    frequency_ticks(axes)
+    axes.axhline(0, color=GREY, linestyle=":", linewidth=1)
+    dress(axes, x=x, y=y)
+
+
+def change_curves(
+    frequency: Any, changes: Mapping[str, Intervals], panels: Mapping[str, Sequence[str]]
+) -> Figure:
+    """Return radial power of samples over that of real images, in dB, in panels side by side.
+
+    Parameters
+    ----------
+    frequency : array
+        (R,), the rings in cycles per pixel; the first, DC, has no place on the axis.
+    changes : mapping of str to Intervals
+        (R,) each, in dB.
+    panels : mapping of str to sequence of str
+        Which changes to draw in a panel, by its title. What stands in all of them is black.
+    """
+    f = array_of(frequency)[1:]
+    everywhere = set.intersection(*(set(names) for names in panels.values()))
+    figure = new_figure(3.6 * len(panels), 3.6)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, names) in zip(grid, panels.items(), strict=True):
+        colours = iter(COLOURS)
+        for name in names:
+            shared = name in everywhere and len(panels) > 1
+            colour = "#000000" if shared else next(colours)
+            value, low, high = (end[1:] for end in changes[name])
+            _shaded(axes, f, (value, low, high), name, colour)
+        _change_axes(axes)
+        axes.set_title(title, fontsize=10, loc="left", pad=6)
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+    grid[0].set_ylabel("power over that of crops (dB)")
+    return figure
+
+
+def burn_figure(contrast: Mapping[str, Intervals], clipped: Mapping[str, Intervals]) -> Figure:
+    """Return contrast and the share of values outside [-1, 1] for each rule, as points on lines.
+
+    Parameters
+    ----------
+    contrast : mapping of str to Intervals
+        Of a single figure each: rms contrast over that of real images, 1 for equal.
+    clipped : mapping of str to Intervals
+        Of a single figure each, in [0, 1].
+    """
+    figure = new_figure(9, 0.9 + 0.28 * len(contrast))
+    panels = figure.subplots(1, 2, sharey=True)
+    drawn = ((contrast, "rms contrast over that of crops", 1), (clipped, "values outside ±1", 0))
+    for axes, (found, x, guide) in zip(panels, drawn, strict=True):
+        value, low, high = (np.array([float(each[i]) for each in found.values()]) for i in range(3))
+        places = np.arange(len(value))
+        axes.errorbar(
+            value, places, xerr=np.maximum([value - low, high - value], 0), fmt="o",
+            color=COLOURS[0], capsize=3, markersize=5, linewidth=1.4,
+        )  # fmt: skip
+        axes.axvline(guide, color=GREY, linestyle=":", linewidth=1)
+        dress(axes, x=x, y="")
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_yticks(places, list(found))
+    panels[0].invert_yaxis()
+    return figure
+
+
+def guided_figure(
+    images: Any, frequency: Any, change: Intervals, reference: Intervals, title: str
+) -> Figure:
+    """Return pictures, below them which pixels are burnt, and beside them the change of power.
+
+    Parameters
+    ----------
+    images : array
+        (B, 3, H, W), in [-1, 1] but for what is burnt.
+    frequency : array
+        (R,), the rings in cycles per pixel, DC first.
+    change, reference : Intervals
+        (R,), power over that of real images in dB: of these samples, and grey, to compare. The
+        axis always reaches from -4 to 8 dB, so that figures of different rules compare.
+    title : str
+        What made the pictures.
+    """
+    images = array_of(images)
+    count = len(images)
+    figure = new_figure(1.2 * count + 4.4, 3.1)
+    grid = figure.add_gridspec(2, count + 1, width_ratios=[1] * count + [3])
+    for row, (label, shown) in enumerate({"": images, "burnt": burnt_pixels(images)}.items()):
+        _pictures([figure.add_subplot(grid[row, i]) for i in range(count)], shown, label)
+    axes = figure.add_subplot(grid[:, count])
+    f = array_of(frequency)[1:]
+    axes.plot(
+        f, reference.value[1:], color=GREY, linewidth=1.2, linestyle="--", label="no guidance"
+    )
+    value, low, high = (end[1:] for end in change)
+    _shaded(axes, f, (value, low, high), "these samples", COLOURS[1])
+    _change_axes(axes, y="power over that of crops (dB)")
+    axes.set_ylim(-4, 8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    share = f"{100 * float((np.abs(images) > 1).mean()):.1f}% of their values outside ±1"
+    figure.suptitle(f"{title}: {share}", fontsize=10)
+    return figure
