@@ -41,6 +41,7 @@ from deco_lab.plots.settling import (
     shift_figure,
     solver_error_curves,
 )
+from deco_lab.plots.training import split_curves
 
 __all__ = [
     "band_pictures",
@@ -74,6 +75,7 @@ __all__ = [
     "settling_figure",
     "shift_figure",
     "solver_error_curves",
+    "split_curves",
     "transfer_curves",
     "weight_curves",
     "weights_figure",
