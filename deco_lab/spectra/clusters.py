@@ -67,8 +67,8 @@ _ALIKE = 1e-5
 class TokenClusters(Analysis):
     """Maps of K clusters of M images' tokens at T times, with 95% bands over images.
 
-    The ends of an interval are NaN for a single image. They hold the clusters as found: k-means from
-    another seed may differ by more (agreement from t = 0.3 to 0.5 on the bundled model and 112
+    The ends of an interval are NaN for a single image. They hold the clusters as found: k-means
+    from another seed may differ by more (agreement from t = 0.3 to 0.5 on the bundled model and 112
     crops was 0.65, 0.79 and 0.82 with three seeds).
     """
 
