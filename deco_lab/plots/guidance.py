@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from deco_lab.plots.style import COLOURS, GREY, array_of, dress, frequency_ticks, new_figure
 from deco_lab.spectra import GuidanceSpectrum, Intervals, band_names
@@ -214,7 +213,7 @@ def burn_figure(contrast: Mapping[str, Intervals], clipped: Mapping[str, Interva
         )  # fmt: skip
         axes.axvline(guide, color=GREY, linestyle=":", linewidth=1)
         dress(axes, x=x, y="")
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
         axes.set_yticks(places, list(found))
     panels[0].invert_yaxis()
     return figure
