@@ -41,6 +41,7 @@ from deco_lab.plots.settling import (
     shift_figure,
     solver_error_curves,
 )
+from deco_lab.plots.taps import tap_curves, tap_maps
 from deco_lab.plots.training import split_curves
 
 __all__ = [
@@ -76,6 +77,8 @@ __all__ = [
     "shift_figure",
     "solver_error_curves",
     "split_curves",
+    "tap_curves",
+    "tap_maps",
     "transfer_curves",
     "weight_curves",
     "weights_figure",

@@ -25,10 +25,10 @@ from deco_lab.spectra import RadialPower, band_names, log_energy, zigzag_order
 
 
 def _ring_means(energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rounded radii 1, 2, ... of DCT indices, and the mean energy at each."""
+    """Return rounded radii 1, 2, ... of DCT indices up to Nyquist, and the mean energy at each."""
     n = energy.shape[-1]
     radius = np.rint(np.hypot(*np.mgrid[:n, :n])).astype(int)
-    rings = np.arange(1, radius.max() + 1)
+    rings = np.unique(radius[(radius > 0) & (radius <= n)])
     return rings, np.array([energy[radius == ring].mean() for ring in rings])
 
 
@@ -42,7 +42,7 @@ def dct_curves(
 
     The left panel is the paper's Figure 4. Equal index on tokens and on pixels are frequencies P
     times apart, which the right panel tells: there, coefficients of about equal radial frequency
-    are averaged, and the Nyquist frequency of each grid is dotted.
+    are averaged, up to the Nyquist frequency of each grid, which is dotted.
 
     Parameters
     ----------
