@@ -20,6 +20,19 @@ from deco_lab.spectra.frequencies import check_images
 
 Module = TypeVar("Module", bound=nn.Module)
 
+_STREAM = 0x85EBCA6B
+"""Added to seeds: analyses and sampling draw the noise of an image from small ones, and a control
+made of that same noise would be found again in it."""
+
+
+def _check(images: Tensor) -> None:
+    check_images(images)
+    if not images.is_floating_point() or not bool(images.isfinite().all()):
+        raise ValueError(
+            f"images must be floating point and finite, got {images.dtype} with "
+            f"{int((~images.isfinite()).sum())} values that are not; use images.float() / 127.5 - 1"
+        )
+
 
 def white_noise(images: Tensor, seed: int = 0) -> Tensor:
     """Return white noise with each image's mean and standard deviation, in each channel.
@@ -27,9 +40,9 @@ def white_noise(images: Tensor, seed: int = 0) -> Tensor:
     Parameters
     ----------
     images : Tensor
-        (B, C, H, W), any range.
+        (B, C, H, W), floating point, any range.
     seed : int
-        Image i has its own stream, seed + i.
+        Image i has its own stream, by seed + i, which is never that of a sample's or crop's noise.
 
     Returns
     -------
@@ -39,10 +52,10 @@ def white_noise(images: Tensor, seed: int = 0) -> Tensor:
     Raises
     ------
     ValueError
-        Where images are not (B, C, H, W) or empty.
+        Where images are not (B, C, H, W), empty, not floating point or not finite.
     """
-    check_images(images)
-    noise = seeded_noise(len(images), images.shape[1:], seed).double()
+    _check(images)
+    noise = seeded_noise(len(images), images.shape[1:], _STREAM + seed).double()
     mean, spread = noise.mean((2, 3), keepdim=True), noise.std((2, 3), keepdim=True)
     pixels = images.detach().cpu().double()
     own = pixels.std((2, 3), keepdim=True)
@@ -59,9 +72,9 @@ def phase_shuffled(images: Tensor, seed: int = 0) -> Tensor:
     Parameters
     ----------
     images : Tensor
-        (B, C, H, W), any range.
+        (B, C, H, W), floating point, any range.
     seed : int
-        Image i has its own stream, seed + i.
+        Image i has its own stream, by seed + i, which is never that of a sample's or crop's noise.
 
     Returns
     -------
@@ -71,15 +84,15 @@ def phase_shuffled(images: Tensor, seed: int = 0) -> Tensor:
     Raises
     ------
     ValueError
-        Where images are not (B, C, H, W) or empty.
+        Where images are not (B, C, H, W), empty, not floating point or not finite.
 
     References
     ----------
     [1] Oppenheim, Lim, "The importance of phase in signals", Proceedings of the IEEE 69, 1981.
     """
-    check_images(images)
+    _check(images)
     B, _, H, W = images.shape
-    turned = torch.fft.rfft2(seeded_noise(B, (1, H, W), seed).double())
+    turned = torch.fft.rfft2(seeded_noise(B, (1, H, W), _STREAM + seed).double())
     turned = turned / turned.abs()  # of a real image, so the result is real
     turned[..., 0, 0] = 1
     spectrum = torch.fft.rfft2(images.detach().cpu().double())
