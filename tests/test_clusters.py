@@ -17,12 +17,8 @@ from deco_lab.config import PHOTOGRAPHS
 from deco_lab.data import bundled_crops
 from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.models import build
-from deco_lab.spectra.clusters import (
-    TokenClusters,
-    adjusted_rand,
-    run_token_clusters,
-    token_clusters,
-)
+from deco_lab.spectra.clusters import TokenClusters, run_token_clusters, token_clusters
+from deco_lab.spectra.partitions import adjusted_rand
 
 P, ROWS, COLUMNS, D = 2, 4, 6, 5
 TIMES = (0.2, 0.5, 0.8, 0.9)
@@ -244,7 +240,10 @@ def test_token_clusters_of_a_single_dit_reads_tokens_only(golden_dit):
     images = noise(2, 3, 32, 32)
     found = token_clusters(golden_dit, images, [0, 1], times=(0.5,), tap="tokens", clusters=3)
     assert found.maps.max() == 2
-    with pytest.raises(ValueError, match=r'condition, which a DiT has not; use tap="tokens"'):
+    with pytest.raises(ValueError, match='the method condition, which a DiT has not; a single DiT'):
+        ValueError,
+        match='the method condition, which a DiT has not; a single DiT has the taps "tokens"',
+    ):
         token_clusters(golden_dit, images, [0, 1], times=(0.5,))
 
 
@@ -316,7 +315,6 @@ NAN = torch.full((2, 3, 8, 8), torch.nan)
         ({"images": NAN[:0]}, "hold pixels"),
         ({"images": NAN[0]}, r"\(B, C, H, W\)"),
         ({"images": noise(2, 3, 8, 9)}, r"patch_size=2.* 8 x 9"),
-        ({"images": noise(2, 3, 2, 2)}, "at least two patches, got 2 x 2"),
         ({"images": noise(2, 3, 8, 8)}, r"tokens must have shape \(B, N, D\)"),
         ({"times": ()}, "times must be at least one"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
@@ -350,3 +348,9 @@ def test_run_token_clusters_names_what_is_wrong():
 def test_importing_clusters_leaves_scikit_learn_alone():
     code = "import sys, deco_lab.spectra.clusters; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_token_clusters_need_two_patches(golden_deco):
+    P = golden_deco.config.patch_size
+    with pytest.raises(ValueError, match="images must hold at least two patches"):
+        token_clusters(golden_deco, torch.zeros(3, 3, P, P), [0, 1, 2], times=[0.5], clusters=2)

@@ -9,8 +9,8 @@ import deco_lab
 from deco_lab.flow import interpolate, seeded_noise, velocity_target
 from deco_lab.losses import flow_matching_loss, frequency_loss
 from deco_lab.spectra.dct import block_dct, inverse_block_dct
-from deco_lab.spectra.jpeg import frequency_weights
-from deco_lab.spectra.loss_bands import LossBands, loss_bands, weight_table
+from deco_lab.spectra.jpeg import frequency_weights, rgb_to_ycbcr
+from deco_lab.spectra.loss_bands import LossBands, favoured_parts, loss_bands, weight_table
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -185,3 +185,39 @@ def test_weight_table_shows_quality_as_nearly_dead_and_gamma_as_alive():
 def test_weight_table_needs_values():
     with pytest.raises(ValueError, match="must each hold a value"):
         weight_table(())
+
+
+# What weights favour.
+
+
+def test_favoured_parts_sum_to_the_images():
+    images = randn(2, 3, 16, 24)
+    favoured, neglected = favoured_parts(images, frequency_weights())
+    np.testing.assert_allclose(favoured + neglected, images, atol=1e-12)
+
+
+def test_favoured_parts_hold_their_own_coefficients():
+    weights = frequency_weights()
+    favoured, neglected = favoured_parts(randn(2, 3, 16, 24), weights)
+    ours, theirs = (
+        block_dct(rgb_to_ycbcr(part)).square().mean((0, 2, 3)) for part in (favoured, neglected)
+    )
+    heavy = weights > 1
+    assert ours[~heavy].max() < 1e-20 < ours[heavy].min()
+    assert theirs[heavy].max() < 1e-20 < theirs[~heavy].min()
+
+
+@pytest.mark.parametrize(("quality", "gamma"), [(100, 1.0), (85, 0.0)])
+def test_favoured_parts_neglect_nothing_where_weights_are_even(quality, gamma):
+    _, neglected = favoured_parts(randn(1, 3, 8, 8), frequency_weights(quality, gamma))
+    np.testing.assert_allclose(neglected, 0, atol=1e-12)
+
+
+def test_favoured_parts_refuse_other_shapes():
+    for images, weights in [
+        ((1, 3, 12, 8), (3, 8, 8)),
+        ((1, 1, 8, 8), (3, 8, 8)),
+        ((1, 3, 8, 8), (8, 8)),
+    ]:
+        with pytest.raises(ValueError, match="multiples of 8 and weights"):
+            favoured_parts(torch.zeros(images), torch.ones(weights))

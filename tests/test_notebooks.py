@@ -19,7 +19,14 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def test_notebooks_are_found():
-    assert IDS == ["01_first_look", "02_dit_versus_decoder", "03_dct_loss_weights"]
+    assert IDS == [
+        "01_first_look",
+        "02_dit_versus_decoder",
+        "03_dct_loss_weights",
+        "04_guidance_in_frequency",
+        "05_solvers_and_settling",
+        "06_train_your_own",
+    ]
 
 
 @pytest.mark.slow

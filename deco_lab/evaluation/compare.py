@@ -41,13 +41,12 @@ from deco_lab.spectra import (
     Estimate,
     block_dct,
     bootstrap,
-    dct_energy,
     frequency_weights,
     log_energy,
     rgb_to_ycbcr,
-    token_map,
     zigzag_order,
 )
+from deco_lab.spectra.energy import image_energies, token_grid, token_map
 
 Array = NDArray[np.float64]
 
@@ -117,14 +116,13 @@ def behaviour(
         tokens = model.features(x, t[chosen], class_ids[chosen])
         error = velocity - velocity_target(images[chosen], noise[chosen])
         energy = block_dct(rgb_to_ycbcr(error)).double().square().mean((2, 3))
-        P = round((x.shape[2] * x.shape[3] / tokens.shape[1]) ** 0.5)
-        grid = token_map(tokens, x.shape[2] // P, x.shape[3] // P)
+        grid = token_map(tokens, *token_grid(tokens, *x.shape[-2:]))
         side = min(8, *grid.shape[-2:])
         rows["flow_matching"].append(error.double().square().mean((1, 2, 3)))
         rows["frequency"].append((weights * energy).mean((1, 2, 3)))
         rows["error_energy"].append(energy)
         for name, maps, n in (("token_energy", grid, side), ("velocity_energy", velocity, 8)):
-            rows[name].append(torch.stack([dct_energy(one[None], n) for one in maps]).cpu())
+            rows[name].append(image_energies(maps, n).cpu())
     return Behaviour(**{name: torch.cat(parts).cpu().numpy() for name, parts in rows.items()})
 
 

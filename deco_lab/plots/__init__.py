@@ -5,6 +5,7 @@ where a picture says it all, plotly's (over t) where reading off the value at a 
 axis says its unit.
 """
 
+from deco_lab.plots.clusters import cluster_maps
 from deco_lab.plots.curves import band_share_bars, dct_curves, loss_curve, radial_curves
 from deco_lab.plots.evaluation import evaluation_figure
 from deco_lab.plots.guidance import (
@@ -19,7 +20,6 @@ from deco_lab.plots.guidance import (
 from deco_lab.plots.loss import (
     error_change_figure,
     favoured_figure,
-    favoured_parts,
     loss_share_bars,
     weight_curves,
 )
@@ -52,6 +52,7 @@ __all__ = [
     "burn_figure",
     "burnt_pixels",
     "change_curves",
+    "cluster_maps",
     "dct_curves",
     "decomposition_figure",
     "detail_curves",
@@ -60,7 +61,6 @@ __all__ = [
     "error_change_figure",
     "evaluation_figure",
     "favoured_figure",
-    "favoured_parts",
     "few_steps_figure",
     "gain_curves",
     "guidance_curves",

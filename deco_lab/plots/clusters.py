@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator
 
 from deco_lab.plots.pictures import _picture, _show
 from deco_lab.plots.style import array_of, new_figure
-from deco_lab.spectra.clusters import TokenClusters
+from deco_lab.spectra import TokenClusters
 
 CLUSTER_COLOURS = (
     "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442",

@@ -18,9 +18,7 @@ from deco_lab.spectra import (
     Intervals,
     LossBands,
     WeightTable,
-    block_dct,
-    inverse_block_dct,
-    rgb_to_ycbcr,
+    favoured_parts,
 )
 
 TERM_COLOURS = {"FM": "#0072B2", "FreqFM": "#D55E00", "total": "#6E6E6E"}
@@ -28,9 +26,6 @@ TERM_COLOURS = {"FM": "#0072B2", "FreqFM": "#D55E00", "total": "#6E6E6E"}
 
 CHANNELS = ("Y", "Cb", "Cr")
 CHANNEL_COLOURS = {"Y": "#000000", "Cb": "#0072B2", "Cr": "#D55E00", "Cb and Cr": "#CC79A7"}
-
-_LIKE_ONE = 1 - 1e-9
-"""Weights that normalisation has rounded count as 1."""
 
 
 def _whiskers(value: Any, low: Any, high: Any) -> np.ndarray:
@@ -174,31 +169,6 @@ def error_change_figure(
     return figure
 
 
-def favoured_parts(images: Any, weights: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return what images hold in coefficients of weight 1 and above, and in those below.
-
-    Parameters
-    ----------
-    images : array
-        (B, 3, H, W) in RGB, any range; H and W are multiples of 8.
-    weights : array
-        (3, 8, 8), from `frequency_weights`.
-
-    Returns
-    -------
-    tuple of array
-        Favoured and neglected, (B, 3, H, W) each, in RGB: they sum to the images. Y, Cb and Cr
-        are split each by its own weights.
-    """
-    pixels = torch.from_numpy(array_of(images))
-    favoured = torch.from_numpy(array_of(weights) >= _LIKE_ONE)[:, None, None]
-    coefficients = block_dct(rgb_to_ycbcr(pixels)) * favoured
-    basis = rgb_to_ycbcr(torch.eye(3, dtype=torch.float64)[..., None, None])[..., 0, 0].T
-    back = torch.linalg.inv(basis)
-    kept = torch.einsum("ij,bjhw->bihw", back, inverse_block_dct(coefficients)).numpy()
-    return kept, array_of(images) - kept
-
-
 def favoured_figure(
     images: Any, weights: Any, titles: Sequence[str], *, scale: float | None = None
 ) -> Figure:
@@ -216,7 +186,8 @@ def favoured_figure(
         The value of full colour, grey being 0; by default the images' largest but for the topmost
         0.5%. The figure says it.
     """
-    favoured, neglected = favoured_parts(images, weights)
+    parts = favoured_parts(torch.from_numpy(array_of(images)), torch.from_numpy(array_of(weights)))
+    favoured, neglected = map(array_of, parts)
     rows = {"whole": array_of(images), "weight ≥ 1": favoured, "weight < 1": neglected}
     scale = scale or float(np.quantile(np.abs(rows["whole"]), 0.995)) or 1.0
     figure = new_figure(0.4 + 1.5 * len(titles), 0.4 + 1.75 * len(rows))

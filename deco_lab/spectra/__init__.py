@@ -8,6 +8,7 @@ from deco_lab.spectra.analysis import Analysis, load_analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, band_names, band_shares, split_bands
 from deco_lab.spectra.bootstrap import Estimate, Intervals, bootstrap, bootstrap_intervals
 from deco_lab.spectra.budget import ConditionBudget, condition_budget
+from deco_lab.spectra.clusters import TokenClusters, run_token_clusters, token_clusters
 from deco_lab.spectra.controls import phase_shuffled, shuffled_weights, white_noise
 from deco_lab.spectra.dct import block_dct, inverse_block_dct, zigzag_order
 from deco_lab.spectra.decompose import Decomposition, decompose
@@ -36,7 +37,13 @@ from deco_lab.spectra.interventions import (
 )
 from deco_lab.spectra.jacobian import DecoderGain, decoder_gain, pixel_jacobian
 from deco_lab.spectra.jpeg import frequency_weights, jpeg_table, rgb_to_ycbcr
-from deco_lab.spectra.loss_bands import LossBands, WeightTable, loss_bands, weight_table
+from deco_lab.spectra.loss_bands import (
+    LossBands,
+    WeightTable,
+    favoured_parts,
+    loss_bands,
+    weight_table,
+)
 from deco_lab.spectra.radial import RadialPower, radial_power
 from deco_lab.spectra.references import ReferenceSensitivity, reference_sensitivity
 from deco_lab.spectra.seams import Seams, find_seams
@@ -70,6 +77,7 @@ __all__ = [
     "SpatialMean",
     "Stale",
     "TapSpectrum",
+    "TokenClusters",
     "TransferFunction",
     "WeightTable",
     "band_effects",
@@ -84,6 +92,7 @@ __all__ = [
     "decoder_gain",
     "decompose",
     "detail_spectra",
+    "favoured_parts",
     "find_seams",
     "frequency_weights",
     "guidance_spectrum",
@@ -103,11 +112,13 @@ __all__ = [
     "run_effects",
     "run_guidance_spectrum",
     "run_tap_spectrum",
+    "run_token_clusters",
     "settling_times",
     "shuffled_weights",
     "solver_error",
     "split_bands",
     "tap_spectrum",
+    "token_clusters",
     "token_map",
     "transfer_function",
     "velocity_gain",

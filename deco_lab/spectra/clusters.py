@@ -39,7 +39,7 @@ from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
-from deco_lab.spectra.energy import token_map
+from deco_lab.spectra.partitions import adjusted_rand, matched, neighbours
 from deco_lab.spectra.states import (
     Batch,
     Moments,
@@ -49,12 +49,13 @@ from deco_lab.spectra.states import (
     check_crops,
     run_moments,
 )
+from deco_lab.spectra.taps import check_tap, tap_maps
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-TAPS = {"condition": "condition", "tokens": "features"}
-"""Where tokens are read, and the model's method for it."""
+TOKEN_TAPS = ("condition", "tokens")
+"""The taps of `taps` that are token maps."""
 
 _STARTS = 10
 """K-means starts at each t, of which the best counts."""
@@ -109,7 +110,7 @@ class TokenClusters(Analysis):
     agreement_high: Array
     """(T - 1,)."""
     tap: str
-    """Where the tokens were read, a name in `TAPS`."""
+    """Where the tokens were read, a name in `TOKEN_TAPS`."""
     patch_size: int
     """Side of the patch below one token, in pixels."""
     count: int
@@ -240,34 +241,28 @@ def run_token_clusters(
 
 
 def _check(model: Any, tap: str, clusters: int) -> None:
-    if tap not in TAPS:
-        raise ValueError(f"tap must be one of {', '.join(TAPS)}, got {tap!r}")
-    if not hasattr(model, TAPS[tap]):
-        remedy = 'use tap="tokens"' if tap == "condition" else "pass a DeCo or a DiT"
-        raise ValueError(
-            f"tap={tap!r} needs a model with the method {TAPS[tap]}, which a "
-            f"{type(model).__name__} has not; {remedy}"
-        )
+    if tap not in TOKEN_TAPS:
+        raise ValueError(f"tap must be one of {', '.join(TOKEN_TAPS)}, got {tap!r}")
+    check_tap(model, tap)
     if clusters < 2:
         raise ValueError(f"clusters must be at least 2, got {clusters}; the paper has 8")
 
 
-def _tokens(model: Any, tap: str, batch: Batch) -> tuple[Array, Array]:
-    """Return tokens, (B, rows, columns, D), and the mean of the pixels below, (B, rows, columns).
+def _tokens(model: Any, tap: str, batch: Batch) -> tuple[Array, Array, int]:
+    """Return tokens, (B, rows, columns, D), the mean of the pixels below, and the patch size.
 
-    The pixels are those of the image where there is one, else the state's.
+    The pixels, (B, rows, columns), are those of the image where there is one, else the state's.
     """
-    P, (H, W) = model.config.patch_size, batch.x.shape[-2:]
-    if H % P or W % P or H * W < 2 * P * P:
+    grid = tap_maps(model, batch, tap).movedim(1, -1)
+    rows, columns = grid.shape[1:3]
+    if rows * columns < 2:
         raise ValueError(
-            f"images must have sides that are multiples of patch_size={P} and hold at least two "
-            f"patches, got {H} x {W}; resize or crop them"
+            f"images must hold at least two patches, got {tuple(batch.x.shape[-2:])}; resize them"
         )
-    tokens = getattr(model, TAPS[tap])(batch.x, batch.t, batch.class_ids)
-    grid = token_map(tokens, H // P, W // P).movedim(1, -1)
     pixels = batch.image if isinstance(batch, NoisyBatch) else batch.x
-    grey = pixels.mean(1).unflatten(2, (-1, P)).unflatten(1, (-1, P)).mean((2, 4))
-    return grid.cpu().double().numpy(), grey.cpu().double().numpy()
+    grey = pixels.mean(1).unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).mean((2, 4))
+    P = batch.x.shape[-1] // columns
+    return grid.cpu().double().numpy(), grey.cpu().double().numpy(), P
 
 
 def _less_image_mean(values: Array) -> Array:
@@ -310,43 +305,6 @@ def _fit(tokens: Array, clusters: int, remove_image_mean: bool, seed: int, t: fl
     return _Fit(labels, k_means.cluster_centers_, sums)
 
 
-def _matched(before: Labels, now: Labels, clusters: int) -> Labels:
-    """Return for each label of `now` the one of `before` that it continues, (K,)."""
-    from scipy.optimize import linear_sum_assignment
-
-    table = np.zeros((clusters, clusters), np.int64)
-    np.add.at(table, (before, now), 1)
-    old, new = linear_sum_assignment(table, maximize=True)
-    return old[np.argsort(new)]
-
-
-def adjusted_rand(table: Array) -> Array:
-    """Return the adjusted Rand index [2] of contingency tables (..., K, K): (...,).
-
-    1 where both label all alike, as in scikit-learn.
-    """
-
-    def pairs(count: Array) -> Array:
-        return count * (count - 1) / 2
-
-    both = pairs(table).sum((-2, -1))
-    rows, columns = (pairs(table.sum(axis)).sum(-1) for axis in (-1, -2))
-    chance = rows * columns / pairs(table.sum((-2, -1)))
-    most = (rows + columns) / 2
-    flat = most == chance
-    return np.where(flat, 1, (both - chance) / np.where(flat, 1, most - chance))
-
-
-def _neighbours(maps: Labels, clusters: int) -> Array:
-    """Return how often adjacent tokens, and any two, share a label, (M, T, 2), of (T, M, h, w)."""
-    down, right = maps[:, :, 1:] == maps[:, :, :-1], maps[..., 1:] == maps[..., :-1]
-    same = down.sum((2, 3)) + right.sum((2, 3))
-    N = maps.shape[2] * maps.shape[3]
-    sizes = (maps[..., None] == np.arange(clusters)).sum((2, 3))
-    chance = (sizes * (sizes - 1)).sum(-1) / (N * (N - 1))
-    return np.stack([same / (down[0, 0].size + right[0, 0].size), chance], -1).swapaxes(0, 1)
-
-
 def _ratio(part: Array, whole: Array) -> Array:
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
@@ -373,9 +331,10 @@ def _token_clusters(
     seed: int,
 ) -> TokenClusters:
     """Cluster at each time, match the labels, number them from dark to bright, measure the maps."""
-    times, fits, brightness = [], [], np.empty(0)
+    times, fits, brightness, patch_size = [], [], np.empty(0), 0
     for time, batches in moments:
-        tokens, grey = zip(*(_tokens(model, tap, batch) for batch in batches), strict=True)
+        read = [_tokens(model, tap, batch) for batch in batches]
+        tokens, grey, (patch_size, *_) = zip(*read, strict=True)
         fits.append(_fit(np.concatenate(tokens), clusters, remove_image_mean, seed, time))
         times.append(time)
         brightness = np.concatenate(grey)
@@ -384,7 +343,7 @@ def _token_clusters(
     K, M = clusters, len(brightness)
     labels, centres = [fits[0].labels], [fits[0].centres]
     for fit in fits[1:]:
-        new = _matched(labels[-1], fit.labels, K)
+        new = matched(labels[-1], fit.labels, K)
         labels.append(new[fit.labels])
         centres.append(fit.centres[np.argsort(new)])
     maps = np.stack(labels)
@@ -399,7 +358,7 @@ def _token_clusters(
     bands = {
         "explained": [end[..., 0] for end in shares],
         "between": [end[..., 1] for end in shares],
-        "regions": bootstrap_intervals(_beyond_chance, _neighbours(maps, K)),
+        "regions": bootstrap_intervals(_beyond_chance, neighbours(maps, K)),
         "kept": bootstrap_intervals(
             lambda table: np.trace(table, axis1=-2, axis2=-1) / table.sum((-2, -1)), tables
         ),
@@ -411,7 +370,7 @@ def _token_clusters(
         maps=maps,
         centres=np.stack(centres)[:, order],
         tap=tap,
-        patch_size=model.config.patch_size,
+        patch_size=patch_size,
         count=M,
         recipe={
             "weights": weights_hash(model),

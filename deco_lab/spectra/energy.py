@@ -106,6 +106,12 @@ def log_energy(energy: Tensor) -> Tensor:
     return curve / torch.where(largest > 0, largest, 1)
 
 
+def token_grid(tokens: Tensor, height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns of the square patches that N tokens, (B, N, D), make of an image."""
+    P = max(1, round((height * width / tokens.shape[1]) ** 0.5))
+    return height // P, width // P
+
+
 def token_map(tokens: Tensor, rows: int, columns: int) -> Tensor:
     """Return tokens as an image with D channels, one pixel for each patch.
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from deco_lab.spectra.dct import dct_matrix
+from deco_lab.spectra.energy import token_grid
 from deco_lab.spectra.frequencies import radial_frequency
 from deco_lab.spectra.states import State, check_decoder
 
@@ -213,8 +214,8 @@ class Intervened(nn.Module):
 
 def _band_of_tokens(tokens: Tensor, height: int, width: int, band: BandLimit) -> Tensor:
     """Return tokens, (B, N, D), with the frequencies of a band alone on their grid."""
-    patch = round((height * width / tokens.shape[1]) ** 0.5)
-    rows, columns = height // patch, width // patch
+    rows, columns = token_grid(tokens, height, width)
+    patch = height // rows
     dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
     vertical, horizontal = (dct_matrix(n, dtype, tokens.device) for n in (rows, columns))
     up, along = (torch.arange(n, dtype=torch.float64) / (2 * n * patch) for n in (rows, columns))

@@ -32,7 +32,7 @@ from torch import Tensor
 from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bands import OCTAVES, band_names
 from deco_lab.spectra.bootstrap import Estimate, bootstrap
-from deco_lab.spectra.dct import block_dct
+from deco_lab.spectra.dct import block_dct, inverse_block_dct
 from deco_lab.spectra.frequencies import check_images
 from deco_lab.spectra.jpeg import frequency_weights, rgb_to_ycbcr
 
@@ -41,6 +41,8 @@ Array = NDArray[np.float64]
 TERMS = ("FM", "FreqFM", "total")
 TABLES = ("luminance", "chrominance")
 _BLOCK = 8
+_LIKE_ONE = 1 - 1e-9
+"""Weights that normalisation has rounded count as 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,3 +279,40 @@ def weight_table(
         effective=np.square(flat.sum(-1)) / np.square(flat).sum(-1),
         recipe={"normalisation": "each table by itself to mean 1"},
     )
+
+
+def favoured_parts(images: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what images hold in coefficients of weight 1 and above, and in those below.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, 3, H, W) in RGB, any range; H and W are multiples of 8.
+    weights : Tensor
+        (3, 8, 8), from `frequency_weights`.
+
+    Returns
+    -------
+    tuple of Tensor
+        Favoured and neglected, (B, 3, H, W) each, float64 on the CPU, in RGB: they sum to the
+        images. Y, Cb and Cr are split each by its own weights.
+
+    Raises
+    ------
+    ValueError
+        For images or weights of another shape.
+    """
+    check_images(images)
+    _, C, H, W = images.shape
+    if C != 3 or H % _BLOCK or W % _BLOCK or weights.shape != (3, _BLOCK, _BLOCK):
+        raise ValueError(
+            f"images must be (B, 3, H, W) with H and W multiples of {_BLOCK} and weights "
+            f"(3, {_BLOCK}, {_BLOCK}), got {tuple(images.shape)} and {tuple(weights.shape)}; crop "
+            "the images, and pass what frequency_weights returned"
+        )
+    pixels = images.detach().cpu().double()
+    favoured = (weights.cpu().double() >= _LIKE_ONE)[:, None, None]
+    coefficients = block_dct(rgb_to_ycbcr(pixels)) * favoured
+    back = torch.linalg.inv(_ycbcr_matrix())
+    kept = torch.einsum("ij,bjhw->bihw", back, inverse_block_dct(coefficients))
+    return kept, pixels - kept

@@ -36,7 +36,7 @@ from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
 from deco_lab.spectra.dct import zigzag_order
-from deco_lab.spectra.energy import image_energies, log_energy, token_map
+from deco_lab.spectra.energy import image_energies, log_energy, token_grid, token_map
 from deco_lab.spectra.frequencies import check_estimator
 from deco_lab.spectra.states import (
     Batch,
@@ -114,29 +114,26 @@ class TapSpectrum(Analysis):
         return int(found[0])
 
 
-def tap_maps(model: Any, batch: Batch, tap: str) -> Tensor:
-    """Return what stands at a tap, as images: (B, D, H / P, W / P) of tokens or (B, C, H, W).
-
-    Raises
-    ------
-    ValueError
-        For an unknown tap, or one that the model has not.
-    """
+def check_tap(model: Any, tap: str) -> None:
+    """Raise ValueError for an unknown tap, or one that the model has not."""
     if tap not in TAPS:
         raise ValueError(f"tap must be one of {', '.join(TAPS)}, got {tap!r}")
-    if tap == "velocity":
-        return velocity_of(model, batch)
-    if tap == "predicted_image":
-        return predicted_image(batch.x, velocity_of(model, batch), batch.time)
-    method = _METHODS[tap]
+    method = _METHODS.get(tap, "__call__")
     if not hasattr(model, method):
         raise ValueError(
             f'tap "{tap}" needs a model with the method {method}, which a {type(model).__name__} '
             'has not; a single DiT has the taps "tokens", "velocity" and "predicted_image"'
         )
-    tokens = getattr(model, method)(batch.x, batch.t, batch.class_ids)
-    P = round((batch.x.shape[2] * batch.x.shape[3] / tokens.shape[1]) ** 0.5)
-    return token_map(tokens, batch.x.shape[2] // P, batch.x.shape[3] // P)
+
+
+def tap_maps(model: Any, batch: Batch, tap: str) -> Tensor:
+    """Return what stands at a tap, as images: (B, D, H / P, W / P) of tokens or (B, C, H, W)."""
+    if tap == "velocity":
+        return velocity_of(model, batch)
+    if tap == "predicted_image":
+        return predicted_image(batch.x, velocity_of(model, batch), batch.time)
+    tokens = getattr(model, _METHODS[tap])(batch.x, batch.t, batch.class_ids)
+    return token_map(tokens, *token_grid(tokens, *batch.x.shape[-2:]))
 
 
 @torch.no_grad()
@@ -235,6 +232,7 @@ def _spectrum(
     average: str,
     recipe: dict[str, Any],
 ) -> TapSpectrum:
+    check_tap(model, tap)
     check_estimator(average=average)
     patch_size = 0
 
