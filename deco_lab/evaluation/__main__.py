@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from deco_lab import checkpoints
 from deco_lab.config import PHOTOGRAPHS, DiTConfig, config_to_dict

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from deco_lab import checkpoints
 from deco_lab.data import to_picture
