@@ -25,7 +25,8 @@ EMPTY = 1e-12
 """A band below this part of the whole's energy holds nothing but rounding of float32 pixels."""
 
 
-def _check_edges(edges: Sequence[float]) -> None:
+def check_edges(edges: Sequence[float]) -> None:
+    """Raise ValueError for edges that do not rise, or lie where no frequency is."""
     rising = all(a < b for a, b in pairwise(edges))
     if not rising or not all(0 < edge < 0.5**0.5 for edge in edges):
         raise ValueError(
@@ -69,7 +70,7 @@ def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
         Where images are not (B, C, H, W) or empty, or the edges do not rise within range.
     """
     check_images(images)
-    _check_edges(edges)
+    check_edges(edges)
     H, W = images.shape[-2:]
     pixels = images if images.dtype == torch.float64 else images.float()
     band = _band_of_frequencies(H, W, edges)
@@ -106,7 +107,7 @@ def band_shares(part: Tensor, whole: Tensor, edges: Sequence[float] = OCTAVES) -
         raise ValueError(
             f"part must have the shape of whole, {tuple(whole.shape)}, got {tuple(part.shape)}"
         )
-    _check_edges(edges)
+    check_edges(edges)
     H, W = whole.shape[-2:]
     ours, theirs = (torch.fft.rfft2(x.detach().cpu().double()) for x in (part, whole))
     # Parseval: inner products per coefficient. rfft2 keeps one of each pair of mirrored columns.

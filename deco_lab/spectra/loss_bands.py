@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis
-from deco_lab.spectra.bands import OCTAVES, band_names
+from deco_lab.spectra.bands import OCTAVES, band_names, check_edges
 from deco_lab.spectra.bootstrap import Estimate, bootstrap
 from deco_lab.spectra.dct import block_dct, inverse_block_dct
 from deco_lab.spectra.frequencies import check_images
 from deco_lab.spectra.jpeg import frequency_weights, rgb_to_ycbcr
+from deco_lab.spectra.states import check_batch_size
 
 Array = NDArray[np.float64]
 
@@ -175,6 +176,8 @@ def loss_bands(
         raise ValueError("predicted and target must be finite, got NaN; drop those images")
     if not 0 <= frequency_weight < float("inf"):
         raise ValueError(f"frequency_weight must be at least 0, got {frequency_weight}; 1 is usual")
+    check_edges(edges)
+    check_batch_size(batch_size)
     names = band_names(edges)
     band_of = torch.bucketize(_radius(), torch.tensor(edges, dtype=torch.float64), right=True)
 

@@ -49,6 +49,7 @@ from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bootstrap import Estimate, bootstrap
 from deco_lab.spectra.dct import block_dct
 from deco_lab.spectra.frequencies import check_images
+from deco_lab.spectra.states import check_batch_size
 
 Array = NDArray[np.float64]
 
@@ -162,9 +163,10 @@ def find_seams(images: Tensor, patch_size: int, *, batch_size: int = 16) -> Seam
     ------
     ValueError
         Where images are fewer than 8, not (M, C, H, W), smaller than 2 x 2 patches, no multiple of
-        patch_size or not finite, or for a patch_size below 3.
+        patch_size or not finite, for a patch_size below 3 or a batch_size below 1.
     """
     check_images(images)
+    check_batch_size(batch_size)
     M, _, H, W = images.shape
     P = patch_size
     if M < MIN_IMAGES:
