@@ -1,0 +1,319 @@
+"""What every analysis owes its input: any precision, any batch, one clear sentence if it cannot."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from deco_lab import sample_steps
+from deco_lab.config import DeCoConfig, DiTConfig
+from deco_lab.models import build
+from deco_lab.spectra.analysis import Analysis, load_analysis
+from deco_lab.spectra.budget import condition_budget
+from deco_lab.spectra.clusters import run_token_clusters, token_clusters
+from deco_lab.spectra.detail import detail_spectra
+from deco_lab.spectra.effects import band_effects, run_effects
+from deco_lab.spectra.guidance import guidance_spectrum, run_guidance_spectrum
+from deco_lab.spectra.intervention_effects import crossed_effects, intervention_effect
+from deco_lab.spectra.interventions import SpatialMean
+from deco_lab.spectra.jacobian import decoder_gain
+from deco_lab.spectra.loss_bands import loss_bands
+from deco_lab.spectra.references import reference_sensitivity
+from deco_lab.spectra.seams import find_seams
+from deco_lab.spectra.settling import settling_times
+from deco_lab.spectra.solver_error import solver_error
+from deco_lab.spectra.taps import run_tap_spectrum, tap_spectrum
+from deco_lab.spectra.transfer import transfer_function
+
+M, P, TIMES = 8, 8, (0.25, 0.75)
+LABELS = [0, 1, 2, 3] * 2
+
+
+def pictures() -> Tensor:
+    """Return images that float16 holds exactly; not square."""
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.randn(M, 3, 32, 40, generator=generator).cumsum(-1).cumsum(-2)
+    return (smooth / smooth.abs().amax((1, 2, 3), keepdim=True)).half().float()
+
+
+IMAGES = pictures()
+
+
+@functools.cache
+def model_of(kind: str) -> Any:
+    """Return a small model with random weights: a fresh one draws nothing."""
+    shape: Any = {
+        "image_size": 32, "patch_size": P, "num_classes": 4, "hidden_size": 16, "num_heads": 2,
+    }  # fmt: skip
+    model = build(
+        DeCoConfig(**shape, depth=1, decoder_depth=1, decoder_width=8)
+        if kind == "deco"
+        else DiTConfig(**shape, depth=1)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    return model.requires_grad_(False).eval()
+
+
+class Asked(NamedTuple):
+    """What an analysis is asked about."""
+
+    images: Tensor = IMAGES
+    labels: Any = LABELS
+    model: Any = model_of("deco")
+    batch_size: int = 16
+
+
+def of_crops(analysis: Callable[..., Any], **options: Any) -> Callable[[Asked], Any]:
+    return lambda asked: analysis(
+        asked.model, asked.images, asked.labels, times=TIMES,
+        batch_size=asked.batch_size, **options,
+    )  # fmt: skip
+
+
+def of_a_run(analysis: Callable[..., Any], **options: Any) -> Callable[[Asked], Any]:
+    """Ask about two states of a run and its end."""
+
+    def ask(asked: Asked) -> Any:
+        steps = [SimpleNamespace(t=t, x=asked.images) for t in (*TIMES, 1.0)]
+        return analysis(asked.model, steps, asked.labels, batch_size=asked.batch_size, **options)
+
+    return ask
+
+
+def errors(asked: Asked) -> Any:
+    def draw(class_ids: Any, **options: Any) -> Any:
+        first = options.pop("seed")
+        noise = asked.images[first : first + len(class_ids)].float()
+        yield from sample_steps(asked.model, class_ids, noise=noise, guidance_scale=1.0, **options)
+
+    return solver_error(
+        draw, asked.labels, [("euler", 1)], reference=("euler", 3), batch_size=asked.batch_size
+    )
+
+
+def crossed(asked: Asked) -> Any:
+    def draw(model: Any) -> Tensor:
+        x = asked.images if asked.images.dtype == torch.float64 else asked.images.float()
+        return model(x, torch.full((len(x),), 0.5), torch.as_tensor(asked.labels))
+
+    return crossed_effects(
+        draw, asked.model, conditions={"fresh": None, "mean": SpatialMean()}, pixels={"full": None}
+    )
+
+
+CROPS: dict[str, Callable[[Asked], Any]] = {
+    "band_effects": of_crops(band_effects),
+    "condition_budget": of_crops(condition_budget, probes=1, directions=0),
+    "decoder_gain": of_crops(decoder_gain),
+    "detail_spectra": of_crops(detail_spectra),
+    "guidance_spectrum": of_crops(guidance_spectrum),
+    "reference_sensitivity": of_crops(reference_sensitivity),
+    "tap_spectrum of tokens": of_crops(tap_spectrum),
+    "tap_spectrum of the condition": of_crops(tap_spectrum, tap="condition"),
+    "tap_spectrum of the velocity": of_crops(tap_spectrum, tap="velocity"),
+    "token_clusters": of_crops(token_clusters, clusters=3),
+    "transfer_function": of_crops(transfer_function),
+}
+RUNS: dict[str, Callable[[Asked], Any]] = {
+    "run_effects": of_a_run(run_effects),
+    "run_guidance_spectrum": of_a_run(run_guidance_spectrum),
+    "run_tap_spectrum": of_a_run(run_tap_spectrum),
+    "run_token_clusters": of_a_run(run_token_clusters, clusters=3),
+}
+IMAGES_ALONE: dict[str, Callable[[Asked], Any]] = {
+    "find_seams": lambda a: find_seams(a.images, P, batch_size=a.batch_size),
+    "loss_bands": lambda a: loss_bands(a.images, a.images.flip(-1), batch_size=a.batch_size),
+    "intervention_effect": lambda a: intervention_effect(a.images, a.images.flip(-1)),
+    "settling_times": lambda a: settling_times(
+        ([*TIMES, 1.0], [a.images.flip(-1), a.images + a.images.flip(-1), a.images])
+    ),
+}
+DRAWN: dict[str, Callable[[Asked], Any]] = {"solver_error": errors}
+ANALYSES = CROPS | RUNS | IMAGES_ALONE | DRAWN | {"crossed_effects": crossed}
+
+DECODER = (
+    "band_effects", "condition_budget", "decoder_gain", "reference_sensitivity",
+    "tap_spectrum of the condition", "token_clusters", "run_effects", "run_token_clusters",
+    "crossed_effects",
+)  # fmt: skip
+IN_BATCHES = [*CROPS, *RUNS, "find_seams", "loss_bands", "solver_error"]
+
+MAY_BE_NAN = {
+    "DetailSpectra": {"meeting"},  # where signal and noise never meet
+    "Settling": {"settled", "median"},  # of a band that never settles
+}
+
+
+def arrays_of(found: Any) -> dict[str, Any]:
+    return {name: v for name, v in vars(found).items() if isinstance(v, np.ndarray)}
+
+
+def assert_same(found: Any, expected: Any, rtol: float) -> None:
+    """Assert equality to a part of each array's largest value."""
+    for name, array in arrays_of(expected).items():
+        size = np.nanmax(np.abs(array), initial=0)
+        np.testing.assert_allclose(
+            getattr(found, name), array, rtol=rtol, atol=rtol * size, err_msg=name
+        )
+
+
+@functools.cache
+def plain(name: str) -> Any:
+    return ANALYSES[name](Asked())
+
+
+def test_the_contract_is_that_of_every_analysis_of_images():
+    ours = {kind for kind in Analysis._kinds.values() if kind.__module__[:8] == "deco_lab"}
+    of_no_image = {"WeightTable"}
+    assert {kind.__name__ for kind in ours} - of_no_image == {
+        type(plain(name)).__name__ for name in ANALYSES
+    }
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_analyses_of_float16_are_those_of_float32(name: str):
+    found = ANALYSES[name](Asked(IMAGES.half()))
+    assert_same(found, plain(name), 1e-3 if name in ("loss_bands", "settling_times") else 1e-6)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_analyses_of_float64_are_those_of_float32_to_rounding(name: str):
+    assert_same(ANALYSES[name](Asked(IMAGES.double())), plain(name), 1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("name", IN_BATCHES)
+def test_analyses_do_not_depend_on_the_batch(name: str, batch_size: int):
+    assert_same(ANALYSES[name](Asked(batch_size=batch_size)), plain(name), 1e-5)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_analyses_take_images_without_a_copy_or_a_change(name: str):
+    images = IMAGES.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # as a file holds them
+    before = images.clone()
+    assert_same(ANALYSES[name](Asked(images)), plain(name), 1e-5)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_analyses_are_finite_float64_and_come_back_from_a_file(name: str, tmp_path):
+    found = plain(name)
+    for field, array in arrays_of(found).items():
+        assert array.dtype in (np.float64, np.int64), field
+        if field.removesuffix("_low").removesuffix("_high") not in MAY_BE_NAN.get(
+            type(found).__name__, ()
+        ):
+            assert np.isfinite(array).all(), field
+    found.save(tmp_path / "analysis.npz")
+    loaded = load_analysis(tmp_path / "analysis.npz")
+    assert type(loaded) is type(found)
+    for field in fields(found):
+        ours, theirs = getattr(loaded, field.name), getattr(found, field.name)
+        if isinstance(theirs, np.ndarray):
+            np.testing.assert_array_equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
+        else:
+            assert ours == theirs
+            assert type(ours) is type(theirs)
+
+
+@pytest.mark.parametrize("name", [*CROPS, *RUNS, "solver_error"])
+def test_analyses_leave_no_gradients_and_the_global_generator_alone(name: str):
+    state = torch.get_rng_state()
+    ANALYSES[name](Asked(images=IMAGES.clone().requires_grad_()))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def refusal(name: str, asked: Asked, match: str) -> None:
+    with pytest.raises(ValueError, match=match) as caught:
+        ANALYSES[name](asked)
+    assert "\n" not in str(caught.value)
+
+
+GIVEN = [*CROPS, *RUNS, *IMAGES_ALONE]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [*GIVEN, "crossed_effects"])
+def test_analyses_refuse_what_is_not_finite(name: str, value: float):
+    images = IMAGES.clone()
+    images[2, 1, 5, 5] = value
+    refusal(name, Asked(images), "must be finite, got")
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_analyses_refuse_no_images(name: str):
+    refusal(name, Asked(IMAGES[:0], []), r"must have shape \(B, C, H, W\) and hold pixels, got")
+    refusal(name, Asked(IMAGES[..., :0]), r"must have shape \(B, C, H, W\) and hold pixels, got")
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_analyses_refuse_a_single_image_without_its_axis(name: str):
+    refusal(name, Asked(IMAGES[0], [0]), r"must have shape \(B, C, H, W\)")
+
+
+@pytest.mark.parametrize("name", [*CROPS, *RUNS, "find_seams", "loss_bands"])
+def test_analyses_refuse_sizes_that_are_no_multiple_of_the_patch(name: str):
+    refusal(name, Asked(IMAGES[..., :31, :]), r"(divisible by|multiples? of) .*8.*got.*31")
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 5] * 2, [-1] * M])
+@pytest.mark.parametrize("name", [*CROPS, *RUNS])
+def test_analyses_refuse_labels_out_of_range(name: str, labels: list[int]):
+    refusal(name, Asked(labels=labels), "class_ids must be from 0 to 4, the null class, got")
+
+
+@pytest.mark.parametrize("name", [*CROPS, *RUNS])
+def test_analyses_refuse_another_number_of_labels(name: str):
+    refusal(name, Asked(labels=[0, 1]), r"class_ids must be one whole number for each image")
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+@pytest.mark.parametrize("name", IN_BATCHES)
+def test_analyses_refuse_batches_without_images(name: str, batch_size: int):
+    refusal(name, Asked(batch_size=batch_size), "batch_size must be at least 1, got")
+
+
+@pytest.mark.parametrize("name", DECODER)
+def test_analyses_of_the_decoder_refuse_a_model_without_one(name: str):
+    refusal(name, Asked(model=model_of("dit")), "a DiT has not")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in [*CROPS, *RUNS] if name not in DECODER and "clusters" not in name]
+)
+def test_analyses_of_any_model_take_one_without_a_decoder(name: str):
+    for array in arrays_of(ANALYSES[name](Asked(model=model_of("dit")))).values():
+        assert not np.isnan(array).all()
+
+
+@pytest.mark.parametrize("edges", [(0.25, 0.125), (0.0, 0.1), (0.1, 0.9), (0.1, 0.1)])
+@pytest.mark.parametrize(
+    "analysis",
+    [
+        lambda e: band_effects(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
+        lambda e: guidance_spectrum(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
+        lambda e: reference_sensitivity(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
+        lambda e: intervention_effect(IMAGES, IMAGES, edges=e),
+        lambda e: settling_times((TIMES, [IMAGES, IMAGES]), edges=e),
+        lambda e: loss_bands(IMAGES, IMAGES, edges=e),
+        lambda e: solver_error(
+            lambda ids, **_: sample_steps(model_of("deco"), ids, num_steps=1),
+            LABELS,
+            [("euler", 1)],
+            edges=e,
+        ),
+    ],
+    ids=["effects", "guidance", "references", "intervention", "settling", "loss", "solver"],
+)
+def test_analyses_refuse_edges_that_do_not_rise_within_range(analysis: Any, edges: Any):
+    with pytest.raises(ValueError, match="edges must rise and lie between 0 and"):
+        analysis(edges)
