@@ -17,6 +17,7 @@ from deco_lab.plots.guidance import (
     guided_figure,
     picture_rows,
 )
+from deco_lab.plots.interventions import control_figure, intervention_figure
 from deco_lab.plots.loss import (
     error_change_figure,
     favoured_figure,
@@ -53,6 +54,7 @@ __all__ = [
     "burnt_pixels",
     "change_curves",
     "cluster_maps",
+    "control_figure",
     "dct_curves",
     "decomposition_figure",
     "detail_curves",
@@ -67,6 +69,7 @@ __all__ = [
     "guidance_growth",
     "guided_figure",
     "image_grid",
+    "intervention_figure",
     "loss_curve",
     "loss_share_bars",
     "picture_rows",
