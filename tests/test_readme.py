@@ -53,3 +53,9 @@ def test_analyses_are_functions_of_spectra():
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert len(named) > 10
     assert [name for name in named if name not in spectra.__all__] == []
+
+
+def test_notebooks_are_all_in_their_table():
+    linked = re.findall(r"^\| \[\w+\]\((notebooks/\w+\.ipynb)\)", README, re.MULTILINE)
+    found = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert linked == found
