@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from jupyter_client.manager import run_kernel
+from jupyter_client.manager import start_new_kernel
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
@@ -35,18 +35,23 @@ def test_notebooks_are_found():
 # whole time limit.
 def outputs_of(path: Path, folder: Path) -> Iterator[list[dict[str, Any]]]:
     """Run a notebook in a kernel of its own, and yield the messages of each code cell."""
-    with run_kernel(kernel_name="python3", cwd=str(folder)) as kernel:
+    manager, kernel = start_new_kernel(kernel_name="python3", cwd=str(folder))
+    try:
         for cell in read(path).cells:
-            if cell["cell_type"] == "code":
-                messages: list[dict[str, Any]] = []
-                reply = kernel.execute_interactive(
-                    cell["source"],
-                    allow_stdin=False,
-                    timeout=3 * MAX_SECONDS,
-                    output_hook=messages.append,
-                )["content"]
-                assert reply["status"] == "ok", "\n".join(reply["traceback"])
-                yield messages
+            if cell["cell_type"] != "code":
+                continue
+            messages: list[dict[str, Any]] = []
+            reply = kernel.execute_interactive(
+                cell["source"],
+                allow_stdin=False,
+                timeout=3 * MAX_SECONDS,
+                output_hook=messages.append,
+            )["content"]
+            assert reply["status"] == "ok", "\n".join(reply["traceback"])
+            yield messages
+    finally:
+        kernel.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 @pytest.mark.slow
