@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from deco_lab.spectra import Estimate, bootstrap, bootstrap_intervals
+from deco_lab.spectra.bootstrap import bootstrap_log_intervals
 
 
 def test_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
@@ -126,3 +127,47 @@ def test_bootstrap_intervals_of_one_image_are_unknown():
 def test_bootstrap_intervals_refuse_too_little(count, resamples):
     with pytest.raises(ValueError, match="at least one image and two resamples"):
         bootstrap_intervals(mean, np.ones((count, 2)), resamples=resamples)
+
+
+@pytest.mark.parametrize("count", [3, 8, 28])
+def test_intervals_of_few_images_cover_a_normal_mean(count):
+    generator = np.random.default_rng(count)
+    covered: dict[str, list[bool]] = {"intervals": [], "bootstrap": []}
+    for trial in range(400):
+        values = generator.standard_normal(count)
+        _, low, high = bootstrap_intervals(mean, values[:, None], resamples=200, seed=trial)
+        covered["intervals"].append(bool(low[0] <= 0 <= high[0]))
+        found = bootstrap(
+            lambda i, v=values: v[i].mean(), np.zeros(count, int), removed=1, seed=trial
+        )
+        covered["bootstrap"].append(found.low <= 0 <= found.high)
+    for kept in covered.values():
+        assert 0.9 < coverage(kept) < 0.985  # 400 trials tell it to two errors of 0.011
+
+
+@pytest.mark.parametrize(("labels", "removed"), [([0], 0), ([0, 1, 2], 0), ([0], 1)])
+def test_bootstrap_of_one_image_a_class_tells_no_spread(labels, removed):
+    found = bootstrap(lambda i: float(i.mean()), np.array(labels), removed=removed)
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_bootstrap_log_intervals_of_skewed_powers_cover_better_than_linear_ones():
+    generator = np.random.default_rng(0)
+    covered: dict[str, list[bool]] = {"linear": [], "logarithm": []}
+    for trial in range(500):
+        values = generator.lognormal(0, 1, (10, 1))
+        linear = bootstrap_intervals(mean, values, seed=trial)
+        logarithm = bootstrap_log_intervals(mean, values)
+        assert linear.value == logarithm.value
+        for name, found in (("linear", linear), ("logarithm", logarithm)):
+            covered[name].append(bool(found.low[0] <= np.exp(0.5) <= found.high[0]))
+        assert logarithm.low[0] > 0
+    assert coverage(covered["logarithm"]) > coverage(covered["linear"]) + 0.02
+    assert coverage(covered["logarithm"]) > 0.85
+
+
+def test_bootstrap_intervals_end_where_the_figure_does():
+    values = np.array([[0.0], [0.0], [0.0], [0.9]])
+    _, low, high = bootstrap_intervals(mean, values, within=(0, 1))
+    assert low[0] == 0
+    assert high[0] <= 1

@@ -184,7 +184,7 @@ def test_decompose_takes_one_time_and_label_for_all_images(model, inputs):
 
 def test_decompose_refuses_a_model_without_decoder():
     config = DiTConfig(image_size=8, patch_size=4, hidden_size=8, num_heads=1, depth=1)
-    with pytest.raises(TypeError, match="a DiT has not; pass a DeCo"):
+    with pytest.raises(ValueError, match="a DiT has not; pass a DeCo"):
         decompose(DiT(config), torch.zeros(1, 3, 8, 8), 0.5, [0])  # type: ignore[arg-type]
 
 

@@ -112,7 +112,7 @@ def test_crossed_effects_find_what_each_input_draws(tmp_path):
     found.save(tmp_path / "crossed.npz")
     again = InterventionEffect.load(tmp_path / "crossed.npz")
     assert np.array_equal(again.coherence, found.coherence, equal_nan=True)
-    assert again.recipe["interventions"]["stale"] == "Stale(steps=3)"
+    assert again.recipe["conditions"]["stale"] == "Stale(steps=3)"
 
 
 def test_intervention_effect_names_what_is_wrong():

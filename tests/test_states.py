@@ -6,10 +6,10 @@ import torch
 
 from deco_lab.flow import seeded_noise
 from deco_lab.spectra.states import (
+    Run,
     check_batch_size,
     check_crops,
     measured,
-    run_moments,
     velocity_of,
 )
 
@@ -19,8 +19,8 @@ IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
 def test_batches_hold_every_image_with_its_own_noise(batch_size):
-    crops = check_crops(IMAGES, [0, 1, 2, 3, 4], [0.25], 7, MODEL, 2)
-    batches = list(crops.batches(0.25, MODEL, batch_size))
+    crops = check_crops(IMAGES, [0, 1, 2, 3, 4], [0.25], 7, MODEL, batch_size)
+    batches = list(crops.batches(0.25))
     image, noise, x = (
         torch.cat([getattr(b, name) for b in batches]) for name in ("image", "noise", "x")
     )
@@ -43,7 +43,7 @@ def test_batches_hold_every_image_with_its_own_noise(batch_size):
 )
 def test_batches_are_of_float32_or_float64(given, computed):
     crops = check_crops(IMAGES.to(given), [0] * 5, [0.5], 0, MODEL, 2)
-    assert next(crops.batches(0.5, MODEL, 2)).x.dtype == computed
+    assert next(crops.batches(0.5)).x.dtype == computed
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,10 @@ class Step(NamedTuple):
     x: torch.Tensor
 
 
-def test_run_moments_are_the_states_below_1_batch_by_batch():
+def test_run_gives_the_states_below_1_batch_by_batch():
     steps = [Step(0.0, IMAGES), Step(0.5, -IMAGES), Step(1.0, IMAGES / 0)]
-    moments = [(t, list(batches)) for t, batches in run_moments(steps, [0, 1, 2, 3, 4], MODEL, 2)]
+    run = Run(steps, [0, 1, 2, 3, 4], MODEL, 2)
+    moments = [(t, list(batches)) for t, batches in run.moments()]
     assert [t for t, _ in moments] == [0.0, 0.5]
     for (time, batches), step in zip(moments, steps, strict=False):
         assert torch.equal(torch.cat([batch.x for batch in batches]), step.x)
@@ -114,15 +115,15 @@ def test_run_moments_are_the_states_below_1_batch_by_batch():
         ([Step(0.5, IMAGES[:2])], "class_ids must be one whole number for each image"),
     ],
 )
-def test_run_moments_name_what_is_wrong(steps, match):
-    moments = run_moments(steps, [0] * 5, MODEL, 2)
+def test_run_names_what_is_wrong(steps, match):
+    run = Run(steps, [0] * 5, MODEL, 2)
     with pytest.raises(ValueError, match=match):
-        measured(moments, lambda batch: batch.x)
+        measured(run, lambda batch: batch.x)
 
 
 def test_measured_holds_images_by_times():
     crops = check_crops(IMAGES, [0] * 5, [0.25, 0.75], 7, MODEL, 2)
-    times, values = measured(crops.moments(MODEL, 2), lambda batch: batch.x.mean((2, 3)))
+    times, values = measured(crops, lambda batch: batch.x.mean((2, 3)))
     assert times == (0.25, 0.75)
     assert values.shape == (5, 2, 3)
     noise = seeded_noise(5, (3, 8, 8), 7)
@@ -132,6 +133,35 @@ def test_measured_holds_images_by_times():
 
 def test_velocity_of_names_a_wrong_shape():
     crops = check_crops(IMAGES, [0] * 5, [0.5], 0, MODEL, 5)
-    batch = next(crops.batches(0.5, MODEL, 5))
+    batch = next(crops.batches(0.5))
     with pytest.raises(ValueError, match="must return a velocity in the shape of x"):
         velocity_of(lambda x, t, class_ids: x[:, :1], batch)
+
+
+def test_measured_refuses_what_is_not_finite():
+    crops = check_crops(IMAGES, [0] * 5, [0.25, 0.75], 7, MODEL, 2)
+    with pytest.raises(ValueError, match=r"model must answer in finite numbers, .* at t=0\.75"):
+        measured(crops, lambda batch: batch.x / (batch.time < 0.5))
+
+
+def test_at_gives_any_images_with_their_own_noise():
+    crops = check_crops(IMAGES, [0, 1, 2, 3, 4], [0.25], 7, MODEL, 2)
+    whole = torch.cat([batch.x for batch in crops.batches(0.25)])
+    some = crops.at(0.25, torch.tensor([3, 0, 4]))
+    assert torch.equal(some.x, whole[[3, 0, 4]])
+    assert some.class_ids.tolist() == [3, 0, 4]
+
+
+def test_recipes_tell_images_runs_and_labels_apart():
+    recipes = [
+        check_crops(images, labels, [0.5], 7, MODEL, 2).recipe()
+        for images, labels in ((IMAGES, [0] * 5), (-IMAGES, [0] * 5), (IMAGES, [1] * 5))
+    ]
+    assert recipes[0]["seed"] == 7
+    assert len({(recipe["images"], str(recipe["class_ids"])) for recipe in recipes}) == 3
+    first = []
+    for images in (IMAGES, -IMAGES):
+        run = Run([Step(0.0, images), Step(0.5, images / 2)], [0] * 5, MODEL, 2)
+        measured(run, lambda batch: batch.x)
+        first.append(run.recipe()["first_state"])
+    assert first[0] != first[1]

@@ -131,7 +131,7 @@ def test_transfer_function_of_an_unrelated_prediction_has_the_coherence_of_chanc
 
     white = draw(12, 1, 16, 16).float()
     ids = torch.arange(12) % 3
-    times = np.linspace(0, 0.9, 60).tolist()
+    times = np.linspace(0, 0.9, 120).tolist()
     found = transfer_function(Unrelated(), white, ids, times=times)
     np.testing.assert_allclose(found.coherence.mean(0)[1:], found.coherence_floor[1:], rtol=0.5)
     ratio = (found.coherence / found.coherence_floor).mean()

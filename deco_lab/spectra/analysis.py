@@ -111,6 +111,13 @@ def weights_hash(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def tensor_hash(tensor: Tensor) -> str:
+    """Return the first 16 digits of the SHA-256 of a tensor's type, shape and values."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(_bytes_of(tensor))
+    return digest.hexdigest()[:16]
+
+
 def _bytes_of(tensor: Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().tobytes()

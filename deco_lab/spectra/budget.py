@@ -42,10 +42,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import Estimate, bootstrap
+from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
 from deco_lab.spectra.dct import block_dct
-from deco_lab.spectra.jacobian import TIMES, check_colours
-from deco_lab.spectra.states import Crops, NoisyBatch, check_crops, check_decoder
+from deco_lab.spectra.jacobian import TIMES, check_colours, check_patch_size
+from deco_lab.spectra.states import Crops, NoisyBatch, check_crops, check_decoder, check_finite
 
 Array = NDArray[np.float64]
 
@@ -100,13 +100,13 @@ class ConditionBudget(Analysis):
         energy = self.written if kind == "written" else self.writable
         high = np.hypot(self.frequency[:, None], self.frequency) >= frequency - 1e-12
         above, total = energy[..., high].sum((2, 3)), energy.sum((2, 3, 4))
-        labels = np.zeros(energy.shape[1], np.int64)
+        return estimates(_share, np.stack([above, total], -1).swapaxes(0, 1))
 
-        def share(k: int, i: NDArray[np.int64]) -> float:
-            whole = total[k, i].sum()
-            return above[k, i].sum() / whole if whole > 0 else np.nan
 
-        return [bootstrap(lambda i, k=k: share(k, i), labels) for k in range(len(energy))]
+def _share(sums: Array) -> Array:
+    """Return above / total, (..., T), of (..., T, 2); NaN where no energy is written."""
+    above, total = np.moveaxis(sums, -1, 0)
+    return above / np.where(total > 0, total, np.nan)
 
 
 def _derivative(model: Any, x: Tensor, condition: Tensor, direction: Tensor) -> Tensor:
@@ -130,12 +130,10 @@ def _check_tokens_keep_to_their_patch(model: Any, x: Tensor, condition: Tensor, 
         )
 
 
-def _conditions(
-    model: Any, crops: Crops, t: float, batch_size: int
-) -> Iterator[tuple[NoisyBatch, Tensor]]:
+def _conditions(model: Any, crops: Crops, t: float) -> Iterator[tuple[NoisyBatch, Tensor]]:
     """Yield batches and what the DiT makes of them, (B, N, D)."""
-    for batch in crops.batches(t, model, batch_size):
-        yield batch, model.condition(batch.x, batch.t, batch.class_ids)
+    for batch in crops.batches(t):
+        yield batch, check_finite(model.condition(batch.x, batch.t, batch.class_ids), t)
 
 
 def _statistics(batches: Any, D: int) -> tuple[Tensor, Tensor]:
@@ -198,13 +196,13 @@ def condition_budget(
     check_decoder(model)
     check_colours(images)
     crops = check_crops(images, class_ids, times, seed, model, batch_size)
-    M, P = len(images), model.config.patch_size
+    M, P = len(images), check_patch_size(model)
     N = (images.shape[2] // P) * (images.shape[3] // P)
-    D = next(_conditions(model, crops, crops.times[0], 1))[1].shape[2]
+    D = next(_conditions(model, crops, crops.times[0]))[1].shape[2]
     if probes < 1 or not 0 <= directions <= D:
         raise ValueError(
             f"probes must be at least 1 and directions from 0 to D={D}, got {probes} and "
-            f"{directions}"
+            f"{directions}; 4 and 3 are usual"
         )
     generator = torch.Generator().manual_seed(_PROBE_SEED)
     orthogonal = torch.linalg.qr(torch.randn(D, D, generator=generator, dtype=torch.float64))[0]
@@ -213,7 +211,7 @@ def condition_budget(
     missed = np.zeros(len(times))
 
     for k, t in enumerate(crops.times):
-        mean, covariance = _statistics(_conditions(model, crops, t, batch_size), D)
+        mean, covariance = _statistics(_conditions(model, crops, t), D)
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         eigenvalues, vectors = eigenvalues.flip(0).clamp(min=0), vectors.flip(1)
         deviations = vectors * eigenvalues.sqrt()  # column j: one standard deviation along it
@@ -222,7 +220,7 @@ def condition_budget(
         spread = {"written": deviations @ vectors.T, "writable": white}
         variance[k] = eigenvalues.numpy()
         off, described = 0.0, 0.0
-        for batch, condition in _conditions(model, crops, t, batch_size):
+        for batch, condition in _conditions(model, crops, t):
             x, rows = batch.x, torch.arange(batch.first, batch.first + len(batch.x))
             if batch.first == 0:
                 _check_tokens_keep_to_their_patch(model, x, condition, P)
@@ -242,8 +240,8 @@ def condition_budget(
             away = condition - mean.to(condition)
             finite = model.decode(x, condition) - model.decode(x, (condition - away))
             linear = _derivative(model, x, condition, away)
-            off += float((finite - linear).double().square().sum())
-            described += float(finite.double().square().sum())
+            off += float((finite - linear).cpu().double().square().sum())
+            described += float(finite.cpu().double().square().sum())
         missed[k] = off / described if described > 0 else np.nan
 
     return ConditionBudget(
@@ -252,15 +250,14 @@ def condition_budget(
         variance=variance,
         maps=maps,
         missed=missed,
-        recipe={
+        recipe=crops.recipe()
+        | {
             "weights": weights_hash(model),
-            "seed": seed,
-            "images": M,
             "probes": probes,
             "linearisation": "at each token's own condition, at fixed noisy pixels",
             "covariance": "over all tokens of all images, at each time by itself",
             "normalisation": "velocity squared, for each coefficient of the orthonormal P x P DCT",
-            "interval": "bootstrap over images, 95%",
+            "interval": RECIPE,
         },
         **energy,
     )

@@ -42,12 +42,12 @@ from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
 from deco_lab.spectra.partitions import adjusted_rand, matched, neighbours
 from deco_lab.spectra.states import (
     Batch,
-    Moments,
     NoisyBatch,
+    Run,
     State,
+    States,
     check_batch_size,
     check_crops,
-    run_moments,
 )
 from deco_lab.spectra.taps import check_tap, tap_maps
 
@@ -176,8 +176,7 @@ def token_clusters(
     crops = check_crops(images, class_ids, times, seed, model, batch_size)
     return _token_clusters(
         model,
-        crops.moments(model, batch_size),
-        states="re-noised images",
+        crops,
         tap=tap,
         clusters=clusters,
         remove_image_mean=remove_image_mean,
@@ -231,8 +230,7 @@ def run_token_clusters(
     check_batch_size(batch_size)
     return _token_clusters(
         model,
-        run_moments(steps, class_ids, model, batch_size),
-        states="sampling run",
+        Run(steps, class_ids, model, batch_size),
         tap=tap,
         clusters=clusters,
         remove_image_mean=remove_image_mean,
@@ -286,12 +284,12 @@ def _fit(tokens: Array, clusters: int, remove_image_mean: bool, seed: int, t: fl
 
     if not np.isfinite(tokens).all():
         raise ValueError(f"tokens must be finite, got NaN or infinity at t={t:g}; check the model")
-    scale = np.sqrt(np.square(tokens).mean()) or 1.0
-    within_image = _less_image_mean(tokens)
-    around_mean = tokens - tokens.mean((0, 1, 2))
-    chosen = within_image if remove_image_mean else around_mean
+    image_means = tokens.mean((1, 2), keepdims=True)
+    mean = image_means.mean(0, keepdims=True)
+    scale = np.sqrt(np.mean([np.square(image).mean() for image in tokens])) or 1.0
+    chosen = tokens - (image_means if remove_image_mean else mean)
     flat = chosen.reshape(-1, chosen.shape[-1])
-    distinct = len(np.unique(np.round(flat / (scale * _ALIKE)), axis=0))
+    distinct = _distinct(flat / scale)
     if distinct < clusters:
         raise ValueError(
             f"clusters must be at most the number of distinct tokens, {distinct} at t={t:g}, got "
@@ -299,10 +297,19 @@ def _fit(tokens: Array, clusters: int, remove_image_mean: bool, seed: int, t: fl
         )
     k_means = KMeans(clusters, n_init=_STARTS, random_state=seed)  # type: ignore[arg-type]
     labels = k_means.fit_predict(flat).reshape(chosen.shape[:3]).astype(np.int64)
-    rest = chosen - k_means.cluster_centers_[labels]
-    parts = (rest, chosen, within_image, around_mean)
-    sums = np.stack([np.square(part).sum((1, 2, 3)) for part in parts], -1)
+    sums = np.empty((len(tokens), 4))
+    for i, image in enumerate(tokens):  # image by image, so that no further copy of all is made
+        rest = chosen[i] - k_means.cluster_centers_[labels[i]]
+        parts = (rest, chosen[i], image - image_means[i], image - mean[0])
+        sums[i] = [np.square(part).sum() for part in parts]
     return _Fit(labels, k_means.cluster_centers_, sums)
+
+
+def _distinct(tokens: Array) -> int:
+    """Return how many of the tokens, (N, D) of rms 1, differ by more than rounding."""
+    direction = np.random.default_rng(0).standard_normal((tokens.shape[1], 2))
+    along = tokens @ direction / tokens.shape[1] ** 0.5
+    return len(np.unique(np.round(along / _ALIKE), axis=0))
 
 
 def _ratio(part: Array, whole: Array) -> Array:
@@ -322,9 +329,8 @@ def _beyond_chance(shares: Array) -> Array:
 
 def _token_clusters(
     model: Any,
-    moments: Moments,
+    states: States,
     *,
-    states: str,
     tap: str,
     clusters: int,
     remove_image_mean: bool,
@@ -332,7 +338,7 @@ def _token_clusters(
 ) -> TokenClusters:
     """Cluster at each time, match the labels, number them from dark to bright, measure the maps."""
     times, fits, brightness, patch_size = [], [], np.empty(0), 0
-    for time, batches in moments:
+    for time, batches in states.moments():
         read = [_tokens(model, tap, batch) for batch in batches]
         tokens, grey, (patch_size, *_) = zip(*read, strict=True)
         fits.append(_fit(np.concatenate(tokens), clusters, remove_image_mean, seed, time))
@@ -372,9 +378,9 @@ def _token_clusters(
         tap=tap,
         patch_size=patch_size,
         count=M,
-        recipe={
+        recipe=states.recipe()
+        | {
             "weights": weights_hash(model),
-            "states": states,
             "seed": seed,
             "remove_image_mean": remove_image_mean,
             "k_means": f"best of {_STARTS} k-means++ starts, at each t by itself",

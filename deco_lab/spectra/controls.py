@@ -2,7 +2,7 @@
 
     white_noise       images without any frequency that stands out
     phase_shuffled    images with the power spectrum of photographs, and none of their edges: a
-                      Gaussian texture. What a model does to them it does to the spectrum alone
+                      random-phase texture. What a model does to them it does to the spectrum alone
     shuffled_weights  a model of the same weights in another order: as large, and nothing learned
 
 An effect that remains under a control is the estimator's, or the architecture's, not the thing
@@ -42,7 +42,8 @@ def white_noise(images: Tensor, seed: int = 0) -> Tensor:
     images : Tensor
         (B, C, H, W), floating point, any range.
     seed : int
-        Image i has its own stream, by seed + i, which is never that of a sample's or crop's noise.
+        Image i has its own stream, by seed + i, which is not that of a sample's or crop's
+        noise of a small seed.
 
     Returns
     -------
@@ -74,7 +75,8 @@ def phase_shuffled(images: Tensor, seed: int = 0) -> Tensor:
     images : Tensor
         (B, C, H, W), floating point, any range.
     seed : int
-        Image i has its own stream, by seed + i, which is never that of a sample's or crop's noise.
+        Image i has its own stream, by seed + i, which is not that of a sample's or crop's
+        noise of a small seed.
 
     Returns
     -------

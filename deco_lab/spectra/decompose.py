@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deco_lab.flow import seeded_noise
+from deco_lab.spectra.states import check_decoder
 
 CONDITION_REFERENCES = ("mean", "time", "null")
 PIXEL_REFERENCES = ("zero", "patch_mean", "noise")
@@ -172,17 +173,11 @@ def decompose(
 
     Raises
     ------
-    TypeError
-        For a model without a pixel decoder.
     ValueError
-        For an unknown reference or order, t or class_ids that do not fit x, a t outside [0, 1],
-        or, where the model has a config, a label it does not know.
+        For a model without a pixel decoder, an unknown reference or order, t or class_ids that do
+        not fit x, a t outside [0, 1], or, where the model has a config, a label it does not know.
     """
-    if not (hasattr(model, "condition") and hasattr(model, "decode")):
-        raise TypeError(
-            "model must have the methods condition and decode, which a "
-            f"{type(model).__name__} has not; pass a DeCo, for a single DiT has no pixel decoder"
-        )
+    check_decoder(model)
     _check_choice("condition_reference", condition_reference, CONDITION_REFERENCES)
     _check_choice("pixel_reference", pixel_reference, PIXEL_REFERENCES)
     _check_choice("order", order, ORDERS)

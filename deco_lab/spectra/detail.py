@@ -23,7 +23,7 @@ from torch import Tensor
 
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_log_intervals, log_of
 from deco_lab.spectra.frequencies import check_estimator, ring_frequencies
 from deco_lab.spectra.gaussian import (
     meeting_frequency,
@@ -143,11 +143,11 @@ def detail_spectra(
         fields = (predicted, predicted - batch.image, velocity, batch.image)
         return torch.stack([ring_products(f, f, window, padding) for f in fields], 1)
 
-    _, values = measured(crops.moments(model, batch_size), powers)
+    _, values = measured(crops, powers)
     if average == "log":
-        band = bootstrap_intervals(np.exp, np.log(np.maximum(values, np.finfo(float).tiny)))
+        band = bootstrap_log_intervals(np.exp, log_of(values))
     else:
-        band = bootstrap_intervals(lambda means: means, values)
+        band = bootstrap_log_intervals(lambda means: means, values)
     S, power_low, power_high = (end[0, 3] for end in band)  # the images are the same at every t
     H, W = images.shape[-2:]
     frequency = ring_frequencies(padding * H, padding * W).numpy()
@@ -174,11 +174,11 @@ def detail_spectra(
         gaussian_gain=gain,
         meeting=np.array([meeting_frequency(frequency, S, time) for time in crops.times]),
         count=len(images),
-        recipe={
+        recipe=crops.recipe()
+        | {
             "weights": weights_hash(model),
-            "seed": seed,
             **estimator,
             "normalisation": "mean over coefficients and channels; white noise of variance 1 is 1",
-            "interval": RECIPE,
+            "interval": f"{RECIPE}, of the logarithm",
         },
     )

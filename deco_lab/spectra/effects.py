@@ -23,13 +23,13 @@ from deco_lab.spectra.decompose import HasDecoder
 from deco_lab.spectra.factorial import NORMALISATION, PARTS, part_products, part_shares
 from deco_lab.spectra.frequencies import check_estimator
 from deco_lab.spectra.states import (
-    Moments,
+    Run,
     State,
+    States,
     check_batch_size,
     check_crops,
     check_decoder,
     measured,
-    run_moments,
 )
 
 Array = NDArray[np.float64]
@@ -68,9 +68,8 @@ class BandEffects(Analysis):
 
 def _effects(
     model: HasDecoder,
-    moments: Moments,
+    states: States,
     *,
-    states: str,
     seed: int,
     edges: Sequence[float],
     references: tuple[str, str],
@@ -78,7 +77,7 @@ def _effects(
 ) -> BandEffects:
     check_estimator(window)
     times, values = measured(
-        moments,
+        states,
         lambda batch: part_products(
             model, batch, edges=edges, references=[references], seed=seed, window=window
         )[:, 0],
@@ -97,9 +96,9 @@ def _effects(
         predicted_high=band.high[:, 1],
         predicted_energy=energy[:, 1],
         count=len(values),
-        recipe={
+        recipe=states.recipe()
+        | {
             "weights": weights_hash(model),
-            "states": states,
             "seed": seed,
             "condition_reference": references[0],
             "pixel_reference": references[1],
@@ -166,8 +165,7 @@ def band_effects(
     crops = check_crops(images, class_ids, times, seed, model, batch_size)
     return _effects(
         model,
-        crops.moments(model, batch_size),
-        states="re-noised images",
+        crops,
         seed=seed,
         edges=edges,
         references=(condition_reference, pixel_reference),
@@ -221,8 +219,7 @@ def run_effects(
     check_batch_size(batch_size)
     return _effects(
         model,
-        run_moments(steps, class_ids, model, batch_size),
-        states="sampling run",
+        Run(steps, class_ids, model, batch_size),
         seed=seed,
         edges=edges,
         references=(condition_reference, pixel_reference),

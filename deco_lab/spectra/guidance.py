@@ -16,7 +16,7 @@ adds on its own states, which may have left that path.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,18 @@ from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
 from deco_lab.spectra.frequencies import check_estimator, radial_frequency
 from deco_lab.spectra.products import band_products, nan_if_empty
 from deco_lab.spectra.states import (
     Batch,
-    Moments,
+    Run,
     State,
+    States,
     check_batch_size,
     check_crops,
     measured,
-    run_moments,
+    velocity_of,
 )
 
 Array = NDArray[np.float64]
@@ -128,9 +129,7 @@ def guidance_spectrum(
     """
     null_class = _null_class(model)
     crops = check_crops(images, class_ids, times, seed, model, batch_size)
-    moments = crops.moments(model, batch_size)
-    recipe = {"states": "re-noised images", "seed": seed}
-    return _spectrum(model, moments, null_class, edges, window, recipe)
+    return _spectrum(model, crops, null_class, edges, window)
 
 
 @torch.no_grad()
@@ -170,8 +169,7 @@ def run_guidance_spectrum(
     """
     null_class = _null_class(model)
     check_batch_size(batch_size)
-    moments = run_moments(steps, class_ids, model, batch_size)
-    return _spectrum(model, moments, null_class, edges, window, {"states": "sampling run"})
+    return _spectrum(model, Run(steps, class_ids, model, batch_size), null_class, edges, window)
 
 
 def _null_class(model: Any) -> int:
@@ -190,7 +188,8 @@ def _products(
     """Return |added|^2, |uncond|^2 and their inner product in each band, (B, 3, K)."""
     x, t, class_ids = batch.x, batch.t, batch.class_ids
     labels = torch.cat([class_ids, torch.full_like(class_ids, null_class)])
-    cond, uncond = model(torch.cat([x, x]), torch.cat([t, t]), labels).cpu().double().chunk(2)
+    pair = replace(batch, x=torch.cat([x, x]), t=torch.cat([t, t]), class_ids=labels)
+    cond, uncond = velocity_of(model, pair).cpu().double().chunk(2)
     added = cond - uncond
     energy = band_products(added, added, edges, window)
     other, inner = band_products(torch.stack([uncond, added]), uncond, edges, window)
@@ -199,13 +198,12 @@ def _products(
 
 def _spectrum(
     model: Any,
-    moments: Moments,
+    states: States,
     null_class: int,
     edges: Sequence[float],
     window: str | None,
-    recipe: dict[str, Any],
 ) -> GuidanceSpectrum:
-    """Return the analysis of all moments."""
+    """Return the analysis of all states."""
     check_estimator(window)
     shape = torch.Size()
 
@@ -214,41 +212,39 @@ def _spectrum(
         shape = batch.x.shape[1:]
         return _products(model, batch, null_class, edges, window)
 
-    times, values = measured(moments, products)
+    times, values = measured(states, products)
     C, H, W = shape
     boundaries = torch.tensor(edges, dtype=torch.float64)
     band = torch.bucketize(radial_frequency(H, W), boundaries, right=True)
     fraction = (band.flatten().bincount(minlength=len(edges) + 1) / (H * W)).double().numpy()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = bootstrap_intervals(lambda means: _figures(means, fraction), values)
-        chance = 1 / (C * H * W * len(values) * fraction)
+    power = bootstrap_log_intervals(lambda means: means[..., 0, :] / fraction, values)
+    cosine = bootstrap_intervals(_cosine, values, within=(-1, 1))
     return GuidanceSpectrum(
         times=np.array(times),
         edges=np.array(edges, dtype=np.float64),
-        power=found.value[:, 0],
-        power_low=found.low[:, 0],
-        power_high=found.high[:, 0],
-        uncond_power=found.value[:, 1],
-        cosine=found.value[:, 2],
-        cosine_low=found.low[:, 2],
-        cosine_high=found.high[:, 2],
+        power=power.value,
+        power_low=power.low,
+        power_high=power.high,
+        uncond_power=values[:, :, 1].mean(0) / fraction,
+        cosine=cosine.value,
+        cosine_low=cosine.low,
+        cosine_high=cosine.high,
         fraction=fraction,
-        chance=chance,
+        chance=1 / (C * H * W * len(values) * fraction),
         count=len(values),
-        recipe=recipe
+        recipe=states.recipe()
         | {
             "weights": weights_hash(model),
             "window": window,
             "added": "cond - uncond, unguided velocities",
             "normalisation": "power per coefficient, 1 for white noise of variance 1; cosine of "
             "sums over images, channels and the band",
-            "interval": RECIPE,
+            "interval": f"{RECIPE}; of powers, of the logarithm",
         },
     )
 
 
-def _figures(means: Array, fraction: Array) -> Array:
-    """Return power, power of uncond and cosine, (..., 3, K), of mean inner products."""
+def _cosine(means: Array) -> Array:
+    """Return the cosine, (..., K), of mean inner products, (..., 3, K)."""
     energy, other, inner = np.moveaxis(means, -2, 0)
-    cosine = inner / np.sqrt(nan_if_empty(energy) * nan_if_empty(other))
-    return np.stack([energy / fraction, other / fraction, cosine], -2)
+    return inner / np.sqrt(nan_if_empty(energy) * nan_if_empty(other))

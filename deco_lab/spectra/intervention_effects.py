@@ -19,7 +19,7 @@ from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import EMPTY, OCTAVES
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
 from deco_lab.spectra.frequencies import check_estimator, check_images
 from deco_lab.spectra.interventions import BandLimit, ConditionIntervention, Intervened
 from deco_lab.spectra.products import band_products, nan_if_empty
@@ -66,7 +66,9 @@ def _effect_products(
         )
     for name, images in (("final", final), ("baseline_final", baseline)):
         if not bool(images.isfinite().all()):
-            raise ValueError(f"{name} must be finite, got NaN or infinite values")
+            raise ValueError(
+                f"{name} must be finite, got NaN or infinity; guide less, or take more steps"
+            )
     rows = []
     for a, b in zip(final.split(16), baseline.split(16), strict=True):
         both = torch.stack([a, b.to(a)])
@@ -75,12 +77,18 @@ def _effect_products(
     return torch.cat(rows).numpy()
 
 
-def _energy_and_coherence(sums: Array) -> Array:
-    """Return energy and coherence, (..., 2, K), of <a, b>, <a, a>, <b, b>, (..., 3, K)."""
+def _energy(sums: Array) -> Array:
+    """Return the energy, (..., K), of <a, b>, <a, a>, <b, b>, (..., 3, K)."""
+    _, ours, theirs = np.moveaxis(sums, -2, 0)
+    return ours / nan_if_empty(theirs)
+
+
+def _coherence(sums: Array) -> Array:
+    """Return the coherence, (..., K), likewise."""
     cross, ours, theirs = np.moveaxis(sums, -2, 0)
     theirs = nan_if_empty(theirs)
     drawn = np.where(ours > EMPTY * np.nansum(theirs, -1, keepdims=True), ours, np.nan)
-    return np.stack([ours / theirs, cross**2 / (drawn * theirs)], -2)
+    return cross**2 / (drawn * theirs)
 
 
 def intervention_effect(
@@ -176,7 +184,8 @@ def crossed_effects(
     recipe = {
         "weights": weights_hash(model),
         "window": window,
-        "interventions": {name: repr(how) for name, how in [*conditions.items(), *pixels.items()]},
+        "conditions": {name: repr(how) for name, how in conditions.items()},
+        "pixels": {name: repr(seen) for name, seen in pixels.items()},
     }
     return _effect(values, edges, recipe, tuple(conditions), tuple(pixels))
 
@@ -189,21 +198,22 @@ def _effect(
     pixels: tuple[str, ...] = (),
 ) -> InterventionEffect:
     """Return the analysis of inner products, (M, ..., 3, K)."""
-    value, low, high = bootstrap_intervals(_energy_and_coherence, values)
+    energy = bootstrap_log_intervals(_energy, values)
+    coherence = bootstrap_intervals(_coherence, values, within=(0, 1))
     return InterventionEffect(
         edges=np.array(edges, dtype=np.float64),
-        energy=value[..., 0, :],
-        energy_low=low[..., 0, :],
-        energy_high=high[..., 0, :],
-        coherence=value[..., 1, :],
-        coherence_low=low[..., 1, :],
-        coherence_high=high[..., 1, :],
+        energy=energy.value,
+        energy_low=energy.low,
+        energy_high=energy.high,
+        coherence=coherence.value,
+        coherence_low=coherence.low,
+        coherence_high=coherence.high,
         count=len(values),
         conditions=conditions,
         pixels=pixels,
         recipe=recipe
         | {
             "normalisation": "sums over images <a, b> by band",
-            "interval": RECIPE,
+            "interval": f"{RECIPE}; of energies, of the logarithm",
         },
     )

@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import Estimate, bootstrap
+from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
 from deco_lab.spectra.decompose import HasDecoder
 from deco_lab.spectra.frequencies import check_images
-from deco_lab.spectra.states import check_crops, check_decoder
+from deco_lab.spectra.states import check_crops, check_decoder, check_finite
 
 Array = NDArray[np.float64]
 
@@ -65,20 +65,27 @@ class DecoderGain(Analysis):
 
     def gains(self) -> list[Estimate]:
         """Return the mean gain at each time with its interval over images, of whatever class."""
-        return [_mean(row) for row in self.gain]
+        return estimates(lambda means: means, self.gain.T)
 
     def slopes(self) -> list[Estimate]:
         """Return the mean slope at each time with its interval over images, of whatever class."""
-        return [_mean(row) for row in self.slope]
-
-
-def _mean(values: Array) -> Estimate:
-    return bootstrap(lambda i: values[i].mean(), np.zeros(len(values), np.int64))
+        return estimates(lambda means: means, self.slope.T)
 
 
 def _narrowest(model: Any, x: Tensor) -> torch.dtype:
     dtypes = [p.dtype for p in model.parameters()] if hasattr(model, "parameters") else []
     return max([x.dtype, *dtypes], key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def check_patch_size(model: Any) -> int:
+    """Return the model's patch size; raise ValueError where it has none."""
+    P = getattr(getattr(model, "config", None), "patch_size", None)
+    if P is None:
+        raise ValueError(
+            f"model must have config.patch_size, which a {type(model).__name__} has not; "
+            "pass a DeCo"
+        )
+    return P
 
 
 def check_colours(images: Tensor) -> None:
@@ -142,7 +149,7 @@ def pixel_jacobian(model: HasDecoder, x: Tensor, condition: Tensor) -> Tensor:
     moved = derivative(probe).movedim(1, -1)
     expected = (jacobian @ probe.movedim(1, -1)[..., None])[..., 0]
     off = (moved - expected).norm()
-    if off > torch.finfo(_narrowest(model, x)).eps ** 0.5 * moved.norm():
+    if not off <= torch.finfo(_narrowest(model, x)).eps ** 0.5 * moved.norm():
         raise ValueError(
             "model.decode must be pointwise, but its pixels also move with their neighbours "
             f"({float(off / moved.norm()):.0%} of the motion); a decoder with decoder_patch above "
@@ -196,15 +203,15 @@ def decoder_gain(
     check_colours(images)
     crops = check_crops(images, class_ids, times, seed, model, batch_size)
     M, _, H, W = images.shape
-    P = model.config.patch_size
+    P = check_patch_size(model)
     gain, slope = np.zeros((len(times), M)), np.zeros((len(times), M))
     gain_map = np.zeros((len(times), H, W))
     jacobian = np.zeros((len(times), 3, 3))
-    for k, (_, batches) in enumerate(crops.moments(model, batch_size)):
+    for k, (time, batches) in enumerate(crops.moments()):
         for batch in batches:
             rows = slice(batch.first, batch.first + len(batch.x))
             condition = model.condition(batch.x, batch.t, batch.class_ids)
-            J = pixel_jacobian(model, batch.x, condition).cpu().double()
+            J = check_finite(pixel_jacobian(model, batch.x, condition).cpu().double(), time)
             gains = gain_of(J)
             gain[k, rows] = gains.mean((1, 2)).numpy()
             slope[k, rows] = J.diagonal(dim1=-2, dim2=-1).mean((1, 2, 3)).numpy()
@@ -220,11 +227,10 @@ def decoder_gain(
         place_map=gain_map.reshape(-1, H // P, P, W // P, P).mean((1, 3)),
         jacobian=jacobian,
         known_slope=known_slope,
-        recipe={
+        recipe=crops.recipe()
+        | {
             "weights": weights_hash(model),
-            "seed": seed,
-            "images": M,
             "gain": "Frobenius / sqrt(3)",
-            "interval": "bootstrap over images, 95%",
+            "interval": RECIPE,
         },
     )

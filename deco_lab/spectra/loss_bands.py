@@ -31,7 +31,7 @@ from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bands import OCTAVES, band_names, check_edges
-from deco_lab.spectra.bootstrap import Estimate, bootstrap
+from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
 from deco_lab.spectra.dct import block_dct, inverse_block_dct
 from deco_lab.spectra.frequencies import check_images
 from deco_lab.spectra.jpeg import frequency_weights, rgb_to_ycbcr
@@ -95,21 +95,13 @@ class LossBands(Analysis):
             term is 0. Images are drawn of whatever class.
         """
         values = self._of(of)
-        count = values.shape[1]
         in_band = np.stack([values[..., self.band_of == k].sum(-1) for k in range(len(self.bands))])
 
-        def share(term: int, band: int, i: NDArray[np.int64]) -> float:
-            total = in_band[:, term, i].sum()
-            return in_band[band, term, i].sum() / total if total > 0 else np.nan
+        def shares(means: Array) -> Array:
+            total = means.sum(-1, keepdims=True)
+            return means / np.where(total > 0, total, np.nan)
 
-        labels = np.zeros(count, np.int64)
-        return {
-            name: [
-                bootstrap(lambda i, term=term, band=band: share(term, band, i), labels)
-                for band in range(len(self.bands))
-            ]
-            for term, name in enumerate(self.terms)
-        }
+        return {name: estimates(shares, in_band[:, term].T) for term, name in enumerate(self.terms)}
 
     def _of(self, of: str) -> Array:
         if of not in ("loss", "gradient"):
@@ -215,7 +207,7 @@ def loss_bands(
             "frequency_weight": frequency_weight,
             "edges": list(edges),
             "images": M,
-            "interval": "bootstrap over images, 95%",
+            "interval": RECIPE,
         },
     )
 

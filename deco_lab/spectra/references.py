@@ -98,9 +98,12 @@ def reference_sensitivity(
     check_estimator(window)
     references = list(product(condition_references, pixel_references))
     if not references:
-        raise ValueError("condition_references and pixel_references must name one each at least")
+        raise ValueError(
+            "condition_references and pixel_references must name one each at least, got "
+            f"{tuple(condition_references)} and {tuple(pixel_references)}; leave them out for all"
+        )
     _, values = measured(
-        crops.moments(model, batch_size),
+        crops,
         lambda batch: part_products(
             model, batch, edges=edges, references=references, seed=seed, window=window
         ),
@@ -120,10 +123,9 @@ def reference_sensitivity(
         predicted_low=predicted.min(0),
         predicted_high=predicted.max(0),
         count=len(images),
-        recipe={
+        recipe=crops.recipe()
+        | {
             "weights": weights_hash(model),
-            "states": "re-noised images",
-            "seed": seed,
             "window": window,
             "normalisation": NORMALISATION,
         },

@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis
-from deco_lab.spectra.bootstrap import Estimate, bootstrap
+from deco_lab.spectra.bootstrap import Estimate, estimates
 from deco_lab.spectra.dct import block_dct
 from deco_lab.spectra.frequencies import check_images
 from deco_lab.spectra.states import check_batch_size
@@ -79,11 +79,8 @@ class Seams(Analysis):
 
     def estimates(self) -> dict[str, Estimate]:
         """Return each detector's mean excess by name, with its interval over images."""
-        labels = np.zeros(self.excess.shape[1], np.int64)
-        return {
-            name: bootstrap(lambda i, row=row: row[i].mean(), labels)
-            for name, row in zip(DETECTORS, self.excess, strict=True)
-        }
+        found = estimates(lambda means: means, self.excess.T)
+        return dict(zip(DETECTORS, found, strict=True))
 
     def found(self, threshold: float = 4.0) -> tuple[str, ...]:
         """Return the names of the detectors whose z is above a threshold.

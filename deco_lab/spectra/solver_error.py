@@ -19,7 +19,7 @@ from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_log_intervals
 from deco_lab.spectra.frequencies import check_estimator, check_images
 from deco_lab.spectra.products import band_products, nan_if_empty
 from deco_lab.spectra.states import RunStep, check_batch_size
@@ -125,28 +125,26 @@ def solver_error(
         rows.append(torch.stack(values, 1))
     products = torch.cat(rows).numpy()
 
-    def log_error(means: Array) -> Array:
-        off, energy = means[..., 0, :], means[..., 1, :]
-        return np.log(np.maximum(off, np.finfo(float).tiny) / nan_if_empty(energy)) / 2
+    def error(means: Array) -> Array:
+        return np.sqrt(means[..., 0, :] / nan_if_empty(means[..., 1, :]))
 
-    # A few images decide a sum of squares: on a logarithmic axis its scatter is about symmetric,
-    # and an interval never reaches 0.
-    ends = bootstrap_intervals(log_error, products)
-    means = products.mean(0)
+    found = bootstrap_log_intervals(error, products)
     return SolverError(
         solvers=tuple(solver for solver, _ in settings),
         num_steps=np.array([steps for _, steps in settings]),
         nfe=nfe,
         edges=np.array(edges, dtype=np.float64),
-        error=np.sqrt(means[:, 0] / nan_if_empty(means[:, 1])),
-        error_low=np.exp(ends.low),
-        error_high=np.exp(ends.high),
+        error=found.value,
+        error_low=found.low,
+        error_high=found.high,
         reference_energy=products[:, 0, 1].mean(0),
         reference_solver=reference[0],
         reference_num_steps=reference[1],
         count=len(products),
         recipe={
             "weights": weights_hash(model),
+            "draw": {name: repr(v) for name, v in getattr(draw, "keywords", {}).items()},
+            "class_ids": [int(label) for label in class_ids],
             "seed": seed,
             "window": window,
             "normalisation": "energy of the error by energy of the reference, sums over images",
@@ -164,8 +162,9 @@ def _result(
     for step in draw(class_ids, solver=solver, num_steps=num_steps, seed=seed):
         last = step
     if last is None or not bool(last.x.isfinite().all()):
+        got = "none" if last is None else "NaN or infinity"
         raise ValueError(
-            f"draw must give steps to finite images, got {'none' if last is None else 'NaN'} from "
+            f"draw must give steps to finite images, got {got} from "
             f"{num_steps} steps of {solver}; take more steps"
         )
     check_images(last.x, "the last x of a run")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.flow import interpolate, seeded_noise
+from deco_lab.spectra.analysis import tensor_hash
 from deco_lab.spectra.frequencies import check_images
 
 
@@ -78,13 +79,21 @@ class NoisyBatch(Batch):
     """(B, C, H, W), standard normal."""
 
 
-Moments = Iterable[tuple[float, Iterable[Batch]]]
-"""A time and its batches, in the order of the images, for one time after the other."""
+class States(Protocol):
+    """What an analysis reads: `Crops` or `Run`."""
+
+    def moments(self) -> Iterator[tuple[float, Iterable[Any]]]:
+        """Yield one time after the other with its batches, in the order of the images."""
+        ...
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what they are, for the recipe of an analysis that has read them."""
+        ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Crops:
-    """Checked images with their labels, times and seed."""
+    """Real crops, checked, with noise of known seeds at T times."""
 
     images: Tensor
     """(M, C, H, W), in [-1, 1]."""
@@ -94,33 +103,48 @@ class Crops:
     """T of them, in [0, 1]."""
     seed: int
     """Image i has the noise of seed + i."""
+    device: torch.device
+    """Of the batches: that of the model's parameters."""
+    batch_size: int
+    """Images on the device at once."""
 
-    def batches(self, time: float, model: Any, batch_size: int) -> Iterator[NoisyBatch]:
-        """Yield the images at `time` in their order, on the device of the model's parameters."""
-        device = device_of(model, self.images.device)
-        for first in range(0, len(self.images), batch_size):
-            image = _at_least_float32(self.images[first : first + batch_size].to(device))
-            noise = seeded_noise(len(image), image.shape[1:], self.seed + first).to(image)
-            yield NoisyBatch(
-                first=first,
-                time=time,
-                t=torch.full((len(image),), time, device=device),
-                class_ids=self.class_ids[first : first + batch_size].to(device),
-                x=interpolate(image, noise, time),
-                image=image,
-                noise=noise,
-            )
+    def at(self, time: float, rows: Tensor) -> NoisyBatch:
+        """Return some of the images, by their indices, at a time."""
+        image = _placed(self.images[rows.to(self.images.device)], self.device)
+        noise = torch.cat([seeded_noise(1, image.shape[1:], self.seed + int(i)) for i in rows])
+        noise = noise.to(image)
+        return NoisyBatch(
+            first=int(rows[0]),
+            time=time,
+            t=torch.full((len(image),), time, device=self.device),
+            class_ids=self.class_ids[rows].to(self.device),
+            x=interpolate(image, noise, time),
+            image=image,
+            noise=noise,
+        )
 
-    def moments(self, model: Any, batch_size: int) -> Iterator[tuple[float, Iterator[NoisyBatch]]]:
+    def batches(self, time: float) -> Iterator[NoisyBatch]:
+        """Yield the images at a time in their order."""
+        for rows in torch.arange(len(self.images)).split(self.batch_size):
+            yield self.at(time, rows)
+
+    def moments(self) -> Iterator[tuple[float, Iterator[NoisyBatch]]]:
         """Yield every time with its batches."""
         for time in self.times:
-            yield time, self.batches(time, model, batch_size)
+            yield time, self.batches(time)
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the seed, and the images by their hash."""
+        return {
+            "states": "re-noised images",
+            "images": tensor_hash(self.images),
+            "class_ids": self.class_ids.tolist(),
+            "seed": self.seed,
+        }
 
 
-def run_moments(
-    steps: Iterable[State], class_ids: Tensor | Sequence[int], model: Any, batch_size: int
-) -> Iterator[tuple[float, Iterator[Batch]]]:
-    """Yield the times of a sampling run below t = 1, where something is left to draw, with states.
+class Run:
+    """The states of a sampling run below t = 1, where something is left to draw.
 
     Parameters
     ----------
@@ -132,66 +156,108 @@ def run_moments(
     model : object
         Its device, and its `config.num_classes`, if any.
     batch_size : int
-        Images on the device at once.
-
-    Raises
-    ------
-    ValueError
-        Where no state lies below t = 1, or a state is misshapen or not finite, or another batch
-        than the first, or for labels that do not fit.
+        Images on the device at once, at least 1.
     """
-    shape = None
-    for step in steps:
-        if step.t >= 1:
-            continue
+
+    def __init__(
+        self,
+        steps: Iterable[State],
+        class_ids: Tensor | Sequence[int],
+        model: Any,
+        batch_size: int,
+    ) -> None:
+        check_batch_size(batch_size)
+        self._steps, self._class_ids = steps, class_ids
+        self._model, self._batch_size = model, batch_size
+        self._shape: torch.Size | None = None
+        self._recipe: dict[str, Any] = {"states": "sampling run"}
+
+    def moments(self) -> Iterator[tuple[float, Iterator[Batch]]]:
+        """Yield every time with its batches.
+
+        Raises
+        ------
+        ValueError
+            Where no state lies below t = 1, or a state is misshapen or not finite, or of another
+            shape than the first, or for labels that do not fit.
+        """
+        for step in self._steps:
+            if step.t < 1:
+                labels = self._checked(step)
+                yield float(step.t), self._batches(step, labels)
+        if self._shape is None:
+            raise ValueError(
+                "steps must hold a state with t below 1, got none; pass sample_steps(...)"
+            )
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the labels, and the first state, the noise of the run, by its hash."""
+        return self._recipe
+
+    def _checked(self, step: State) -> Tensor:
         check_images(step.x, "the x of a step")
         if not bool(step.x.isfinite().all()):
             raise ValueError(
                 f"the x of a step must be finite, got NaN or infinity at t={step.t}; "
                 "guide less, or take more steps"
             )
-        if shape is not None and step.x.shape != shape:
+        if self._shape not in (None, step.x.shape):
             raise ValueError(
-                f"every x of a run must have the same shape, {tuple(shape)}, "
+                f"every x of a run must have the same shape, {tuple(self._shape or ())}, "
                 f"got {tuple(step.x.shape)} at t={step.t}; analyse one run at a time"
             )
-        shape = step.x.shape
-        labels = check_labels(class_ids, len(step.x), model)
-        yield float(step.t), _batches_of_state(step, labels, model, batch_size)
-    if shape is None:
-        raise ValueError("steps must hold a state with t below 1, got none; pass sample_steps(...)")
+        labels = check_labels(self._class_ids, len(step.x), self._model)
+        if self._shape is None:
+            self._shape = step.x.shape
+            self._recipe |= {"first_state": tensor_hash(step.x), "class_ids": labels.tolist()}
+        return labels
 
-
-def _batches_of_state(step: State, labels: Tensor, model: Any, batch_size: int) -> Iterator[Batch]:
-    device = device_of(model, step.x.device)
-    for first in range(0, len(labels), batch_size):
-        x = _at_least_float32(step.x[first : first + batch_size].to(device))
-        yield Batch(
-            first=first,
-            time=float(step.t),
-            t=torch.full((len(x),), float(step.t), device=device),
-            class_ids=labels[first : first + batch_size].to(device),
-            x=x,
-        )
+    def _batches(self, step: State, labels: Tensor) -> Iterator[Batch]:
+        device = device_of(self._model, step.x.device)
+        for first in range(0, len(labels), self._batch_size):
+            x = _placed(step.x[first : first + self._batch_size], device)
+            yield Batch(
+                first=first,
+                time=float(step.t),
+                t=torch.full((len(x),), float(step.t), device=device),
+                class_ids=labels[first : first + self._batch_size].to(device),
+                x=x,
+            )
 
 
 def measured(
-    moments: Moments, measure: Callable[[Any], Tensor]
+    states: States, measure: Callable[[Any], Tensor]
 ) -> tuple[tuple[float, ...], NDArray[np.float64]]:
     """Return the times, and what `measure` says of each image at each of them, (M, T, ...).
 
     Parameters
     ----------
-    moments : iterable of times with batches
-        From `Crops.moments` or `run_moments`.
+    states : Crops or Run
+        Read once.
     measure : callable
         From a `Batch` to its images' values, (B, ...).
+
+    Raises
+    ------
+    ValueError
+        Where a value is not finite, since then the model's answer was not.
     """
     times, values = [], []
-    for time, batches in moments:
+    for time, batches in states.moments():
         times.append(time)
-        values.append(torch.cat([measure(batch).detach().cpu().double() for batch in batches]))
+        rows = [measure(batch).detach().cpu().double() for batch in batches]
+        values.append(check_finite(torch.cat(rows), time))
     return tuple(times), torch.stack(values, 1).numpy()
+
+
+def check_finite(values: Tensor, time: float) -> Tensor:
+    """Return what a model answered; raise ValueError where it holds NaN or infinity."""
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            f"model must answer in finite numbers, got NaN or infinity at t={time:g}; check its "
+            "weights, or load it with a wider dtype"
+        )
+    return values
 
 
 def velocity_of(model: Any, batch: Batch) -> Tensor:
@@ -211,8 +277,10 @@ def device_of(model: Any, otherwise: torch.device) -> torch.device:
     return next((parameter.device for parameter in parameters()), otherwise)
 
 
-def _at_least_float32(images: Tensor) -> Tensor:
-    return images if images.dtype == torch.float64 else images.float()
+def _placed(images: Tensor, device: torch.device) -> Tensor:
+    """Return images on the device, float64 if they were and the device has it, else float32."""
+    wide = images.dtype == torch.float64 and device.type != "mps"
+    return images.to(device, torch.float64 if wide else torch.float32)
 
 
 def check_labels(class_ids: Tensor | Sequence[int], count: int, model: Any) -> Tensor:
@@ -224,11 +292,11 @@ def check_labels(class_ids: Tensor | Sequence[int], count: int, model: Any) -> T
             f"got {tuple(labels.shape)} of {labels.dtype}; repeat a label for every image"
         )
     known = getattr(getattr(model, "config", None), "num_classes", None)
-    if bool((labels < 0).any()) or (known is not None and bool((labels > known).any())):
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or (known is not None and most > known):
+        rule = "at least 0" if known is None else f"from 0 to {known}, the null class"
         raise ValueError(
-            f"class_ids must be from 0 to {known}, the null class, got {labels.tolist()}"
-            if known is not None
-            else f"class_ids must be at least 0, got {labels.tolist()}"
+            f"class_ids must be {rule}, got {least} to {most}; take them from config.class_names"
         )
     return labels.long()
 
@@ -302,4 +370,11 @@ def check_crops(
             f"seed must be at least 0 and below 2**32 for every image, got {seed}; use a small one"
         )
     check_batch_size(batch_size)
-    return Crops(images, check_labels(class_ids, len(images), model), chosen, seed)
+    return Crops(
+        images=images,
+        class_ids=check_labels(class_ids, len(images), model),
+        times=chosen,
+        seed=seed,
+        device=device_of(model, images.device),
+        batch_size=batch_size,
+    )

@@ -34,18 +34,17 @@ from torch import Tensor
 
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals, log_of
 from deco_lab.spectra.dct import zigzag_order
-from deco_lab.spectra.energy import image_energies, log_energy, token_grid, token_map
+from deco_lab.spectra.energy import image_energies, token_grid, token_map
 from deco_lab.spectra.frequencies import check_estimator
 from deco_lab.spectra.states import (
     Batch,
-    Moments,
+    Run,
     State,
-    check_batch_size,
+    States,
     check_crops,
     measured,
-    run_moments,
     velocity_of,
 )
 
@@ -80,6 +79,12 @@ class TapSpectrum(Analysis):
     """(T + 1, R), lower ends of the intervals."""
     radial_high: Array
     """(T + 1, R), upper ends."""
+    radial_curve: Array
+    """(T + 1, R), log(1 + radial) / max log(1 + energy)."""
+    radial_curve_low: Array
+    """(T + 1, R), lower ends."""
+    radial_curve_high: Array
+    """(T + 1, R), upper ends."""
     energy: Array
     """(T + 1, n, n), raw: mean squared coefficient."""
     energy_low: Array
@@ -110,7 +115,9 @@ class TapSpectrum(Analysis):
         found = np.flatnonzero(np.isclose(self.times, t))
         if not len(found):
             known = ", ".join(f"{time:g}" for time in self.times)
-            raise ValueError(f"t must be one of the times that were measured, {known}, got {t}")
+            raise ValueError(
+                f"t must be one of the times that were measured, {known}, got {t}; measure it too"
+            )
         return int(found[0])
 
 
@@ -179,9 +186,7 @@ def tap_spectrum(
         As for `band_effects` and `dct_energy`, or for a tap that the model has not.
     """
     crops = check_crops(images, class_ids, times, seed, model, batch_size)
-    recipe = {"states": "re-noised images", "seed": seed}
-    moments = crops.moments(model, batch_size)
-    return _spectrum(model, moments, tap, block_size, offset, average, recipe)
+    return _spectrum(model, crops, tap, block_size, offset, average)
 
 
 @torch.no_grad()
@@ -218,19 +223,17 @@ def run_tap_spectrum(
     ValueError
         As for `tap_spectrum` and `run_effects`.
     """
-    check_batch_size(batch_size)
-    moments = run_moments(steps, class_ids, model, batch_size)
-    return _spectrum(model, moments, tap, block_size, offset, average, {"states": "sampling run"})
+    states = Run(steps, class_ids, model, batch_size)
+    return _spectrum(model, states, tap, block_size, offset, average)
 
 
 def _spectrum(
     model: Any,
-    moments: Moments,
+    states: States,
     tap: str,
     block_size: int | None,
     offset: int,
     average: str,
-    recipe: dict[str, Any],
 ) -> TapSpectrum:
     check_tap(model, tap)
     check_estimator(average=average)
@@ -240,30 +243,36 @@ def _spectrum(
         nonlocal patch_size
         maps = tap_maps(model, batch, tap)
         patch_size = batch.x.shape[-2] // maps.shape[-2]
-        return image_energies(maps, block_size or min(8, *maps.shape[-2:]), offset)
+        return image_energies(
+            maps, min(8, *maps.shape[-2:]) if block_size is None else block_size, offset
+        )
 
-    times, each = measured(moments, energies)
+    times, each = measured(states, energies)
     n = each.shape[-1]
     ring, rings = _rings(n)
     order = list(zigzag_order(n))
 
-    def figures(means: Array) -> Array:
-        """Return energies, curves and rings side by side, (..., T + 1, 2 n^2 + R)."""
-        energy = np.exp(means) if average == "log" else means
-        curve = log_energy(torch.from_numpy(energy)).numpy()
-        flat = energy.reshape(*energy.shape[:-2], -1)
-        return np.concatenate([flat[..., order], curve, flat @ rings.T], -1)
-
-    values = np.log(np.maximum(each, np.finfo(float).tiny)) if average == "log" else each
+    values = log_of(each) if average == "log" else each
     values = np.concatenate([values, values.mean(1, keepdims=True)], 1)
+    values = values.reshape(*values.shape[:2], -1)
+
+    def energies_and_rings(means: Array) -> Array:
+        energy = np.exp(means) if average == "log" else means
+        return np.concatenate([energy, energy @ rings.T], -1)
+
+    def curves(means: Array) -> Array:
+        raw = np.log1p(energies_and_rings(means))
+        largest = raw[..., : n * n].max(-1, keepdims=True)
+        return raw / np.where(largest > 0, largest, 1)
+
     fields = {}
-    for end, found in zip(("", "_low", "_high"), bootstrap_intervals(figures, values), strict=True):
-        ordered, curve, radial = np.split(found, [n * n, 2 * n * n], -1)
-        energy = np.empty_like(ordered)
-        energy[..., order] = ordered
-        fields["energy" + end] = energy.reshape(-1, n, n)
-        fields["curve" + end] = curve
-        fields["radial" + end] = radial
+    raw = bootstrap_log_intervals(energies_and_rings, values)
+    drawn = bootstrap_intervals(curves, values, within=(0, 1))
+    for end, energy, curve in zip(("", "_low", "_high"), raw, drawn, strict=True):
+        fields["energy" + end] = energy[:, : n * n].reshape(-1, n, n)
+        fields["radial" + end] = energy[:, n * n :]
+        fields["curve" + end] = curve[:, order]
+        fields["radial_curve" + end] = curve[:, n * n :]
     return TapSpectrum(
         tap=tap,
         times=np.array(times),
@@ -272,14 +281,14 @@ def _spectrum(
         frequency=ring / (2 * n * patch_size),
         each=each,
         count=len(each),
-        recipe=recipe
+        recipe=states.recipe()
         | {
             "weights": weights_hash(model),
             "tap": tap,
             "offset": offset,
             "average": average,
             "normalisation": "orthonormal DCT; white noise of variance 1 has energy 1",
-            "interval": RECIPE,
+            "interval": f"{RECIPE}; of energies, of the logarithm",
         },
         **fields,
     )

@@ -33,7 +33,7 @@ from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
 from deco_lab.spectra.frequencies import check_estimator, ring_counts, ring_frequencies
 from deco_lab.spectra.gaussian import wiener_filter
 from deco_lab.spectra.products import ring_products
-from deco_lab.spectra.states import NoisyBatch, check_crops, velocity_of
+from deco_lab.spectra.states import check_crops, check_finite, velocity_of
 
 Array = NDArray[np.float64]
 
@@ -81,12 +81,27 @@ def _without_means(images: Tensor, class_ids: Tensor) -> Tensor:
     return deviations
 
 
+def _whole_classes(class_ids: Tensor, at_least: int) -> list[Tensor]:
+    """Return the images' indices in groups of whole classes, of so many images where it can be."""
+    groups, current = [], []
+    for label in class_ids.unique():
+        current.append(torch.nonzero(class_ids == label).flatten())
+        if sum(map(len, current)) >= at_least:
+            groups.append(torch.cat(current))
+            current = []
+    return groups + ([torch.cat(current)] if current else [])
+
+
 def _transfer(sums: Array) -> Array:
-    """Return H and coherence, (..., 2, R), of <P X*>, <X X*> and <P P*>, (..., 3, R)."""
+    """Return H, (..., R), of <P X*>, <X X*> and <P P*>, (..., 3, R); NaN without power."""
+    cross, noisy, _ = np.moveaxis(sums, -2, 0)
+    return cross / np.where(noisy > 0, noisy, np.nan)
+
+
+def _coherence(sums: Array) -> Array:
+    """Return the coherence, (..., R), likewise."""
     cross, noisy, predicted = np.moveaxis(sums, -2, 0)
-    noisy = np.where(noisy > 0, noisy, np.nan)
-    predicted = np.where(predicted > 0, predicted, np.nan)
-    return np.stack([cross / noisy, cross**2 / (noisy * predicted)], -2)
+    return cross**2 / np.where((noisy > 0) & (predicted > 0), noisy * predicted, np.nan)
 
 
 @torch.no_grad()
@@ -104,7 +119,8 @@ def transfer_function(
 ) -> TransferFunction:
     """Return the filter from noisy to predicted image and its coherence, for real crops.
 
-    Beside one batch on the device it holds states and predictions of one time in the CPU's memory.
+    Beside one batch on the device it holds the images of one class in the CPU's memory, since their
+    mean must be known before any of them is looked at.
 
     Parameters
     ----------
@@ -136,45 +152,57 @@ def transfer_function(
             f"{', '.join(map(str, alone))}; add images or pass remove_means=False"
         )
 
-    def centred(fields: Tensor) -> Tensor:
-        return _without_means(fields, crops.class_ids) if remove_means else fields
+    groups = (
+        _whole_classes(crops.class_ids, batch_size)
+        if remove_means
+        else torch.arange(len(images)).split(batch_size)
+    )
+
+    def fields(time: float, rows: Tensor) -> Tensor:
+        """Return x_t, the predicted image and the image of some images, (3, B, C, H, W)."""
+        batch = crops.at(time, rows)
+        predicted = predicted_image(batch.x, velocity_of(model, batch), time)
+        return torch.stack([batch.x, predicted, batch.image]).cpu()
 
     def by_ring(parts: Tensor, whole: Tensor) -> Tensor:
         pairs = zip(parts.split(batch_size), whole.split(batch_size), strict=True)
         return torch.cat([ring_products(a, b, window, padding) for a, b in pairs])
 
-    def fields(batch: NoisyBatch) -> Tensor:
-        predicted = predicted_image(batch.x, velocity_of(model, batch), batch.time)
-        return torch.stack([batch.x, predicted, batch.image]).cpu()
-
-    values = []
-    for _, batches in crops.moments(model, batch_size):
-        of_all = torch.cat([fields(batch) for batch in batches], 1)
-        X, P, true = (centred(field) for field in of_all)
-        products = ((P, X), (X, X), (P, P), (true, true))
-        values.append(torch.stack([by_ring(a, b) for a, b in products], 1).numpy())
-    S = values[0][:, 3].mean(0)
+    M, C, H, W = images.shape
+    frequency = ring_frequencies(padding * H, padding * W).numpy()
+    values = np.empty((M, len(crops.times), 4, len(frequency)))
+    for k, time in enumerate(crops.times):
+        for group in groups:
+            of_group = torch.cat([fields(time, rows) for rows in group.split(batch_size)], 1)
+            if remove_means:
+                labels = crops.class_ids[group]
+                of_group = [_without_means(field, labels) for field in of_group]
+            X, P, true = of_group
+            pairs = ((P, X), (X, X), (P, P), (true, true))
+            products = torch.stack([by_ring(a, b) for a, b in pairs], 1)
+            values[group.numpy(), k] = check_finite(products, time).numpy()
+    S = values[:, 0, 3].mean(0)
 
     removed = len(classes) if remove_means else 1
-    band = bootstrap_intervals(_transfer, np.stack(values, 1)[:, :, :3], removed=removed)
-    M, C, H, W = images.shape
+    H_t = bootstrap_intervals(_transfer, values[:, :, :3], removed=removed)
+    coherence = bootstrap_intervals(_coherence, values[:, :, :3], removed=removed, within=(0, 1))
     free = (M - len(classes) if remove_means else M) * C
     return TransferFunction(
         times=np.array(crops.times),
-        frequency=ring_frequencies(padding * H, padding * W).numpy(),
-        transfer=band.value[:, 0],
-        transfer_low=band.low[:, 0],
-        transfer_high=band.high[:, 0],
-        coherence=band.value[:, 1],
-        coherence_low=band.low[:, 1],
-        coherence_high=band.high[:, 1],
+        frequency=frequency,
+        transfer=H_t.value,
+        transfer_low=H_t.low,
+        transfer_high=H_t.high,
+        coherence=coherence.value,
+        coherence_low=coherence.low,
+        coherence_high=coherence.high,
         coherence_floor=padding**2 / (free * ring_counts(padding * H, padding * W).numpy()),
         wiener=wiener_filter(S, np.array(crops.times)[:, None]),
         power=S,
         count=M,
-        recipe={
+        recipe=crops.recipe()
+        | {
             "weights": weights_hash(model),
-            "seed": seed,
             "window": window,
             "padding": padding,
             "means": "class means removed" if remove_means else "kept",
