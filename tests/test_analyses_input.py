@@ -1,5 +1,6 @@
 """What every analysis owes its input: any precision, any batch, one clear sentence if it cannot."""
 
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import fields
@@ -102,7 +103,8 @@ def errors(asked: Asked) -> Any:
 def crossed(asked: Asked) -> Any:
     def draw(model: Any) -> Tensor:
         x = asked.images if asked.images.dtype == torch.float64 else asked.images.float()
-        return model(x, torch.full((len(x),), 0.5), torch.as_tensor(asked.labels))
+        t = torch.full((len(x),), 0.5, device=x.device)
+        return model(x, t, torch.as_tensor(asked.labels, device=x.device))
 
     return crossed_effects(
         draw, asked.model, conditions={"fresh": None, "mean": SpatialMean()}, pixels={"full": None}
@@ -247,6 +249,16 @@ def test_analyses_refuse_what_is_not_finite(name: str, value: float):
     images = IMAGES.clone()
     images[2, 1, 5, 5] = value
     refusal(name, Asked(images), "must be finite, got")
+
+
+@pytest.mark.parametrize("kind", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [*CROPS, *RUNS, "solver_error"])
+def test_analyses_refuse_a_model_that_answers_nothing(name: str, kind: float):
+    broken = copy.deepcopy(model_of("deco"))
+    for parameter in broken.parameters():
+        parameter.fill_(kind)
+    with pytest.raises(ValueError, match="finite"):
+        ANALYSES[name](Asked(model=broken))
 
 
 @pytest.mark.parametrize("name", GIVEN)

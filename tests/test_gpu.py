@@ -4,10 +4,13 @@ On a machine with one: `pytest tests/test_gpu.py`.
 """
 
 import copy
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from test_analyses_input import ANALYSES, IMAGES, Asked, model_of
 
 from deco_lab.config import DeCoConfig
 from deco_lab.data import bundled_crops
@@ -94,3 +97,18 @@ def test_training_compiles_learns_and_resumes(tmp_path: Path):
     resumed.restore(tmp_path / "state.pt")
     assert float(resumed.train_step()[0]) == pytest.approx(float(trainer.train_step()[0]), rel=2e-2)
     assert build(CONFIG).state_dict().keys() == resumed.averaged_model().state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_analyses_equal_the_cpus(name: str):
+    if "clusters" in name:
+        pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-learn")
+    here = ANALYSES[name](Asked())
+    there = ANALYSES[name](
+        Asked(images=IMAGES.cuda(), model=copy.deepcopy(model_of("deco")).cuda())
+    )
+    for field in fields(here):
+        expected, got = getattr(here, field.name), getattr(there, field.name)
+        if isinstance(expected, np.ndarray) and expected.dtype == np.float64:
+            scale = np.nanmax(np.abs(expected), initial=0) or 1.0
+            np.testing.assert_allclose(got / scale, expected / scale, atol=2e-3, err_msg=field.name)
