@@ -8,26 +8,25 @@ import torch
 from matplotlib.figure import Figure
 
 from deco_lab.plots import (
-    band_share_bars,
     band_share_curves,
-    dct_curves,
     decomposition_figure,
-    energy_over_time,
-    evaluation_figure,
     image_grid,
-    loss_curve,
-    radial_curves,
-    weights_figure,
 )
-from deco_lab.plots.curves import smooth
-from deco_lab.plots.style import COLOURS, PART_COLOURS, array_of
+from deco_lab.plots.style import (
+    COLOURS,
+    PART_COLOURS,
+    array_of,
+    beside,
+    colour_of,
+    limit_shares,
+    line_of,
+    marker_of,
+    new_figure,
+    whiskers,
+)
 from deco_lab.spectra import (
     Decomposition,
-    RadialPower,
     band_names,
-    frequency_weights,
-    log_energy,
-    zigzag_order,
 )
 
 EDGES = (1 / 16, 1 / 8, 1 / 4)
@@ -44,10 +43,6 @@ def drawn(figure: Figure) -> bytes:
 
 def traces_of(figure: Any) -> list[Any]:
     return list(figure.data)
-
-
-def legend_of(axes: Any) -> list[str]:
-    return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def test_image_grid_draws_sharp_pixels():
@@ -75,110 +70,6 @@ def test_image_grid_says_what_is_wrong():
         image_grid(torch.zeros(3, 4, 4))
     with pytest.raises(ValueError, match="titles must be 2, one for each image, got 1"):
         image_grid(torch.zeros(2, 3, 4, 4), ["a"])
-
-
-@pytest.mark.parametrize("raw", [False, True])
-def test_dct_curves_draw_energy_by_zigzag_index(raw):
-    energy = noise(8, 8).square()
-    figure = dct_curves({"image": energy}, raw=raw)
-    left, _ = figure.axes
-    expected = energy.flatten()[list(zigzag_order())] if raw else log_energy(energy)
-    x, y = left.lines[0].get_data()
-    np.testing.assert_array_equal(x, np.arange(64))
-    np.testing.assert_allclose(y, expected)  # type: ignore[arg-type]
-    assert left.get_xlabel() == "DCT coefficient (zigzag index)"
-    assert left.get_ylabel() == ("mean squared coefficient" if raw else "log(1 + E) / max")
-    assert left.get_yscale() == ("log" if raw else "linear")
-    drawn(figure)
-
-
-def test_dct_curves_put_tokens_at_their_physical_frequency():
-    energy = torch.zeros(8, 8)
-    energy[0, 4] = 8.0  # index 4 is 1/4 cycle per pixel, 1/32 on tokens of 8 pixels
-    figure = dct_curves({"image": energy, "dit": energy}, patch_sizes={"dit": 8}, raw=True)
-    left, right = figure.axes
-    assert legend_of(left) == ["image", "DiT (tokens of 8 x 8 pixels)"]
-    assert right.get_xlabel() == "frequency (cycles per pixel)"
-    of_pixels, of_tokens = right.lines[:2]
-    for line, frequency in ((of_pixels, 1 / 4), (of_tokens, 1 / 32)):
-        x, y = map(np.asarray, line.get_data())
-        assert x[np.argmax(y)] == frequency
-        # (0,4), (1,4), (2,4), (2,3), their mirrors and (3,3) have a radius that rounds to 4.
-        assert y.max() == pytest.approx(8 / 9)
-    assert {line.get_xdata()[0] for line in right.lines[2:]} == {1 / 2, 1 / 16}  # type: ignore[index]
-    drawn(figure)
-
-
-def test_dct_curves_of_the_same_energy_agree_between_panels():
-    constant = torch.ones(8, 8)
-    left, right = dct_curves({"image": constant}).axes
-    np.testing.assert_allclose(np.asarray(left.lines[0].get_ydata()), 1)
-    np.testing.assert_allclose(np.asarray(right.lines[0].get_ydata()), 1)
-
-
-def test_radial_curves_draw_power_without_dc():
-    radial = RadialPower(
-        frequency=torch.linspace(0, 0.5, 9, dtype=torch.float64), power=noise(9).exp()
-    )
-    figure = radial_curves({"image": radial, "velocity": radial})
-    (axes,) = figure.axes
-    x, y = axes.lines[0].get_data()
-    np.testing.assert_array_equal(x, radial.frequency[1:])  # type: ignore[arg-type]
-    np.testing.assert_array_equal(y, radial.power[1:])  # type: ignore[arg-type]
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    assert axes.get_xlabel() == "frequency (cycles per pixel)"
-    assert {t.get_text() for t in axes.get_xticklabels()} == {"1/16", "1/8", "1/4", "1/2"}
-    assert axes.lines[1].get_color() == PART_COLOURS["velocity"]
-    drawn(figure)
-
-
-@pytest.mark.parametrize("quality", [85, 100])
-def test_weights_figure_writes_every_weight(quality):
-    weights = frequency_weights(quality)
-    figure = weights_figure(weights)
-    assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == ["Y", "Cb", "Cr"]
-    for axes, table in zip(figure.axes, weights, strict=False):
-        np.testing.assert_array_equal(axes.images[0].get_array(), table)  # type: ignore[arg-type]
-        for text in axes.texts:
-            column, row = text.get_position()
-            assert text.get_text() == f"{table[int(row), int(column)]:.2f}"
-        assert len(axes.texts) == 64
-    drawn(figure)
-
-
-def test_loss_curve_draws_losses_and_their_trend():
-    steps, loss = np.arange(10, 30), noise(20).exp().numpy()
-    figure = loss_curve(steps, {"flow matching": loss}, smoothing=5)
-    (axes,) = figure.axes
-    measured, smoothed = axes.lines
-    np.testing.assert_array_equal(measured.get_xdata(), steps)
-    np.testing.assert_array_equal(measured.get_ydata(), loss)
-    np.testing.assert_allclose(np.asarray(smoothed.get_ydata()), smooth(loss, 5))
-    assert axes.get_yscale() == "log"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("training step", "loss")
-    assert legend_of(axes) == ["flow matching"]
-    drawn(figure)
-
-
-def test_smooth_does_not_lag():
-    decay = 3 * 0.9 ** np.arange(40)
-    np.testing.assert_allclose(smooth(decay, 15), decay)
-
-
-def test_smooth_is_the_geometric_mean_of_a_centred_window():
-    values = np.array([1.0, 2, 4, 32, 1, 5])
-    np.testing.assert_allclose(smooth(values, 3)[1:5], np.cbrt([8, 256, 128, 160]))
-    np.testing.assert_allclose(smooth(values, 5)[2], 256 ** (1 / 5))
-    np.testing.assert_allclose(smooth(values, 1), values)
-    np.testing.assert_allclose(smooth(values[:1], 15), values[:1])
-
-
-def test_smooth_fits_a_line_at_the_ends():
-    values = np.exp(np.array([0.0, 3, 1, 2, 0]))
-    slope, intercept = np.polyfit([0, 1, 2], [0, 3, 1], 1)
-    assert smooth(values, 5)[0] == pytest.approx(np.exp(intercept))
-    slope, intercept = np.polyfit([0, 1, 2], [1, 2, 0], 1)
-    assert smooth(values, 5)[-1] == pytest.approx(np.exp(intercept + 2 * slope))
 
 
 def decomposition(scale: float = 1.0) -> Decomposition:
@@ -223,23 +114,6 @@ def test_decomposition_figure_of_nothing_is_grey():
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), 0.5)  # type: ignore[arg-type]
 
 
-def test_band_share_bars_draw_each_share():
-    shares = {"dit": torch.tensor([0.9, 0.5, -0.1, 0.2]), "decoder": torch.tensor([0.1] * 4)}
-    figure = band_share_bars(shares, EDGES)
-    (axes,) = figure.axes
-    for bars, (name, values) in zip(axes.containers, shares.items(), strict=True):
-        np.testing.assert_allclose([bar.get_height() for bar in bars], values)
-        assert bars[0].get_facecolor()[:3] == pytest.approx(rgb(PART_COLOURS[name]))
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == band_names(EDGES)
-    assert axes.get_xlabel() == "band (cycles per pixel)"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["DiT", "decoder"]
-    drawn(figure)
-
-
-def rgb(colour: str) -> tuple[float, ...]:
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-
-
 def test_band_share_curves_draw_each_share_over_t():
     times = np.linspace(0, 0.9, 7)
     shares = {"dit": noise(7, 4), "decoder": noise(7, 4) + 1}
@@ -259,28 +133,16 @@ def test_band_share_curves_draw_each_share_over_t():
     assert titles == [f"{name} cycles per pixel" for name in band_names(EDGES)]
 
 
-def test_energy_over_time_draws_decibels_in_zigzag_order():
-    energies = noise(5, 8, 8).square()
-    figure: Any = energy_over_time(np.linspace(0, 1, 5), energies, patch_size=4)
-    (heatmap,) = traces_of(figure)
-    assert heatmap.z.shape == (64, 5)
-    order = zigzag_order()
-    for step, index in [(0, 0), (3, 2), (4, 63)]:
-        row, column = divmod(order[index], 8)
-        expected = 10 * np.log10(energies[step, row, column].item())
-        assert heatmap.z[index, step] == pytest.approx(expected)
-        cycles = np.hypot(row, column) / 16 / 4
-        assert heatmap.customdata[index, step] == pytest.approx(cycles)
-    assert figure.layout.xaxis.title.text == "t (0 noise, 1 image)"
-    assert figure.layout.yaxis.title.text == "DCT coefficient (zigzag index)"
+def test_band_share_curves_of_one_part_have_no_legend():
+    one: Any = band_share_curves([0, 1], {"predicted image": noise(2, 4)}, EDGES)
+    assert not any(trace.showlegend for trace in traces_of(one))
+    assert one.layout.yaxis.title.text == "predicted image, share of the band"
 
 
-def test_energy_over_time_bounds_the_range_of_nothing():
-    energies = torch.zeros(2, 8, 8)
-    energies[0, 0, 0] = 100.0
-    (heatmap,) = traces_of(energy_over_time([0, 1], energies))
-    assert heatmap.z.max() == 20
-    assert heatmap.z.min() == pytest.approx(-60)
+def test_band_share_curves_beyond_the_colours_are_dashed():
+    shares = {f"part {i}": noise(2, 4) for i in range(8)}
+    traces = traces_of(band_share_curves([0, 1], shares, EDGES))
+    assert [trace.line.dash for trace in traces[::4]] == ["solid"] * 7 + ["dash"]
 
 
 def test_array_of_takes_tensors_of_any_kind():
@@ -292,7 +154,38 @@ def test_array_of_takes_tensors_of_any_kind():
 
 def test_colours_are_distinct():
     assert len(set(COLOURS)) == len(COLOURS)
-    assert len(set(PART_COLOURS.values())) == len(PART_COLOURS)
+    parts = {name: c for name, c in PART_COLOURS.items() if name != "pixels"}
+    assert len(set(parts.values())) == len(parts)
+    assert PART_COLOURS["pixels"] == PART_COLOURS["decoder"]  # two names of one part
+
+
+def test_series_beyond_the_colours_stay_distinct():
+    drawn = {(colour_of("", i), marker_of(i)) for i in range(42)}
+    assert len(drawn) == 42
+    lines = {(colour_of("", i), line_of(i)) for i in range(28)}
+    assert len(lines) == 28
+    assert {line_of(i) for i in range(len(COLOURS))} == {"-"}
+
+
+def test_beside_leaves_room_to_the_next_place():
+    for count in (1, 2, 5, 12):
+        places = [beside(i, count) for i in range(count)]
+        assert sum(places) == pytest.approx(0)
+        assert max(places) - min(places) < 0.8
+    assert [beside(i, 2, 0.16) for i in range(2)] == pytest.approx([-0.08, 0.08])
+
+
+def test_whiskers_are_never_negative_and_0_without_an_interval():
+    found = whiskers([1.0, 2.0, 3.0], [0.5, 2.5, np.nan], [1.25, 3.0, np.nan])
+    np.testing.assert_array_equal(found, [[0.5, 0, 0], [0.25, 1, 0]])
+
+
+def test_limit_shares_cuts_parts_that_cancel():
+    axes = new_figure(2, 2).subplots()
+    limit_shares(axes, [0.2, np.nan, 0.7])
+    assert axes.get_ylim() == pytest.approx((-0.1, 1.1))
+    limit_shares(axes, [-9.0, 10.0])
+    assert axes.get_ylim() == (-1.5, 2)
 
 
 def test_plots_work_without_plotly():
@@ -303,19 +196,3 @@ def test_plots_work_without_plotly():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "StaticFigure"
-
-
-def test_evaluation_figure_draws_means_and_coefficients():
-    ratio = np.array([[9.0, 1, 2, 3], [9.0, 3, 4, 5]])
-    coefficients = np.arange(192.0).reshape(3, 8, 8) - 90
-    figure = evaluation_figure(
-        [0, 1 / 6, 2 / 6, 3 / 6], {"tiny": ratio, "real": -ratio}, coefficients, title="tiny"
-    )
-    axes, *panels = figure.get_axes()
-    line = axes.get_lines()[0]
-    assert np.array_equal(line.get_xdata(), [1 / 6, 2 / 6, 3 / 6])
-    assert np.array_equal(line.get_ydata(), [2, 3, 4])
-    assert axes.get_legend_handles_labels()[1] == ["tiny", "real"]
-    assert "cycles per pixel" in axes.get_xlabel()
-    for panel, expected in zip(panels, coefficients, strict=False):
-        assert np.array_equal(np.asarray(panel.get_images()[0].get_array()), expected)

@@ -1,6 +1,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -105,6 +106,15 @@ def test_guidance_growth_draws_each_kind_of_states():
     drawn(figure)
 
 
+def test_guidance_growth_tells_many_kinds_apart():
+    spectra = {f"kind {i}": some_spectrum() for i in range(9)}
+    figure = guidance_growth(spectra)
+    lines = figure.axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 9
+    assert legend_of(figure) == list(spectra)
+    drawn(figure)
+
+
 def test_burnt_pixels_colours_what_leaves_the_range():
     images = np.zeros((1, 3, 2, 2))
     images[0, 1, 0, 1] = 1.01
@@ -149,6 +159,19 @@ def test_change_curves_draw_each_panel_and_leave_out_dc():
     drawn(figure)
 
 
+@pytest.mark.parametrize("panels", [1, 2])
+def test_change_curves_tell_many_rules_apart(panels):
+    names = [f"rule {i}" for i in range(15)]
+    changes = {name: some_change() for name in names}
+    drawn_in = {"all": names} | ({"first": names[:1]} if panels == 2 else {})
+    figure = change_curves(FREQUENCY, changes, drawn_in)
+    lines = figure.axes[0].lines[:15]
+    looks = {(to_hex(line.get_color()), line.get_linestyle()) for line in lines}
+    assert len(looks) == 15
+    black = [line for line in lines if to_hex(line.get_color()) == "#000000"]
+    assert len(black) == panels - 1
+
+
 def test_burn_figure_draws_points_with_their_intervals():
     contrast = {"none": single(1.0), "plain": single(1.4)}
     clipped = {"none": single(0.2), "plain": single(0.5)}
@@ -169,7 +192,9 @@ def test_guided_figure_draws_pictures_burns_and_the_change():
     images[0, 0, 0, 0] = 2
     change, reference = some_change(), some_change()
     figure = guided_figure(images, FREQUENCY, change, reference, "plain")
-    assert figure.get_suptitle() == "plain: 1.0% of their values outside ±1"
+    assert figure.get_suptitle() == "plain: 1.0% of the values of these 2 images outside ±1"
+    single = guided_figure(images[:1], FREQUENCY, change, reference, "plain")
+    assert single.get_suptitle() == "plain: 2.1% of the values of this image outside ±1"
     *pictures, axes = figure.axes
     assert len(pictures) == 4
     burnt: Any = pictures[2].images[0].get_array()

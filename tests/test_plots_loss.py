@@ -11,6 +11,7 @@ from deco_lab.plots import (
     favoured_figure,
     loss_share_bars,
     weight_curves,
+    weights_figure,
 )
 from deco_lab.plots.loss import CHANNEL_COLOURS, TERM_COLOURS
 from deco_lab.spectra import (
@@ -37,6 +38,25 @@ def drawn(figure: Figure) -> bytes:
 
 def bands_of(seed: int = 0) -> LossBands:
     return loss_bands(noise(5, 3, 16, 16, seed=seed), noise(5, 3, 16, 16, seed=seed + 1))
+
+
+@pytest.mark.parametrize("quality", [85, 100])
+def test_weights_figure_writes_every_weight(quality):
+    weights = frequency_weights(quality)
+    figure = weights_figure(weights)
+    assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == ["Y", "Cb", "Cr"]
+    for axes, table in zip(figure.axes, weights, strict=False):
+        np.testing.assert_array_equal(axes.images[0].get_array(), table)  # type: ignore[arg-type]
+        for text in axes.texts:
+            column, row = text.get_position()
+            assert text.get_text() == f"{table[int(row), int(column)]:.2f}"
+        assert len(axes.texts) == 64
+        sizes = [
+            label.get_fontsize() for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
+        ]
+        assert float(axes.xaxis.label.get_fontsize()) >= max(map(float, sizes))
+    assert "cycles per pixel" in figure.axes[0].get_ylabel()
+    drawn(figure)
 
 
 def test_weight_curves_draw_each_figure_of_the_table():

@@ -7,19 +7,14 @@ from matplotlib.figure import Figure
 from deco_lab.plots import (
     budget_figure,
     detail_curves,
-    effect_curves,
     gain_curves,
-    reference_ranges,
     seam_curves,
     transfer_curves,
 )
-from deco_lab.plots.style import PART_COLOURS
 from deco_lab.spectra import (
-    BandEffects,
     ConditionBudget,
     DecoderGain,
     DetailSpectra,
-    ReferenceSensitivity,
     Seams,
     TransferFunction,
 )
@@ -50,83 +45,6 @@ def ends_of(band: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def around(values: np.ndarray, name: str) -> dict[str, Any]:
     return {name: values, f"{name}_low": values - 0.1, f"{name}_high": values + 0.2}
-
-
-def some_effects() -> BandEffects:
-    shape = (len(TIMES), 4, len(EDGES) + 1)
-    energy = np.ones((len(TIMES), len(EDGES) + 1))
-    return BandEffects(
-        times=TIMES,
-        edges=EDGES,
-        velocity_energy=energy,
-        predicted_energy=energy,
-        count=5,
-        recipe={},
-        **around(RNG.uniform(0, 1, shape), "velocity"),
-        **around(RNG.uniform(0, 1, shape), "predicted"),
-    )
-
-
-def test_effect_curves_draw_shares_with_intervals():
-    effects = some_effects()
-    figure = effect_curves(effects)
-    assert legend_of(figure) == ["baseline", "DiT", "pixel path", "interaction"]
-    for row, whole in enumerate(("velocity", "predicted")):
-        for band in range(3):
-            axes = figure.axes[3 * row + band]
-            lines = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == len(TIMES)]
-            for i, (line, shade) in enumerate(zip(lines, axes.collections, strict=True)):
-                np.testing.assert_array_equal(line.get_xdata(), TIMES)
-                expected = getattr(effects, whole)[:, i, band]
-                np.testing.assert_array_equal(line.get_ydata(), expected)
-                low, high = ends_of(shade, TIMES)
-                np.testing.assert_allclose(low, getattr(effects, f"{whole}_low")[:, i, band])
-                np.testing.assert_allclose(high, getattr(effects, f"{whole}_high")[:, i, band])
-            assert lines[2].get_color() == PART_COLOURS["decoder"]
-    assert figure.axes[1].get_title("left") == "1/8 to 1/4 cycles per pixel"
-    assert figure.axes[3].get_ylabel() == "share of the predicted image"
-    assert figure.axes[3].get_xlabel() == "t (0 noise, 1 image)"
-    drawn(figure)
-
-
-def test_effect_curves_cut_parts_that_cancel():
-    effects = some_effects()
-    effects.velocity[0, :, 0] = (9, 1, -9, 0)
-    figure = effect_curves(effects)
-    assert figure.axes[0].get_ylim() == (-1.5, 2)
-    assert figure.axes[3].get_ylim()[1] < 1.2
-
-
-def test_reference_ranges_mark_every_choice():
-    shares = RNG.uniform(-1, 2, (3, 2, len(TIMES), 4, 3))
-    sensitivity = ReferenceSensitivity(
-        times=TIMES,
-        edges=EDGES,
-        condition_references=("mean", "time", "null"),
-        pixel_references=("zero", "noise"),
-        velocity=shares,
-        velocity_low=shares.min((0, 1)),
-        velocity_high=shares.max((0, 1)),
-        predicted=-shares,
-        predicted_low=(-shares).min((0, 1)),
-        predicted_high=(-shares).max((0, 1)),
-        count=5,
-        recipe={},
-    )
-    figure = reference_ranges(sensitivity, 0.5)
-    for axes, sign in zip(figure.axes, (1, -1), strict=True):
-        marks = [line for line in axes.lines if line.get_linestyle() == "None"]
-        for k, line in enumerate(marks):
-            part, reference = divmod(k, 3)
-            of_choice = np.asarray(line.get_ydata()).reshape(3, 2).T
-            np.testing.assert_array_equal(of_choice, sign * shares[reference, :, 1, part])
-        assert len({str(line.get_marker()) for line in marks}) == 3
-        for part, lines in enumerate(axes.collections):
-            ends = np.array([np.asarray(path.vertices)[:, 1] for path in lines.get_paths()])
-            np.testing.assert_allclose(ends[:, 0], (sign * shares)[:, :, 1, part].min((0, 1)))
-            np.testing.assert_allclose(ends[:, 1], (sign * shares)[:, :, 1, part].max((0, 1)))
-    assert legend_of(figure)[-1] == 'condition against "null"'
-    drawn(figure)
 
 
 def some_detail() -> DetailSpectra:
@@ -181,6 +99,21 @@ def test_detail_curves_mark_where_signal_meets_noise(t, place):
     (left, _) = detail_curves(some_detail(), t).axes
     upright = [np.asarray(line.get_xdata())[0] for line in left.lines if len(line.get_xdata()) == 2]  # type: ignore[arg-type]
     assert upright == ([] if place is None else [place])
+
+
+@pytest.mark.parametrize("t", TIMES)
+def test_detail_curves_keep_legends_off_the_panels(t):
+    figure = detail_curves(some_detail(), t)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend is not None
+        box, below = legend.get_window_extent(), axes.xaxis.label.get_window_extent()
+        assert box.y1 < below.y0
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+    first, second = (axes.get_legend().get_window_extent() for axes in figure.axes)  # type: ignore[union-attr]
+    assert first.x1 < second.x0
 
 
 def test_detail_curves_say_which_times_there_are():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,22 @@ def test_settling_figure_of_one_image_has_no_intervals():
     drawn(settling_figure(single))
 
 
+def test_settling_figure_draws_more_bands_than_markers_and_colours():
+    count = 9
+    coherence = np.sort(RNG.uniform(0, 1, (5, 4, count)), axis=1)
+    settled = np.sort(RNG.uniform(0, 0.9, (5, count, 2)), axis=2)
+    median = np.median(settled, axis=0)
+    many = replace(
+        some_settling(), edges=np.arange(1, count) / 20, coherence=coherence, settled=settled,
+        median=median, median_low=median, median_high=median,
+    )  # fmt: skip
+    left, right = settling_figure(many).axes
+    curves = left.lines[:count]
+    assert len({(line.get_color(), line.get_marker()) for line in curves}) == count
+    assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == count
+    assert len(right.containers) == 2 * count
+
+
 def test_shift_figure_counts_steps_on_each_grid():
     times = [0.0, 0.1, 0.3, 0.6]
     run = some_settling(times)
@@ -159,6 +176,20 @@ def test_solver_error_curves_draw_errors_by_passes():
     assert legend_of(figure) == ["order 1", "order 2", "euler", "heun"]
     assert figure.axes[0].get_title("left") == "below 1/8 cycles per pixel"
     drawn(figure)
+
+
+def test_solver_error_curves_tell_many_solvers_apart():
+    names = tuple(f"solver {i}" for i in range(9))
+    error = RNG.uniform(0.1, 0.2, (9, K))
+    found = replace(
+        some_errors(), solvers=names, num_steps=np.full(9, 10), nfe=np.arange(10, 19),
+        error=error, error_low=error, error_high=error,
+    )  # fmt: skip
+    figure = solver_error_curves(found)
+    lines = [bar[0] for bar in figure.axes[0].containers]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 9
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 9
+    assert legend_of(figure)[2:] == list(names)
 
 
 def test_solver_error_curves_guides_fall_at_their_order():

@@ -1,82 +1,81 @@
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
-from deco_lab.plots import split_curves
-from deco_lab.spectra import BandEffects
-
-TIMES = np.array([0.2, 0.5, 0.8])
+from deco_lab.plots import evaluation_figure, loss_curve
+from deco_lab.plots.training import smooth
 
 
-def some_effects(seed: int) -> BandEffects:
-    shares = np.random.default_rng(seed).uniform(0, 1, (2, 3, 4, 2))
-    energy = np.ones((3, 2))
-    return BandEffects(
-        times=TIMES,
-        edges=np.array([0.25]),
-        velocity=shares[0],
-        velocity_low=shares[0] - 0.1,
-        velocity_high=shares[0] + 0.2,
-        velocity_energy=energy,
-        predicted=shares[1],
-        predicted_low=shares[1] - 0.1,
-        predicted_high=shares[1] + 0.2,
-        predicted_energy=energy,
-        count=5,
-        recipe={},
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def drawn(figure: Figure) -> bytes:
+    """Return the figure as PNG; a warning of its layout is an error here."""
+    return figure._repr_png_()  # type: ignore[attr-defined]
+
+
+def legend_of(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_loss_curve_draws_losses_and_their_trend():
+    steps, loss = np.arange(10, 30), noise(20).exp().numpy()
+    figure = loss_curve(steps, {"flow matching": loss}, smoothing=5)
+    (axes,) = figure.axes
+    measured, smoothed = axes.lines
+    np.testing.assert_array_equal(measured.get_xdata(), steps)
+    np.testing.assert_array_equal(measured.get_ydata(), loss)
+    np.testing.assert_allclose(np.asarray(smoothed.get_ydata()), smooth(loss, 5))
+    assert axes.get_yscale() == "log"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("training step", "loss")
+    assert legend_of(axes) == ["flow matching"]
+    drawn(figure)
+
+
+def test_smooth_does_not_lag():
+    decay = 3 * 0.9 ** np.arange(40)
+    np.testing.assert_allclose(smooth(decay, 15), decay)
+
+
+def test_smooth_is_the_geometric_mean_of_a_centred_window():
+    values = np.array([1.0, 2, 4, 32, 1, 5])
+    np.testing.assert_allclose(smooth(values, 3)[1:5], np.cbrt([8, 256, 128, 160]))
+    np.testing.assert_allclose(smooth(values, 5)[2], 256 ** (1 / 5))
+    np.testing.assert_allclose(smooth(values, 1), values)
+    np.testing.assert_allclose(smooth(values[:1], 15), values[:1])
+
+
+def test_smooth_fits_a_line_at_the_ends():
+    values = np.exp(np.array([0.0, 3, 1, 2, 0]))
+    slope, intercept = np.polyfit([0, 1, 2], [0, 3, 1], 1)
+    assert smooth(values, 5)[0] == pytest.approx(np.exp(intercept))
+    slope, intercept = np.polyfit([0, 1, 2], [1, 2, 0], 1)
+    assert smooth(values, 5)[-1] == pytest.approx(np.exp(intercept + 2 * slope))
+
+
+def test_evaluation_figure_draws_means_and_coefficients():
+    ratio = np.array([[9.0, 1, 2, 3], [9.0, 3, 4, 5]])
+    coefficients = np.arange(192.0).reshape(3, 8, 8) - 90
+    figure = evaluation_figure(
+        [0, 1 / 6, 2 / 6, 3 / 6], {"tiny": ratio, "real": -ratio}, coefficients, title="tiny"
     )
+    axes, *panels = figure.get_axes()
+    line = axes.get_lines()[0]
+    assert np.array_equal(line.get_xdata(), [1 / 6, 2 / 6, 3 / 6])
+    assert np.array_equal(line.get_ydata(), [2, 3, 4])
+    assert axes.get_legend_handles_labels()[1] == ["tiny", "real"]
+    assert "cycles per pixel" in axes.get_xlabel()
+    for panel, expected in zip(panels, coefficients, strict=False):
+        assert np.array_equal(np.asarray(panel.get_images()[0].get_array()), expected)
 
 
-def lines_of(figure: Figure, panel: int) -> dict[str, np.ndarray]:
-    """Return the drawn curves of a panel by label, without the guides."""
-    curves = {str(line.get_label()): line for line in figure.axes[panel].lines}
-    return {k: np.asarray(v.get_ydata()) for k, v in curves.items() if not k.startswith("_")}
-
-
-@pytest.mark.parametrize("whole", ["predicted", "velocity"])
-def test_split_curves_draws_the_highest_band_of_each_model(whole: str):
-    effects = {"mine": some_effects(0), "tiny": some_effects(1)}
-    figure = split_curves(effects, whole=whole)
-    for panel, part in enumerate(("dit", "pixels")):
-        drawn = lines_of(figure, panel)
-        assert list(drawn) == ["mine", "tiny"]
-        for label, one in effects.items():
-            expected = getattr(one, whole)[:, one.parts.index(part), -1]
-            np.testing.assert_allclose(drawn[label], expected)
-    figure._repr_png_()  # type: ignore[attr-defined]
-
-
-def test_split_curves_shades_the_intervals():
-    one = some_effects(2)
-    figure = split_curves({"mine": one})
-    for panel, part in enumerate(("dit", "pixels")):
-        (band,) = figure.axes[panel].collections
-        corners = np.asarray(band.get_paths()[0].vertices)
-        at = one.parts.index(part)
-        for k, t in enumerate(TIMES):
-            ys = corners[np.isclose(corners[:, 0], t), 1]
-            assert ys.min() == pytest.approx(one.predicted_low[k, at, -1])
-            assert ys.max() == pytest.approx(one.predicted_high[k, at, -1])
-
-
-def test_split_curves_says_band_whole_and_unit():
-    figure = split_curves({"mine": some_effects(0)})
-    label = figure.axes[0].get_ylabel()
-    assert "predicted image" in label
-    assert "1/4" in label
-    assert "cycles per pixel" in label
-    assert all("t (0 noise" in axes.get_xlabel() for axes in figure.axes)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mine"]
-
-
-def test_split_curves_refuses_other_bands_and_wholes():
-    one = some_effects(0)
-    other = replace(one, edges=np.array([0.125]))
-    with pytest.raises(ValueError, match="same highest band, got"):
-        split_curves({"mine": one, "other": other})
-    with pytest.raises(ValueError, match="got none"):
-        split_curves({})
-    with pytest.raises(ValueError, match="got 'image'"):
-        split_curves({"mine": one}, whole="image")
+def test_evaluation_figure_draws_all_of_many_labels():
+    many = {f"model {i}": np.full((2, 4), float(i)) for i in range(9)}
+    axes = evaluation_figure([0, 1 / 6, 2 / 6, 3 / 6], many, np.zeros((3, 8, 8))).axes[0]
+    assert legend_of(axes) == list(many)
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines[:9]}
+    assert len(looks) == 9

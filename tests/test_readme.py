@@ -2,16 +2,30 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import deco_lab
 from deco_lab import spectra
 from deco_lab.config import PRESETS, DeCoConfig
+from deco_lab.data import bundled_crops
 from deco_lab.models import build
+from deco_lab.spectra import (
+    BandEffects,
+    band_effects,
+    phase_shuffled,
+    reference_sensitivity,
+    shuffled_weights,
+    split_bands,
+    white_noise,
+)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+ENDS = ("", "_low", "_high")
 
 
 def test_first_python_block_runs(capsys):
@@ -59,3 +73,48 @@ def test_notebooks_are_all_in_their_table():
     linked = re.findall(r"^\| \[\w+\]\((notebooks/\w+\.ipynb)\)", README, re.MULTILINE)
     found = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     assert linked == found
+
+
+def share(effects: BandEffects, whole: str, part: str, t: float) -> str:
+    """Return a part's share of the highest band, as the README writes it."""
+    at = int(np.argmin(abs(effects.times - t)))
+    ends = [getattr(effects, whole + end)[at, effects.parts.index(part), -1] for end in ENDS]
+    return "{:.0f}% [{:.0f}, {:.0f}]".format(*(round(100 * float(end)) + 0 for end in ends))
+
+
+@pytest.mark.slow
+def test_what_each_part_does_is_as_said():
+    section = README[README.index("## What the DiT does") : README.index("## Analyses")]
+    text = " ".join(section.split())
+    model: Any = deco_lab.load("tiny", device="cpu")
+    # The crops of notebook 02: two of each photograph, by seed 2026.
+    generator = torch.Generator().manual_seed(2026)
+    crops, ids = bundled_crops(64).sample(28, generator, torch.arange(14).repeat(2))
+
+    def effects_of(model: Any, images: torch.Tensor, times: tuple[float, ...] = (0.5,)) -> Any:
+        return band_effects(model, images, ids, times=times, seed=2026)
+
+    real = effects_of(model, crops, (0.5, 0.9))
+    phases = effects_of(model, phase_shuffled(crops, 2026), (0.5, 0.9))
+    white = effects_of(model, white_noise(crops, 2026), (0.5, 0.9))
+    for said in (
+        f"of the *velocity* the pixel path supplies {share(real, 'velocity', 'pixels', 0.5)}",
+        f"the DiT's condition supplies {share(real, 'predicted', 'dit', 0.5)}",
+        f"and the pixel path {share(real, 'predicted', 'pixels', 0.5)}",
+        f"at t = 0.9, the pixel path supplies {share(real, 'predicted', 'pixels', 0.9)}",
+        f"{share(phases, 'predicted', 'dit', 0.5)} for crops with shuffled phases",
+        f"{share(white, 'predicted', 'dit', 0.5)} for white noise",
+        f"({share(phases, 'predicted', 'pixels', 0.9)} and "
+        f"{share(white, 'predicted', 'pixels', 0.9)} at t = 0.9",
+    ):
+        assert said in text
+    shuffled = [
+        share(effects_of(shuffled_weights(model, seed), crops), "predicted", "dit", 0.5)
+        for seed in (0, 1)
+    ]
+    assert f"{shuffled[0].split()[0]} and {shuffled[1].split()[0]} with shuffled weights" in text
+    fine = float(split_bands(crops)[-1].square().mean())
+    assert f"holds {real.predicted_energy[0, -1] / fine:.0%} of the crops' power" in text
+    few = reference_sensitivity(model, crops[:14:2], ids[:14:2], times=(0.5,), seed=2026)
+    low, high = (end[0, 1, -1] for end in (few.predicted_low, few.predicted_high))
+    assert f"from {low:.0%} to {high:.0%}" in text

@@ -6,8 +6,6 @@ axis says its unit.
 """
 
 from deco_lab.plots.clusters import cluster_maps
-from deco_lab.plots.curves import band_share_bars, dct_curves, loss_curve, radial_curves
-from deco_lab.plots.evaluation import evaluation_figure
 from deco_lab.plots.guidance import (
     burn_figure,
     burnt_pixels,
@@ -15,26 +13,24 @@ from deco_lab.plots.guidance import (
     guidance_curves,
     guidance_growth,
     guided_figure,
-    picture_rows,
 )
-from deco_lab.plots.interventions import control_figure, intervention_figure
+from deco_lab.plots.interventions import intervention_figure
 from deco_lab.plots.loss import (
     error_change_figure,
     favoured_figure,
     loss_share_bars,
     weight_curves,
+    weights_figure,
 )
-from deco_lab.plots.over_time import band_share_curves, energy_over_time
+from deco_lab.plots.over_time import band_share_curves
 from deco_lab.plots.parts import (
     budget_figure,
     detail_curves,
-    effect_curves,
     gain_curves,
-    reference_ranges,
     seam_curves,
     transfer_curves,
 )
-from deco_lab.plots.pictures import decomposition_figure, image_grid, weights_figure
+from deco_lab.plots.pictures import decomposition_figure, image_grid, picture_rows
 from deco_lab.plots.settling import (
     band_pictures,
     few_steps_figure,
@@ -42,8 +38,15 @@ from deco_lab.plots.settling import (
     shift_figure,
     solver_error_curves,
 )
-from deco_lab.plots.taps import tap_curves, tap_maps
-from deco_lab.plots.training import split_curves
+from deco_lab.plots.shares import (
+    band_share_bars,
+    control_figure,
+    effect_curves,
+    reference_ranges,
+    split_curves,
+)
+from deco_lab.plots.taps import dct_curves, tap_curves, tap_maps
+from deco_lab.plots.training import evaluation_figure, loss_curve
 
 __all__ = [
     "band_pictures",
@@ -59,7 +62,6 @@ __all__ = [
     "decomposition_figure",
     "detail_curves",
     "effect_curves",
-    "energy_over_time",
     "error_change_figure",
     "evaluation_figure",
     "favoured_figure",
@@ -73,7 +75,6 @@ __all__ = [
     "loss_curve",
     "loss_share_bars",
     "picture_rows",
-    "radial_curves",
     "reference_ranges",
     "seam_curves",
     "settling_figure",

@@ -7,7 +7,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from deco_lab.plots.pictures import _picture, _show
+from deco_lab.plots.pictures import picture_of, show
 from deco_lab.plots.style import array_of, new_figure
 from deco_lab.spectra import TokenClusters
 
@@ -59,7 +59,7 @@ def cluster_maps(found: TokenClusters, images: Any, image: int = 0) -> Figure:
     cell = 1.7
     figure = new_figure(cell * (T + 1) + 1, cell * rows / columns + 0.8)
     picture, *panels = figure.subplots(1, T + 1, squeeze=False)[0]
-    _show(picture, _picture(images[image]), "image")
+    show(picture, picture_of(images[image]), "image")
     norm = BoundaryNorm(np.arange(K + 1) - 0.5, K)
     places = np.linspace(0, len(CLUSTER_COLOURS) - 1, K).round().astype(int)
     colours = ListedColormap([CLUSTER_COLOURS[place] for place in places])

@@ -11,23 +11,29 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from deco_lab.plots.style import COLOURS, GREY, array_of, dress, frequency_ticks, new_figure
+from deco_lab.plots.pictures import show_row
+from deco_lab.plots.style import (
+    COLOURS,
+    GREY,
+    TIME,
+    array_of,
+    colour_of,
+    dress,
+    frequency_ticks,
+    guide,
+    legend_above,
+    line_of,
+    marker_of,
+    new_figure,
+    shaded,
+    whiskers,
+)
 from deco_lab.spectra import GuidanceSpectrum, Intervals, band_names
 
 BURNT = to_rgb("#D55E00")
 """The colour of pixels outside [-1, 1]."""
 
-_TIME = "t (0 noise, 1 image)"
 _POWER = "power (white noise is 1)"
-
-
-def _shaded(
-    axes: Axes, x: np.ndarray, ends: tuple[Any, Any, Any], label: str, color: str, marker: str = ""
-) -> None:
-    """Draw a line with its interval behind it."""
-    value, low, high = ends
-    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-    axes.plot(x, value, color=color, linewidth=1.6, marker=marker, markersize=3, label=label)
 
 
 def _floored(ends: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
@@ -60,7 +66,10 @@ def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figu
     rows = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
     cosine = (spectrum.cosine, spectrum.cosine_low, spectrum.cosine_high)
     for band, (upper, lower) in enumerate(rows.T):
-        _shaded(upper, spectrum.times, _power_of(spectrum, band), "cond - uncond", COLOURS[1], "o")
+        shaded(
+            upper, spectrum.times, _power_of(spectrum, band), label="cond - uncond",
+            color=COLOURS[1], marker="o",
+        )  # fmt: skip
         upper.plot(
             spectrum.times, spectrum.uncond_power[:, band], color="black", linewidth=1.6,
             linestyle="--", label="uncond",
@@ -75,15 +84,12 @@ def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figu
         for sign in (-1, 1):
             level = sign * np.sqrt(spectrum.chance[band])
             lower.axhline(level, color=GREY, linestyle=":", linewidth=1)
-        value, low, high = (end[:, band] for end in cosine)
-        _shaded(lower, spectrum.times, (value, low, high), "cosine", COLOURS[0], "o")
-        dress(lower, x=_TIME, y="" if band else "cosine with uncond")
+        ends = [end[:, band] for end in cosine]
+        shaded(lower, spectrum.times, ends, label="cosine", color=COLOURS[0], marker="o")
+        dress(lower, x=TIME, y="" if band else "cosine with uncond")
     reach = 1.1 * np.nanmax(np.abs(cosine))
     rows[1, 0].set_ylim(-reach, reach)
-    figure.legend(
-        *rows[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False,
-        fontsize=9,
-    )  # fmt: skip
+    legend_above(figure, rows[0, 0])
     return figure
 
 
@@ -101,14 +107,14 @@ def guidance_growth(spectra: Mapping[str, GuidanceSpectrum]) -> Figure:
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for band, axes in enumerate(panels):
         for i, (label, spectrum) in enumerate(spectra.items()):
-            _shaded(axes, spectrum.times, _power_of(spectrum, band), label, COLOURS[i], "os^D"[i])
+            shaded(
+                axes, spectrum.times, _power_of(spectrum, band), label=label,
+                color=colour_of(label, i), marker=marker_of(i), linestyle=line_of(i),
+            )  # fmt: skip
         axes.set_yscale("log")
         title = f"{names[band]} cycles per pixel"
-        dress(axes, x=_TIME, y="" if band else "power of cond - uncond", title=title)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(spectra),
-        frameon=False, fontsize=9,
-    )  # fmt: skip
+        dress(axes, x=TIME, y="" if band else "power of cond - uncond", title=title)
+    legend_above(figure, panels[0])
     return figure
 
 
@@ -124,38 +130,10 @@ def burnt_pixels(images: Any) -> np.ndarray:
     return np.where(burnt, colour, np.broadcast_to(grey, images.shape))
 
 
-def _pictures(row: Sequence[Axes], images: np.ndarray, label: str) -> None:
-    for axes, image in zip(row, images, strict=True):
-        axes.imshow(np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1), interpolation="nearest")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-    row[0].set_ylabel(label, fontsize=9, rotation=0, ha="right", va="center")
-
-
-def picture_rows(rows: Mapping[str, Any], titles: Sequence[str]) -> Figure:
-    """Return rows of pictures, each with its name at the left.
-
-    Parameters
-    ----------
-    rows : mapping of str to array
-        (B, 3, H, W) each, in [-1, 1]; what lies outside is clipped.
-    titles : sequence of str
-        B, above the columns.
-    """
-    figure = new_figure(1.8 + 1.15 * len(titles), 0.3 + 1.15 * len(rows))
-    grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for line, (label, images) in zip(grid, rows.items(), strict=True):
-        _pictures(line, array_of(images), label)
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=9)
-    return figure
-
-
 def _change_axes(axes: Axes, x: str = "frequency (cycles per pixel)", y: str = "") -> None:
     axes.set_xscale("log", base=2)
     frequency_ticks(axes)
-    axes.axhline(0, color=GREY, linestyle=":", linewidth=1)
+    guide(axes, 0)
     dress(axes, x=x, y=y)
 
 
@@ -178,12 +156,14 @@ def change_curves(
     figure = new_figure(3.6 * len(panels), 3.6)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, names) in zip(grid, panels.items(), strict=True):
-        colours = iter(COLOURS)
+        shared = [name for name in names if name in everywhere and len(panels) > 1]
+        own = [name for name in names if name not in shared]
         for name in names:
-            shared = name in everywhere and len(panels) > 1
-            colour = "#000000" if shared else next(colours)
-            value, low, high = (end[1:] for end in changes[name])
-            _shaded(axes, f, (value, low, high), name, colour)
+            place = (own if name in own else shared).index(name)
+            place += place // (len(COLOURS) - 1)  # black, the last, is for what is shared
+            color = colour_of(name, place) if name in own else "#000000"
+            ends = [end[1:] for end in changes[name]]
+            shaded(axes, f, ends, label=name, color=color, linestyle=line_of(place))
         _change_axes(axes)
         axes.set_title(title, fontsize=10, loc="left", pad=6)
         axes.legend(frameon=False, fontsize=8, loc="upper left")
@@ -204,14 +184,14 @@ def burn_figure(contrast: Mapping[str, Intervals], clipped: Mapping[str, Interva
     figure = new_figure(9, 0.9 + 0.28 * len(contrast))
     panels = figure.subplots(1, 2, sharey=True)
     drawn = ((contrast, "rms contrast over that of crops", 1), (clipped, "values outside ±1", 0))
-    for axes, (found, x, guide) in zip(panels, drawn, strict=True):
+    for axes, (found, x, same) in zip(panels, drawn, strict=True):
         value, low, high = (np.array([float(each[i]) for each in found.values()]) for i in range(3))
         places = np.arange(len(value))
         axes.errorbar(
-            value, places, xerr=np.maximum([value - low, high - value], 0), fmt="o",
+            value, places, xerr=whiskers(value, low, high), fmt="o",
             color=COLOURS[0], capsize=3, markersize=5, linewidth=1.4,
         )  # fmt: skip
-        axes.axvline(guide, color=GREY, linestyle=":", linewidth=1)
+        axes.axvline(same, color=GREY, linestyle=":", linewidth=1)
         dress(axes, x=x, y="")
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
         axes.set_yticks(places, list(found))
@@ -241,17 +221,17 @@ def guided_figure(
     figure = new_figure(1.2 * count + 4.4, 3.1)
     grid = figure.add_gridspec(2, count + 1, width_ratios=[1] * count + [3])
     for row, (label, shown) in enumerate({"": images, "burnt": burnt_pixels(images)}.items()):
-        _pictures([figure.add_subplot(grid[row, i]) for i in range(count)], shown, label)
+        show_row([figure.add_subplot(grid[row, i]) for i in range(count)], shown, label)
     axes = figure.add_subplot(grid[:, count])
     f = array_of(frequency)[1:]
     axes.plot(
         f, reference.value[1:], color=GREY, linewidth=1.2, linestyle="--", label="no guidance"
     )
-    value, low, high = (end[1:] for end in change)
-    _shaded(axes, f, (value, low, high), "these samples", COLOURS[1])
+    shaded(axes, f, [end[1:] for end in change], label="these samples", color=COLOURS[1])
     _change_axes(axes, y="power over that of crops (dB)")
     axes.set_ylim(-4, 8)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
-    share = f"{100 * float((np.abs(images) > 1).mean()):.1f}% of their values outside ±1"
+    these = "this image" if count == 1 else f"these {count} images"
+    share = f"{100 * float((np.abs(images) > 1).mean()):.1f}% of the values of {these} outside ±1"
     figure.suptitle(f"{title}: {share}", fontsize=10)
     return figure

@@ -1,35 +1,25 @@
-"""What interventions did to final images, and the main shares beside their null controls.
+"""What interventions did to final images, band by band.
 
 Error bars are 95% intervals over images.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from deco_lab.plots.style import COLOURS, GREY, dress, new_figure, title_of
-from deco_lab.spectra import BandEffects, InterventionEffect, band_names
+from deco_lab.plots.style import (
+    GREY,
+    beside,
+    colour_of,
+    dress,
+    legend_above,
+    marker_of,
+    new_figure,
+    whiskers,
+)
+from deco_lab.spectra import InterventionEffect, band_names
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _FLOOR = 1e-3
 """Energies below this part of what they were are drawn as if they were this."""
-_SHARE_LIMITS = (-1.25, 1.75)
-"""Where a share leaves these, the axis is cut: parts that cancel each other have large ones."""
-_WHOLES = {"velocity": "velocity", "predicted": "predicted image"}
-_TITLES = {"pixels": "pixel path"}
-
-
-def _offset(i: int, count: int, width: float = 0.6) -> float:
-    """Return where the i-th of count marks stands beside the middle of its place."""
-    return (i - (count - 1) / 2) * width / max(count, 2)
-
-
-def _bars(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the lengths of error bars, (2, n), never negative, 0 where there is no interval."""
-    return np.nan_to_num(np.maximum([value - low, high - value], 0))
 
 
 def intervention_figure(effect: InterventionEffect) -> Figure:
@@ -66,8 +56,8 @@ def intervention_figure(effect: InterventionEffect) -> Figure:
             for r, label in enumerate(effect.pixels):
                 value, low, high = (end[:, r, band] for end in ends)
                 axes.errorbar(
-                    value, np.arange(Q) + _offset(r, R, 0.4), xerr=_bars(value, low, high),
-                    color=COLOURS[r % len(COLOURS)], marker=_MARKERS[r % len(_MARKERS)],
+                    value, np.arange(Q) + beside(r, R), xerr=whiskers(value, low, high),
+                    color=colour_of(label, r), marker=marker_of(r),
                     linestyle="", markersize=4.5, capsize=2, label=f"pixels: {label}",
                 )  # fmt: skip
             above = what == "energy"
@@ -82,79 +72,5 @@ def intervention_figure(effect: InterventionEffect) -> Figure:
     rows[1, 0].set_xlim(-0.03, 1.05)
     for axes in rows[:, 0]:
         axes.set_ylabel("condition")
-    figure.legend(
-        *rows[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=R,
-        frameon=False, fontsize=9,
-    )  # fmt: skip
+    legend_above(figure, rows[0, 0])
     return figure
-
-
-def control_figure(
-    effects: Mapping[str, BandEffects], t: float, *, parts: Sequence[str] = ("dit", "pixels")
-) -> Figure:
-    """Return the shares of some parts at one t in each band, a model's beside its null controls.
-
-    Parameters
-    ----------
-    effects : mapping of str to BandEffects
-        From `band_effects`, for each label; all of the same bands. The first is black.
-    t : float
-        One of their times. Shares below -125% or above 175% leave the panels.
-    parts : sequence of str
-        Which parts to draw, names in their `parts`.
-
-    Raises
-    ------
-    ValueError
-        Where t is not among the times of one of them.
-    """
-    edges = next(iter(effects.values())).edges.tolist()
-    names = band_names(edges)
-    colours = (COLOURS[-1], *COLOURS[:-1])
-    figure = new_figure(4.6 * len(parts) + 0.4, 5.6)
-    grid = figure.subplots(2, len(parts), sharex=True, sharey=True, squeeze=False)
-    drawn = []
-    for panels, (whole, title) in zip(grid, _WHOLES.items(), strict=True):
-        for axes, part in zip(panels, parts, strict=True):
-            for guide in (0, 1):
-                axes.axhline(guide, color=GREY, linestyle=":", linewidth=1)
-            for i, (label, found) in enumerate(effects.items()):
-                row, column = _row_at(found, t, label), found.parts.index(part)
-                value, low, high = (
-                    getattr(found, whole + end)[row, column] for end in ("", "_low", "_high")
-                )
-                axes.errorbar(
-                    np.arange(len(names)) + _offset(i, len(effects)), value,
-                    yerr=_bars(value, low, high), color=colours[i % len(colours)],
-                    marker=_MARKERS[i % len(_MARKERS)], linestyle="", markersize=4.5, capsize=2,
-                    label=label,
-                )  # fmt: skip
-                drawn += [low, high]
-            said = f"{_TITLES.get(part, title_of(part))}, share of the {title}, t = {t:g}"
-            _dress_shares(axes, said, names, last=whole == "predicted")
-    low, high = _SHARE_LIMITS
-    grid[0, 0].set_ylim(
-        max(low, min(np.nanmin(drawn), 0) - 0.1), min(high, max(np.nanmax(drawn), 1) + 0.1)
-    )
-    figure.legend(
-        *grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=len(effects),
-        frameon=False, fontsize=9,
-    )  # fmt: skip
-    return figure
-
-
-def _dress_shares(axes: Axes, title: str, names: Sequence[str], *, last: bool) -> None:
-    dress(axes, x="band (cycles per pixel)" if last else "", y="share")
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xticks(range(len(names)), names)
-    axes.grid(visible=False, axis="x")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-
-
-def _row_at(found: BandEffects, t: float, label: str) -> int:
-    """Return the place of t among the times; raise ValueError where it is not one of them."""
-    rows = np.flatnonzero(np.isclose(found.times, t))
-    if not len(rows):
-        known = ", ".join(f"{time:g}" for time in found.times)
-        raise ValueError(f'the times of "{label}" must have t={t:g}, got {known}; measure it there')
-    return int(rows[0])

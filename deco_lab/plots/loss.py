@@ -10,10 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from deco_lab.plots.style import COLOURS, GREY, array_of, dress, new_figure, plain_ticks
+from deco_lab.plots.pictures import picture_of, show
+from deco_lab.plots.style import (
+    COLOURS,
+    GREY,
+    array_of,
+    as_percent,
+    beside,
+    dress,
+    legend_above,
+    new_figure,
+    plain_ticks,
+    whiskers,
+)
 from deco_lab.spectra import (
     Intervals,
     LossBands,
@@ -28,9 +40,34 @@ CHANNELS = ("Y", "Cb", "Cr")
 CHANNEL_COLOURS = {"Y": "#000000", "Cb": "#0072B2", "Cr": "#D55E00", "Cb and Cr": "#CC79A7"}
 
 
-def _whiskers(value: Any, low: Any, high: Any) -> np.ndarray:
-    """Return how far the ends of intervals are from their values, (2, K), for matplotlib."""
-    return np.maximum([np.subtract(value, low), np.subtract(high, value)], 0)
+def weights_figure(weights: Any) -> Figure:
+    """Return the frequency-aware loss's weights, (3, 8, 8), as three tables with their values."""
+    weights = array_of(weights)
+    figure = new_figure(11, 3.7)
+    panels = figure.subplots(1, 3)
+    reach = max(weights.max(), 1 / weights.min(), 1.01)
+    norm = LogNorm(1 / reach, reach)
+    image = None
+    for axes, table, title in zip(panels, weights, CHANNELS, strict=True):
+        image = axes.imshow(table, cmap="PuOr_r", norm=norm)
+        for (row, column), value in np.ndenumerate(table):
+            strong = abs(np.log(value)) > 0.6 * np.log(reach)
+            axes.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=7,
+                color="white" if strong else "black",
+            )  # fmt: skip
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_xlabel("horizontal index (1/16 cycles per pixel)", fontsize=9)
+        axes.set_xticks(range(8))
+        axes.set_yticks(range(8))
+        axes.tick_params(length=0, labelsize=8)
+        axes.spines[:].set_visible(False)
+    panels[0].set_ylabel("vertical index (1/16 cycles per pixel)", fontsize=9)
+    assert image is not None
+    bar = figure.colorbar(image, ax=list(panels), shrink=0.8)
+    bar.set_label("weight (the mean of each table is 1)")
+    plain_ticks(bar.ax.yaxis)
+    return figure
 
 
 def weight_curves(table: WeightTable, *, steady: tuple[int, int] = (50, 90)) -> Figure:
@@ -60,7 +97,7 @@ def weight_curves(table: WeightTable, *, steady: tuple[int, int] = (50, 90)) -> 
         dress(axes, x="JPEG quality", y="", title=title)
     share, *weights = figure.axes
     share.set_ylim(0, 1)
-    share.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    as_percent(share.yaxis)
     for axes in weights:
         axes.set_yscale("log")
         plain_ticks(axes.yaxis)
@@ -91,13 +128,10 @@ def loss_share_bars(found: Mapping[str, LossBands]) -> Figure:
             _share_bars(axes, result, of)
             dress(axes, x="", y="share", title=f"{name}, {label}")
             axes.grid(visible=False, axis="x")
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            as_percent(axes.yaxis)
     for axes in grid[-1]:
         axes.set_xlabel("band (cycles per pixel)")
-    figure.legend(
-        *grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False,
-        fontsize=9,
-    )  # fmt: skip
+    legend_above(figure, grid[0, 0])
     return figure
 
 
@@ -108,8 +142,8 @@ def _share_bars(axes: Axes, result: LossBands, of: str) -> None:
     for i, (term, estimates) in enumerate(result.band_shares(of).items()):
         value, low, high = np.array([(e.value, e.low, e.high) for e in estimates]).T
         axes.bar(
-            places + (i - (len(result.terms) - 1) / 2) * width, value, width,
-            color=TERM_COLOURS[term], yerr=_whiskers(value, low, high), label=term,
+            places + beside(i, len(result.terms), width), value, width,
+            color=TERM_COLOURS[term], yerr=whiskers(value, low, high), label=term,
             error_kw={"linewidth": 1, "capsize": 2},
         )  # fmt: skip
     even = [float((result.band_of == k).mean()) for k in places]
@@ -145,7 +179,7 @@ def error_change_figure(
     places = np.arange(len(bands))
     for i, (label, band) in enumerate(by_band.items()):
         left.errorbar(
-            places + 0.16 * (i - (len(by_band) - 1) / 2), band.value, _whiskers(*band),
+            places + beside(i, len(by_band)), band.value, whiskers(*band),
             fmt="so"[i % 2], color=CHANNEL_COLOURS[label], capsize=3, markersize=5, linewidth=1.4,
             label=label,
         )  # fmt: skip
@@ -156,7 +190,7 @@ def error_change_figure(
         value, low, high = (end[i].ravel() for end in by_coefficient)
         aside = weights[i].ravel() * 1.03 ** (i - 1)  # Cb and Cr have the same weights
         right.errorbar(
-            aside, value, _whiskers(value, low, high), fmt=marker, markersize=3.5, alpha=0.6,
+            aside, value, whiskers(value, low, high), fmt=marker, markersize=3.5, alpha=0.6,
             linewidth=0, elinewidth=0.5, color=CHANNEL_COLOURS[channel], label=channel,
         )  # fmt: skip
     dress(right, x="weight in FreqFM", y="change (dB)", title="by DCT coefficient")
@@ -194,13 +228,9 @@ def favoured_figure(
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for line, (label, array) in zip(grid, rows.items(), strict=True):
         for axes, image, title in zip(line, array, titles, strict=True):
-            picture = np.clip(image.transpose(1, 2, 0) / scale / 2 + 0.5, 0, 1)
-            axes.imshow(picture, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
             rms = f"rms {np.sqrt(np.square(image).mean()):.2f}"
-            axes.set_title(f"{title}\n{rms}" if label == "whole" else rms, fontsize=9)
+            said = f"{title}\n{rms}" if label == "whole" else rms
+            show(axes, picture_of(image, scale), said)
         line[0].set_ylabel(label, fontsize=9)
     figure.suptitle(f"grey is 0, full colour ±{scale:.2g}", fontsize=9)
     return figure

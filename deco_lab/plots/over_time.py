@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from deco_lab.plots.style import array_of, colour_of, title_of
-from deco_lab.spectra import band_names, zigzag_order
+from deco_lab.plots.style import LINES, TIME, array_of, colour_of, line_of, title_of
+from deco_lab.spectra import band_names
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_DB_RANGE = 80.0
-"""Energies this many decibels below the largest are drawn as if they were there."""
+_DASHES: dict[str, str] = dict(zip(LINES, ("solid", "dash", "dot", "dashdot"), strict=True))
+"""How plotly calls matplotlib's line styles."""
 
 
 def _plotly_layout(figure: go.Figure, height: int) -> None:
@@ -32,6 +30,8 @@ def _plotly_layout(figure: go.Figure, height: int) -> None:
 
 def band_share_curves(times: Any, shares: Mapping[str, Any], edges: Sequence[float]) -> go.Figure:
     """Return each part's share of each band over t, one panel for each band, to be hovered over.
+
+    A single part has no legend, whose only use would be to hide it; the axis names it instead.
 
     Parameters
     ----------
@@ -59,54 +59,17 @@ def band_share_curves(times: Any, shares: Mapping[str, Any], edges: Sequence[flo
             figure.add_trace(
                 go.Scatter(
                     x=array_of(times), y=array[:, band], name=title_of(label),
-                    legendgroup=label, showlegend=band == 0, mode="lines",
-                    line={"color": colour_of(label, i), "width": 2},
+                    legendgroup=label, showlegend=band == 0 and len(shares) > 1, mode="lines",
+                    line={"color": colour_of(label, i), "dash": _DASHES[line_of(i)], "width": 2},
                     hovertemplate="%{y:.0%}",
                 ),
                 row=1, col=band + 1,
             )  # fmt: skip
-    figure.update_xaxes(title_text="t (0 noise, 1 image)", hoverformat=".3f", tickvals=[0, 0.5, 1])
+    figure.update_xaxes(title_text=TIME, hoverformat=".3f", tickvals=[0, 0.5, 1])
     figure.update_xaxes(ticktext=["0", "0.5", "1"], range=[0, 1])
     figure.update_yaxes(tickformat=".0%")
-    figure.update_yaxes(title_text="share of the band", col=1)
+    only = f"{title_of(next(iter(shares)))}, " if len(shares) == 1 else ""
+    figure.update_yaxes(title_text=f"{only}share of the band", col=1)
     _plotly_layout(figure, 320)
     figure.update_layout(hovermode="x unified")
-    return figure
-
-
-def energy_over_time(times: Any, energies: Any, *, patch_size: int = 1) -> go.Figure:
-    """Return a map of raw DCT energy over t and zigzag index, in decibels, to be hovered over.
-
-    Parameters
-    ----------
-    times : array
-        (T,), in [0, 1]: 0 is noise.
-    energies : array
-        (T, n, n), one `dct_energy` for each time.
-    patch_size : int
-        For energies of a token map, its patch size in pixels: it scales the frequencies shown.
-    """
-    import plotly.graph_objects as go
-
-    energies = array_of(energies)
-    n = energies.shape[-1]
-    order = np.array(zigzag_order(n))
-    ordered = energies.reshape(len(energies), -1)[:, order].T  # (n * n, T)
-    floor = max(ordered.max() * 10 ** (-_DB_RANGE / 10), np.finfo(float).tiny)
-    radial = np.hypot(order // n, order % n) / (2 * n * patch_size)
-    figure = go.Figure(
-        go.Heatmap(
-            x=array_of(times),
-            y=np.arange(n * n),
-            z=10 * np.log10(np.maximum(ordered, floor)),
-            customdata=np.repeat(radial[:, None], ordered.shape[1], axis=1),
-            colorscale="Cividis",
-            colorbar={"title": "dB, white noise<br>of variance 1 is 0"},
-            hovertemplate="t %{x:.3f}<br>coefficient %{y}: %{customdata:.3f} cycles per pixel"
-            "<br>%{z:.1f} dB<extra></extra>",
-        )
-    )
-    figure.update_xaxes(title_text="t (0 noise, 1 image)")
-    figure.update_yaxes(title_text="DCT coefficient (zigzag index)")
-    _plotly_layout(figure, 400)
     return figure

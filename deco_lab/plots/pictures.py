@@ -1,27 +1,36 @@
-"""Pictures: images side by side, the parts of a velocity, and the loss's weights as tables."""
+"""Pictures: images side by side, in rows of their own name, and the parts of a velocity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from deco_lab.plots.style import array_of, new_figure, plain_ticks, title_of
+from deco_lab.plots.style import array_of, new_figure, title_of
 from deco_lab.spectra import Decomposition
 
 
-def _picture(image: np.ndarray) -> np.ndarray:
-    """Turn (3 or 1, H, W) in [-1, 1] into (H, W, 3) in [0, 1]."""
+def picture_of(image: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """Turn (3 or 1, H, W) in [-scale, scale] into (H, W, 3) in [0, 1]; clip what lies outside."""
     picture = np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
-    return np.clip(picture / 2 + 0.5, 0, 1)
+    return np.clip(picture / scale / 2 + 0.5, 0, 1)
 
 
-def _show(axes: Axes, picture: np.ndarray, title: str = "") -> None:
+def show(axes: Axes, picture: np.ndarray, title: str = "") -> None:
+    """Draw a picture, (H, W, 3) in [0, 1], each pixel a sharp square, without ticks or a frame."""
     axes.imshow(picture, interpolation="nearest")
-    axes.set_axis_off()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=9)
+
+
+def show_row(row: Sequence[Axes], images: np.ndarray, label: str) -> None:
+    """Draw images (B, 3, H, W) in [-1, 1] on as many axes, with their name at the left."""
+    for axes, image in zip(row, images, strict=True):
+        show(axes, picture_of(image))
+    row[0].set_ylabel(label, fontsize=9, rotation=0, ha="right", va="center")
 
 
 def image_grid(
@@ -65,7 +74,7 @@ def image_grid(
     for axes in grid.flat:
         axes.set_axis_off()
     for i, image in enumerate(images):
-        _show(grid.flat[i], _picture(image), titles[i] if titles is not None else "")
+        show(grid.flat[i], picture_of(image), titles[i] if titles is not None else "")
     return figure
 
 
@@ -91,7 +100,7 @@ def decomposition_figure(parts: Decomposition, max_images: int = 4) -> Figure:
     for row in range(rows):
         for axes, (name, array) in zip(grid[row], arrays.items(), strict=True):
             rms = np.sqrt(np.square(array[row]).mean())
-            _show(axes, _picture(array[row] / scale), f"rms {rms:.2f}")
+            show(axes, picture_of(array[row], scale), f"rms {rms:.2f}")
             if row == 0:
                 sign = {"dit": "+ ", "decoder": "+ ", "velocity": "= "}.get(name, "")
                 axes.set_title(f"{sign}{title_of(name)}\nrms {rms:.2f}", fontsize=9)
@@ -104,31 +113,20 @@ def decomposition_figure(parts: Decomposition, max_images: int = 4) -> Figure:
     return figure
 
 
-def weights_figure(weights: Any) -> Figure:
-    """Return the frequency-aware loss's weights, (3, 8, 8), as three tables with their values."""
-    weights = array_of(weights)
-    figure = new_figure(11, 3.7)
-    panels = figure.subplots(1, 3)
-    reach = max(weights.max(), 1 / weights.min(), 1.01)
-    norm = LogNorm(1 / reach, reach)
-    image = None
-    for axes, table, title in zip(panels, weights, ("Y", "Cb", "Cr"), strict=True):
-        image = axes.imshow(table, cmap="PuOr_r", norm=norm)
-        for (row, column), value in np.ndenumerate(table):
-            strong = abs(np.log(value)) > 0.6 * np.log(reach)
-            axes.text(
-                column, row, f"{value:.2f}", ha="center", va="center", fontsize=7,
-                color="white" if strong else "black",
-            )  # fmt: skip
-        axes.set_title(title, fontsize=10, loc="left")
-        axes.set_xlabel("horizontal frequency (index, 1/16 cycles per pixel)", fontsize=8)
-        axes.set_xticks(range(8))
-        axes.set_yticks(range(8))
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-    panels[0].set_ylabel("vertical frequency (index)", fontsize=8)
-    assert image is not None
-    bar = figure.colorbar(image, ax=list(panels), shrink=0.8)
-    bar.set_label("weight (the mean of each table is 1)")
-    plain_ticks(bar.ax.yaxis)
+def picture_rows(rows: Mapping[str, Any], titles: Sequence[str]) -> Figure:
+    """Return rows of pictures, each with its name at the left.
+
+    Parameters
+    ----------
+    rows : mapping of str to array
+        (B, 3, H, W) each, in [-1, 1]; what lies outside is clipped.
+    titles : sequence of str
+        B, above the columns.
+    """
+    figure = new_figure(1.8 + 1.15 * len(titles), 0.3 + 1.15 * len(rows))
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for line, (label, images) in zip(grid, rows.items(), strict=True):
+        show_row(line, array_of(images), label)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
     return figure

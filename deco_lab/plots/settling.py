@@ -13,34 +13,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from deco_lab.plots.style import COLOURS, GREY, array_of, dress, new_figure
+from deco_lab.plots.pictures import picture_of, show
+from deco_lab.plots.style import (
+    COLOURS,
+    GREY,
+    array_of,
+    beside,
+    colour_of,
+    dress,
+    line_of,
+    marker_of,
+    new_figure,
+    shaded,
+    whiskers,
+)
 from deco_lab.spectra import Settling, SolverError, band_names, bootstrap_intervals, split_bands
-
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_DODGE = 0.16
-"""How far marks of one band stand apart, bands being 1 apart."""
-
-
-def _whiskers(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return how far the ends of intervals are from their values, (2, K), for matplotlib."""
-    return np.maximum([value - low, high - value], 0)
-
-
-def _dodged(count: int, i: int) -> float:
-    return _DODGE * (i - (count - 1) / 2)
-
-
-def _picture(image: np.ndarray, scale: float = 1.0) -> np.ndarray:
-    """Turn (3, H, W) in [-scale, scale] into (H, W, 3) in [0, 1]."""
-    return np.clip(image.transpose(1, 2, 0) / scale / 2 + 0.5, 0, 1)
-
-
-def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=9)
 
 
 def settling_figure(settling: Settling, unrelated: Any = None) -> Figure:
@@ -61,13 +48,10 @@ def settling_figure(settling: Settling, unrelated: Any = None) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     mean, low, high = bootstrap_intervals(lambda means: means, settling.coherence)
     for k, name in enumerate(names):
-        color = COLOURS[k % len(COLOURS)]
-        left.fill_between(
-            settling.times, low[:, k], high[:, k], color=color, alpha=0.2, linewidth=0
-        )
-        left.plot(
-            settling.times, mean[:, k], color=color, linewidth=1.6, marker=_MARKERS[k],
-            markersize=3, label=name,
+        color = colour_of(name, k)
+        shaded(
+            left, settling.times, (mean[:, k], low[:, k], high[:, k]), color=color,
+            linestyle=line_of(k), marker=marker_of(k), label=name,
         )  # fmt: skip
         if unrelated is not None:
             left.axhline(array_of(unrelated)[k], color=color, linestyle=":", linewidth=1.2)
@@ -96,12 +80,12 @@ def _settling_marks(axes: Axes, settling: Settling) -> None:
     for n, level in enumerate(settling.levels):
         for k in range(K):
             each = np.nan_to_num(settling.settled[:, k, n], nan=1.0)
-            place, color = k + _dodged(L, n) * 2, COLOURS[k % len(COLOURS)]
+            place, color = k + beside(n, L, 0.32), COLOURS[k % len(COLOURS)]
             axes.plot(each, np.full(len(each), place), "|", color=color, alpha=0.5, markersize=7)
             middle = np.nan_to_num(settling.median[k, n], nan=1.0)
-            ends = _whiskers(middle, settling.median_low[k, n], settling.median_high[k, n])
+            ends = whiskers(middle, settling.median_low[k, n], settling.median_high[k, n])
             axes.errorbar(
-                middle, place, xerr=ends[:, None], color=color, marker=_MARKERS[k], markersize=7,
+                middle, place, xerr=ends[:, None], color=color, marker=marker_of(k), markersize=7,
                 markerfacecolor=color if n else "white", capsize=3, linewidth=1.4,
             )  # fmt: skip
             if k == K - 1:
@@ -127,21 +111,28 @@ def shift_figure(runs: Mapping[str, Settling], level: float) -> Figure:
     figure = new_figure(10, 3.6)
     panels = figure.subplots(1, 3)
     for i, (label, run) in enumerate(runs.items()):
-        color, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
+        color, marker = colour_of(label, i), marker_of(i)
         grid = np.append(run.times, 1.0)
-        panels[0].plot(np.arange(len(grid)), grid, color=color, linewidth=1.6, label=label)
+        panels[0].plot(
+            np.arange(len(grid)),
+            grid,
+            color=color,
+            linestyle=line_of(i),
+            linewidth=1.6,
+            label=label,
+        )
         found = [int(n) for n in np.flatnonzero(np.isclose(run.levels, level))]
         if not found:
             raise ValueError(f"level must be one of {run.levels.tolist()}, got {level}")
         ends = [getattr(run, "median" + end)[:, found[0]] for end in ("", "_low", "_high")]
         ends = [np.nan_to_num(end, nan=1.0) for end in ends]
-        places = np.arange(len(names)) + _dodged(len(runs), i)
+        places = np.arange(len(names)) + beside(i, len(runs), 0.16)
         for axes, (value, low, high) in (
             (panels[1], ends),
             (panels[2], [np.interp(end, grid, np.arange(len(grid))) for end in ends]),
         ):
             axes.errorbar(
-                places, value, _whiskers(value, low, high), color=color, marker=marker,
+                places, value, whiskers(value, low, high), color=color, marker=marker,
                 linestyle="", markersize=5, capsize=3, label=label,
             )  # fmt: skip
     dress(panels[0], x="steps taken", y="t (0 noise, 1 image)", title="where the steps are")
@@ -186,9 +177,9 @@ def solver_error_curves(found: SolverError) -> Figure:
             )
             low = np.maximum(low, value / 1e3)  # 0 has no place on a logarithmic axis
             axes.errorbar(
-                found.nfe[rows] * aside[i], value, _whiskers(value, low, high), color=COLOURS[i],
-                marker=_MARKERS[i], markersize=4.5, linewidth=1.4, elinewidth=1, capsize=2,
-                label=solver,
+                found.nfe[rows] * aside[i], value, whiskers(value, low, high),
+                color=colour_of(solver, i), marker=marker_of(i), linestyle=line_of(i),
+                markersize=4.5, linewidth=1.4, elinewidth=1, capsize=2, label=solver,
             )  # fmt: skip
         _order_guides(axes, found, k)
         axes.set_xscale("log", base=2)
@@ -246,9 +237,9 @@ def few_steps_figure(
         for axes, lower, title in zip(above, below, drawn, strict=False):
             difference = differences[title][b]
             levels = 127.5 * np.sqrt(np.square(difference).mean())
-            _show(axes, _picture(drawn[title][b]), "" if b else title)
-            _show(lower, _picture(difference, scale), f"rms {levels:.1f} of 255")
-        _show(above[-1], _picture(image), "" if b else reference_title)
+            show(axes, picture_of(drawn[title][b]), "" if b else title)
+            show(lower, picture_of(difference, scale), f"rms {levels:.1f} of 255")
+        show(above[-1], picture_of(image), "" if b else reference_title)
         below[-1].set_axis_off()
         above[0].set_ylabel("image", fontsize=9)
         below[0].set_ylabel("difference", fontsize=9)
@@ -278,12 +269,12 @@ def band_pictures(
     )
     figure = new_figure(1.9 * (len(above) + 1), 4.3)
     rows = figure.subplots(2, len(above) + 1)
-    _show(rows[0, 0], _picture(array_of(predicted)), title)
-    _show(rows[1, 0], _picture(array_of(final)), "final")
+    show(rows[0, 0], picture_of(array_of(predicted)), title)
+    show(rows[1, 0], picture_of(array_of(final)), "final")
     for k, (name, ours, theirs) in enumerate(zip(band_names(edges), above, below, strict=True), 1):
         scale = float(np.quantile(np.abs(theirs), 0.995)) or 1.0
         energy = np.square(ours).sum() * np.square(theirs).sum()
         coherence = np.square((ours * theirs).sum()) / energy if energy else np.nan
-        _show(rows[0, k], _picture(ours, scale), f"{name}\ncoherence {coherence:.0%}")
-        _show(rows[1, k], _picture(theirs, scale), f"±{scale:.2f}")
+        show(rows[0, k], picture_of(ours, scale), f"{name}\ncoherence {coherence:.0%}")
+        show(rows[1, k], picture_of(theirs, scale), f"±{scale:.2f}")
     return figure

@@ -1,4 +1,4 @@
-"""What all figures share: colours, fonts, axes, and arrays from anywhere.
+"""What all figures share: colours and marks, axes, intervals, and arrays from anywhere.
 
 The colours are Okabe and Ito's [1], which people with any colour vision tell apart. The background
 is white, in dark surroundings too. Nothing here or in the figures touches pyplot, so figures can
@@ -9,6 +9,7 @@ References
 [1] Okabe, Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/
 """
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours without yellow, which white swallows."""
@@ -26,13 +27,25 @@ PART_COLOURS = {
     "baseline": "#6E6E6E",
     "dit": "#0072B2",
     "decoder": "#D55E00",
+    "pixels": "#D55E00",
     "interaction": "#CC79A7",
     "velocity": "#000000",
 }
-"""One colour for each part of a decomposition, in every figure."""
+"""One colour for each part of a decomposition, in every figure; the decoder is the pixel path."""
 
-PART_TITLES = {"dit": "DiT"}
+PART_TITLES = {"dit": "DiT", "pixels": "pixel path"}
 """Parts whose name is not how it is written."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+"""Not as many as colours, so that both together tell 42 series apart."""
+
+LINES = ("-", "--", ":", "-.")
+
+TIME = "t (0 noise, 1 image)"
+"""How an axis of times is labelled."""
+
+WHOLES = {"velocity": "velocity", "predicted": "predicted image"}
+"""What a part may be a share of, by the name of the field and as it is written."""
 
 GREY = "#6E6E6E"
 """Of guides and notes."""
@@ -57,6 +70,16 @@ def array_of(values: Any) -> np.ndarray:
 def colour_of(label: str, index: int) -> str:
     """Return a part's own colour, or the index-th of the others."""
     return PART_COLOURS.get(label, COLOURS[index % len(COLOURS)])
+
+
+def marker_of(index: int) -> str:
+    """Return the index-th series' marker, from the first again after the last."""
+    return MARKERS[index % len(MARKERS)]
+
+
+def line_of(index: int) -> str:
+    """Return the index-th series' line style: solid until the colours have all been used."""
+    return LINES[index // len(COLOURS) % len(LINES)]
 
 
 def title_of(label: str) -> str:
@@ -93,3 +116,78 @@ def frequency_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_locator(FixedLocator(octaves))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"1/{round(1 / octave)}" for octave in octaves])
+
+
+def guide(axes: Axes, value: float) -> None:
+    """Draw a dotted line at a value that says something, such as no change."""
+    axes.axhline(value, color=GREY, linestyle=":", linewidth=1)
+
+
+def shaded(axes: Axes, x: Any, ends: Sequence[Any], *, color: str, **style: Any) -> None:
+    """Draw a line with its interval behind it.
+
+    Parameters
+    ----------
+    axes : Axes
+        To draw on.
+    x : array
+        (n,).
+    ends : sequence of array
+        The values, their intervals' lower ends and their upper ends, (n,) each.
+    color : str
+        Of both.
+    **style
+        Of the line, for matplotlib: label, marker, linestyle.
+    """
+    value, low, high = ends
+    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.plot(x, value, color=color, **{"linewidth": 1.6, "markersize": 3} | style)
+
+
+def whiskers(value: Any, low: Any, high: Any) -> np.ndarray:
+    """Return how far the ends of intervals are from their values, (2, n), for matplotlib.
+
+    Never negative, and 0 where there is no interval.
+    """
+    return np.nan_to_num(np.maximum([np.subtract(value, low), np.subtract(high, value)], 0))
+
+
+def beside(index: int, count: int, step: float = 0.2) -> float:
+    """Return how far the index-th of count marks stands from the middle of their place.
+
+    They are `step` apart where that leaves room to the next place, which is 1 away.
+    """
+    return (index - (count - 1) / 2) * min(step, 0.8 / count)
+
+
+def time_row(times: np.ndarray, t: float, of: str = "") -> int:
+    """Return the place of t among the times (of what); raise ValueError if it is not one."""
+    found = np.flatnonzero(np.isclose(times, t))
+    if not len(found):
+        known = ", ".join(f"{time:g}" for time in times)
+        whose = f' of "{of}"' if of else ""
+        raise ValueError(f"t must be one of the times{whose} that were measured, {known}, got {t}")
+    return int(found[0])
+
+
+def as_percent(axis: Axis) -> None:
+    """Label an axis of shares in percent."""
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def limit_shares(axes: Axes, drawn: Any) -> None:
+    """Show all shares that are drawn and 0 and 1, but nothing below -150% or above 200%.
+
+    Parts that cancel each other have shares without bounds; next to them others would be flat.
+    """
+    low, high = min(np.nanmin(drawn), 0) - 0.1, max(np.nanmax(drawn), 1) + 0.1
+    axes.set_ylim(max(-1.5, low), min(2.0, high))
+
+
+def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None:
+    """Put the legend of one panel above all; in one row where no number of columns is given."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=columns or len(labels), frameon=False,
+        fontsize=9,
+    )  # fmt: skip

@@ -1,17 +1,30 @@
-"""The paper's Algorithm 3 as figures: curves at each tap, and maps of t against frequency.
+"""The paper's Algorithm 3 as figures: energies, curves at each tap, and maps of t by frequency.
 
 Token maps end at 1 / (2P) cycles per pixel, and what lies above is left blank: there is no token
 there. Shaded bands are 95% intervals over images.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deco_lab.plots.style import GREY, colour_of, dress, frequency_ticks, new_figure
-from deco_lab.spectra import TapSpectrum, zigzag_order
+from deco_lab.plots.style import (
+    GREY,
+    array_of,
+    colour_of,
+    dress,
+    frequency_ticks,
+    line_of,
+    marker_of,
+    new_figure,
+    shaded,
+    title_of,
+)
+from deco_lab.spectra import TapSpectrum, log_energy, zigzag_order
 
 _RANGE_DB = 60.0
 """Energies this many decibels below the largest are drawn as if they were there."""
@@ -49,26 +62,23 @@ def tap_curves(
     left, right = figure.subplots(1, 2, sharey=not raw)
     lowest = 1.0
     for i, (label, found) in enumerate(spectra.items()):
-        color, row = colour_of(label, i), found.row(t)
-        scale = np.log1p(found.energy[row]).max() or 1.0
-        n = found.block_size
-        for axes, x, name in (
-            (left, np.arange(n * n), "energy" if raw else "curve"),
-            (right, found.frequency[1:], "radial"),
+        n, row = found.block_size, found.row(t)
+        by_index, by_frequency = (
+            [getattr(found, name + end)[row] for end in ("", "_low", "_high")]
+            for name in (("energy", "radial") if raw else ("curve", "radial_curve"))
+        )
+        if raw:
+            by_index = [_in_zigzag_order(end) for end in by_index]
+        by_frequency = [end[1:] for end in by_frequency]
+        for axes, x, (value, low, high), marker in (
+            (left, np.arange(n * n), by_index, ""),
+            (right, found.frequency[1:], by_frequency, marker_of(i)),
         ):
-            ends = [getattr(found, name + end)[row] for end in ("", "_low", "_high")]
-            if name == "energy":
-                ends = [_in_zigzag_order(end) for end in ends]
-            elif name == "radial":
-                ends = [end[1:] if raw else np.log1p(end[1:]) / scale for end in ends]
-            value, low, high = ends
             if raw:
                 low = np.maximum(low, value / 100)  # an interval may reach below what a log shows
-            marker = "o" if axes is right else ""
-            axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-            axes.plot(
-                x, value, color=color, linewidth=1.6, marker=marker, markersize=3,
-                label=f"{label} (P = {found.patch_size})",
+            shaded(
+                axes, x, (value, low, high), color=colour_of(label, i), linestyle=line_of(i),
+                marker=marker, label=f"{label} (P = {found.patch_size})",
             )  # fmt: skip
         lowest = min(lowest, float(found.frequency[1]))
     y = "mean squared coefficient" if raw else "log(1 + E) / max"
@@ -91,6 +101,69 @@ def tap_curves(
         left.set_ylim(0, 1.03)
     left.legend(frameon=False, fontsize=8)
     return figure
+
+
+def dct_curves(
+    energies: Mapping[str, Any],
+    *,
+    patch_sizes: Mapping[str, int] | None = None,
+    raw: bool = False,
+) -> Figure:
+    """Return DCT energies by zigzag index and, beside it, by physical frequency.
+
+    The left panel is the paper's Figure 4. Equal index on tokens and on pixels are frequencies P
+    times apart, which the right panel tells: there, coefficients of about equal radial frequency
+    are averaged, up to the Nyquist frequency of each grid, which is dotted.
+
+    Parameters
+    ----------
+    energies : mapping of str to array
+        (n, n) for each label, from `dct_energy`.
+    patch_sizes : mapping of str to int, optional
+        For a label whose energy is that of a token map, its patch size in pixels; 1 for others.
+    raw : bool
+        Draw the mean squared coefficients themselves, on a logarithmic axis, instead of the
+        paper's log(1 + E) / max.
+    """
+    patch_sizes = patch_sizes or {}
+    figure = new_figure(9, 3.4)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for i, (label, values) in enumerate(energies.items()):
+        energy = array_of(values)
+        n = energy.shape[-1]
+        rings, ring_energy = _ring_means(energy)
+        P = patch_sizes.get(label, 1)
+        if raw:
+            curve = _in_zigzag_order(energy)
+            ring_curve = ring_energy
+        else:
+            curve = log_energy(torch.from_numpy(energy)).numpy()
+            ring_curve = np.log1p(ring_energy) / (np.log1p(energy).max() or 1)
+        name = title_of(label) + (f" (tokens of {P} x {P} pixels)" if P > 1 else "")
+        style: dict[str, Any] = {"color": colour_of(label, i), "linestyle": line_of(i)}
+        left.plot(np.arange(n * n), curve, linewidth=1.6, label=name, **style)
+        right.plot(
+            rings / (2 * n * P), ring_curve, linewidth=1.6, marker=marker_of(i), markersize=3,
+            label=name, **style,
+        )  # fmt: skip
+    y = "mean squared coefficient" if raw else "log(1 + E) / max"
+    dress(left, x="DCT coefficient (zigzag index)", y=y, title="by index, each on its own grid")
+    dress(right, x="frequency (cycles per pixel)", y="", title="by physical frequency")
+    right.set_xscale("log", base=2)
+    _mark_nyquist(right, {patch_sizes.get(label, 1) for label in energies})
+    frequency_ticks(right)
+    if raw:
+        left.set_yscale("log")
+    left.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _ring_means(energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rounded radii 1, 2, ... of DCT indices up to Nyquist, and the mean energy at each."""
+    n = energy.shape[-1]
+    radius = np.rint(np.hypot(*np.mgrid[:n, :n])).astype(int)
+    rings = np.unique(radius[(radius > 0) & (radius <= n)])
+    return rings, np.array([energy[radius == ring].mean() for ring in rings])
 
 
 def _in_zigzag_order(energy: np.ndarray) -> np.ndarray:
