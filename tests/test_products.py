@@ -20,7 +20,8 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_ring_products_match_scipys_windows_and_numpys_full_fft(size, window, padding):
     a, b = draw(2, 2, 3, *size)
     name = "boxcar" if window is None else window
-    w = np.outer(*(get_window(name, n) for n in size))
+    vertical, horizontal = (np.asarray(get_window(name, n)) for n in size)
+    w = np.outer(vertical, horizontal)
     padded = [padding * n for n in size]
     A, B = (np.fft.fft2(x.numpy() * w, s=padded) for x in (a, b))
     full = (A * B.conj()).mean(1) / np.square(w).sum()
@@ -65,7 +66,9 @@ def test_products_of_half_precision_are_summed_in_float64():
 
 def test_band_products_under_a_window_are_those_of_the_tapered_images():
     part, whole = draw(2, 4, 3, 16, 24)
-    w = torch.from_numpy(np.outer(get_window("hann", 16), get_window("hann", 24)))
+    w = torch.from_numpy(
+        np.outer(*map(np.asarray, (get_window("hann", 16), get_window("hann", 24))))
+    )
     found = band_products(part, whole, (0.1, 0.3), "hann")
     inner = (w * part * split_bands(w * whole, (0.1, 0.3))).sum((2, 3, 4)).T
     torch.testing.assert_close(found, inner / (3 * w.square().sum()))
