@@ -1,0 +1,416 @@
+"""One velocity taken apart: an image, a time and a seed in; pictures, spectra and shares out.
+
+    x_t = t * image + (1 - t) * noise(seed)        velocity = baseline + dit + decoder
+
+and how far the decoder's answer moves with either of its inputs, band by band. Each input is scaled
+a little about its rest, and the answer is compared with the velocity v:
+
+    pixels_k    = |band_k(d/de decode((1 + e) x_t, s))|             / |band_k(v)|    at e = 0
+    condition_k = |band_k(d/de decode(x_t, s + e (s - mean(s))))|   / |band_k(v)|    at e = 0
+
+so 0.5 says that 1% more contrast in the input moves that band of the velocity by 0.5% of itself.
+"""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from deco_lab.flow import interpolate, predicted_image, seeded_noise
+from deco_lab.spectra import (
+    OCTAVES,
+    band_names,
+    band_shares,
+    dct_energy,
+    decompose,
+    log_energy,
+    pixel_jacobian,
+    split_bands,
+    token_clusters,
+    token_map,
+    zigzag_order,
+)
+from deco_lab.workbench.pictures import Pictures, plain, to_pictures
+from deco_lab.workbench.settings import _choice, _number, _whole
+
+MAX_CLUSTERS = 16
+"""Most clusters of the condition's map: more colours are not told apart."""
+
+REFERENCES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "condition_reference": {
+            "mean": "The image's mean token everywhere: the DiT's part is what differs from place "
+            "to place.",
+            "time": "A condition that knows t and nothing else: the DiT's part is all that it "
+            "says about the picture.",
+            "null": "The condition of no class: the DiT's part is what naming the class adds.",
+        },
+        "pixel_reference": {
+            "zero": "Mid-grey pixels: the decoder's part is all that it reads off the noisy image.",
+            "patch_mean": "Each patch's mean colour: the decoder's part is what it reads within "
+            "patches.",
+            "noise": "Other noise: the decoder's part is what these very pixels say more than any "
+            "noise would.",
+        },
+        "order": {
+            "shapley": "The interaction is shared half and half, the mean of both orders.",
+            "dit_first": "The DiT comes first: the interaction counts as the decoder's.",
+            "pixel_first": "The pixels come first: the interaction counts as the DiT's.",
+        },
+    }
+)
+"""What each choice of `explain` means, by argument and value; the first of each is the default."""
+
+PARTS = ("baseline", "dit", "decoder")
+"""They sum to the velocity."""
+FIELDS = ("velocity", *PARTS, "interaction")
+"""What is shown on one scale."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Energy of one field's 8 x 8 DCT coefficients, in zigzag order."""
+
+    energy: list[float | None]
+    """64 mean squares; white noise of variance 1 has 1 everywhere."""
+    curve: list[float | None]
+    """log(1 + energy) over its own largest: the paper's Figure 4."""
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """K-means of the condition's tokens, less their mean."""
+
+    rows: int
+    columns: int
+    labels: list[int]
+    """rows * columns, row by row, from 0, the darkest region, to count - 1."""
+    count: int
+    explained: float | None
+    """Share of the tokens' variance between the clusters; k-means finds some in noise as well."""
+    regions: float | None
+    """How far neighbours share labels beyond chance: 1 for solid regions, 0 for a scatter."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How far the decoder's velocity moves with its two inputs."""
+
+    pixels: list[float | None]
+    """By band of the velocity: relative answer to more contrast in the noisy pixels."""
+    condition: list[float | None]
+    """By band: relative answer to more contrast between the condition's tokens."""
+    gain: float | None
+    """Mean over pixels of Frobenius(J) / sqrt(3), J the 3 x 3 Jacobian; None if not pointwise."""
+    slope: float | None
+    """Mean of trace(J) / 3."""
+    known_slope: float
+    """-1 / (1 - t): the slope of a decoder that knows the image and reads the noise off."""
+    pictures: Pictures | None
+    """The gain at each pixel, from 0, black, to `largest`, white."""
+    largest: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsView:
+    """All that the Decompose tab shows; JSON-ready through `dataclasses.asdict`."""
+
+    settings: dict[str, Any]
+    """Arguments of `explain`, and "class_name", "image_size", "patch_size"."""
+    clean: Pictures
+    noisy: Pictures
+    predicted: Pictures
+    """x_t + (1 - t) * velocity."""
+    fields: dict[str, Pictures]
+    """By name in FIELDS: grey is 0, white is scale and black is -scale."""
+    scale: float
+    rms: dict[str, float | None]
+    """Root mean square of each field."""
+    spectra: dict[str, Spectrum]
+    """By name in FIELDS, and "condition" where its grid has more than 4 tokens a side."""
+    bands: list[str]
+    """Names of the bands, in cycles per pixel."""
+    shares: dict[str, list[float | None]]
+    """By name in PARTS, which sum to 1 in each band, and "interaction", which is within them."""
+    clusters: Clusters
+    gain: Gain
+    dit_passes: int
+    decoder_passes: int
+    """A derivative of the decoder counts one."""
+    milliseconds: float
+
+
+class _Known:
+    """A model whose condition has been computed: `token_clusters` then costs no further pass."""
+
+    def __init__(self, model: Any, condition: Tensor) -> None:
+        self.config = model.config
+        self._condition = condition
+
+    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return self._condition
+
+
+@torch.no_grad()
+def explain(
+    model: Any,
+    image: Tensor,
+    class_id: int,
+    *,
+    t: float = 0.5,
+    seed: int = 0,
+    condition_reference: str = "mean",
+    pixel_reference: str = "zero",
+    order: str = "shapley",
+    num_clusters: int = 8,
+    name: str = "this model",
+) -> PartsView:
+    """Noise an image, let the model answer, and take the answer apart.
+
+    Parameters
+    ----------
+    model : object
+        A `DeCo`.
+    image : Tensor
+        (3, S, S) or (1, 3, S, S) in [-1, 1], S the model's `config.image_size`; values beyond are
+        clipped.
+    class_id : int
+        From 0 to num_classes, the null class.
+    t : float
+        In [0, 1): 0 is noise. At 1 there is nothing left to draw.
+    seed : int
+        Of the noise, as in `sample`; and of k-means.
+    condition_reference, pixel_reference, order : str
+        Keys of `REFERENCES`, as for `deco_lab.spectra.decompose`.
+    num_clusters : int
+        From 2 to MAX_CLUSTERS, and at most one a token.
+    name : str
+        What to call the model in a message.
+
+    Raises
+    ------
+    ValueError
+        For a model without a pixel decoder or whose answer is not finite, and where an argument
+        breaks a rule above.
+    """
+    started = time.perf_counter()
+    if not (hasattr(model, "condition") and hasattr(model, "decode")):
+        raise ValueError(
+            f"{name} has no pixel decoder, so there is nothing to take apart; choose a DeCo, such "
+            "as tiny"
+        )
+    config = model.config
+    side = config.image_size // config.patch_size
+    _whole("class_id", class_id, 0, config.num_classes)
+    _number("t", t, 0, 1)
+    if t == 1:
+        raise ValueError("t must be below 1, where nothing is left to draw, got 1; use 0.95")
+    _whole("seed", seed, 0, 2**32 - 1)
+    for argument, value in (
+        ("condition_reference", condition_reference),
+        ("pixel_reference", pixel_reference),
+        ("order", order),
+    ):
+        _choice(argument, value, REFERENCES[argument])
+    _whole("num_clusters", num_clusters, 2, min(MAX_CLUSTERS, side * side))
+
+    device = next(model.parameters()).device
+    clean = _one_image(image, config.image_size).to(device)
+    x = interpolate(clean, seeded_noise(1, clean.shape[1:], seed).to(device), t)
+    parts = decompose(
+        model,
+        x,
+        t,
+        [class_id],
+        condition_reference=condition_reference,
+        pixel_reference=pixel_reference,
+        order=order,
+        seed=seed,
+    )
+    if not bool(parts.velocity.isfinite().all()):
+        raise ValueError(
+            f"{name} must answer with finite numbers, got NaN or infinity; check its weights"
+        )
+    condition = model.condition(x, torch.full((1,), t, device=device), _label(class_id, device))
+    fields = {key: getattr(parts, key).float() for key in FIELDS}
+    scale = _scale(fields.values())
+    spectra = {key: _spectrum(field) for key, field in fields.items()}
+    if side > 4:
+        spectra["condition"] = _spectrum(token_map(condition.float(), side, side))
+    gain, derivatives = _gain(model, x, condition, fields["velocity"], t)
+    clusters = _clusters(_Known(model, condition), clean, class_id, t, seed, num_clusters)
+    names = config.class_names
+    class_name = "no class" if class_id == config.num_classes else f"class {class_id}"
+    return PartsView(
+        settings={
+            "class_id": class_id,
+            "class_name": names[class_id] if class_id < len(names) else class_name,
+            "t": t,
+            "seed": seed,
+            "condition_reference": condition_reference,
+            "pixel_reference": pixel_reference,
+            "order": order,
+            "num_clusters": num_clusters,
+            "image_size": config.image_size,
+            "patch_size": config.patch_size,
+        },
+        clean=to_pictures(clean),
+        noisy=to_pictures(x),
+        predicted=to_pictures(predicted_image(x, fields["velocity"], t)),
+        fields={key: to_pictures(field, -scale, scale) for key, field in fields.items()},
+        scale=scale,
+        rms={key: _short(float(field.square().mean().sqrt())) for key, field in fields.items()},
+        spectra=spectra,
+        bands=band_names(OCTAVES),
+        shares={
+            key: plain(band_shares(fields[key], fields["velocity"]))
+            for key in (*PARTS, "interaction")
+        },
+        clusters=clusters,
+        gain=gain,
+        dit_passes=3 if condition_reference == "null" else 2,
+        decoder_passes=4 + derivatives,
+        milliseconds=round(1000 * (time.perf_counter() - started), 1),
+    )
+
+
+def prepare(picture: Image.Image, image_size: int) -> Tensor:
+    """Return a picture's centre square as an image, (3, S, S) in [-1, 1], reduced without aliasing.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Such as `deco_lab.data.open_picture` returns, which turns it upright and opaque.
+    image_size : int
+        S, in pixels.
+    """
+    # Pillow's bicubic filter widens with the reduction.
+    square = ImageOps.fit(
+        picture.convert("RGB"), (image_size, image_size), Image.Resampling.BICUBIC
+    )
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def curves_csv(view: PartsView) -> str:
+    """Return the view's numbers as a table, one number a row: quantity, of, axis, position, value.
+
+    The lines before the header, which begin with "#", hold the settings.
+    """
+    rows: list[tuple[str, str, str, str | int, float | None]] = []
+
+    def add(quantity: str, of: str, axis: str, at: Sequence[Any], values: Sequence[Any]) -> None:
+        rows.extend((quantity, of, axis, p, value) for p, value in zip(at, values, strict=True))
+
+    for of, spectrum in view.spectra.items():
+        add("dct_energy", of, "zigzag", range(64), spectrum.energy)
+        add("log_energy", of, "zigzag", range(64), spectrum.curve)
+    for of, shares in view.shares.items():
+        add("share", of, "band", view.bands, shares)
+    add("relative_answer", "pixels", "band", view.bands, view.gain.pixels)
+    add("relative_answer", "condition", "band", view.bands, view.gain.condition)
+    for of, value in view.rms.items():
+        rows.append(("rms", of, "", "", value))
+    for of in ("gain", "slope", "known_slope"):
+        rows.append(("jacobian", of, "", "", getattr(view.gain, of)))
+    for of in ("explained", "regions"):
+        rows.append(("k_means", of, "", "", getattr(view.clusters, of)))
+    text = io.StringIO()
+    for key, value in view.settings.items():
+        text.write(f"# {key}: {' '.join(str(value).split())}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("quantity", "of", "axis", "position", "value"))
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _one_image(image: Any, size: int) -> Tensor:
+    shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+    if shape not in ((3, size, size), (1, 3, size, size)) or not image.is_floating_point():
+        kind = f" of {image.dtype}" if isinstance(image, Tensor) else ""
+        raise ValueError(
+            f"image must be floating point of shape (3, {size}, {size}), the model's size, got "
+            f"{shape}{kind}; pass a picture through prepare"
+        )
+    if not bool(image.isfinite().all()):
+        raise ValueError("image must be finite, got NaN or infinity; pass another one")
+    return image.detach().reshape(1, 3, size, size).float().clamp(-1, 1)
+
+
+def _label(class_id: int, device: torch.device) -> Tensor:
+    return torch.tensor([class_id], device=device)
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def _scale(fields: Any) -> float:
+    """Return what white stands for: of two digits, and few values lie beyond."""
+    values = np.concatenate([field.abs().flatten().cpu().numpy() for field in fields])
+    return float(f"{np.percentile(values, 99.5):.2g}") or 1.0
+
+
+def _spectrum(images: Tensor) -> Spectrum:
+    energy = dct_energy(images).cpu()
+    order = torch.tensor(zigzag_order(energy.shape[-1]))
+    return Spectrum(plain(energy.flatten()[order]), plain(log_energy(energy)))
+
+
+def _clusters(
+    model: Any, clean: Tensor, class_id: int, t: float, seed: int, count: int
+) -> Clusters:
+    found = token_clusters(model, clean, [class_id], times=(t,), clusters=count, seed=seed)
+    labels = found.maps[0, 0]
+    return Clusters(
+        rows=labels.shape[0],
+        columns=labels.shape[1],
+        labels=labels.flatten().tolist(),
+        count=count,
+        explained=_short(found.explained[0]),
+        regions=_short(found.regions[0]),
+    )
+
+
+def _gain(model: Any, x: Tensor, condition: Tensor, velocity: Tensor, t: float) -> tuple[Gain, int]:
+    """Return the gain and how many derivatives it took."""
+
+    def moved(towards_pixels: Tensor, towards_condition: Tensor) -> Tensor:
+        tangents = (towards_pixels, towards_condition)
+        return torch.func.jvp(model.decode, (x, condition), tangents)[1]
+
+    energy = _band_energy(velocity)
+    contrast = condition - condition.mean(1, keepdim=True)
+    by_pixels = _band_energy(moved(x, torch.zeros_like(condition)))
+    by_condition = _band_energy(moved(torch.zeros_like(x), contrast))
+    gain = slope = largest = None
+    pictures, derivatives = None, 2
+    if getattr(model.config, "decoder_patch", 1) == 1:
+        jacobian = pixel_jacobian(model, x, condition).float()
+        gains = jacobian.square().sum((-2, -1)).div(3).sqrt()
+        gain = _short(float(gains.mean()))
+        slope = _short(float(jacobian.diagonal(dim1=-2, dim2=-1).mean()))
+        largest = float(f"{np.percentile(gains.cpu().numpy(), 99.5):.2g}") or 1.0
+        pictures = to_pictures(gains[:, None], 0, largest)
+        derivatives += 4
+    return Gain(
+        pixels=plain((by_pixels / energy).sqrt()),
+        condition=plain((by_condition / energy).sqrt()),
+        gain=gain,
+        slope=slope,
+        known_slope=float(f"{-1 / (1 - t):.4g}"),
+        pictures=pictures,
+        largest=largest,
+    ), derivatives
+
+
+def _band_energy(images: Tensor) -> Tensor:
+    return split_bands(images.float()).double().square().sum((1, 2, 3, 4)).cpu()
