@@ -116,7 +116,8 @@ class Gain:
     known_slope: float
     """-1 / (1 - t): the slope of a decoder that knows the image and reads the noise off."""
     pictures: Pictures | None
-    """The gain at each pixel, from 0, black, to `largest`, white."""
+    """The gain at each pixel, from `lowest`, black, to `largest`, white."""
+    lowest: float | None
     largest: float | None
 
 
@@ -391,15 +392,15 @@ def _gain(model: Any, x: Tensor, condition: Tensor, velocity: Tensor, t: float) 
     contrast = condition - condition.mean(1, keepdim=True)
     by_pixels = _band_energy(moved(x, torch.zeros_like(condition)))
     by_condition = _band_energy(moved(torch.zeros_like(x), contrast))
-    gain = slope = largest = None
+    gain = slope = lowest = largest = None
     pictures, derivatives = None, 2
     if getattr(model.config, "decoder_patch", 1) == 1:
         jacobian = pixel_jacobian(model, x, condition).float()
         gains = jacobian.square().sum((-2, -1)).div(3).sqrt()
         gain = _short(float(gains.mean()))
         slope = _short(float(jacobian.diagonal(dim1=-2, dim2=-1).mean()))
-        largest = float(f"{np.percentile(gains.cpu().numpy(), 99.5):.2g}") or 1.0
-        pictures = to_pictures(gains[:, None], 0, largest)
+        lowest, largest = _range(gains)
+        pictures = to_pictures(gains[:, None], lowest, largest)
         derivatives += 4
     return Gain(
         pixels=plain((by_pixels / energy).sqrt()),
@@ -408,8 +409,15 @@ def _gain(model: Any, x: Tensor, condition: Tensor, velocity: Tensor, t: float) 
         slope=slope,
         known_slope=float(f"{-1 / (1 - t):.4g}"),
         pictures=pictures,
+        lowest=lowest,
         largest=largest,
     ), derivatives
+
+
+def _range(values: Tensor) -> tuple[float, float]:
+    """Return what black and white stand for: few values lie beyond."""
+    low, high = (float(f"{v:.3g}") for v in np.percentile(values.cpu().numpy(), (0.5, 99.5)))
+    return (low, high) if high > low else (low, low + 1)
 
 
 def _band_energy(images: Tensor) -> Tensor:
