@@ -15,6 +15,7 @@ from deco_lab.spectra.decompose import Decomposition, decompose
 from deco_lab.spectra.detail import DetailSpectra, detail_spectra
 from deco_lab.spectra.effects import BandEffects, band_effects, run_effects
 from deco_lab.spectra.energy import dct_energy, log_energy, token_map
+from deco_lab.spectra.gains import PartGains
 from deco_lab.spectra.gaussian import (
     meeting_frequency,
     posterior_power,
@@ -69,6 +70,7 @@ __all__ = [
     "LossBands",
     "OtherClass",
     "OtherRun",
+    "PartGains",
     "RadialPower",
     "ReferenceSensitivity",
     "Seams",
