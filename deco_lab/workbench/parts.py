@@ -15,9 +15,8 @@ import csv
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,29 +44,27 @@ from deco_lab.workbench.settings import _choice, _number, _whole
 MAX_CLUSTERS = 16
 """Most clusters of the condition's map: more colours are not told apart."""
 
-REFERENCES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "condition_reference": {
-            "mean": "The image's mean token everywhere: the DiT's part is what differs from place "
-            "to place.",
-            "time": "A condition that knows t and nothing else: the DiT's part is all that it "
-            "says about the picture.",
-            "null": "The condition of no class: the DiT's part is what naming the class adds.",
-        },
-        "pixel_reference": {
-            "zero": "Mid-grey pixels: the decoder's part is all that it reads off the noisy image.",
-            "patch_mean": "Each patch's mean colour: the decoder's part is what it reads within "
-            "patches.",
-            "noise": "Other noise: the decoder's part is what these very pixels say more than any "
-            "noise would.",
-        },
-        "order": {
-            "shapley": "The interaction is shared half and half, the mean of both orders.",
-            "dit_first": "The DiT comes first: the interaction counts as the decoder's.",
-            "pixel_first": "The pixels come first: the interaction counts as the DiT's.",
-        },
-    }
-)
+REFERENCES = {
+    "condition_reference": {
+        "mean": "The image's mean token everywhere: the DiT's part is what differs from place "
+        "to place.",
+        "time": "A condition that knows t and nothing else: the DiT's part is all that it "
+        "says about the picture.",
+        "null": "The condition of no class: the DiT's part is what naming the class adds.",
+    },
+    "pixel_reference": {
+        "zero": "Mid-grey pixels: the decoder's part is all that it reads off the noisy image.",
+        "patch_mean": "Each patch's mean colour: the decoder's part is what it reads within "
+        "patches.",
+        "noise": "Other noise: the decoder's part is what these very pixels say more than any "
+        "noise would.",
+    },
+    "order": {
+        "shapley": "The interaction is shared half and half, the mean of both orders.",
+        "dit_first": "The DiT comes first: the interaction counts as the decoder's.",
+        "pixel_first": "The pixels come first: the interaction counts as the DiT's.",
+    },
+}
 """What each choice of `explain` means, by argument and value; the first of each is the default."""
 
 PARTS = ("baseline", "dit", "decoder")
@@ -216,32 +213,25 @@ def explain(
     if t == 1:
         raise ValueError("t must be below 1, where nothing is left to draw, got 1; use 0.95")
     _whole("seed", seed, 0, 2**32 - 1)
-    for argument, value in (
-        ("condition_reference", condition_reference),
-        ("pixel_reference", pixel_reference),
-        ("order", order),
-    ):
+    choices = {
+        "condition_reference": condition_reference,
+        "pixel_reference": pixel_reference,
+        "order": order,
+    }
+    for argument, value in choices.items():
         _choice(argument, value, REFERENCES[argument])
     _whole("num_clusters", num_clusters, 2, min(MAX_CLUSTERS, side * side))
 
     device = next(model.parameters()).device
     clean = _one_image(image, config.image_size).to(device)
     x = interpolate(clean, seeded_noise(1, clean.shape[1:], seed).to(device), t)
-    parts = decompose(
-        model,
-        x,
-        t,
-        [class_id],
-        condition_reference=condition_reference,
-        pixel_reference=pixel_reference,
-        order=order,
-        seed=seed,
-    )
+    parts = decompose(model, x, t, [class_id], **choices, seed=seed)
     if not bool(parts.velocity.isfinite().all()):
         raise ValueError(
             f"{name} must answer with finite numbers, got NaN or infinity; check its weights"
         )
-    condition = model.condition(x, torch.full((1,), t, device=device), _label(class_id, device))
+    label = torch.tensor([class_id], device=device)
+    condition = model.condition(x, torch.full((1,), float(t), device=device), label)
     fields = {key: getattr(parts, key).float() for key in FIELDS}
     scale = _scale(fields.values())
     spectra = {key: _spectrum(field) for key, field in fields.items()}
@@ -257,9 +247,7 @@ def explain(
             "class_name": names[class_id] if class_id < len(names) else class_name,
             "t": t,
             "seed": seed,
-            "condition_reference": condition_reference,
-            "pixel_reference": pixel_reference,
-            "order": order,
+            **choices,
             "num_clusters": num_clusters,
             "image_size": config.image_size,
             "patch_size": config.patch_size,
@@ -318,12 +306,13 @@ def curves_csv(view: PartsView) -> str:
         add("share", of, "band", view.bands, shares)
     add("relative_answer", "pixels", "band", view.bands, view.gain.pixels)
     add("relative_answer", "condition", "band", view.bands, view.gain.condition)
-    for of, value in view.rms.items():
-        rows.append(("rms", of, "", "", value))
-    for of in ("gain", "slope", "known_slope"):
-        rows.append(("jacobian", of, "", "", getattr(view.gain, of)))
-    for of in ("explained", "regions"):
-        rows.append(("k_means", of, "", "", getattr(view.clusters, of)))
+    single = {
+        "rms": view.rms,
+        "jacobian": {of: getattr(view.gain, of) for of in ("gain", "slope", "known_slope")},
+        "k_means": {of: getattr(view.clusters, of) for of in ("explained", "regions")},
+    }
+    for quantity, values in single.items():
+        rows.extend((quantity, of, "", "", value) for of, value in values.items())
     text = io.StringIO()
     for key, value in view.settings.items():
         text.write(f"# {key}: {' '.join(str(value).split())}\n")
@@ -344,10 +333,6 @@ def _one_image(image: Any, size: int) -> Tensor:
     if not bool(image.isfinite().all()):
         raise ValueError("image must be finite, got NaN or infinity; pass another one")
     return image.detach().reshape(1, 3, size, size).float().clamp(-1, 1)
-
-
-def _label(class_id: int, device: torch.device) -> Tensor:
-    return torch.tensor([class_id], device=device)
 
 
 def _short(value: float) -> float | None:

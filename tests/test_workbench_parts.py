@@ -1,0 +1,304 @@
+"""The Decompose tab's numbers: sums, closed forms and another library's transform."""
+
+import base64
+import csv
+import io
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from PIL import Image
+
+import deco_lab
+from deco_lab.config import DeCoConfig, DiTConfig
+from deco_lab.data import load_photograph
+from deco_lab.flow import seeded_noise
+from deco_lab.models import build
+from deco_lab.spectra import zigzag_order
+from deco_lab.spectra.decompose import CONDITION_REFERENCES, ORDERS, PIXEL_REFERENCES
+from deco_lab.workbench.parts import PARTS, REFERENCES, curves_csv, explain, prepare
+
+DIT = DiTConfig(image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1)
+DECO = DeCoConfig(
+    image_size=16,
+    patch_size=2,
+    num_classes=3,
+    hidden_size=16,
+    num_heads=2,
+    depth=1,
+    decoder_depth=1,
+    decoder_width=8,
+)
+
+
+def random_model(config):
+    """A model whose every layer does something, also those that start at zero."""
+    model = build(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def deco():
+    return random_model(DECO)
+
+
+@pytest.fixture(scope="module")
+def image():
+    return torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def view(deco, image):
+    return explain(deco, image, 1, t=0.3, seed=7)
+
+
+def numbers(values):
+    """A view's numbers as an array; NaN for None."""
+    return np.array(values, dtype=float)
+
+
+def levels(pictures, low=-1.0, high=1.0):
+    """Pictures' bytes as values again, (3, H, W)."""
+    data = np.frombuffer(base64.b64decode(pictures.pixels), np.uint8).astype(float)
+    shape = (pictures.height, pictures.width, 3)
+    return low + (high - low) * data.reshape(shape).transpose(2, 0, 1) / 255
+
+
+class Linear:
+    """decode(x, s) = a x + b s as an image of one pixel a token: every part is known."""
+
+    class config:  # noqa: N801
+        image_size, patch_size, num_classes, class_names, decoder_patch = 16, 1, 3, (), 1
+
+    a, b = -1.5, 0.5
+
+    def parameters(self):
+        return iter([torch.zeros(1)])
+
+    def condition(self, x, t, class_ids):
+        pattern = torch.linspace(-1, 2, 256).view(1, 256, 1).repeat(1, 1, 3)
+        return pattern * pattern.new_tensor([1.0, 2.0, 3.0])
+
+    def decode(self, x, condition):
+        return self.a * x + self.b * condition.transpose(1, 2).reshape(-1, 3, 16, 16)
+
+
+def test_explain_noises_the_image_with_the_seed(view, image):
+    expected = 0.3 * image + 0.7 * seeded_noise(1, (3, 16, 16), 7)[0]
+    np.testing.assert_allclose(levels(view.noisy), expected.clamp(-1, 1), atol=1 / 255 + 1e-6)
+    np.testing.assert_allclose(levels(view.clean), image, atol=1 / 255 + 1e-6)
+
+
+def test_explain_predicts_the_image_from_the_models_velocity(deco, view, image):
+    x = 0.3 * image[None] + 0.7 * seeded_noise(1, (3, 16, 16), 7)
+    with torch.no_grad():
+        velocity = deco(x, torch.tensor([0.3]), torch.tensor([1]))
+    predicted = (x + 0.7 * velocity)[0].clamp(-1, 1)
+    np.testing.assert_allclose(levels(view.predicted), predicted, atol=1 / 255 + 1e-5)
+    rms = float(velocity.square().mean().sqrt())
+    assert view.rms["velocity"] == pytest.approx(rms, rel=1e-3)
+
+
+def test_explain_parts_sum_to_the_velocity_in_pictures_and_shares(view):
+    shown = {
+        key: levels(pictures, -view.scale, view.scale) for key, pictures in view.fields.items()
+    }
+    total = shown["baseline"] + shown["dit"] + shown["decoder"]
+    clipped = np.any([np.abs(field) >= view.scale * 0.999 for field in shown.values()], axis=0)
+    assert clipped.mean() < 0.05
+    step = 2 * view.scale / 255
+    np.testing.assert_allclose(total[~clipped], shown["velocity"][~clipped], atol=2 * step)
+    shares = numbers([view.shares[key] for key in PARTS]).sum(0)
+    np.testing.assert_allclose(shares, 1, atol=2e-3)
+
+
+def test_explain_of_a_linear_decoder_has_no_interaction_and_its_own_parts(image):
+    view = explain(Linear(), image, 0, t=0.5, seed=3)
+    x = 0.5 * image + 0.5 * seeded_noise(1, (3, 16, 16), 3)[0]
+    s = Linear().condition(x, 0, 0).transpose(1, 2).reshape(3, 16, 16)
+    mean = s.mean((1, 2), keepdim=True)
+    for key, expected in (
+        ("decoder", -1.5 * x),
+        ("dit", 0.5 * (s - mean)),
+        ("baseline", 0.5 * mean.expand_as(s)),
+    ):
+        assert view.rms[key] == pytest.approx(float(expected.square().mean().sqrt()), rel=1e-3)
+    assert view.rms["interaction"] == pytest.approx(0, abs=1e-5)
+
+
+def test_explain_gain_of_a_linear_decoder_is_its_slope(image):
+    view = explain(Linear(), image, 0, t=0.5, seed=3)
+    assert (view.gain.gain, view.gain.slope, view.gain.known_slope) == (1.5, -1.5, -2.0)
+    x = (0.5 * image + 0.5 * seeded_noise(1, (3, 16, 16), 3)[0]).double().numpy()
+    s = Linear().condition(x, 0, 0).transpose(1, 2).reshape(3, 16, 16).double().numpy()
+    fy, fx = np.meshgrid(np.fft.fftfreq(16), np.fft.fftfreq(16), indexing="ij")
+    band = np.digitize(np.hypot(fy, fx), [1 / 16, 1 / 8, 1 / 4])
+
+    def energy(field):
+        power = (np.abs(np.fft.fft2(field)) ** 2).sum(0)
+        return np.array([power[band == k].sum() for k in range(4)])
+
+    velocity = energy(-1.5 * x + 0.5 * s)
+    by_pixels = np.sqrt(energy(-1.5 * x) / velocity)
+    by_condition = np.sqrt(energy(0.5 * (s - s.mean((1, 2), keepdims=True))) / velocity)
+    np.testing.assert_allclose(numbers(view.gain.pixels), by_pixels, rtol=1e-3)
+    np.testing.assert_allclose(numbers(view.gain.condition), by_condition, rtol=1e-3, atol=1e-6)
+
+
+def test_explain_spectra_are_scipys(deco, view, image):
+    x = 0.3 * image[None] + 0.7 * seeded_noise(1, (3, 16, 16), 7)
+    with torch.no_grad():
+        velocity = deco(x, torch.tensor([0.3]), torch.tensor([1]))[0].double().numpy()
+    blocks = velocity.reshape(3, 2, 8, 2, 8).transpose(0, 1, 3, 2, 4)
+    transformed = np.asarray(scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho"))
+    energy = (transformed**2).mean((0, 1, 2))
+    energy = energy.flatten()[list(zigzag_order(8))]
+    np.testing.assert_allclose(numbers(view.spectra["velocity"].energy), energy, rtol=1e-3)
+    curve = np.log1p(energy) / np.log1p(energy).max()
+    np.testing.assert_allclose(numbers(view.spectra["velocity"].curve), curve, atol=1e-3)
+
+
+def test_explain_map_finds_the_regions_of_the_condition(image):
+    class TwoRegions(Linear):
+        def condition(self, x, t, class_ids):
+            s = torch.randn(1, 16, 16, 3, generator=torch.Generator().manual_seed(2)) * 0.01
+            s[:, :, 4:] += 5
+            return s.reshape(1, 256, 3)
+
+    split = image.clone()
+    split[..., :4], split[..., 4:] = 0.5, -0.5  # label 0 is what lies above the darker pixels
+    clusters = explain(TwoRegions(), split, 0, t=0.5, num_clusters=2).clusters
+    labels = np.reshape(clusters.labels, (clusters.rows, clusters.columns))
+    np.testing.assert_array_equal(labels, np.tile([1] * 4 + [0] * 12, (16, 1)))
+    assert clusters.explained is not None
+    assert clusters.explained > 0.99
+    assert clusters.regions is not None
+    assert clusters.regions > 0.8
+
+
+def test_explain_counts_its_passes(deco, image, monkeypatch):
+    counts = {"condition": 0, "decode": 0}
+    for name in counts:
+        original = getattr(deco, name)
+
+        def counted(*args, name=name, original=original):
+            counts[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(deco, name, counted)
+    for reference in ("mean", "null"):
+        counts.update(condition=0, decode=0)
+        view = explain(deco, image, 1, condition_reference=reference)
+        assert (view.dit_passes, view.decoder_passes) == (counts["condition"], counts["decode"])
+
+
+def test_explain_of_a_decoder_of_units_has_no_gain_at_a_pixel(image):
+    model = random_model(replace(DECO, decoder_patch=2))
+    view = explain(model, image, 1)
+    assert (view.gain.gain, view.gain.slope, view.gain.pictures) == (None, None, None)
+    assert view.decoder_passes == 6
+    assert all(value is not None and value > 0 for value in view.gain.pixels)
+
+
+def one(argument, value) -> dict[str, Any]:
+    return {argument: value}
+
+
+def test_explain_takes_every_choice_with_a_help_and_hears_it(deco, image):
+    keys = [list(choices) for choices in REFERENCES.values()]
+    assert keys == [list(CONDITION_REFERENCES), list(PIXEL_REFERENCES), list(ORDERS)]
+    for argument, choices in REFERENCES.items():
+        seen = {explain(deco, image, 1, **one(argument, choice)).rms["dit"] for choice in choices}
+        assert len(seen) == len(choices)
+
+
+def test_explain_is_json_ready_and_the_same_twice(deco, image, view):
+    again = asdict(explain(deco, image[None], 1, t=0.3, seed=7))
+    text = json.dumps(again | {"milliseconds": 0}, allow_nan=False)
+    assert text == json.dumps(asdict(view) | {"milliseconds": 0}, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"t": 1.0}, "t must be below 1"),
+        ({"t": -0.1}, "t must be a number from 0 to 1"),
+        ({"t": float("nan")}, "t must be a number"),
+        ({"t": "0.5"}, "t must be a number"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 2**32}, "seed must be a whole number"),
+        ({"class_id": 4}, "class_id must be a whole number from 0 to 3"),
+        ({"class_id": 1.0}, "class_id must be a whole number"),
+        ({"condition_reference": "zero"}, "condition_reference must be one of mean, time, null"),
+        ({"pixel_reference": ["zero"]}, "pixel_reference must be one of zero"),
+        ({"order": "both"}, "order must be one of shapley"),
+        ({"num_clusters": 1}, "num_clusters must be a whole number from 2 to 16"),
+        ({"image": torch.zeros(3, 8, 8)}, r"image must .* \(3, 16, 16\).* got \(3, 8, 8\)"),
+        ({"image": torch.zeros(3, 16, 16, dtype=torch.uint8)}, "image must be floating point"),
+        ({"image": torch.full((3, 16, 16), torch.nan)}, "image must be finite"),
+        ({"image": None}, "image must be .* got NoneType"),
+    ],
+)
+def test_explain_refuses_what_breaks_a_rule(deco, image, wrong, match):
+    arguments = {"image": image, "class_id": 1} | wrong
+    with pytest.raises(ValueError, match=match):
+        explain(deco, **arguments)
+
+
+def test_explain_refuses_a_model_without_a_decoder_by_its_name(image):
+    with pytest.raises(ValueError, match=r"tiny-dit has no pixel decoder.* choose a DeCo"):
+        explain(random_model(DIT), image, 1, name="tiny-dit")
+
+
+def test_explain_refuses_an_answer_that_is_not_finite(image):
+    model = random_model(DECO)
+    with torch.no_grad():
+        dict(model.named_parameters())["decoder.head.bias"].fill_(torch.nan)
+    with pytest.raises(ValueError, match="must answer with finite numbers"):
+        explain(model, image, 1)
+
+
+def test_explain_of_the_bundled_model_leaves_high_bands_to_the_decoder():
+    model = deco_lab.load("tiny", device="cpu")
+    photograph = prepare(Image.fromarray(load_photograph("chelsea")), 64)
+    view = explain(model, photograph, 2, t=0.5)
+    highest = {key: view.shares[key][-1] for key in PARTS}
+    assert highest["decoder"] == pytest.approx(1, abs=0.05)
+    assert view.settings["class_name"] == "chelsea"
+    assert view.gain.slope == pytest.approx(view.gain.known_slope, rel=0.1)
+
+
+def test_prepare_cuts_the_middle_square_and_averages():
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, 16:80] = [[[255, 0, 0]]]
+    pixels[::2, 16:80, 1] = 254  # rows of 0 and 254: without a filter one of them is left
+    made = prepare(Image.fromarray(pixels), 16)
+    assert made.shape == (3, 16, 16)
+    np.testing.assert_allclose(made[0, :, 1:-1], 1)  # the filter reads across the cut
+    np.testing.assert_allclose(made[1, 2:-2, 1:-1], 127 / 127.5 - 1, atol=2 / 127.5)
+    np.testing.assert_allclose(made[2], -1)
+
+
+def test_curves_csv_holds_every_number_once(view):
+    lines = curves_csv(view).splitlines()
+    said = dict(line[2:].split(": ", 1) for line in lines if line.startswith("#"))
+    assert (said["t"], said["seed"], said["order"]) == ("0.3", "7", "shapley")
+    rows = list(csv.DictReader(io.StringIO("\n".join(lines[len(said) :]))))
+    found = {(r["quantity"], r["of"], r["position"]): float(r["value"]) for r in rows}
+    assert len(found) == len(rows)
+    for of, spectrum in view.spectra.items():
+        assert [found["dct_energy", of, str(k)] for k in range(64)] == spectrum.energy
+        assert [found["log_energy", of, str(k)] for k in range(64)] == spectrum.curve
+    for of, shares in view.shares.items():
+        assert [found["share", of, band] for band in view.bands] == shares
+    assert [found["relative_answer", "pixels", band] for band in view.bands] == view.gain.pixels
+    assert found["jacobian", "slope", ""] == view.gain.slope
+    assert found["rms", "interaction", ""] == view.rms["interaction"]
