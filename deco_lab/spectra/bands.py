@@ -42,7 +42,7 @@ def band_names(edges: Sequence[float]) -> list[str]:
     return [f"below {said[0]}", *between, f"above {said[-1]}"] if said else ["all"]
 
 
-def _band_of_frequencies(height: int, width: int, edges: Sequence[float]) -> Tensor:
+def band_of_frequencies(height: int, width: int, edges: Sequence[float]) -> Tensor:
     """Return the number of the band of each coefficient that rfft2 keeps, (H, W // 2 + 1)."""
     boundaries = torch.tensor(edges, dtype=torch.float64)
     return torch.bucketize(radial_frequency(height, width, half=True), boundaries, right=True)
@@ -73,7 +73,7 @@ def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
     check_edges(edges)
     H, W = images.shape[-2:]
     pixels = images if images.dtype == torch.float64 else images.float()
-    band = _band_of_frequencies(H, W, edges)
+    band = band_of_frequencies(H, W, edges)
     masks = band == torch.arange(len(edges) + 1)[:, None, None]
     spectrum = torch.fft.rfft2(pixels)
     kept = spectrum * masks[:, None, None].to(images.device)
@@ -113,7 +113,7 @@ def band_shares(part: Tensor, whole: Tensor, edges: Sequence[float] = OCTAVES) -
     # Parseval: inner products per coefficient. rfft2 keeps one of each pair of mirrored columns.
     products = torch.stack([(x * theirs.conj()).real.sum((0, 1)) for x in (ours, theirs)])
     products *= mirrored(W)
-    band = _band_of_frequencies(H, W, edges)
+    band = band_of_frequencies(H, W, edges)
     sums = torch.zeros(2, len(edges) + 1, dtype=torch.float64)
     supplied, energy = sums.index_add_(1, band.flatten(), products.flatten(1))
     energy[energy <= EMPTY * energy.sum()] = torch.nan

@@ -1,0 +1,97 @@
+// What all panels draw with: SVG nodes, axes, pictures from bytes, heatmaps, numbers in words.
+//
+//   const {svg, line, number, drawPictures, heatmap, ...} = DecoLab;
+//
+// Sizes in SVG are those of its viewBox; colours come from classes of panel.css.
+window.DecoLab = (() => {
+  "use strict";
+  const SVG = "http://www.w3.org/2000/svg";
+
+  function svg(parent, name, attributes, text) {
+    const node = document.createElementNS(SVG, name);
+    for (const key in attributes) node.setAttribute(key, attributes[key]);
+    if (text !== undefined) node.textContent = text;
+    parent.appendChild(node);
+    return node;
+  }
+  const line = (parent, look, x1, y1, x2, y2) => svg(parent, "line", { class: look, x1, y1, x2, y2 });
+
+  // A number with a true minus sign; a dash for null.
+  function number(value, digits = 2) {
+    if (value === null || value === undefined) return "–";
+    const text = Math.abs(value).toFixed(digits);
+    return value < 0 && +text ? "\u2212" + text : text;
+  }
+  // A fraction of small numbers, such as 3/64 for numerator 3 and denominator 64.
+  function fraction(numerator, denominator) {
+    while (numerator && numerator % 2 === 0 && denominator % 2 === 0) {
+      numerator /= 2;
+      denominator /= 2;
+    }
+    return numerator ? `${numerator}/${denominator}` : "0";
+  }
+  // For text that comes from outside and goes into innerHTML.
+  const escape = (text) =>
+    String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+
+  const legend = (items) =>
+    items.map((item) => `<span class="${item.look}"><i></i>${item.name}</span>`).join("");
+
+  // The 64 [vertical, horizontal] indices of a block in zigzag order.
+  const zigzag = [];
+  for (let d = 0; d < 15; d++)
+    for (let i = 0; i <= d; i++) {
+      const [u, v] = d % 2 ? [i, d - i] : [d - i, i];
+      if (u < 8 && v < 8) zigzag.push([u, v]);
+    }
+
+  // ---- pictures ----------------------------------------------------------------------------------
+  function bytesOf(base64) {
+    const text = atob(base64);
+    const bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+    return bytes;
+  }
+  // {count, height, width, bytes} of deco_lab.workbench.pictures.Pictures, as kept in memory.
+  const unpackPictures = (pictures) =>
+    pictures && { ...pictures, pixels: undefined, bytes: bytesOf(pictures.pixels) };
+
+  // Draw pictures in rows of equal length on a square canvas with thin gaps, at their own size: CSS
+  // scales the canvas. Assigning a canvas's size clears it, so that happens only when it changes.
+  function drawPictures(canvas, pictures) {
+    const { count, height: h, width: w, bytes } = pictures;
+    const columns = Math.ceil(Math.sqrt(count)), rows = Math.ceil(count / columns);
+    const gap = count > 1 ? Math.max(2, Math.round(w / 32)) : 0;
+    const width = columns * (w + gap) - gap, height = rows * (h + gap) - gap;
+    const side = Math.max(width, height);
+    if (canvas.width !== side) canvas.width = canvas.height = side;
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, side, side);
+    const dx = Math.floor((side - width) / 2), dy = Math.floor((side - height) / 2);
+    const image = context.createImageData(w, h);
+    const target = image.data;
+    for (let n = 0; n < count; n++) {
+      for (let i = 0, from = n * h * w * 3; i < h * w; i++, from += 3) {
+        target[4 * i] = bytes[from];
+        target[4 * i + 1] = bytes[from + 1];
+        target[4 * i + 2] = bytes[from + 2];
+        target[4 * i + 3] = 255;
+      }
+      context.putImageData(image, dx + (n % columns) * (w + gap), dy + Math.floor(n / columns) * (h + gap));
+    }
+  }
+
+  // ---- heatmaps ----------------------------------------------------------------------------------
+  // Anchors of viridis (matplotlib, CC0), joined by straight lines.
+  const VIRIDIS = [
+    [68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142],
+    [31, 158, 137], [53, 183, 121], [109, 205, 89], [180, 222, 44], [253, 231, 37],
+  ];
+  function colour(share) {
+    const at = Math.min(1, Math.max(0, share)) * (VIRIDIS.length - 1);
+    const i = Math.min(VIRIDIS.length - 2, Math.floor(at)), rest = at - i;
+    return VIRIDIS[i].map((low, c) => Math.round(low + rest * (VIRIDIS[i + 1][c] - low)));
+  }
+
+  return { svg, line, number, fraction, escape, legend, zigzag, bytesOf, unpackPictures, drawPictures, colour };
+})();

@@ -1,0 +1,341 @@
+// The Sample tab's panel: draws the updates of deco_lab.workbench.watching in a plain element.
+//
+//   const panel = mountSample(element, {bands, velocityRange});
+//   panel.show({run, status, text, frames, begin});     // as often as updates arrive
+//
+// Every frame is kept, the newest is painted once a screen refresh, and nothing but the contents of
+// fixed boxes changes, so the page never moves. The root element says what happened: data-run,
+// data-status, data-newest (step that arrived last), data-step (step on the screen), data-seen (frames
+// that arrived) and data-painted (screens drawn).
+function mountSample(root, setup) {
+  "use strict";
+  const { svg, line, number, legend, unpackPictures, drawPictures } = DecoLab;
+  const HISTORY_BYTES = 96e6; // pictures kept for looking back; older ones are thinned beyond this
+
+  const PARTS = [
+    { key: "dit", name: "DiT", look: "dl-dit" },
+    { key: "decoder", name: "decoder", look: "dl-decoder" },
+    { key: "baseline", name: "baseline", look: "dl-baseline" },
+  ];
+  const BANDS = setup.bands.map((name, i) => ({ name, look: `dl-band dl-band-${i}` }));
+  const canvas = (key, label) =>
+    `<canvas class="dl-picture" data-canvas="${key}" width="64" height="64" role="img" aria-label="${label}"></canvas>`;
+
+  root.classList.add("dl");
+  root.innerHTML = `
+    <div class="dl-status">
+      <p class="dl-says" role="status">Loading.</p>
+      <div class="dl-facts">
+        <span>step <b data-fact="step">–</b></span>
+        <span>t <b data-fact="t">–</b></span>
+        <span>NFE <b data-fact="nfe">–</b></span>
+        <span><b data-fact="ms">–</b> ms/step</span>
+      </div>
+    </div>
+    <div class="dl-pictures">
+      <figure><h3>Noisy image x<sub>t</sub></h3>${canvas("noisy", "Noisy images")}</figure>
+      <figure><h3>Predicted image</h3>${canvas("predicted", "Predicted images")}</figure>
+      <figure><h3>Velocity</h3>${canvas("velocity", "Velocities, grey is zero")}</figure>
+      <div class="dl-scrub">
+        <label><span>Look back</span>
+          <input type="range" min="0" max="1" value="0" disabled aria-label="Step to look at"></label>
+        <button type="button" class="dl-button" data-do="pin" disabled aria-pressed="false">Pin this run</button>
+      </div>
+    </div>
+    <div class="dl-pictures dl-pinned" hidden>
+      <figure><h3>Pinned: noisy image</h3>${canvas("pinned-noisy", "Noisy images of the pinned run")}</figure>
+      <figure><h3>Pinned: predicted image</h3>${canvas("pinned-predicted", "Predicted images of the pinned run")}</figure>
+      <figure><h3>Difference of predictions</h3>${canvas("difference", "New minus pinned predicted images, grey is zero")}</figure>
+      <p class="dl-note" data-note="pinned"></p>
+    </div>
+    <div class="dl-pair">
+      <section class="dl-spectrum">
+        <div class="dl-head"><h3>DCT energy of 8 × 8 blocks</h3>
+          <div class="dl-modes" role="group" aria-label="Energy scale">
+            <button type="button" data-mode="curve" aria-pressed="true">log(1+E) / max</button><button
+              type="button" data-mode="energy" aria-pressed="false">E</button><button
+              type="button" data-mode="ratio" aria-pressed="false" disabled>dB over pinned</button></div></div>
+        <div class="dl-legend">${legend(spectrumCurves)}</div>
+        <div data-plot="spectrum"></div>
+        <p class="dl-note" data-note="spectrum"></p>
+      </section>
+      <section class="dl-heat">
+        <div class="dl-head"><h3>Power over t and frequency</h3>
+          <div class="dl-modes" role="group" aria-label="Whose power">${heatmapSignals.map((signal, i) =>
+            `<button type="button" data-signal="${signal.key}" aria-pressed="${i === 0}">${signal.name}</button>`).join("")}</div></div>
+        <div data-plot="heatmap"></div>
+        <p class="dl-note" data-note="heatmap"></p>
+      </section>
+    </div>
+    <section class="dl-shares">
+      <div class="dl-rows">
+        <div class="dl-parts">
+          <h3>Who draws the velocity: shares in each band of frequencies, over t</h3>
+          <p class="dl-note" data-note="shares"></p>
+          <div class="dl-legend">${legend(PARTS)}</div>
+          <div class="dl-bands"></div>
+        </div>
+        <div class="dl-guidance">
+          <h3>What guidance changes</h3>
+          <p class="dl-note">Energy of guided − class velocity, over the class velocity’s, band by band.</p>
+          <div data-plot="guidance"></div>
+          <div class="dl-legend">${legend(BANDS)}</div>
+        </div>
+      </div>
+    </section>
+    <details class="dl-help"><summary>What the words mean, and keys</summary><dl>
+      <dt>t</dt><dd>Time of sampling: 0 is noise, 1 the image.</dd>
+      <dt>Noisy image</dt><dd>The state x<sub>t</sub> = t · image + (1 − t) · noise that sampling has reached.</dd>
+      <dt>Velocity</dt><dd>What the model predicts, image − noise; shown with grey as 0, white as +${setup.velocityRange}, black as −${setup.velocityRange}.</dd>
+      <dt>Predicted image</dt><dd>Where the step’s velocity would lead at once: x + (1 − t) · velocity.</dd>
+      <dt>NFE</dt><dd>Network passes per image so far; a guided pair counts two.</dd>
+      <dt>ms/step</dt><dd>The sampler’s time for this step, without the panels.</dd>
+      <dt>Guidance</dt><dd>Pull away from what the model draws without a class, towards the class.</dd>
+      <dt>DCT energy</dt><dd>Mean squared coefficient of the cosine transform of 8 × 8 blocks, low frequencies first; the paper draws log(1 + E) over its maximum.</dd>
+      <dt>Power</dt><dd>Mean squared Fourier coefficient in a ring of frequencies; white noise of variance 1 has 1 everywhere.</dd>
+      <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token a patch.</dd>
+      <dt>Share</dt><dd>A part’s inner product with the velocity in a band, over the velocity’s own energy there; below 0 works against it.</dd>
+      <dt>Pin</dt><dd>Keeps this run on the screen, so that the next one stands beside it.</dd>
+      <dt>Keys</dt><dd><kbd>Space</kbd> starts or stops, <kbd>←</kbd> <kbd>→</kbd> look back and forth, <kbd>P</kbd> pins; when no control has the focus.</dd>
+    </dl></details>`;
+  const find = (selector) => root.querySelector(selector);
+  const canvases = Object.fromEntries(
+    [...root.querySelectorAll("canvas[data-canvas]")].map((node) => [node.dataset.canvas, node]));
+  const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]');
+
+  const spectrum = mountSpectrum(root);
+  const heatmap = mountHeatmap(root, (t) => goTo(stepAt(t)));
+
+  // ---- shares and guidance over t ----------------------------------------------------------------
+  // A plot of lines over t in [0, 1], filled point by point; `height` puts a value from 0 to 1.
+  function overTime(parent, label, looks, ticks, height) {
+    const W = 230, H = 140, left = 26, right = 226, top = 6, bottom = 120;
+    const plot = svg(parent, "svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label });
+    const X = (t) => left + t * (right - left), Y = (value) => bottom - height(value) * (bottom - top);
+    for (const [value, text, look] of ticks) {
+      line(plot, look || "dl-grid", left, Y(value), right, Y(value));
+      svg(plot, "text", { x: left - 5, y: Y(value) + 3.5, "text-anchor": "end" }, text);
+    }
+    line(plot, "dl-grid", left, top, left, bottom);
+    for (const t of [0, 0.5, 1])
+      svg(plot, "text", { x: X(t), y: bottom + 16, "text-anchor": t === 1 ? "end" : "middle" }, t === 0.5 ? "t = 0.5" : t);
+    const cursor = line(plot, "dl-cursor", left, top, left, bottom);
+    cursor.style.visibility = "hidden";
+    const inside = svg(plot, "svg", { x: left, y: top, width: right - left + 2, height: bottom - top,
+      viewBox: `${left} ${top} ${right - left + 2} ${bottom - top}`, class: "dl-inside" });
+    const pinned = looks.map((look) => svg(inside, "polyline", { class: `${look} dl-before` }));
+    const lines = looks.map((look) => svg(inside, "polyline", { class: look }));
+    let points = looks.map(() => "");
+    return {
+      clear: () => { points = looks.map(() => ""); },
+      pin: (on) => pinned.forEach((node, i) => node.setAttribute("points", on ? points[i] : "")),
+      add: (t, values) => values.forEach((value, i) => {
+        if (value !== null) points[i] += `${X(t).toFixed(1)},${Y(value).toFixed(1)} `;
+      }),
+      paint(t) {
+        lines.forEach((node, i) => node.setAttribute("points", points[i]));
+        cursor.style.visibility = t === null ? "hidden" : "visible";
+        if (t !== null) for (const end of ["x1", "x2"]) cursor.setAttribute(end, X(t));
+      },
+    };
+  }
+  const minus = (n) => number(n, 0);
+  const bands = setup.bands.map((name, index) => {
+    const box = document.createElement("div");
+    box.innerHTML = `<h4>${name}</h4><div class="dl-values">${
+      PARTS.map((part) => `<span class="${part.look}">${part.name}<b>–</b></span>`).join("")}</div>`;
+    find(".dl-bands").appendChild(box);
+    const values = box.querySelectorAll("b");
+    const ticks = [-2, -1, 0, 1, 2].map((v) => [v, minus(v), v ? "dl-grid" : "dl-axis"]);
+    // Lines leave the plot at -2.5 and 2.5, numbers go on.
+    const plot = overTime(box, `Shares of the band ${name} over t`, PARTS.map((p) => p.look), ticks, (v) => (v + 2.5) / 5);
+    return {
+      ...plot,
+      add(frame) {
+        const shares = frame.curves.shares;
+        if (shares) plot.add(frame.t_start, PARTS.map((_, i) => shares[i][index]));
+      },
+      paint(frame) {
+        const shares = frame.curves.shares;
+        plot.paint(shares ? frame.t_start : null);
+        PARTS.forEach((_, i) => { values[i].textContent = number(shares ? shares[i][index] : null); });
+      },
+    };
+  });
+  const guidance = (() => {
+    const LOW = -4, HIGH = 2; // decades
+    const ticks = [-4, -2, 0, 2].map((d) => [10 ** d, d ? `1e${minus(d)}` : "1", d ? "dl-grid" : "dl-axis"]);
+    const plot = overTime(find('[data-plot="guidance"]'), "What guidance changes in each band, over t",
+      BANDS.map((band) => band.look), ticks, (v) => (Math.log10(Math.max(v, 1e-9)) - LOW) / (HIGH - LOW));
+    return {
+      ...plot,
+      add: (frame) => frame.curves.guidance_bands && plot.add(frame.t_start, frame.curves.guidance_bands),
+      paint: (frame) => plot.paint(frame.curves.guidance_bands ? frame.t_start : null),
+    };
+  })();
+  const overT = [...bands, guidance];
+
+  function describe(begin) {
+    find('[data-note="shares"]').textContent = !begin.has_decoder
+      ? "This model has no pixel decoder: there is no condition to show and nothing to divide."
+      : begin.decompose
+        ? "The class’s velocity before guidance, split by Shapley value. DiT: what its condition brings; decoder: what the " +
+          "noisy pixels bring past the DiT; baseline: what is there without either. In each band (cycles/pixel) the shares " +
+          `sum to 1. First ${begin.decomposed} images.`
+        : "Decomposition is off; turn it on under “Parts of the velocity”.";
+    root.classList.toggle("dl-absent", !begin.has_decoder || !begin.decompose);
+  }
+
+  // ---- pin and compare -----------------------------------------------------------------------------
+  let pinned = null; // {begin, history}
+  function pin() {
+    pinned = { begin: current.begin, history: history.slice() };
+    overT.forEach((plot) => plot.pin(true));
+    showPinned();
+  }
+  function unpin() {
+    pinned = null;
+    overT.forEach((plot) => plot.pin(false));
+    showPinned();
+  }
+  function showPinned() {
+    pinButton.textContent = pinned ? "Unpin" : "Pin this run";
+    pinButton.setAttribute("aria-pressed", Boolean(pinned));
+    find(".dl-pinned").hidden = !pinned;
+    spectrum.compare(Boolean(pinned));
+    if (pinned) find('[data-note="pinned"]').textContent =
+      `Pinned: ${pinned.begin.title}. Both runs at the same t; pale lines are the pinned run’s. ` +
+      "The difference is new − pinned of the 8-bit pictures, doubled; grey is none.";
+    schedule();
+  }
+  const nearest = (frames, t) =>
+    frames.reduce((best, frame) => (!best || Math.abs(frame.t - t) < Math.abs(best.t - t) ? frame : best), null);
+  function difference(now, before) {
+    if (!now || !before || now.height !== before.height || now.width !== before.width) return null;
+    const count = Math.min(now.count, before.count), bytes = new Uint8ClampedArray(count * now.height * now.width * 3);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = 127.5 + 2 * (now.bytes[i] - before.bytes[i]);
+    return { ...now, count, bytes };
+  }
+  function clearOrDraw(key, pictures) {
+    const node = canvases[key];
+    if (pictures) drawPictures(node, pictures);
+    else node.getContext("2d").clearRect(0, 0, node.width, node.height);
+  }
+
+  // ---- updates in, paints out ------------------------------------------------------------------------
+  let run = 0, current = { run: 0, begin: null }, history = [], bytes = 0; // history[i] is the frame of step i
+  let following = true, shown = null, scheduled = false, seen = 0, painted = 0;
+
+  const sizeOf = (frame) =>
+    ["noisy", "predicted", "velocity"].reduce((sum, key) => sum + (frame[key] ? frame[key].bytes.length : 0), 0);
+  function keep(frame) {
+    if (history[frame.index]) return;
+    for (const key of ["noisy", "predicted", "velocity"]) frame[key] = unpackPictures(frame[key]);
+    overT.forEach((plot) => plot.add(frame));
+    heatmap.add(frame);
+    history[frame.index] = frame;
+    root.dataset.seen = ++seen;
+    root.dataset.newest = frame.index;
+    bytes += sizeOf(frame);
+    if (bytes < HISTORY_BYTES) return;
+    history = history.filter((old, i) => i % 2 === 0 || old === frame).reduce((kept, old) => {
+      kept[old.index] = old;
+      return kept;
+    }, []);
+    bytes = history.reduce((sum, old) => sum + sizeOf(old), 0);
+  }
+  function schedule() {
+    if (scheduled) return;
+    scheduled = true;
+    requestAnimationFrame(() => {
+      scheduled = false;
+      paint();
+    });
+  }
+  function paint() {
+    if (!shown) return;
+    const frame = shown, num_steps = current.begin.num_steps;
+    const facts = {
+      step: `${frame.index}/${num_steps}`, t: frame.t.toFixed(3), nfe: frame.nfe,
+      ms: frame.index ? frame.sampling_ms.toFixed(0) : "–",
+    };
+    for (const key in facts) find(`[data-fact="${key}"]`).textContent = facts[key];
+    scrub.disabled = false;
+    scrub.max = num_steps;
+    scrub.value = frame.index;
+    scrub.setAttribute("aria-valuetext", `step ${frame.index}, t ${frame.t.toFixed(2)}`);
+    pinButton.disabled = false;
+    for (const key of ["noisy", "predicted", "velocity"]) clearOrDraw(key, frame[key]);
+    const before = pinned && nearest(pinned.history.filter(Boolean), frame.t);
+    if (before) {
+      clearOrDraw("pinned-noisy", before.noisy);
+      clearOrDraw("pinned-predicted", before.predicted);
+      clearOrDraw("difference", difference(frame.predicted, before.predicted));
+    }
+    spectrum.paint(frame, before, current.begin);
+    heatmap.paint(frame);
+    overT.forEach((plot) => plot.paint(frame));
+    root.dataset.step = frame.index;
+    root.dataset.painted = ++painted;
+  }
+  function stepAt(t) {
+    const found = nearest(history.filter((frame) => frame && frame.t_start !== null && frame.t_start <= t), t);
+    return found ? found.index : 0;
+  }
+  function goTo(index) {
+    index = Math.min(history.length - 1, Math.max(0, index));
+    while (index > 0 && !history[index]) index--;
+    if (!history[index]) return;
+    following = index === history.length - 1;
+    shown = history[index];
+    schedule();
+  }
+  scrub.addEventListener("input", () => goTo(+scrub.value));
+  pinButton.addEventListener("click", () => (pinned ? unpin() : pin()));
+  document.addEventListener("keydown", (event) => {
+    if (!root.isConnected || !root.offsetParent || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target !== document.body && event.target !== root) return; // a control has the focus
+    if (event.key === "ArrowLeft") goTo((shown ? shown.index : 0) - 1);
+    else if (event.key === "ArrowRight") goTo((shown ? shown.index : 0) + 1);
+    else if (event.key === "p" || event.key === "P") !pinButton.disabled && pinButton.click();
+    else if (event.key === " ") {
+      const busy = ["running", "waiting"].includes(root.dataset.status);
+      document.getElementById(busy ? "stop" : "start")?.click();
+    } else return;
+    event.preventDefault();
+  });
+
+  // The address always leads back to what is drawn; Gradio's own __theme stays.
+  function putInAddress(query) {
+    const theme = new URLSearchParams(location.search).get("__theme");
+    const all = [query, theme && `__theme=${encodeURIComponent(theme)}`].filter(Boolean).join("&");
+    window.history.replaceState(window.history.state, "", location.pathname + (all && `?${all}`));
+  }
+
+  function show(update) {
+    if (update.run < run) return; // a superseded run's last words
+    run = update.run;
+    root.dataset.run = run;
+    root.dataset.status = update.status;
+    const says = find(".dl-says");
+    if (says.textContent !== update.text) says.textContent = update.text;
+    // The begin travels with every update: one that comes too fast after another may be passed over.
+    if (update.begin && update.frames.length && current.run !== run) {
+      if (update.begin.pin === "before" && history.length) pin();
+      if (update.begin.pin === "none") unpin();
+      current = { run, begin: update.begin };
+      history = [];
+      bytes = 0;
+      following = true;
+      overT.forEach((plot) => plot.clear());
+      heatmap.clear(update.begin);
+      describe(update.begin);
+      putInAddress(update.begin.query);
+    }
+    for (const frame of update.frames || []) keep(frame);
+    if (following && history.length) shown = history.at(-1);
+    schedule();
+  }
+  showPinned();
+  return { show };
+}

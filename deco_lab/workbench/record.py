@@ -1,0 +1,40 @@
+"""What is left of a run: its settings, its images and every measured curve, with named axes."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.workbench.settings import Settings
+
+Array = NDArray[Any]
+
+
+class Curve(NamedTuple):
+    """Values over named axes of a `Record`."""
+
+    axes: tuple[str, ...]
+    """Names of the axes, one for each dimension of `values`."""
+    values: NDArray[np.float64]
+    """NaN where nothing was measured."""
+    unit: str
+    """What a value of 1 means, in a few words."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """A run that has ended, or was stopped on the way."""
+
+    settings: Settings
+    model: dict[str, Any]
+    """JSON-ready facts of the model: "name", "kind", "weights" (hash), "trained_on", ..."""
+    images: Tensor
+    """(B, 3, H, W), float32 on the CPU: the last state, unclamped."""
+    num_steps: int
+    """Steps that were taken: less than settings.num_steps where the run was stopped."""
+    axes: dict[str, Array]
+    """Axis values by name: "step" and "t_start" go together, S values each ..."""
+    curves: dict[str, Curve]
+    """By name, such as "predicted_image_energy" over ("step", "zigzag")."""

@@ -1,0 +1,148 @@
+"""Settings: each rule in a sentence, and the same settings back from a link."""
+
+from types import SimpleNamespace
+from urllib.parse import parse_qs
+
+import pytest
+import torch
+
+from deco_lab.sampling import SOLVERS, BandGuidance, PlainGuidance, ZeroStarGuidance, sample
+from deco_lab.workbench.settings import (
+    GUIDANCE_RULES,
+    Settings,
+    check_model,
+    from_query,
+    settings_from,
+    to_query,
+)
+
+CHANGED = Settings(
+    model="runs/a b&c.safetensors",
+    class_ids=(3, 1),
+    num_images=5,
+    seed=2**31,
+    num_steps=7,
+    solver="adams2",
+    time_shift=1.5,
+    guidance="by band",
+    guidance_scale=2.25,
+    guidance_low=0.0,
+    guidance_high=0.7,
+    band_scales=(1, 2.5, 0, 4),
+    dit_gains=(1, 0, -1, 0.1),
+    decoder_gains=(0.3, 1, 1, 2),
+    decompose=False,
+)
+
+
+def as_parameters(query):
+    return {name: values[0] for name, values in parse_qs(query).items()}
+
+
+def test_to_query_comes_back_as_the_same_settings():
+    assert len(CHANGED.changed()) == len(Settings.__dataclass_fields__)
+    assert from_query(as_parameters(to_query(CHANGED))) == CHANGED
+
+
+def test_to_query_leaves_out_what_is_at_its_default():
+    assert to_query(Settings()) == ""
+    assert to_query(Settings(seed=4)) == "seed=4"
+
+
+def test_from_query_passes_over_names_of_others():
+    assert from_query({"__theme": "dark", "seed": "2"}) == Settings(seed=2)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "nan of", ""])
+def test_from_query_refuses_what_is_not_json(text):
+    with pytest.raises(ValueError, match=r"^seed in the link must be JSON, got .{1,80}$"):
+        from_query({"seed": text})
+
+
+def test_settings_from_names_an_unknown_field():
+    with pytest.raises(ValueError, match="settings have no 'cfg'; they are .*num_steps"):
+        settings_from({"cfg": 3})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_steps": 0}, "num_steps must be a whole number from 1 to 1000, got 0"),
+        ({"num_steps": 1001}, "from 1 to 1000, got 1001"),
+        ({"num_steps": 2.5}, "from 1 to 1000, got 2.5"),
+        ({"num_steps": True}, "from 1 to 1000, got True"),
+        ({"num_images": 17}, "num_images must be a whole number from 1 to 16, got 17"),
+        ({"num_images": None}, "from 1 to 16, got None"),
+        ({"class_ids": 3}, "class_ids must be a list of numbers, got 3"),
+        ({"class_ids": []}, "class_ids must be 1 to 16 labels, got 0"),
+        ({"class_ids": ["cat"]}, "each of class_ids must be a whole number"),
+        ({"class_ids": [-1]}, "each of class_ids must be a whole number"),
+        ({"guidance_scale": "much"}, "guidance_scale must be a number from 0 to 100, got 'much'"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be a number from 0 to 100"),
+        ({"guidance_low": 1.0}, "guidance_low must be less than guidance_high, got 1.0 and 1.0"),
+        ({"guidance_high": 1.5}, "guidance_high must be a number from 0 to 1, got 1.5"),
+        ({"solver": "rk4"}, "solver must be one of euler, .*, got 'rk4'"),
+        ({"solver": ["euler"]}, "solver must be one of euler, "),
+        ({"guidance": "more"}, "guidance must be one of plain, by band, "),
+        ({"time_shift": 0}, "time_shift must be a number from 0.01 to 100, got 0"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 2**32 - 3}, "seed must be a whole number from 0 to 4294967292, got 4294967293"),
+        ({"band_scales": [1, 2]}, "band_scales must be 4 numbers, one a band, lowest first, got 2"),
+        ({"band_scales": [1, 2, 3, -1]}, "each of band_scales must be a number from 0 to 100"),
+        ({"dit_gains": [1, 2, 3, 11]}, "each of dit_gains must be a number from -10 to 10, got 11"),
+        ({"decoder_gains": "1111"}, "decoder_gains must be a list of numbers, got '1111'"),
+        ({"decompose": 1}, "decompose must be true or false, got 1"),
+        ({"model": ""}, "model must be the name of a loaded model, got ''"),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_settings_refuse_in_a_sentence(values, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**values)
+
+
+def test_settings_quote_little_of_what_was_sent():
+    with pytest.raises(ValueError, match="seed must") as refused:
+        Settings(seed="x" * 10_000)  # type: ignore[arg-type]
+    assert len(str(refused.value)) < 150
+
+
+def test_labels_take_the_classes_in_turn():
+    assert Settings(class_ids=(5, 2), num_images=5).labels == [5, 2, 5, 2, 5]
+
+
+def test_has_gains_only_where_a_band_is_changed():
+    assert not Settings().has_gains
+    assert Settings(decoder_gains=(1, 1, 1, 0)).has_gains
+
+
+def test_rule_is_the_named_one():
+    assert isinstance(Settings().rule(), PlainGuidance)
+    assert isinstance(Settings(guidance="zero-star").rule(), ZeroStarGuidance)
+    bands = Settings(guidance="by band", band_scales=(1, 2, 3, 4)).rule()
+    assert isinstance(bands, BandGuidance)
+    assert bands.scales == (1, 2, 3, 4)
+    assert len({type(Settings(guidance=name).rule()) for name in GUIDANCE_RULES}) == 5
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_sampling_arguments_are_all_that_sample_takes(solver):
+    def field(x, t, class_ids):
+        return torch.where(class_ids[:, None, None, None] == 3, -x, -2 * x)
+
+    field.config = SimpleNamespace(image_size=8, num_classes=3)
+    settings = Settings(solver=solver, num_images=2, num_steps=4, seed=9, time_shift=2.0)
+    expected = sample(
+        field, [0, 0], num_steps=4, guidance_scale=3.0, guidance_interval=(0.1, 1.0),
+        solver=solver, time_shift=2.0, seed=9,
+    )  # fmt: skip
+    assert torch.equal(sample(field, **settings.sampling_arguments()), expected)
+
+
+def test_check_model_bounds_the_pixels_and_the_classes():
+    large = SimpleNamespace(image_size=1024, num_classes=5)
+    check_model(Settings(num_images=2), large)
+    with pytest.raises(ValueError, match="num_images must be at most 2 for images of 1024 x 1024"):
+        check_model(Settings(num_images=3), large)
+    with pytest.raises(ValueError, match="class_ids must be at most 4, since tiny knows 5"):
+        check_model(Settings(num_images=1, class_ids=(0, 5)), large)

@@ -1,0 +1,218 @@
+"""Who may use the model: order, places, and readers that vanish."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from deco_lab.workbench.turns import Turns, Waiting
+
+
+def count(n: int) -> Callable[[], Iterator[int]]:
+    return lambda: iter(range(n))
+
+
+class Endless:
+    """A job that goes on until nobody reads it; `closed` says that it was closed."""
+
+    def __init__(self) -> None:
+        self.begun, self.closed = threading.Event(), threading.Event()
+
+    def __call__(self) -> Iterator[int]:
+        try:
+            while True:
+                self.begun.set()
+                time.sleep(0.005)
+                yield 0
+        finally:
+            self.closed.set()
+
+
+def answers_of(batches) -> list:
+    return [answer for batch in batches for answer in batch]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_in_turn_gives_each_answer_once_and_in_order():
+    turns = Turns()
+    assert answers_of(turns.in_turn(count(1000))) == list(range(1000))
+    assert answers_of(turns.in_turn(count(0))) == []
+
+
+def test_in_turn_joins_what_comes_within_the_pause():
+    def job():
+        for i in range(40):
+            time.sleep(0.002)
+            yield i
+
+    batches = list(Turns().in_turn(job, pause=0.02))
+    assert answers_of(batches) == list(range(40))
+    assert len(batches) < 20
+
+
+def test_in_turn_reads_the_job_ahead_of_its_reader():
+    turns, done = Turns(), threading.Event()
+
+    def job():
+        yield from range(5)
+        done.set()
+
+    reading = turns.in_turn(job)
+    next(reading)
+    assert done.wait(5)
+    assert 4 in next(reading, [4])
+
+
+def test_in_turn_runs_one_job_at_a_time_first_come_first_served():
+    turns, busy, order = Turns(), threading.Lock(), []
+
+    def job(name: int) -> Iterator[int]:
+        for step in range(3):
+            assert busy.acquire(blocking=False), "two jobs compute at once"
+            time.sleep(0.005)
+            busy.release()
+            yield step
+        order.append(name)
+
+    failed: list[BaseException] = []
+
+    def read(name: int) -> None:
+        try:
+            answers = answers_of(turns.in_turn(lambda: job(name)))
+            assert [a for a in answers if isinstance(a, int)] == [0, 1, 2]
+        except BaseException as error:
+            failed.append(error)
+
+    endless = Endless()
+    first = turns.in_turn(endless)
+    next(first)  # holds the model until all have queued
+    threads = []
+    for name in range(8):
+        threads.append(threading.Thread(target=read, args=(name,)))
+        threads[-1].start()
+        time.sleep(0.02)
+    first.close()
+    for thread in threads:
+        thread.join(10)
+    assert not failed
+    assert order == list(range(8))
+
+
+def test_in_turn_says_the_place_and_each_change_at_once():
+    turns = Turns()
+    holder, second = turns.in_turn(Endless()), turns.in_turn(Endless())
+    next(holder)
+    assert next(second)[-1] == Waiting(1)
+    third = turns.in_turn(count(1))
+    assert next(third)[-1] == Waiting(2)
+    holder.close()
+    started = time.monotonic()
+    assert 0 in answers_of([next(second)])
+    assert next(third)[-1] == Waiting(1)
+    assert time.monotonic() - started < 0.4
+    second.close()
+    assert 0 in answers_of(third)
+
+
+def test_in_turn_refuses_when_too_many_wait():
+    turns = Turns(most_waiting=2)
+    holder = turns.in_turn(Endless())
+    next(holder)
+    waiting = [turns.in_turn(count(1)) for _ in range(2)]
+    for job in waiting:
+        assert next(job) == [Waiting(waiting.index(job) + 1)]
+    with pytest.raises(ValueError, match=r"at most 2 jobs may wait .* try again in a moment"):
+        next(turns.in_turn(count(1)))
+    holder.close()
+    for job in waiting:
+        assert 0 in answers_of(job)
+
+
+def test_in_turn_raises_what_the_job_raises_after_its_answers():
+    turns = Turns()
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    reading = turns.in_turn(broken)
+    assert next(reading) == [1]
+    with pytest.raises(ZeroDivisionError):
+        next(reading)
+    with pytest.raises(ZeroDivisionError):
+        list(turns.in_turn(lambda: iter([1 // 0])))
+    assert answers_of(turns.in_turn(count(1))) == [0]
+
+
+def test_in_turn_closed_ends_the_job():
+    turns, endless = Turns(), Endless()
+    reading = turns.in_turn(endless)
+    next(reading)
+    reading.close()
+    assert endless.closed.wait(5)
+    assert answers_of(turns.in_turn(count(1))) == [0]
+
+
+def test_in_turn_ends_a_job_whose_reader_vanished():
+    turns, endless = Turns(patience=0.3), Endless()
+    vanished = turns.in_turn(endless)  # kept alive, never resumed and never closed
+    next(vanished)
+    started = time.monotonic()
+    assert 0 in answers_of(turns.in_turn(count(1)))
+    assert 0.2 < time.monotonic() - started < 2
+    assert endless.closed.is_set()
+
+
+def test_in_turn_is_not_blocked_by_waiting_readers_that_vanished():
+    turns = Turns(most_waiting=2, patience=0.3)
+    jobs = [turns.in_turn(Endless()) for _ in range(3)]
+    for job in jobs:
+        next(job)
+    wait_for(lambda: not turns._queue, 5)
+    assert answers_of(turns.in_turn(count(1))) == [0]
+
+
+def test_in_turn_waits_for_a_job_that_computes_for_long():
+    turns = Turns(patience=0.1)
+
+    def slow():
+        time.sleep(0.5)
+        yield 1
+        time.sleep(0.5)
+        yield 2
+
+    assert answers_of(turns.in_turn(slow)) == [1, 2]
+
+
+def test_in_turn_leaves_the_queue_when_it_is_not_wanted():
+    turns, begun, wanted = Turns(), [], [True]
+    holder = turns.in_turn(Endless())
+    next(holder)
+    waiting = turns.in_turn(lambda: iter([begun.append(True)]), lambda: wanted[0])
+    assert next(waiting) == [Waiting(1)]
+    wanted[0] = False
+    assert all(isinstance(answer, Waiting) for answer in answers_of(waiting))
+    assert not begun
+    holder.close()
+
+
+def test_in_turn_leaves_a_job_to_its_last_word():
+    turns, stop = Turns(), threading.Event()
+
+    def job() -> Iterator[str]:
+        while not stop.is_set():
+            time.sleep(0.005)
+            yield "running"
+        yield "stopped"
+
+    running = turns.in_turn(job)
+    next(running)
+    stop.set()
+    assert answers_of(running)[-1] == "stopped"

@@ -1,0 +1,261 @@
+"""A watched run: what it shows is what the sampler and the analyses compute, step by step."""
+
+import base64
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+
+from deco_lab.config import DeCoConfig, DiTConfig
+from deco_lab.models import build
+from deco_lab.sampling import sample, sample_steps
+from deco_lab.spectra import (
+    PartGains,
+    band_shares,
+    decompose,
+    radial_power,
+    split_bands,
+    zigzag_order,
+)
+from deco_lab.workbench import watching
+from deco_lab.workbench.settings import Settings
+from deco_lab.workbench.watching import Watch, run
+
+DIT = DiTConfig(image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1)
+DECO = DeCoConfig(
+    image_size=16,
+    patch_size=2,
+    num_classes=3,
+    hidden_size=16,
+    num_heads=2,
+    depth=1,
+    decoder_depth=1,
+    decoder_width=8,
+)
+SETTINGS = Settings(class_ids=(1, 2), num_images=3, num_steps=4, guidance_low=0.2, seed=5)
+LABELS = [1, 2, 1]
+
+
+def random_model(config):
+    """A model whose every layer does something, also those that start at zero."""
+    model = build(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def deco():
+    return random_model(DECO)
+
+
+@pytest.fixture(scope="module")
+def dit():
+    return random_model(DIT)
+
+
+def assert_close(values, expected, **tolerance):
+    np.testing.assert_allclose(np.array(values, float), expected, **tolerance)
+
+
+def pixels_of(pictures):
+    data = np.frombuffer(base64.b64decode(pictures.pixels), np.uint8)
+    return data.reshape(pictures.count, pictures.height, pictures.width, 3)
+
+
+def as_pixels(images):
+    return ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def test_watch_last_picture_is_what_sample_draws(deco):
+    *_, frame = Watch(deco, SETTINGS)
+    drawn = sample(deco, **SETTINGS.sampling_arguments())
+    np.testing.assert_array_equal(pixels_of(frame.noisy), as_pixels(drawn))
+    assert frame.predicted == frame.noisy
+
+
+def test_watch_first_frame_is_the_noise(deco):
+    frame = next(Watch(deco, replace(SETTINGS, num_images=1)))
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+    np.testing.assert_array_equal(pixels_of(frame.noisy), as_pixels(noise))
+    assert (frame.index, frame.t, frame.t_start, frame.predicted, frame.velocity) == (
+        0, 0.0, None, None, None,
+    )  # fmt: skip
+    assert set(frame.curves) == {"noisy_energy", "noisy_power"}
+
+
+def test_watch_velocity_is_grey_at_zero_and_white_at_three(deco):
+    *_, step = sample_steps(deco, **SETTINGS.sampling_arguments())
+    *_, frame = Watch(deco, SETTINGS)
+    np.testing.assert_array_equal(pixels_of(frame.velocity), as_pixels(step.velocity / 3))
+
+
+def test_watch_energies_match_scipy(deco):
+    steps = list(sample_steps(deco, **SETTINGS.sampling_arguments()))
+    frames = list(Watch(deco, SETTINGS))
+    for frame, step, before in zip(frames[1:], steps[1:], steps[:-1], strict=True):
+        t = torch.full((3,), before.t)
+        tokens = deco.condition(before.x, t, torch.tensor(LABELS)).detach()
+        for name, images in (
+            ("noisy", step.x),
+            ("predicted", step.predicted_image),
+            ("velocity", step.velocity),
+            ("condition", tokens.transpose(1, 2).reshape(3, 16, 8, 8)),
+        ):
+            assert images is not None
+            B, C, H, W = images.shape
+            blocks = images.numpy().astype(float).reshape(B, C, H // 8, 8, W // 8, 8)
+            dct = np.asarray(scipy.fft.dctn(blocks, axes=(3, 5), norm="ortho"))
+            energy = (dct**2).mean((0, 1, 2, 4)).flatten()[list(zigzag_order())]
+            assert_close(frame.curves[f"{name}_energy"], energy, rtol=1e-3)
+
+
+def test_watch_powers_are_radial_powers_at_the_records_frequencies(deco):
+    steps = list(sample_steps(deco, **SETTINGS.sampling_arguments()))
+    watch = Watch(deco, SETTINGS)
+    for frame, step in zip(watch, steps, strict=True):
+        expected = radial_power(step.x)
+        assert_close(frame.curves["noisy_power"], expected.power, rtol=1e-3)
+        if step.velocity is not None:
+            velocity = radial_power(step.velocity)
+            assert_close(frame.curves["velocity_power"], velocity.power, rtol=1e-3)
+    frequency = watch.record({}).axes["frequency"]
+    np.testing.assert_array_equal(frequency, expected.frequency)
+
+
+def test_watch_guidance_is_what_the_rule_changed(deco):
+    settings = replace(SETTINGS, guidance_scale=4.0)
+    steps = list(sample_steps(deco, **settings.sampling_arguments()))
+    frames = list(Watch(deco, settings))
+    assert "guidance_power" not in frames[1].curves  # starts at t = 0, below guidance_low
+    labels, null = torch.tensor(LABELS), torch.tensor([3, 3, 3])
+    for frame, before in zip(frames[2:], steps[1:-1], strict=True):
+        t = torch.full((3,), before.t)
+        cond, uncond = (deco(before.x, t, ids).detach() for ids in (labels, null))
+        added = 3 * (cond - uncond)  # uncond + 4 (cond - uncond) - cond
+        ratio = split_bands(added).square().sum((1, 2, 3, 4)) / split_bands(cond).square().sum(
+            (1, 2, 3, 4)
+        )
+        assert_close(frame.curves["guidance_bands"], ratio, rtol=2e-3)
+        assert_close(frame.curves["guidance_power"], radial_power(added).power, rtol=2e-3)
+
+
+# heun_reuse does not evaluate the field where a step starts: nothing remembered fits.
+@pytest.mark.parametrize("solver", ["euler", "heun", "heun_reuse", "adams2"])
+def test_watch_shares_are_those_of_decompose_where_the_step_started(deco, solver):
+    settings = replace(SETTINGS, solver=solver)
+    steps = list(sample_steps(deco, **settings.sampling_arguments()))
+    for frame, before in zip(list(Watch(deco, settings))[1:], steps[:-1], strict=True):
+        assert frame.t_start == before.t
+        parts = decompose(deco, before.x[:2], before.t, [1, 2])
+        expected = [band_shares(getattr(parts, name), parts.velocity) for name in watching.PARTS]
+        assert_close(frame.curves["shares"], torch.stack(expected), rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_watch_computes_no_condition_twice(deco, monkeypatch, guidance_scale):
+    calls = []
+    compute = deco.condition
+    monkeypatch.setattr(deco, "condition", lambda *inputs: calls.append(1) or compute(*inputs))
+    list(Watch(deco, replace(SETTINGS, guidance_scale=guidance_scale, num_images=2)))
+    assert len(calls) == SETTINGS.num_steps
+
+
+def test_watch_without_decomposition_takes_the_samplers_passes_alone(deco, monkeypatch):
+    calls = []
+    decode = deco.decode
+    monkeypatch.setattr(deco, "decode", lambda *inputs: calls.append(1) or decode(*inputs))
+    frames = list(Watch(deco, replace(SETTINGS, decompose=False)))
+    assert len(calls) == SETTINGS.num_steps
+    assert not {"shares", "condition_energy"} & set(frames[-1].curves)
+
+
+def test_watch_gains_draw_what_part_gains_draw(deco):
+    gains = {"dit_gains": (1, 0.5, 0, 2), "decoder_gains": (0, 1, 1, 1)}
+    watch = Watch(deco, replace(SETTINGS, **gains))
+    list(watch)
+    model = PartGains(deco, dit=gains["dit_gains"], decoder=gains["decoder_gains"])
+    expected = sample(model, **SETTINGS.sampling_arguments())
+    torch.testing.assert_close(watch.record({}).images, expected)
+    assert not torch.allclose(expected, sample(deco, **SETTINGS.sampling_arguments()), atol=0.01)
+
+
+def test_watch_refuses_gains_without_a_decoder(dit):
+    with pytest.raises(ValueError, match="dit_gains and decoder_gains must be 1, since tiny has"):
+        Watch(dit, replace(SETTINGS, dit_gains=(1, 1, 1, 0)))
+
+
+def test_watch_baseline_has_all_but_the_decoders_curves(dit):
+    *_, frame = Watch(dit, SETTINGS)
+    assert set(watching.CURVES) - set(frame.curves) == {"condition_energy", "shares"}
+    assert np.array(frame.curves["velocity_energy"], float).min() > 0
+
+
+def test_watch_frames_are_json_without_nan():
+    silent = build(DECO)  # velocity 0: shares are undefined
+    *frames, last = Watch(silent, SETTINGS)
+    for frame in [*frames, last]:
+        json.dumps(asdict(frame), allow_nan=False)
+    assert last.curves["shares"] == [[None] * 4] * 3
+
+
+def test_watch_leaves_out_the_condition_of_grids_below_a_block():
+    model = random_model(replace(DECO, patch_size=4))  # 4 x 4 tokens
+    *_, frame = Watch(model, SETTINGS)
+    assert "condition_energy" not in frame.curves
+    assert "shares" in frame.curves
+
+
+def test_watch_refuses_a_label_that_the_model_does_not_know(deco):
+    with pytest.raises(ValueError, match="class_ids must be at most 2, since tiny knows 3"):
+        Watch(deco, replace(SETTINGS, class_ids=(3,)))
+
+
+def test_record_holds_every_frame_in_full_precision(deco):
+    watch = Watch(deco, SETTINGS)
+    frames = list(watch)
+    record = watch.record({"name": "tiny"})
+    assert record.num_steps == 4
+    assert record.model == {"name": "tiny"}
+    assert torch.equal(record.images, sample(deco, **SETTINGS.sampling_arguments()))
+    np.testing.assert_array_equal(record.curves["t"].values, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_array_equal(record.curves["t_start"].values, [np.nan, 0, 0.25, 0.5, 0.75])
+    np.testing.assert_array_equal(record.curves["nfe"].values, [f.nfe for f in frames])
+    for name, curve in record.curves.items():
+        assert curve.values.shape == tuple(len(record.axes[axis]) for axis in curve.axes)
+        for frame, row in zip(frames, curve.values, strict=True):
+            if name in watching.CURVES:
+                shown = frame.curves.get(name, np.full(row.shape, np.nan))
+                assert_close(shown, row, rtol=6e-4)
+    assert np.isnan(record.curves["shares"].values[0]).all()
+    assert record.curves["velocity_energy"].values.dtype == np.float64
+
+
+def test_run_gives_each_frame_once_and_ends_with_done(deco):
+    updates = list(run(Watch(deco, replace(SETTINGS, num_steps=30))))
+    assert [u.status for u in updates] == ["running"] * 30 + ["done"]
+    assert [u.frame and u.frame.index for u in updates] == list(range(31))
+    # Steps that start above 0.2, the last 23 of 30, are guided and cost two passes.
+    assert updates[-1].text.startswith("Done: 30 steps, 53 network passes, ")
+
+
+def test_run_stops_before_the_next_step(deco):
+    watch = Watch(deco, replace(SETTINGS, num_steps=50))
+    asked = []
+    updates = list(run(watch, is_wanted=lambda: len(asked) < 3 and not asked.append(1)))
+    assert updates[-1].status == "stopped"
+    assert updates[-1].text == "Stopped at step 2 of 50."
+    assert [u.frame and u.frame.index for u in updates] == [0, 1, 2, None]
+    assert watch.record({}).num_steps == 2
+
+
+def test_run_ends_at_its_time_limit(deco):
+    watch = Watch(deco, SETTINGS)
+    (last,) = run(watch, time_limit=-1)
+    assert last.text == "Stopped before the first step, at the time limit of -1 s."
+    assert not watch.has_begun
