@@ -18,7 +18,7 @@ from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.data import load_photograph
 from deco_lab.flow import seeded_noise
 from deco_lab.models import build
-from deco_lab.spectra import zigzag_order
+from deco_lab.spectra import decompose, zigzag_order
 from deco_lab.spectra.decompose import CONDITION_REFERENCES, ORDERS, PIXEL_REFERENCES
 from deco_lab.workbench.parts import PARTS, REFERENCES, curves_csv, explain, prepare
 
@@ -151,6 +151,19 @@ def test_explain_gain_of_a_linear_decoder_is_its_slope(image):
     by_condition = np.sqrt(energy(0.5 * (s - s.mean((1, 2), keepdims=True))) / velocity)
     np.testing.assert_allclose(numbers(view.gain.pixels), by_pixels, rtol=1e-3)
     np.testing.assert_allclose(numbers(view.gain.condition), by_condition, rtol=1e-3, atol=1e-6)
+
+
+def test_explain_known_slope_is_minus_one_over_what_is_left(view):
+    assert view.gain.known_slope == pytest.approx(-1 / 0.7, rel=1e-3)
+
+
+def test_explain_seeds_the_pixel_reference_noise(deco, image):
+    view = explain(deco, image, 1, t=0.3, seed=7, pixel_reference="noise")
+    x = 0.3 * image[None] + 0.7 * seeded_noise(1, (3, 16, 16), 7)
+    parts = decompose(deco, x, 0.3, [1], pixel_reference="noise", seed=7)
+    for key in PARTS:
+        expected = float(getattr(parts, key).square().mean().sqrt())
+        assert view.rms[key] == pytest.approx(expected, rel=1e-3)
 
 
 def test_explain_spectra_are_scipys(deco, view, image):
