@@ -1,0 +1,371 @@
+"""What the frequency-aware loss weighs: its tables, a picture split by them, a model's own loss.
+
+    FreqFM = mean_{c,u,v} w[c,u,v] (DCT(YCbCr(velocity - target))[c,u,v])^2        FM: all w are 1
+
+w comes from JPEG's quantisation steps at a quality: fine steps weigh much. The luminance table
+weighs Y, the chrominance table Cb and Cr, each with mean 1. Coefficients of weight 1 and above are
+favoured: they count for more than in FM. Those below are neglected.
+"""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deco_lab.config import PHOTOGRAPHS
+from deco_lab.data import bundled_crops
+from deco_lab.flow import interpolate, seeded_noise
+from deco_lab.spectra import (
+    OCTAVES,
+    Estimate,
+    band_names,
+    block_dct,
+    favoured_parts,
+    frequency_weights,
+    jpeg_table,
+    loss_bands,
+    rgb_to_ycbcr,
+)
+from deco_lab.workbench.pictures import Pictures, plain, to_pictures
+from deco_lab.workbench.settings import _number, _whole
+
+MAX_GAMMA = 4.0
+"""Greatest exponent of the weights: there one coefficient outweighs all others together."""
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Where `loss_share` asks the model; 0 is noise."""
+CROPS = 2 * len(PHOTOGRAPHS)
+"""Crops of the bundled photographs that it asks about, two of each."""
+NOISES = 8
+"""Noises that it draws for a picture of one's own."""
+CHANNELS = ("Y", "Cb", "Cr")
+
+_AT_ONCE = 14
+_LIKE_ONE = 1 - 1e-9  # weights that normalisation has rounded count as 1, as in favoured_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelWeights:
+    """Tables of one channel; rows are vertical index u, columns horizontal index v."""
+
+    channel: str
+    """In CHANNELS: brightness, blueness, redness."""
+    table: str
+    """JPEG's table that it has: "luminance" or "chrominance"."""
+    quantisation_steps: list[list[int]]
+    """8 x 8, from 1, fine, to 255."""
+    weights: list[list[float]]
+    """8 x 8, of mean 1."""
+    favoured: list[list[bool]]
+    """8 x 8, whether a weight is 1 or more."""
+    num_favoured: int
+    """Of 64."""
+    smallest_weight: float
+    largest_weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsView:
+    """What a quality and gamma make of the loss; JSON-ready through `dataclasses.asdict`."""
+
+    quality: int
+    gamma: float
+    cycles_per_pixel: list[float]
+    """(8,), of an index along its axis: index / 16."""
+    channels: list[ChannelWeights]
+    """In the order of CHANNELS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitView:
+    """A picture as the sum of what the loss favours and neglects."""
+
+    quality: int
+    gamma: float
+    original: Pictures
+    favoured: Pictures
+    """On the original's scale, clipped."""
+    neglected: Pictures
+    """Grey is 0, white is `scale` and black -`scale`."""
+    scale: float
+    favoured_share: dict[str, float | None]
+    """By channel and "all": share of the energy in favoured coefficients; None without energy."""
+    favoured_share_of_detail: dict[str, float | None]
+    """The same without coefficient (0, 0), each block's mean, which holds most energy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossShareView:
+    """Which frequencies a model's loss comes from, at each time."""
+
+    quality: int
+    gamma: float
+    measured_on: str
+    """A sentence: on how many images."""
+    interval_over: str
+    """What intervals are over: "crops" or "noises"."""
+    count: int
+    """Images at each time."""
+    times: list[float]
+    bands: list[str]
+    """Names of the bands of hypot(u, v) / 16, in cycles per pixel."""
+    loss: dict[str, list[float | None]]
+    """"FM" and "FreqFM": the loss at each time."""
+    shares: dict[str, list[list[dict[str, float | None]]]]
+    """"FM" and "FreqFM": for each time and band "value", "low" and "high", a 95% interval. The
+    values of a time sum to 1."""
+
+
+def weights(quality: int = 85, gamma: float = 1.0) -> WeightsView:
+    """Return the JPEG tables of a quality, and the loss's weights from them.
+
+    Parameters
+    ----------
+    quality : int
+        JPEG quality, from 1 to 100, where all weights are 1.
+    gamma : float
+        Exponent of the weights, from 0, where all are 1, to MAX_GAMMA.
+
+    Raises
+    ------
+    ValueError
+        For a quality or gamma out of range.
+    """
+    w = _weights(quality, gamma)
+    channels = [
+        ChannelWeights(
+            channel=channel,
+            table="luminance" if channel == "Y" else "chrominance",
+            quantisation_steps=jpeg_table(quality, chrominance=channel != "Y").tolist(),
+            weights=plain(w[c]),
+            favoured=(w[c] >= _LIKE_ONE).tolist(),
+            num_favoured=int((w[c] >= _LIKE_ONE).sum()),
+            smallest_weight=_short(w[c].min()) or 0.0,
+            largest_weight=_short(w[c].max()) or 0.0,
+        )
+        for c, channel in enumerate(CHANNELS)
+    ]
+    return WeightsView(
+        quality=quality,
+        gamma=gamma,
+        cycles_per_pixel=[index / 16 for index in range(8)],
+        channels=channels,
+    )
+
+
+def split(image: Tensor, quality: int = 85, gamma: float = 1.0) -> SplitView:
+    """Split a picture into what the loss favours and what it neglects.
+
+    Parameters
+    ----------
+    image : Tensor
+        (3, H, W) or (1, 3, H, W) in [-1, 1], H and W multiples of 8; values beyond are clipped.
+    quality, gamma
+        As for `weights`.
+
+    Raises
+    ------
+    ValueError
+        For an image of another shape, kind or with NaN, or options out of range.
+    """
+    w = _weights(quality, gamma)
+    clean = _one_image(image)
+    favoured, neglected = favoured_parts(clean, w)
+    # 99.5% of the values are within white and black; two digits, for a person to read.
+    largest = torch.quantile(neglected.abs().flatten()[: 2**24], 0.995)
+    scale = float(f"{float(largest):.2g}") if largest > 1e-6 else 1.0
+    energy = block_dct(rgb_to_ycbcr(clean.double())).square().sum((0, 2, 3))
+    detail = energy.clone()
+    detail[:, 0, 0] = 0
+    kept = w >= _LIKE_ONE
+    return SplitView(
+        quality=quality,
+        gamma=gamma,
+        original=to_pictures(clean),
+        favoured=to_pictures(favoured),
+        neglected=to_pictures(neglected, -scale, scale),
+        scale=scale,
+        favoured_share=_shares_of(energy, kept),
+        favoured_share_of_detail=_shares_of(detail, kept),
+    )
+
+
+@torch.no_grad()
+def loss_share(
+    model: Any,
+    quality: int = 85,
+    gamma: float = 1.0,
+    *,
+    image: Tensor | None = None,
+    class_id: int | None = None,
+    seed: int = 0,
+    name: str = "this model",
+) -> LossShareView:
+    """Measure which bands a model's loss comes from, over t.
+
+    Without an image: CROPS fresh crops of the bundled photographs, for models of these classes.
+    With one: that picture alone, with NOISES noises.
+
+    Parameters
+    ----------
+    model : object
+        velocity = model(x, t, class_ids), with `config`; needs no pixel decoder.
+    quality, gamma
+        As for `weights`: they weigh the errors of the model as it is, and train nothing.
+    image : Tensor, optional
+        (3, S, S) or (1, 3, S, S) in [-1, 1], S the model's image size.
+    class_id : int, optional
+        The image's label, from 0 to num_classes, the null class; needed with an image.
+    seed : int
+        Of crops and noises.
+    name : str
+        What to call the model in a message.
+
+    Raises
+    ------
+    ValueError
+        Without an image for a model of other classes, where an argument breaks its rule, or
+        where the model's answer is not finite.
+    """
+    _weights(quality, gamma)
+    _whole("seed", seed, 0, 2**31)
+    config = model.config
+    if image is None:
+        if tuple(config.class_names) != PHOTOGRAPHS:
+            raise ValueError(
+                f"{name} does not draw the bundled photographs, so its loss on them would say "
+                "nothing; choose a picture of your own, and its class"
+            )
+        images, labels = _crops(config.image_size, seed)
+        kind = "crops"
+        measured_on = (
+            f"{CROPS} crops of the bundled photographs, two of each, with one noise each: the "
+            "photographs that this model has learned"
+        )
+    else:
+        if class_id is None:
+            raise ValueError("class_id must say what the image shows, got none; choose a class")
+        _whole("class_id", class_id, 0, config.num_classes)
+        clean = _one_image(image, config.image_size)
+        images, labels = clean.expand(NOISES, -1, -1, -1), torch.full((NOISES,), class_id)
+        kind = "noises"
+        measured_on = f"one picture with {NOISES} noises: intervals say nothing of other pictures"
+    device = next(model.parameters()).device
+    noise = seeded_noise(len(images), images.shape[1:], seed)
+    at_times = []
+    for t in TIMES:
+        x = interpolate(images, noise, t)
+        velocity = torch.cat(
+            [
+                model(
+                    x[rows].to(device), torch.full((len(rows),), t, device=device),
+                    labels[rows].to(device),
+                ).float().cpu()
+                for rows in torch.arange(len(x)).split(_AT_ONCE)
+            ]
+        )  # fmt: skip
+        if not bool(velocity.isfinite().all()):
+            raise ValueError(
+                f"{name} must answer with finite numbers, got NaN or infinity; check its weights"
+            )
+        at_times.append(
+            loss_bands(velocity, images - noise, quality=int(quality), gamma=float(gamma))
+        )
+    terms = {"FM": 0, "FreqFM": 1}
+    shares = [bands.band_shares() for bands in at_times]
+    return LossShareView(
+        quality=quality,
+        gamma=gamma,
+        measured_on=f"Measured on {measured_on}.",
+        interval_over=kind,
+        count=len(images),
+        times=list(TIMES),
+        bands=band_names(OCTAVES),
+        loss={
+            term: [_short(bands.loss[row].sum((1, 2)).mean()) for bands in at_times]
+            for term, row in terms.items()
+        },
+        shares={
+            term: [[_ends(share) for share in at_time[term]] for at_time in shares]
+            for term in terms
+        },
+    )
+
+
+def tables_csv(view: WeightsView) -> str:
+    """Return the tables as text, a coefficient a row; the lines before, with "#", say of what."""
+    text = io.StringIO()
+    text.write(f"# quality: {view.quality}\n# gamma: {view.gamma}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        (
+            "channel", "vertical_index", "horizontal_index", "vertical_cycles_per_pixel",
+            "horizontal_cycles_per_pixel", "quantisation_step", "weight", "favoured",
+        )
+    )  # fmt: skip
+    f = view.cycles_per_pixel
+    for one in view.channels:
+        for u in range(8):
+            for v in range(8):
+                step, weight = one.quantisation_steps[u][v], one.weights[u][v]
+                favoured = int(one.favoured[u][v])
+                writer.writerow((one.channel, u, v, f[u], f[v], step, weight, favoured))
+    return text.getvalue()
+
+
+def _weights(quality: Any, gamma: Any) -> Tensor:
+    _whole("quality", quality, 1, 100)
+    _number("gamma", gamma, 0, MAX_GAMMA)
+    return frequency_weights(quality, gamma)
+
+
+@lru_cache(maxsize=4)
+def _crops(image_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the crops and their labels; resizing the photographs takes longer than the model."""
+    labels = torch.arange(len(PHOTOGRAPHS)).repeat(CROPS // len(PHOTOGRAPHS))
+    generator = torch.Generator().manual_seed(seed)
+    batch = bundled_crops(image_size).sample(CROPS, generator, labels)
+    return batch.images, batch.class_ids
+
+
+def _one_image(image: Any, size: int | None = None) -> Tensor:
+    rule = f"(3, {size}, {size}), the model's size" if size else "(3, H, W), multiples of 8"
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        kind = str(image.dtype) if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(
+            f"image must be a floating-point tensor, got {kind}; pass a picture through prepare"
+        )
+    sides = image.shape[-2:]
+    fits = sides == (size, size) if size else all(side and side % 8 == 0 for side in sides)
+    if tuple(image.shape[:-2]) not in ((3,), (1, 3)) or not fits:
+        raise ValueError(
+            f"image must be of shape {rule}, got {tuple(image.shape)}; pass a picture through "
+            "prepare"
+        )
+    if not bool(image.isfinite().all()):
+        raise ValueError("image must be finite, got NaN or infinity; pass another one")
+    return image.detach().cpu().reshape(1, 3, *sides).float().clamp(-1, 1)
+
+
+def _shares_of(energy: Tensor, kept: Tensor) -> dict[str, float | None]:
+    """Return kept energy over energy, (3, 8, 8), of each channel and of all."""
+    parts, totals = (energy * kept).sum((1, 2)), energy.sum((1, 2))
+    names = (*CHANNELS, "all")
+    parts, totals = (torch.cat([each, each.sum(0, keepdim=True)]) for each in (parts, totals))
+    floor = 1e-12 * max(1.0, float(totals[-1]))  # a grey picture's colour is rounding
+    return {
+        name: _short(part / total) if total > floor else None
+        for name, part, total in zip(names, parts, totals, strict=True)
+    }
+
+
+def _ends(share: Estimate) -> dict[str, float | None]:
+    return {end: _short(getattr(share, end)) for end in ("value", "low", "high")}
+
+
+def _short(value: Any) -> float | None:
+    return float(f"{float(value):.4g}") if math.isfinite(value) else None
