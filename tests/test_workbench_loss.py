@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import deco_lab
-from deco_lab.config import DeCoConfig
-from deco_lab.data import bundled_crops
+from deco_lab.config import PHOTOGRAPHS, DeCoConfig
+from deco_lab.data import CropSampler, load_photograph
 from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.losses import flow_matching_loss, frequency_loss
 from deco_lab.workbench import loss
@@ -148,7 +148,8 @@ def test_loss_share_of_a_known_error_is_in_its_band():
 
 def test_loss_share_is_the_training_losses_on_the_crops(tiny, tiny_view):
     labels = torch.arange(14).repeat(2)
-    crops = bundled_crops(64).sample(28, torch.Generator().manual_seed(3), labels)
+    sampler = CropSampler([load_photograph(name) for name in PHOTOGRAPHS], 64, num_scales=8)
+    crops = sampler.sample(28, torch.Generator().manual_seed(3), labels)
     noise = seeded_noise(28, (3, 64, 64), 3)
     time = loss.TIMES.index(0.7)
     with torch.no_grad():

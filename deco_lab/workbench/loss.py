@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from deco_lab.config import PHOTOGRAPHS
-from deco_lab.data import bundled_crops
+from deco_lab.data import CropSampler, load_photograph
 from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.spectra import (
     OCTAVES,
@@ -325,10 +325,14 @@ def _weights(quality: Any, gamma: Any) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _crops(image_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the crops and their labels; resizing the photographs takes longer than the model."""
+    """Return the crops and their labels: kept, since resizing the photographs takes a while."""
+    # Eight sizes of each photograph in place of training's 32, over the same range: a quarter of
+    # the time.
+    photographs = [load_photograph(name) for name in PHOTOGRAPHS]
+    sampler = CropSampler(photographs, image_size, num_scales=8)
     labels = torch.arange(len(PHOTOGRAPHS)).repeat(CROPS // len(PHOTOGRAPHS))
     generator = torch.Generator().manual_seed(seed)
-    batch = bundled_crops(image_size).sample(CROPS, generator, labels)
+    batch = sampler.sample(CROPS, generator, labels)
     return batch.images, batch.class_ids
 
 
