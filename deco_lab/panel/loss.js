@@ -95,7 +95,7 @@ function mountLoss(root, setup) {
       fill("weights", one.channel, one.weights, range, (cell, weight, i) => {
         cell.textContent = short(weight);
         cell.className = favoured[i] ? "dl-favoured" : "dl-neglected";
-        // Depth counts octaves away from 1, three being all there are at the usual quality and gamma.
+        // Depth counts octaves away from 1, up to three: at quality 85 and gamma 1 there are two.
         const octaves = weight > 0 ? Math.abs(Math.log2(weight)) : 3;
         cell.style.setProperty("--dl-depth", `${(45 * Math.min(1, octaves / 3)).toFixed(1)}%`);
       });

@@ -35,7 +35,7 @@ from deco_lab.workbench.pictures import Pictures, plain, to_pictures
 from deco_lab.workbench.settings import _number, _whole
 
 MAX_GAMMA = 4.0
-"""Greatest exponent of the weights: there one coefficient outweighs all others together."""
+"""Greatest exponent of the weights; 1 is usual."""
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Where `loss_share` asks the model; 0 is noise."""
 CROPS = 2 * len(PHOTOGRAPHS)
