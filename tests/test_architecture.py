@@ -30,7 +30,10 @@ ALLOWED = {
     "checkpoints": {"config", "files", "models"},
     "data": {"config"},
     "plots": {"spectra"},
-    "live": {"data", "sampling", "spectra"},
+    "workbench": {
+        "checkpoints", "config", "data", "flow", "models", "sampling", "spectra",
+    },
+    "page": {"sampling", "spectra", "workbench"},
     "evaluation": {"data", "files", "spectra"},
     "evaluation.samples": {"evaluation", "models", "sampling"},
     "evaluation.__main__": {
@@ -47,7 +50,7 @@ ALLOWED_INSIDE_FUNCTIONS = {
     "evaluation": {"plots"},
     "evaluation.compare": {"plots"},
 }
-FRAMEWORKS = {"matplotlib": "plots", "plotly": "plots", "gradio": None}
+FRAMEWORKS = {"matplotlib": "plots", "plotly": "plots", "gradio": "page"}
 PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
 

@@ -60,7 +60,7 @@ def test_from_query_refuses_what_is_not_json(text):
 
 
 def test_settings_from_names_an_unknown_field():
-    with pytest.raises(ValueError, match="settings have no 'cfg'; they are .*num_steps"):
+    with pytest.raises(ValueError, match=r"settings have no 'cfg'; they are .*num_steps"):
         settings_from({"cfg": 3})
 
 
@@ -81,7 +81,7 @@ def test_settings_from_names_an_unknown_field():
         ({"guidance_scale": float("nan")}, "guidance_scale must be a number from 0 to 100"),
         ({"guidance_low": 1.0}, "guidance_low must be less than guidance_high, got 1.0 and 1.0"),
         ({"guidance_high": 1.5}, "guidance_high must be a number from 0 to 1, got 1.5"),
-        ({"solver": "rk4"}, "solver must be one of euler, .*, got 'rk4'"),
+        ({"solver": "rk4"}, r"solver must be one of euler, .*, got 'rk4'"),
         ({"solver": ["euler"]}, "solver must be one of euler, "),
         ({"guidance": "more"}, "guidance must be one of plain, by band, "),
         ({"time_shift": 0}, "time_shift must be a number from 0.01 to 100, got 0"),
@@ -127,10 +127,13 @@ def test_rule_is_the_named_one():
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_sampling_arguments_are_all_that_sample_takes(solver):
-    def field(x, t, class_ids):
-        return torch.where(class_ids[:, None, None, None] == 3, -x, -2 * x)
+    class Field(torch.nn.Module):
+        config = SimpleNamespace(image_size=8, num_classes=3)
 
-    field.config = SimpleNamespace(image_size=8, num_classes=3)
+        def forward(self, x, t, class_ids):
+            return torch.where(class_ids[:, None, None, None] == 3, -x, -2 * x)
+
+    field = Field()
     settings = Settings(solver=solver, num_images=2, num_steps=4, seed=9, time_shift=2.0)
     expected = sample(
         field, [0, 0], num_steps=4, guidance_scale=3.0, guidance_interval=(0.1, 1.0),

@@ -114,8 +114,8 @@ def test_in_turn_says_the_place_and_each_change_at_once():
     assert next(third)[-1] == Waiting(2)
     holder.close()
     started = time.monotonic()
-    assert 0 in answers_of([next(second)])
-    assert next(third)[-1] == Waiting(1)
+    assert any(0 in batch for batch in second)
+    assert any(Waiting(1) in batch for batch in third)
     assert time.monotonic() - started < 0.4
     second.close()
     assert 0 in answers_of(third)

@@ -1,8 +1,10 @@
-// A control that was changed draws anew at once: the browser says "change" when a slider is let go,
-// a number is left or a box is ticked, by pointer and by keyboard alike. (Choices from lists are not
-// inputs of the browser's own; page/sample.py hears them.)
+// A control that was changed computes anew at once: the browser says "change" when a slider is let
+// go, a number is left or a box is ticked, by pointer and by keyboard alike; then the button "go" of
+// the same group ("instant") is pressed. (Choices from lists are not inputs of the browser's own;
+// deco_lab/page hears them.)
 document.addEventListener("change", (event) => {
-  const control = event.target;
-  if (!control.closest("#controls") || !["range", "number", "checkbox"].includes(control.type)) return;
-  setTimeout(() => document.getElementById("start").click()); // after Gradio has taken the value
+  const control = event.target, group = control.closest(".instant");
+  if (!group || !["range", "number", "checkbox", "radio"].includes(control.type)) return;
+  const go = group.querySelector("button.go");
+  setTimeout(() => go.click()); // after Gradio has taken the value
 });

@@ -32,7 +32,7 @@ from deco_lab.spectra import (
     rgb_to_ycbcr,
 )
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
-from deco_lab.workbench.settings import _number, _whole
+from deco_lab.workbench.settings import check_number, check_whole
 
 MAX_GAMMA = 4.0
 """Greatest exponent of the weights; 1 is usual."""
@@ -232,7 +232,7 @@ def loss_share(
         where the model's answer is not finite.
     """
     _weights(quality, gamma)
-    _whole("seed", seed, 0, 2**31)
+    check_whole("seed", seed, 0, 2**31)
     config = model.config
     if image is None:
         if tuple(config.class_names) != PHOTOGRAPHS:
@@ -249,7 +249,7 @@ def loss_share(
     else:
         if class_id is None:
             raise ValueError("class_id must say what the image shows, got none; choose a class")
-        _whole("class_id", class_id, 0, config.num_classes)
+        check_whole("class_id", class_id, 0, config.num_classes)
         clean = _one_image(image, config.image_size)
         images, labels = clean.expand(NOISES, -1, -1, -1), torch.full((NOISES,), class_id)
         kind = "noises"
@@ -318,8 +318,8 @@ def tables_csv(view: WeightsView) -> str:
 
 
 def _weights(quality: Any, gamma: Any) -> Tensor:
-    _whole("quality", quality, 1, 100)
-    _number("gamma", gamma, 0, MAX_GAMMA)
+    check_whole("quality", quality, 1, 100)
+    check_number("gamma", gamma, 0, MAX_GAMMA)
     return frequency_weights(quality, gamma)
 
 

@@ -39,7 +39,7 @@ from deco_lab.spectra import (
     zigzag_order,
 )
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
-from deco_lab.workbench.settings import _choice, _number, _whole
+from deco_lab.workbench.settings import check_choice, check_number, check_whole
 
 MAX_CLUSTERS = 16
 """Most clusters of the condition's map: more colours are not told apart."""
@@ -208,19 +208,19 @@ def explain(
         )
     config = model.config
     side = config.image_size // config.patch_size
-    _whole("class_id", class_id, 0, config.num_classes)
-    _number("t", t, 0, 1)
+    check_whole("class_id", class_id, 0, config.num_classes)
+    check_number("t", t, 0, 1)
     if t == 1:
         raise ValueError("t must be below 1, where nothing is left to draw, got 1; use 0.95")
-    _whole("seed", seed, 0, 2**32 - 1)
+    check_whole("seed", seed, 0, 2**32 - 1)
     choices = {
         "condition_reference": condition_reference,
         "pixel_reference": pixel_reference,
         "order": order,
     }
     for argument, value in choices.items():
-        _choice(argument, value, REFERENCES[argument])
-    _whole("num_clusters", num_clusters, 2, min(MAX_CLUSTERS, side * side))
+        check_choice(argument, value, REFERENCES[argument])
+    check_whole("num_clusters", num_clusters, 2, min(MAX_CLUSTERS, side * side))
 
     device = next(model.parameters()).device
     clean = _one_image(image, config.image_size).to(device)

@@ -34,7 +34,7 @@ PRESETS = (
     ),
     Preset(
         "DiT alone",
-        "The full model, pinned, and then without the decoder's part: what the DiT draws by itself.",
+        "The full model, pinned, and then without the decoder's part: the DiT by itself.",
         (
             Settings(class_ids=_CLASSES),
             Settings(class_ids=_CLASSES, decoder_gains=(0.0,) * 4),

@@ -3,10 +3,11 @@
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
+
+from PIL import Image
 
 from deco_lab.workbench.record import Record
 
@@ -17,14 +18,18 @@ class _Session:
     is_stopped: bool = False
     used: float = 0.0
     record: Record | None = None
+    picture: Image.Image | None = None
 
     @property
     def size(self) -> int:
         """Bytes that are kept."""
-        if self.record is None:
-            return 0
-        curves = sum(curve.values.nbytes for curve in self.record.curves.values())
-        return self.record.images.nbytes + curves
+        size = 0
+        if self.record is not None:
+            size += sum(curve.values.nbytes for curve in self.record.curves.values())
+            size += self.record.images.nbytes
+        if self.picture is not None:
+            size += 3 * self.picture.width * self.picture.height
+        return size
 
 
 class Sessions:
@@ -63,13 +68,9 @@ class Sessions:
     def call(self, name: str) -> int:
         """Return a new run's number; whatever ran in this session is from now on stale."""
         with self._lock:
-            session = self._used(name) or self._sessions.setdefault(
-                name, _Session(used=self._clock())
-            )
+            session = self._opened(name)
             session.newest = next(self._numbers)
             session.is_stopped = False
-            if len(self._sessions) > self._most:
-                self._sessions.popitem(last=False)
             return session.newest
 
     def is_newest(self, name: str, number: int) -> bool:
@@ -99,15 +100,25 @@ class Sessions:
             if session is None or session.newest != number:
                 return
             session.record = record
-            held = sum(session.size for session in self._sessions.values())
-            while held > self._most_bytes and len(self._sessions) > 1:
-                held -= self._sessions.popitem(last=False)[1].size
+            self._make_room()
 
     def kept(self, name: str) -> Record | None:
         """Return the session's last run, if there is one."""
         with self._lock:
             session = self._used(name)
             return session.record if session else None
+
+    def keep_picture(self, name: str, picture: Image.Image) -> None:
+        """Keep a person's own picture in place of the session's last."""
+        with self._lock:
+            self._opened(name).picture = picture
+            self._make_room()
+
+    def picture(self, name: str) -> Image.Image | None:
+        """Return the session's own picture, if there is one."""
+        with self._lock:
+            session = self._used(name)
+            return session.picture if session else None
 
     def __len__(self) -> int:
         """Return how many sessions are kept."""
@@ -126,3 +137,18 @@ class Sessions:
             session.used = now
             self._sessions.move_to_end(name)
         return session
+
+    def _opened(self, name: str) -> _Session:
+        """Return a session, new if need be; the lock is held."""
+        session = self._used(name)
+        if session is None:
+            session = self._sessions[name] = _Session(used=self._clock())
+            if len(self._sessions) > self._most:
+                self._sessions.popitem(last=False)
+        return session
+
+    def _make_room(self) -> None:
+        """Forget sessions, longest unused first, until the rest is small enough."""
+        held = sum(session.size for session in self._sessions.values())
+        while held > self._most_bytes and len(self._sessions) > 1:
+            held -= self._sessions.popitem(last=False)[1].size

@@ -84,21 +84,21 @@ class Settings:
             object.__setattr__(self, name, tuple(value))
         if not isinstance(self.model, str) or not self.model:
             raise ValueError(f"model must be the name of a loaded model, got {_said(self.model)}")
-        _whole("num_images", self.num_images, 1, MAX_IMAGES)
-        _whole("num_steps", self.num_steps, 1, MAX_STEPS)
-        _whole("seed", self.seed, 0, 2**32 - self.num_images)
+        check_whole("num_images", self.num_images, 1, MAX_IMAGES)
+        check_whole("num_steps", self.num_steps, 1, MAX_STEPS)
+        check_whole("seed", self.seed, 0, 2**32 - self.num_images)
         if not 1 <= len(self.class_ids) <= MAX_IMAGES:
             raise ValueError(
                 f"class_ids must be 1 to {MAX_IMAGES} labels, got {len(self.class_ids)}"
             )
         for label in self.class_ids:
-            _whole("each of class_ids", label, 0, 2**31)
-        _choice("solver", self.solver, SOLVERS)
-        _choice("guidance", self.guidance, GUIDANCE_RULES)
-        _number("time_shift", self.time_shift, 0.01, MAX_SCALE)
-        _number("guidance_scale", self.guidance_scale, 0, MAX_SCALE)
-        _number("guidance_low", self.guidance_low, 0, 1)
-        _number("guidance_high", self.guidance_high, 0, 1)
+            check_whole("each of class_ids", label, 0, 2**31)
+        check_choice("solver", self.solver, SOLVERS)
+        check_choice("guidance", self.guidance, GUIDANCE_RULES)
+        check_number("time_shift", self.time_shift, 0.01, MAX_SCALE)
+        check_number("guidance_scale", self.guidance_scale, 0, MAX_SCALE)
+        check_number("guidance_low", self.guidance_low, 0, 1)
+        check_number("guidance_high", self.guidance_high, 0, 1)
         if not self.guidance_low < self.guidance_high:
             raise ValueError(
                 "guidance_low must be less than guidance_high, "
@@ -115,7 +115,7 @@ class Settings:
                     f"{name} must be {_BANDS} numbers, one a band, lowest first, got {len(values)}"
                 )
             for value in values:
-                _number(f"each of {name}", value, low, high)
+                check_number(f"each of {name}", value, low, high)
         if not isinstance(self.decompose, bool):
             raise ValueError(f"decompose must be true or false, got {_said(self.decompose)}")
 
@@ -232,18 +232,21 @@ def _said(value: Any) -> str:
     return text if len(text) <= 60 else text[:60] + " ..."
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> None:
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Raise ValueError unless a value is a whole number in a range."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not low <= value <= high:
         raise ValueError(f"{name} must be a whole number from {low} to {high}, got {_said(value)}")
 
 
-def _number(name: str, value: Any, low: float, high: float) -> None:
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Raise ValueError unless a value is a finite number in a range."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {_said(value)}")
 
 
-def _choice(name: str, value: Any, choices: Any) -> None:
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise ValueError unless a value is one of the names."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {_said(value)}")

@@ -7,7 +7,7 @@ reads any more (a browser that vanished) ends by itself.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Generic, TypeVar
@@ -26,7 +26,7 @@ class Waiting:
     """How many are before it, the one that runs included."""
 
 
-class _Unread(Exception):
+class _UnreadError(Exception):
     """Nobody wants what the job has to say."""
 
 
@@ -43,12 +43,12 @@ class _Outbox(Generic[T]):
         self.error: BaseException | None = None
 
     def put(self, answer: T) -> None:
-        """Add an answer; raise _Unread where the reader has gone."""
+        """Add an answer; raise _UnreadError where the reader has gone."""
         with self._changed:
             while True:
                 unread_for = time.monotonic() - self._taken_at
                 if self._closed or (self._answers and unread_for > self._patience):
-                    raise _Unread
+                    raise _UnreadError
                 if len(self._answers) < _MOST_AHEAD:
                     break
                 self._changed.wait(0.2)
@@ -103,7 +103,7 @@ class Turns:
         work: Callable[[], Iterator[T]],
         is_wanted: Callable[[], bool] = lambda: True,
         pause: float = 0.0,
-    ) -> Iterator[list[Waiting | T]]:
+    ) -> Generator[list[Waiting | T], None, None]:
         """Queue a job and give its answers, all that have come since the last.
 
         Parameters
@@ -161,7 +161,7 @@ class Turns:
                 close = getattr(answers, "close", None)
                 if close is not None:
                     close()
-        except _Unread:
+        except _UnreadError:
             pass
         except Exception as error:  # raised where the answers are read
             outbox.error = error

@@ -187,7 +187,7 @@ class Watch:
                 self._watched, dit=settings.dit_gains, decoder=settings.decoder_gains
             )
         self._heard = _Heard(settings.rule())
-        arguments = settings.sampling_arguments() | {"guidance": self._heard}
+        arguments: dict[str, Any] = {**settings.sampling_arguments(), "guidance": self._heard}
         self._steps = sample_steps(drawing, **arguments)
         self._before: Step | None = None
         self._measured: list[dict[str, Tensor]] = []

@@ -1,0 +1,79 @@
+"""Endpoints for programs: the same answers as the page's, through `gradio_client`.
+
+/sample             stream a run, a message at a time
+/stop               end this client's run
+/decompose          split one velocity into its parts
+/frequency_weights  the loss's tables and weights
+/models             what can draw, and what is known of it
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from deco_lab.workbench import Settings, Workbench, sentence, weights
+from deco_lab.workbench.settings import settings_from
+
+_D = Settings()
+
+
+def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None:
+    """Add the endpoints to the app that is being built."""
+
+    def sample(
+        request: gr.Request,
+        model: str = _D.model,
+        class_ids: list = list(_D.class_ids),  # noqa: B006  (Gradio reads the default, none writes)
+        num_images: int = _D.num_images,
+        seed: int = _D.seed,
+        num_steps: int = _D.num_steps,
+        solver: str = _D.solver,
+        time_shift: float = _D.time_shift,
+        guidance: str = _D.guidance,
+        guidance_scale: float = _D.guidance_scale,
+        guidance_low: float = _D.guidance_low,
+        guidance_high: float = _D.guidance_high,
+        band_scales: list = list(_D.band_scales),  # noqa: B006
+        dit_gains: list = list(_D.dit_gains),  # noqa: B006
+        decoder_gains: list = list(_D.decoder_gains),  # noqa: B006
+        decompose: bool = _D.decompose,
+    ) -> Iterator[dict]:
+        """Draw images, a message for each step or few (`deco_lab.workbench.bench.Workbench.draw`).
+
+        The arguments are those of `deco_lab.workbench.Settings`.
+        """
+        given = {
+            name: value for name, value in locals().items() if name in Settings.__annotations__
+        }
+        try:
+            settings = settings_from(given)
+        except ValueError as error:
+            raise gr.Error(sentence(error), print_exception=False) from error
+        for message in bench.draw(session_of(request), [settings]):
+            if message["status"] == "refused":
+                raise gr.Error(message["text"], print_exception=False)
+            yield message | {"frames": [asdict(frame) for frame in message["frames"]]}
+
+    def stop(request: gr.Request) -> None:
+        """End this client's run, within a step."""
+        bench.stop(session_of(request))
+
+    def models() -> list[dict]:
+        """Return the models that can draw at once: name, kind, sizes, what they were trained on."""
+        return [asdict(bench.library.facts(name)) for name in bench.library.names()]
+
+    def frequency_weights(quality: int = 85, gamma: float = 1.0) -> dict:
+        """Return the loss's JPEG tables and weights for a quality and gamma, by channel."""
+        try:
+            return asdict(weights(quality, gamma))
+        except ValueError as error:
+            raise gr.Error(sentence(error), print_exception=False) from error
+
+    many: dict[str, Any] = {"concurrency_limit": None}
+    api(sample, api_name="sample", **many)
+    api(stop, api_name="stop", queue=False)
+    api(models, api_name="models", **many)
+    api(frequency_weights, api_name="frequency_weights", **many)

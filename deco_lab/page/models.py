@@ -1,0 +1,113 @@
+"""The Models tab: what can draw, what is known of it, and loading more."""
+
+import html
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from deco_lab.page.controls import class_choice
+from deco_lab.page.header import header
+from deco_lab.page.sample import SampleTab
+from deco_lab.workbench import PUBLISHED, Workbench, sentence
+
+
+class ModelsTab:
+    """Components and wiring of the tab."""
+
+    def __init__(self, bench: Workbench, session_of: Callable[[gr.Request], str]) -> None:
+        self._bench = bench
+        self._session_of = session_of
+        with gr.Row(elem_id="models"):
+            with gr.Column(elem_classes="side"):
+                self._name = gr.Dropdown(
+                    self._choices(),
+                    value=bench.library.names()[0],
+                    label="Model",
+                    info="Bundled, of the folder of models, or published; or hf://owner/repo/file.",
+                    allow_custom_value=True,
+                )
+                self._load = gr.Button("Load and draw with it", variant="primary", size="md")
+                self._says = gr.HTML(_said(""), padding=False, elem_id="models-says")
+                gr.HTML(
+                    "<p>A published checkpoint is downloaded once, 2.7 GB or more, and wants a "
+                    "GPU. Nothing is fetched unless you ask for it here.</p>",
+                    padding=False,
+                )
+            with gr.Column():
+                self._table = gr.HTML(self._facts(), padding=False, elem_id="facts")
+
+    def wire(self, sample: SampleTab, head: gr.HTML) -> None:
+        """Let a loaded model be the one that the Sample tab draws with."""
+        controls = sample.controls.parts
+        loading = self._load.click(
+            self._loaded,
+            [self._name, controls["class_ids"]],
+            [self._says, self._table, self._name, controls["model"], controls["class_ids"], head],
+            concurrency_limit=None,
+            api_visibility="private",
+            show_progress_on=self._says,
+        )
+        sample.draw_after(loading)
+
+    def _choices(self) -> list[str]:
+        library = self._bench.library
+        return list(dict.fromkeys([*library.names(), *library.found(), *PUBLISHED]))
+
+    def _loaded(
+        self,
+        name: str,
+        labels: list[int],
+        progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008  (Gradio's way)
+    ) -> Iterator[list[Any]]:
+        """Load a model, in turn; whatever goes wrong, what drew before goes on."""
+        library, unchanged = self._bench.library, [gr.skip()] * 5
+        try:
+            for message in self._bench.load(name):
+                yield [_said(message), *unchanged]
+            facts = library.facts(name)
+        except ValueError as error:
+            says = f"{sentence(error)} What was loaded before goes on."
+            yield [_said(says), *unchanged]
+            raise gr.Error(says, print_exception=False) from error
+        choice = gr.Dropdown(library.names(), value=name)
+        yield [
+            _said(f"Loaded {name}."),
+            self._facts(),
+            gr.Dropdown(self._choices(), value=name),
+            choice,
+            class_choice(library.get(name).config, labels),
+            header(facts),
+        ]
+
+    def _facts(self) -> str:
+        """Return what is known of each model that can draw, as a table."""
+        rows = []
+        for name in self._bench.library.names():
+            facts = self._bench.library.facts(name)
+            cells = (
+                facts.kind,
+                f"{facts.parameters / 1e6:.1f} M",
+                f"{facts.image_size} px, patches of {facts.patch_size}",
+                f"{facts.depth} blocks of width {facts.hidden_size}",
+                facts.decoder,
+                f"{facts.num_classes}",
+                facts.trained_on + (f"; {facts.steps:,} steps" if facts.steps else ""),
+                f"{facts.device}, {facts.dtype}",
+                facts.weights,
+            )
+            row = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+            rows.append(f'<tr><th scope="row">{html.escape(name)}</th>{row}</tr>')
+        heads = (
+            "Name", "Kind", "Parameters", "Images", "DiT", "Pixel decoder", "Classes",
+            "Trained on", "Device", "Weights",
+        )  # fmt: skip
+        head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+        return (
+            '<div class="facts-table" tabindex="0" role="region" aria-label="Models"><table>'
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        )
+
+
+def _said(text: str) -> str:
+    return f'<p role="status">{html.escape(text)}</p>'

@@ -1,0 +1,102 @@
+"""The Decompose tab: a picture, a time and references; the parts of the velocity there."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from deco_lab.page.assets import ANSWER, QUIET, as_csv_file, as_json, panel
+from deco_lab.page.controls import Controls, class_names
+from deco_lab.page.picture import PictureChoice
+from deco_lab.workbench import REFERENCES, PartsView, Workbench, curves_csv, explain
+
+_LABELS = {
+    "condition_reference": ("Condition reference", "What stands for no condition."),
+    "pixel_reference": ("Pixel reference", "What stands for no pixels."),
+    "order": ("Order", "Whose the interaction counts as."),
+}
+
+
+class PartsTab:
+    """Components and wiring; the model is the Sample tab's."""
+
+    def __init__(
+        self, bench: Workbench, session_of: Callable[[gr.Request], str], controls: Controls
+    ) -> None:
+        self._bench = bench
+        self._session_of = session_of
+        self._model = controls.parts["model"]
+        names = class_names(bench.library.get(controls.first.model).config)
+        with gr.Row(elem_classes="workbench"):
+            with gr.Column(elem_classes="side instant"):
+                self._go = gr.Button("Take apart", variant="primary", size="md", elem_classes="go")
+                self.choice = PictureChoice("parts-inlet", names)
+                self._t = gr.Slider(
+                    0, 0.99, 0.5, step=0.01, label="t", info="From noise, 0, to image, 1.",
+                    buttons=[],
+                )  # fmt: skip
+                self._references = [
+                    gr.Dropdown(
+                        [
+                            (f"{name.replace('_', ' ')}: {said}", name)
+                            for name, said in all_.items()
+                        ],
+                        value=next(iter(all_)),
+                        label=_LABELS[argument][0],
+                        info=_LABELS[argument][1],
+                    )
+                    for argument, all_ in REFERENCES.items()
+                ]
+                self._clusters = gr.Slider(
+                    2, 16, 8, step=1, label="Clusters", buttons=[],
+                    info="Colours of the condition's map; the paper has 8.",
+                )  # fmt: skip
+                self._csv = gr.Button("Keep the curves (CSV)", size="sm")
+                self._keeper = panel("parts-keeper", "mountKeeper", {})
+            with gr.Column(elem_classes="answer"):
+                self._panel = panel("parts", "mountParts", {"references": REFERENCES})
+
+    def wire(self, tab: gr.Tab) -> None:
+        """Join the components; the tab computes when it is opened."""
+        inputs = [self._model, *self.choice.components, self._t, *self._references, self._clusters]
+        chosen = [part.input for part in (*self._references, self.choice.class_id)]
+        events = [
+            tab.select,
+            self._go.click,
+            *chosen,
+            self.choice.wire(self._bench, self._session_of),
+        ]
+        for event in events:
+            event(self._answer, inputs, self._panel, **ANSWER)
+        self._csv.click(self._kept, inputs, self._keeper, preprocess=False, **QUIET)
+
+    def _question(self, request: gr.Request, values: Sequence[Any]) -> PartsView:
+        """Return the answer to what the components say; called when the model is free."""
+        name, *picture, t, condition, pixel, order, clusters = values
+        model = self._bench.library.get(name)
+        session = self._session_of(request)
+        image, class_id, seed = self.choice.picture(
+            self._bench, session, model.config.image_size, picture
+        )
+        return explain(
+            model,
+            image,
+            class_id,
+            t=t,
+            seed=seed,
+            condition_reference=condition,
+            pixel_reference=pixel,
+            order=order,
+            num_clusters=clusters,
+            name=name,
+        )
+
+    def _answer(self, request: gr.Request, *values: Any) -> Iterator[str]:
+        yield from as_json(self._bench.ask(lambda: self._question(request, values)))
+
+    def _kept(self, request: gr.Request, *values: Any) -> str:
+        (*_, message) = self._bench.ask(lambda: self._question(request, values))
+        if "view" not in message:
+            return json.dumps({"says": message["text"]})
+        return as_csv_file("deco-lab-parts.csv", curves_csv(message["view"]))

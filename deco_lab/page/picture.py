@@ -1,0 +1,79 @@
+"""The choice of a picture to look into, the same in two tabs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+from torch import Tensor
+
+from deco_lab.page.assets import QUIET, inlet
+from deco_lab.workbench import (
+    MAX_IMAGES,
+    SOURCES,
+    Workbench,
+    from_data_uri,
+    picture_from,
+    read_picture,
+    sentence,
+)
+from deco_lab.workbench.settings import check_whole
+
+MAX_KEPT_SIDE = 2048
+"""Longest side, in pixels, of a picture that a session keeps."""
+
+
+class PictureChoice:
+    """Components that say which picture; `picture` turns their values into it."""
+
+    def __init__(self, name: str, choices: Sequence[tuple[str, int]]) -> None:
+        self._source = gr.Radio(
+            [(source.capitalize(), source) for source in SOURCES],
+            value="photograph",
+            label="Picture",
+            info="A crop of a bundled photograph, an image drawn last, or one of yours.",
+        )
+        with gr.Row(elem_classes="pair"):
+            self.class_id = gr.Dropdown(
+                list(choices), value=choices[0][1], label="Class", info="What the model is told."
+            )
+            self._index = gr.Number(1, label="Image", info="Of the last run, from 1.", step=1)
+        self._seed = gr.Number(0, label="Seed", info="Of the crop and of the noise.", step=1)
+        self._inlet = inlet(name, "A picture of your own: choose it, or drop it on the page")
+
+    @property
+    def components(self) -> list[gr.Component]:
+        """All of them, in the order in which `picture` takes their values."""
+        return [self._source, self.class_id, self._index, self._seed]
+
+    def wire(self, bench: Workbench, session_of: Callable[[gr.Request], str]) -> Any:
+        """Let a chosen file be kept, and return the event that follows where it can be read."""
+
+        def take(request: gr.Request, uri: str) -> tuple[str, str]:
+            try:
+                picture = read_picture(from_data_uri(uri))
+            except ValueError as error:
+                raise gr.Error(sentence(error), print_exception=False) from error
+            picture.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
+            bench.sessions.keep_picture(session_of(request), picture)
+            return "own picture", ""
+
+        taken = self._inlet.input(take, self._inlet, [self._source, self._inlet], **QUIET)
+        return taken.success
+
+    def picture(
+        self, bench: Workbench, session: str, image_size: int, values: Sequence[Any]
+    ) -> tuple[Tensor, int, int]:
+        """Return the picture, its class and the seed; raises ValueError as `picture_from`."""
+        source, class_id, index, seed = values
+        check_whole("seed", seed, 0, 2**31)
+        check_whole("image", index, 1, MAX_IMAGES)
+        image = picture_from(
+            source,
+            image_size=image_size,
+            class_id=class_id,
+            seed=seed,
+            record=bench.sessions.kept(session),
+            index=index - 1,
+            picture=bench.sessions.picture(session),
+        )
+        return image, class_id, seed

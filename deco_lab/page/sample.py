@@ -1,0 +1,201 @@
+"""The Sample tab: controls that start runs, the live panel, and what is kept of a run."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from deco_lab.page.assets import ANSWER, QUIET, as_file, as_json, inlet, panel
+from deco_lab.page.controls import Controls, class_choice, class_names
+from deco_lab.page.header import header
+from deco_lab.spectra import OCTAVES, band_names
+from deco_lab.workbench import (
+    PRESETS,
+    Settings,
+    Workbench,
+    file_name,
+    from_data_uri,
+    from_query,
+    sentence,
+    settings_from_png,
+    to_csv,
+    to_npz,
+    to_png,
+    to_query,
+    to_snippet,
+)
+from deco_lab.workbench.watching import VELOCITY_RANGE
+
+_KINDS = {"png": "image/png", "npz": "application/octet-stream", "csv": "text/csv"}
+
+
+class SampleTab:
+    """Components and wiring; the other tabs refer to `controls`.
+
+    Parameters
+    ----------
+    bench : Workbench
+        What is asked.
+    session_of : callable
+        From a request to the session's name.
+    first : Settings
+        What is drawn when the page opens.
+    """
+
+    def __init__(
+        self, bench: Workbench, session_of: Callable[[gr.Request], str], first: Settings
+    ) -> None:
+        self._bench = bench
+        self._session_of = session_of
+        config = bench.library.get(first.model).config
+        with gr.Row(elem_id="watch", elem_classes="workbench"):
+            with gr.Column(elem_id="controls", elem_classes="side instant"):
+                with gr.Row(elem_classes="pair"):
+                    self.start = gr.Button(
+                        "Start", variant="primary", size="md", elem_id="start", elem_classes="go"
+                    )
+                    self.stop = gr.Button("Stop", size="md", elem_id="stop")
+                self.controls = Controls(bench.library.names(), first, config)
+                with gr.Column(elem_id="keep"):
+                    gr.HTML("<h3>Keep this run</h3>", padding=False)
+                    with gr.Row(elem_classes="many"):
+                        self._keep_buttons = {
+                            kind: gr.Button(label, size="sm", elem_id=f"keep-{kind}")
+                            for kind, label in (
+                                ("png", "Picture"),
+                                ("npz", "Spectra"),
+                                ("csv", "Curves"),
+                                ("python", "Python"),
+                                ("link", "Link"),
+                            )
+                        }
+                    self._keeper = panel("keeper", "mountKeeper", {})
+                    self._inlet = inlet(
+                        "restore", "Open a kept picture, or drop it on the page, to restore it"
+                    )
+            with gr.Column(elem_classes="answer"):
+                with gr.Row(elem_id="presets"):
+                    self._presets = [
+                        (gr.Button(preset.name, size="sm"), preset) for preset in PRESETS
+                    ]
+                setup = {"bands": band_names(OCTAVES), "velocityRange": f"{VELOCITY_RANGE:g}"}
+                self.panel = panel("panel", "mountSample", setup)
+
+    def wire(self, blocks: gr.Blocks, head: gr.HTML, others: Sequence[gr.Dropdown]) -> None:
+        """Join the components; what is loaded shows in `head` and in `others`' classes."""
+        controls, bench = self.controls, self._bench
+        everything = controls.components
+
+        chosen = [
+            part.input for part in controls.parts.values() if isinstance(part, gr.Dropdown)
+        ]  # other controls say "change" to panel/page.js, which presses Start
+        gr.on([self.start.click, *chosen], self._draw, everything, self.panel, **ANSWER)
+
+        def stop(request: gr.Request) -> None:
+            bench.stop(self._session_of(request))
+
+        self.stop.click(stop, queue=False, **QUIET)
+        model = controls.parts["model"]
+        model.input(
+            self._model_changed,
+            [model, controls.parts["class_ids"]],
+            [controls.parts["class_ids"], head, *others],
+            queue=False,
+            **QUIET,
+        )
+        controls.parts["guidance"].change(
+            _shown_scales, controls.parts["guidance"], controls.scale_groups, queue=False, **QUIET
+        )
+        for button, preset in self._presets:
+            self._restore(button.click, lambda _, runs=preset.runs: runs, head, alone=True)
+        self._restore(self._inlet.input, self._saved_runs, head, self._inlet)
+        self._restore(blocks.load, self._linked_runs, head)
+        for kind, button in self._keep_buttons.items():
+            button.click(self._keep(kind), None, self._keeper, **QUIET)
+
+    def draw_after(self, event: Any) -> None:
+        """Draw with what the controls say once another event has ended well."""
+        event.success(self._draw, self.controls.components, self.panel, **ANSWER)
+
+    def _draw(self, request: gr.Request, *values: Any) -> Iterator[str]:
+        yield from self._drawn(request, lambda: [self.controls.settings(values)])
+
+    def _drawn(
+        self, request: gr.Request, runs: Callable[[], Sequence[Settings]], *, alone: bool = False
+    ) -> Iterator[str]:
+        session = self._session_of(request)
+        try:
+            wanted = runs()
+        except ValueError as error:
+            number = self._bench.sessions.call(session)
+            yield json.dumps({"run": number, "status": "refused", "text": sentence(error)})
+            return
+        yield from as_json(self._bench.draw(session, wanted, alone=alone))
+
+    def _restore(
+        self,
+        event: Any,
+        runs_of: Callable[[Any], Sequence[Settings]],
+        head: gr.HTML,
+        source: gr.HTML | None = None,
+        alone: bool = False,
+    ) -> None:
+        """Let an event fill the controls and draw the runs that `runs_of` finds in its source."""
+        controls, library = self.controls, self._bench.library
+
+        def fill(request: gr.Request, *value: Any) -> list[Any]:
+            try:
+                settings = runs_of(value[0] if value else request)[-1]
+                config = library.get(settings.model).config
+            except ValueError:
+                return [gr.skip()] * (len(controls.parts) + 1)
+            facts = header(library.facts(settings.model))
+            return [*controls.filled(settings, config), facts]
+
+        def draw(request: gr.Request, *value: Any) -> Iterator[str]:
+            yield from self._drawn(
+                request, lambda: runs_of(value[0] if value else request), alone=alone
+            )
+
+        inputs = [] if source is None else [source]
+        event(fill, inputs, [*controls.components, head], queue=False, **QUIET)
+        event(draw, inputs, self.panel, **ANSWER)
+
+    def _saved_runs(self, uri: str) -> Sequence[Settings]:
+        return [settings_from_png(from_data_uri(uri)).settings]
+
+    def _linked_runs(self, request: gr.Request) -> Sequence[Settings]:
+        return [from_query({"model": self.controls.first.model, **request.query_params})]
+
+    def _model_changed(self, name: str, labels: list[int]) -> list[Any]:
+        try:
+            config = self._bench.library.get(name).config
+        except ValueError:  # what draws says why
+            return [gr.skip()] * 4
+        shown = header(self._bench.library.facts(name))
+        other = gr.Dropdown(class_names(config), value=0)
+        return [class_choice(config, labels), shown, other, other]
+
+    def _keep(self, kind: str) -> Callable[[gr.Request], str]:
+        def keep(request: gr.Request) -> str:
+            try:
+                record = self._bench.kept(self._session_of(request))
+            except ValueError as error:
+                return json.dumps({"says": sentence(error)})
+            if kind == "link":
+                text = "?" + to_query(record.settings)
+                return json.dumps({"title": "A link to this run", "text": text, "link": True})
+            if kind == "python":
+                text = to_snippet(record.settings)
+                return json.dumps({"title": "This run in a notebook", "text": text})
+            write = {"png": to_png, "npz": to_npz, "csv": lambda r: to_csv(r).encode()}[kind]
+            return as_file(file_name(record, kind), _KINDS[kind], write(record))
+
+        return keep
+
+
+def _shown_scales(rule: str) -> list[Any]:
+    """Return which scales a rule has: one, or one a band."""
+    by_band = rule == "by band"
+    return [gr.update(visible=not by_band), gr.update(visible=by_band)]

@@ -1,0 +1,194 @@
+"""The workbench: models, runs and what sessions keep, behind four questions that a page asks.
+
+Each answer is an iterator of plain messages, so that a page and a script read the same. Whatever
+needs the model takes its turn, one job at a time; a message with the status "waiting" says how many
+are before it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from deco_lab.spectra import OCTAVES, band_names
+from deco_lab.spectra.frequencies import ring_frequencies
+from deco_lab.workbench.library import Library, out_of_memory_as_sentence
+from deco_lab.workbench.record import Record
+from deco_lab.workbench.sessions import Sessions
+from deco_lab.workbench.settings import Settings, to_query
+from deco_lab.workbench.turns import Turns, Waiting
+from deco_lab.workbench.watching import MAX_DECOMPOSED, Frame, Update, Watch, run
+
+Message = dict[str, Any]
+"""Strings, numbers, and frozen dataclasses of them (`json.dumps(message, default=vars)`)."""
+
+UPDATES_A_SECOND = 25
+"""Frames of steps that are faster than this travel together."""
+
+
+class Workbench:
+    """Everything that a page or a script may ask of the models.
+
+    Parameters
+    ----------
+    library : Library
+        The models.
+    time_limit : float
+        Seconds after which no further step of a run begins.
+    """
+
+    def __init__(self, library: Library, time_limit: float = 600) -> None:
+        self.library = library
+        self.time_limit = time_limit
+        self.turns = Turns()
+        self.sessions = Sessions()
+
+    def draw(
+        self, session: str, runs: Sequence[Settings], *, alone: bool = False
+    ) -> Iterator[Message]:
+        """Draw runs one after the other; the newest call of a session ends those before it.
+
+        Parameters
+        ----------
+        session : str
+            Who asks.
+        runs : sequence of Settings
+            Usually one; of several, each is to be pinned before the next begins.
+        alone : bool
+            Whether what was pinned before is to be unpinned.
+
+        Yields
+        ------
+        dict
+            "run" (a number that rises), "status" ("waiting", "running", "done", "stopped" or
+            "refused"), "text" (a sentence), "frames" (those since the last message, see
+            `deco_lab.workbench.watching.Frame`) and "begin" (what holds for the whole run; None
+            while it waits).
+        """
+        for settings in runs:
+            number = self.sessions.call(session)
+            pin = "before" if settings is not runs[0] else "none" if alone else "as it is"
+            status = None
+            for message in self._draw(session, number, settings, pin):
+                status = message["status"]
+                yield message | {"run": number}
+            if status != "done":
+                return
+
+    def _draw(self, session: str, number: int, settings: Settings, pin: str) -> Iterator[Message]:
+        def is_wanted() -> bool:
+            return self.sessions.is_newest(session, number)
+
+        begin: Message = {}
+
+        def work() -> Iterator[Update]:
+            nonlocal begin
+            model = self.library.get(settings.model)
+            watch = Watch(model, settings)
+            begin = _begin(settings, model) | {"pin": pin}
+            try:
+                with out_of_memory_as_sentence():
+                    yield from run(watch, is_wanted=is_wanted, time_limit=self.time_limit)
+            finally:
+                if watch.has_begun:
+                    record = watch.record(asdict(self.library.facts(settings.model)))
+                    self.sessions.keep(session, number, record)
+
+        try:
+            yield _message("waiting", "Waiting for the model.")
+            for updates in self.turns.in_turn(work, is_wanted, 1 / UPDATES_A_SECOND):
+                last = updates[-1]
+                if isinstance(last, Waiting):
+                    yield _message("waiting", _place(last.place))
+                    continue
+                frames = [u.frame for u in updates if isinstance(u, Update) and u.frame]
+                yield _message(last.status, last.text, frames, begin)
+        except ValueError as error:
+            yield _message("refused", sentence(error))
+
+    def ask(self, question: Callable[[], Any], name: str = "view") -> Iterator[Message]:
+        """Ask one question of a model, in turn, and yield its answer under a name."""
+
+        def work() -> Iterator[Any]:
+            with out_of_memory_as_sentence():
+                yield question()
+
+        try:
+            yield _message("waiting", "Computing.")
+            for answers in self.turns.in_turn(work):
+                if isinstance(answers[-1], Waiting):
+                    yield _message("waiting", _place(answers[-1].place))
+                else:
+                    yield {"status": "done", "text": "", name: answers[-1]}
+        except ValueError as error:
+            yield {"status": "refused", "text": sentence(error)}
+
+    def load(self, name: str) -> Iterator[str]:
+        """Load a model in turn, and say in sentences how that goes; raises as `Library.get`."""
+        size = self.library.size(name)
+        where = "from this machine" if size is None else f"{size / 2**20:,.0f} MiB"
+        if name.startswith("hf://"):
+            where = "downloaded, if it has not been before"
+        yield f"Waiting for the model that draws, to load {name} ({where})."
+
+        def work() -> Iterator[str]:
+            yield f"Loading {name} ({where})."
+            self.library.get(name)
+
+        for answers in self.turns.in_turn(work):
+            said = answers[-1]
+            yield _place(said.place) if isinstance(said, Waiting) else said
+
+    def stop(self, session: str) -> None:
+        """End the session's run, within a step; what it kept stays."""
+        self.sessions.stop(session)
+
+    def close(self, session: str) -> None:
+        """End the session's run and forget what it kept."""
+        self.sessions.close(session)
+
+    def kept(self, session: str) -> Record:
+        """Return the session's last run; ValueError where there is none."""
+        record = self.sessions.kept(session)
+        if record is None:
+            raise ValueError("there is no run to keep yet; draw one first")
+        return record
+
+
+def sentence(error: Exception) -> str:
+    """Return an error's message as one sentence of bounded length: it may quote what was sent."""
+    text = " ".join(str(error).split())
+    return f"{text if len(text) <= 300 else text[:300] + ' ...'}."
+
+
+def _message(
+    status: str, text: str, frames: Sequence[Frame] = (), begin: Message | None = None
+) -> Message:
+    return {"status": status, "text": text, "frames": list(frames), "begin": begin or None}
+
+
+def _place(place: int) -> str:
+    others = "one other job is" if place == 1 else f"{place} other jobs are"
+    return f"Waiting for the model: {others} before this."
+
+
+def _begin(settings: Settings, model: Any) -> Message:
+    config = model.config
+    names = config.class_names
+    classes = [names[label] if names else f"class {label}" for label in settings.class_ids]
+    size = config.image_size
+    guidance = settings.guidance
+    if guidance != "by band":
+        guidance = f"guidance {settings.guidance_scale:g}"
+    return {
+        "title": f"{settings.model}, {', '.join(classes)}, seed {settings.seed}, {guidance}",
+        "query": to_query(settings),
+        "num_steps": settings.num_steps,
+        "num_images": settings.num_images,
+        "image_size": size,
+        "patch_size": config.patch_size,
+        "has_decoder": hasattr(model, "decode"),
+        "decompose": settings.decompose,
+        "decomposed": min(MAX_DECOMPOSED, settings.num_images),
+        "bands": band_names(OCTAVES),
+        "frequency": [round(f, 5) for f in ring_frequencies(size, size).tolist()],
+    }
