@@ -14,8 +14,17 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from deco_lab.workbench import Settings, Workbench, sentence, weights
-from deco_lab.workbench.settings import settings_from
+from deco_lab.workbench import (
+    Settings,
+    Workbench,
+    explain,
+    from_data_uri,
+    picture_from,
+    read_picture,
+    sentence,
+    weights,
+)
+from deco_lab.workbench.settings import check_whole, settings_from
 
 _D = Settings()
 
@@ -57,6 +66,50 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
                 raise gr.Error(message["text"], print_exception=False)
             yield message | {"frames": [asdict(frame) for frame in message["frames"]]}
 
+    def decompose(
+        model: str = _D.model,
+        class_id: int = 0,
+        t: float = 0.5,
+        seed: int = 0,
+        picture: str = "",
+        condition_reference: str = "mean",
+        pixel_reference: str = "zero",
+        order: str = "shapley",
+        clusters: int = 8,
+    ) -> dict:
+        """Split the velocity of a noisy picture into its parts (`deco_lab.workbench.PartsView`).
+
+        The picture is a file in base64, or, left empty, a crop of the class's photograph.
+        """
+
+        def question() -> Any:
+            check_whole("seed", seed, 0, 2**31)
+            network = bench.library.get(model)
+            image = picture_from(
+                "own picture" if picture else "photograph",
+                image_size=network.config.image_size,
+                class_id=class_id,
+                seed=seed,
+                picture=read_picture(from_data_uri(picture)) if picture else None,
+            )
+            return explain(
+                network,
+                image,
+                class_id,
+                t=t,
+                seed=seed,
+                condition_reference=condition_reference,
+                pixel_reference=pixel_reference,
+                order=order,
+                num_clusters=clusters,
+                name=model,
+            )
+
+        (*_, message) = bench.ask(question)
+        if "view" not in message:
+            raise gr.Error(message["text"], print_exception=False)
+        return asdict(message["view"])
+
     def stop(request: gr.Request) -> None:
         """End this client's run, within a step."""
         bench.stop(session_of(request))
@@ -75,5 +128,6 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
     many: dict[str, Any] = {"concurrency_limit": None}
     api(sample, api_name="sample", **many)
     api(stop, api_name="stop", queue=False)
+    api(decompose, api_name="decompose", **many)
     api(models, api_name="models", **many)
     api(frequency_weights, api_name="frequency_weights", **many)
