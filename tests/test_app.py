@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +17,9 @@ import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from deco_lab.live import Settings
+from deco_lab.page import check_access, free_port, header, serve
+from deco_lab.spectra import frequency_weights
+from deco_lab.workbench import ModelFacts, Settings, Workbench
 
 
 def load_app():
@@ -43,11 +46,37 @@ class SlowField(torch.nn.Module):
         return -x
 
 
+class SlowLibrary:
+    """The one model, in place of a `Library`."""
+
+    model = SlowField()
+
+    def names(self):
+        return ["slow & steady"]
+
+    def found(self):
+        return []
+
+    def get(self, name):
+        if name not in self.names():
+            raise ValueError(f"model must be one of {self.names()}, got {name!r}")
+        return self.model
+
+    def facts(self, name):
+        return ModelFacts(
+            name=name, kind=type(self.get(name)).__name__, parameters=1, image_size=16,
+            patch_size=2, num_classes=3, class_names=("a", "b", "c"), depth=1, hidden_size=1,
+            num_heads=1, decoder="none", trained_on="<script>", steps=None, device="cpu",
+            dtype="float32", weights="",
+        )  # fmt: skip
+
+
 def serve_slow_field():
     """Serve SlowField until killed, and print the address first: what `address` starts."""
     app = load_app()
-    blocks = app.build_app(SlowField(), "slow & steady", time_limit=20)
-    print(app.serve(blocks, "127.0.0.1", 7900, prevent_thread_lock=True), flush=True)
+    bench = Workbench(SlowLibrary(), time_limit=20)  # type: ignore[arg-type]
+    blocks = app.build_app(bench, Settings(model="slow & steady"))
+    print(serve(blocks, "127.0.0.1", 7900, prevent_thread_lock=True), flush=True)
     blocks.block_thread()
 
 
@@ -89,43 +118,53 @@ def wait_for(condition, seconds=20):
         time.sleep(0.01)
 
 
+SLOW: dict[str, Any] = {"model": "slow & steady", "num_images": 1, "api_name": "/sample"}
+
+
 def steps_of(job):
-    return [update["frame"]["index"] for update in job.outputs() if update["frame"]]
+    return [frame["index"] for message in job.outputs() for frame in message["frames"]]
 
 
 def test_sample_streams_every_step(client):
-    job = client.submit(class_id=2, num_images=1, num_steps=12, api_name="/sample")
-    updates = list(job)
-    assert [u["status"] for u in updates] == ["running"] * 13 + ["done"]
-    assert [u["frame"]["index"] for u in updates[1:]] == list(range(13))
-    pictures = {u["frame"]["noisy"] for u in updates[1:]}
-    assert len(pictures) == 13
+    job = client.submit(class_ids=[2], num_steps=12, **SLOW)
+    messages = list(job)
+    begun = [m for m in messages if m["status"] != "waiting"]
+    assert [m["status"] for m in begun] == ["running"] * (len(begun) - 1) + ["done"]
+    assert len(begun) > 6  # streamed, and not all at the end
+    frames = [frame for m in messages for frame in m["frames"]]
+    assert [frame["index"] for frame in frames] == list(range(13))
+    assert len({frame["noisy"]["pixels"] for frame in frames}) == 13
     # (1 - 1/12)**n of the noise is left after n Euler steps, and so (1 - 1/12)**2n of its energy.
-    energies = [u["frame"]["velocity_spectrum"]["energy"][0] for u in updates[2:]]
+    energies = [frame["curves"]["velocity_energy"][0] for frame in frames[1:]]
     assert energies[11] / energies[0] == pytest.approx((11 / 12) ** 22, rel=1e-3)
+    assert begun[-1]["begin"]["num_steps"] == 12
 
 
 def test_sample_takes_its_defaults_from_settings(client):
-    (endpoint,) = [v for k, v in client.view_api(return_format="dict")["named_endpoints"].items()
-                   if k == "/sample"]  # fmt: skip
-    defaults = {p["parameter_name"]: p["parameter_default"] for p in endpoint["parameters"]}
-    assert defaults == vars(Settings())
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(endpoints) == {
+        "/sample", "/stop", "/decompose", "/frequency_weights", "/models",
+    }  # fmt: skip
+    parameters = endpoints["/sample"]["parameters"]
+    defaults = {p["parameter_name"]: p["parameter_default"] for p in parameters}
+    expected = {n: list(v) if isinstance(v, tuple) else v for n, v in vars(Settings()).items()}
+    assert defaults == expected
 
 
 def test_stop_ends_the_run_within_two_steps(client):
-    job = client.submit(num_images=1, num_steps=300, guidance_scale=1, api_name="/sample")
+    job = client.submit(num_steps=300, guidance_scale=1, **SLOW)
     wait_for(lambda: len(steps_of(job)) > 3)
     client.predict(api_name="/stop")
     stopped_at = steps_of(job)[-1]
     wait_for(job.done)
-    last = job.outputs()[-1]
-    assert last["status"] == "stopped"
-    assert last["frame"]["index"] <= stopped_at + 2
-    assert last["text"] == f"Stopped at step {last['frame']['index']} of 300."
+    last = steps_of(job)[-1]
+    assert last <= stopped_at + 2
+    assert job.outputs()[-1]["status"] == "stopped"
+    assert job.outputs()[-1]["text"] == f"Stopped at step {last} of 300."
 
 
 def test_stop_leaves_other_sessions_alone(client, address):
-    job = client.submit(num_images=1, num_steps=15, api_name="/sample")
+    job = client.submit(num_steps=15, **SLOW)
     wait_for(lambda: len(steps_of(job)) > 1)
     other = Client(address, verbose=False)
     other.predict(api_name="/stop")
@@ -134,60 +173,88 @@ def test_stop_leaves_other_sessions_alone(client, address):
     assert job.outputs()[-1]["status"] == "done"
 
 
+def test_sample_says_the_place_while_others_draw(client, address):
+    clients = [Client(address, verbose=False) for _ in range(2)]
+    jobs = []
+    for one in [client, *clients]:
+        jobs.append(one.submit(num_steps=30, guidance_scale=1, **SLOW))
+        wait_for(lambda job=jobs[-1]: job.outputs())
+    for job in jobs:
+        wait_for(job.done)
+        assert job.outputs()[-1]["status"] == "done"
+        assert steps_of(job) == list(range(31))
+    said = [[message["text"] for message in job.outputs()] for job in jobs]
+    assert "Waiting for the model: one other job is before this." in said[1]
+    assert "Waiting for the model: 2 other jobs are before this." in said[2]
+    for one in clients:
+        one.close()
+
+
 def test_a_client_that_leaves_frees_the_model(client, address):
     leaver = Client(address, verbose=False)
-    job = leaver.submit(num_images=1, num_steps=300, guidance_scale=1, api_name="/sample")
+    job = leaver.submit(num_steps=300, guidance_scale=1, **SLOW)
     wait_for(lambda: len(steps_of(job)) > 1)
     job.cancel()
     leaver.close()
     started = time.monotonic()
-    assert client.predict(num_images=1, num_steps=1, api_name="/sample")["status"] == "done"
+    assert client.predict(num_steps=1, **SLOW)["status"] == "done"
     assert time.monotonic() - started < 10  # its 300 steps would take 15 s
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        {"class_id": 3},
-        {"class_id": -1},
-        {"class_id": "cat"},
-        {"num_images": 0},
-        {"num_images": 17},
+        {"model": "no such"},
+        {"class_ids": [3]},
+        {"class_ids": 1},
         {"num_images": [1]},
         {"num_steps": 0},
-        {"num_steps": 1001},
-        {"num_steps": 2.5},
         {"num_steps": None},
-        {"guidance_scale": -1},
         {"guidance_scale": "much"},
         {"guidance_low": 0.9, "guidance_high": 0.1},
-        {"guidance_high": 1.5},
-        {"solver": "rk4"},
-        {"solver": 7},
         {"solver": ["euler"]},
-        {"seed": -1},
         {"seed": 2**63},
         {"seed": "x" * 5000},
+        {"dit_gains": [0, 1, 1, 1]},  # the model has no parts
     ],
     ids=lambda values: " ".join(f"{k}={str(v)[:10]}" for k, v in values.items()),
 )
 def test_sample_refuses_bad_values_in_a_sentence(client, log, values):
     with pytest.raises(AppError) as refused:
-        client.predict(**{"num_images": 1, "num_steps": 1, **values}, api_name="/sample")
+        client.predict(**{**SLOW, "num_steps": 1, **values})
     message = refused.value.message
     assert re.fullmatch(r"[a-z_ ]+ must [^\n]+\.", message), message
     assert len(message) < 320
     assert "Traceback" not in log.read_text()
 
 
-def test_page_says_what_is_loaded(app, address):
+def test_frequency_weights_are_the_losses_own(client):
+    found = client.predict(quality=50, gamma=2.0, api_name="/frequency_weights")
+    expected = frequency_weights(50, 2.0)
+    for channel, weights in zip(found["channels"], expected, strict=True):
+        assert torch.allclose(torch.tensor(channel["weights"]), weights.float(), rtol=1e-3)
+    with pytest.raises(AppError, match=r"^quality must be a whole number from 1 to 100, got 0\.$"):
+        client.predict(quality=0, api_name="/frequency_weights")
+
+
+def test_models_are_the_librarys(client):
+    (facts,) = client.predict(api_name="/models")
+    assert (facts["name"], facts["kind"]) == ("slow & steady", "SlowField")
+
+
+def test_decompose_says_that_a_model_has_no_decoder(client):
+    with pytest.raises(AppError, match=r"^slow & steady has no pixel decoder, .*\.$"):
+        client.predict(model="slow & steady", api_name="/decompose")
+
+
+def test_page_says_what_is_loaded(address):
     assert "DeCo Lab" in httpx.get(address).text
+    said = header(SlowLibrary().facts("slow & steady"))
+    assert "<script>" not in said
     assert (
-        "slow & steady · SlowField, 0.0 M parameters · 16 \N{MULTIPLICATION SIGN} 16 pixels"
-        in html.unescape(app.header(SlowField(), "slow & steady"))
+        "<b>slow & steady</b> · SlowField, 0.0 M parameters · 16 \N{MULTIPLICATION SIGN} 16 pixels"
+        in html.unescape(said)
     )
-    assert "fourteen photographs" in app.header(SlowField(), "tiny")
-    assert "<script>" not in app.header(SlowField(), "<script>")
 
 
 def test_server_closes_what_it_does_not_need(address):
@@ -201,12 +268,22 @@ def test_server_closes_what_it_does_not_need(address):
         assert httpx.get(f"{address}gradio_api/file={path}").status_code == 403
 
 
-def test_free_port_skips_a_taken_one(app):
+def test_free_port_skips_a_taken_one():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert port < app.free_port("127.0.0.1", port) < port + 100
+        assert port < free_port("127.0.0.1", port) < port + 100
+
+
+def test_check_access_wants_a_password_where_others_can_reach():
+    assert check_access("127.0.0.1", None) is None
+    assert check_access("0.0.0.0", "ada:long enough: yes") == ("ada", "long enough: yes")
+    with pytest.raises(ValueError, match=r"--host 0\.0\.0\.0 lets others .* needs --auth"):
+        check_access("0.0.0.0", None)
+    for auth in ("ada", "ada:short", ":password"):
+        with pytest.raises(ValueError, match="--auth must be NAME:PASSWORD"):
+            check_access("127.0.0.1", auth)
 
 
 def test_parse_arguments_defaults_to_this_machine_alone(app):
@@ -214,7 +291,11 @@ def test_parse_arguments_defaults_to_this_machine_alone(app):
     assert (arguments.model, arguments.host, arguments.port) == ("tiny", "127.0.0.1", 7860)
 
 
-@pytest.mark.parametrize("arguments", [["--model", "no-such"], ["--device", "abacus"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--model", "no-such"], ["--device", "abacus"], ["--host", "0.0.0.0"], ["--auth", "me"]],
+    ids=" ".join,
+)
 def test_main_ends_with_a_sentence(app, monkeypatch, arguments):
     monkeypatch.setattr(sys, "argv", ["app.py", *arguments])
     with pytest.raises(SystemExit, match=r"^app\.py: [^\n]+$"):

@@ -92,10 +92,10 @@ class SampleTab:
         ]  # other controls say "change" to panel/page.js, which presses Start
         gr.on([self.start.click, *chosen], self._draw, everything, self.panel, **ANSWER)
 
-        def stop(request: gr.Request) -> None:
+        def stop_in_page(request: gr.Request) -> None:
             bench.stop(self._session_of(request))
 
-        self.stop.click(stop, queue=False, **QUIET)
+        self.stop.click(stop_in_page, queue=False, **QUIET)
         model = controls.parts["model"]
         model.input(
             self._model_changed,
