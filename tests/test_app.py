@@ -263,9 +263,11 @@ def test_server_closes_what_it_does_not_need(address):
         assert httpx.get(address + path).status_code == 404
     assert httpx.get(address + "monitoring/summary").status_code != 200
     upload = httpx.post(address + "gradio_api/upload", files={"files": ("a.bin", b"0" * 5000)})
-    assert upload.status_code == 413
+    assert upload.status_code == 404
+    large = httpx.post(address + "gradio_api/queue/join", content=b"0" * (25 * 2**20))
+    assert large.status_code == 413
     for path in ("/etc/hostname", str(Path(__file__).resolve())):
-        assert httpx.get(f"{address}gradio_api/file={path}").status_code == 403
+        assert httpx.get(f"{address}gradio_api/file={path}").status_code == 404
 
 
 def test_free_port_skips_a_taken_one():

@@ -87,10 +87,11 @@ class SampleTab:
         controls, bench = self.controls, self._bench
         everything = controls.components
 
-        chosen = [
-            part.input for part in controls.parts.values() if isinstance(part, gr.Dropdown)
-        ]  # other controls say "change" to panel/page.js, which presses Start
-        gr.on([self.start.click, *chosen], self._draw, everything, self.panel, **ANSWER)
+        self.start.click(self._draw, everything, self.panel, **ANSWER)
+        # Other controls say "change" to panel/page.js, which presses Start. A list says "input"
+        # also when it is left as it was.
+        lists = [part.input for part in controls.parts.values() if isinstance(part, gr.Dropdown)]
+        gr.on(lists, self._draw_if_changed, everything, self.panel, **ANSWER)
 
         def stop_in_page(request: gr.Request) -> None:
             bench.stop(self._session_of(request))
@@ -120,6 +121,15 @@ class SampleTab:
 
     def _draw(self, request: gr.Request, *values: Any) -> Iterator[str]:
         yield from self._drawn(request, lambda: [self.controls.settings(values)])
+
+    def _draw_if_changed(self, request: gr.Request, *values: Any) -> Iterator[str]:
+        asked = self._bench.sessions.asked(self._session_of(request))
+        try:
+            is_same = asked == self.controls.settings(values)
+        except ValueError:
+            is_same = False
+        if not is_same:
+            yield from self._draw(request, *values)
 
     def _drawn(
         self, request: gr.Request, runs: Callable[[], Sequence[Settings]], *, alone: bool = False

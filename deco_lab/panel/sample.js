@@ -5,8 +5,8 @@
 //
 // Every frame is kept, the newest is painted once a screen refresh, and nothing but the contents of
 // fixed boxes changes, so the page never moves. The root element says what happened: data-run,
-// data-status, data-newest (step that arrived last), data-step (step on the screen), data-seen (frames
-// that arrived) and data-painted (screens drawn).
+// data-status, data-newest (step that arrived last), data-shown-run and data-step (what is on the
+// screen), data-seen (frames that arrived) and data-painted (screens drawn).
 function mountSample(root, setup) {
   "use strict";
   const { svg, line, number, legend, unpackPictures, drawPictures } = DecoLab;
@@ -275,6 +275,7 @@ function mountSample(root, setup) {
     spectrum.paint(frame, before, current.begin);
     heatmap.paint(frame);
     overT.forEach((plot) => plot.paint(frame));
+    root.dataset.shownRun = current.run;
     root.dataset.step = frame.index;
     root.dataset.painted = ++painted;
   }
@@ -333,7 +334,8 @@ function mountSample(root, setup) {
       putInAddress(update.begin.query);
     }
     for (const frame of update.frames || []) keep(frame);
-    if (following && history.length) shown = history.at(-1);
+    if (!(update.frames || []).length) return;
+    if (following) shown = history.at(-1);
     schedule();
   }
   showPinned();

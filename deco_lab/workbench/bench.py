@@ -65,7 +65,7 @@ class Workbench:
             while it waits).
         """
         for settings in runs:
-            number = self.sessions.call(session)
+            number = self.sessions.call(session, settings)
             pin = "before" if settings is not runs[0] else "none" if alone else "as it is"
             status = None
             for message in self._draw(session, number, settings, pin):
@@ -93,6 +93,7 @@ class Workbench:
                     record = watch.record(asdict(self.library.facts(settings.model)))
                     self.sessions.keep(session, number, record)
 
+        begun = False
         try:
             yield _message("waiting", "Waiting for the model.")
             for updates in self.turns.in_turn(work, is_wanted, 1 / UPDATES_A_SECOND):
@@ -100,8 +101,11 @@ class Workbench:
                 if isinstance(last, Waiting):
                     yield _message("waiting", _place(last.place))
                     continue
+                begun = True
                 frames = [u.frame for u in updates if isinstance(u, Update) and u.frame]
                 yield _message(last.status, last.text, frames, begin)
+            if not begun:
+                yield _message("stopped", "Stopped while it waited.")
         except ValueError as error:
             yield _message("refused", sentence(error))
 
@@ -123,20 +127,16 @@ class Workbench:
             yield {"status": "refused", "text": sentence(error)}
 
     def load(self, name: str) -> Iterator[str]:
-        """Load a model in turn, and say in sentences how that goes; raises as `Library.get`."""
+        """Load a model and say how that goes; raises as `Library.load`.
+
+        Not in turn: a download takes minutes, in which others may draw.
+        """
         size = self.library.size(name)
         where = "from this machine" if size is None else f"{size / 2**20:,.0f} MiB"
         if name.startswith("hf://"):
             where = "downloaded, if it has not been before"
-        yield f"Waiting for the model that draws, to load {name} ({where})."
-
-        def work() -> Iterator[str]:
-            yield f"Loading {name} ({where})."
-            self.library.get(name)
-
-        for answers in self.turns.in_turn(work):
-            said = answers[-1]
-            yield _place(said.place) if isinstance(said, Waiting) else said
+        yield f"Loading {name} ({where})."
+        self.library.load(name)
 
     def stop(self, session: str) -> None:
         """End the session's run, within a step; what it kept stays."""

@@ -10,12 +10,14 @@ from threading import Lock
 from PIL import Image
 
 from deco_lab.workbench.record import Record
+from deco_lab.workbench.settings import Settings
 
 
 @dataclass
 class _Session:
     newest: int = 0
     is_stopped: bool = False
+    asked: Settings | None = None
     used: float = 0.0
     record: Record | None = None
     picture: Image.Image | None = None
@@ -65,13 +67,20 @@ class Sessions:
         self._numbers = itertools.count(1)
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # longest unused first
 
-    def call(self, name: str) -> int:
+    def call(self, name: str, settings: Settings | None = None) -> int:
         """Return a new run's number; whatever ran in this session is from now on stale."""
         with self._lock:
             session = self._opened(name)
             session.newest = next(self._numbers)
             session.is_stopped = False
+            session.asked = settings
             return session.newest
+
+    def asked(self, name: str) -> Settings | None:
+        """Return what the session's newest run was called with."""
+        with self._lock:
+            session = self._used(name)
+            return session.asked if session else None
 
     def is_newest(self, name: str, number: int) -> bool:
         """Return whether no later run, stop or end of the session came after this number."""
