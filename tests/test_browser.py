@@ -265,8 +265,9 @@ def test_look_back_shows_an_earlier_step_as_it_was(page):
 
 def test_a_click_on_the_heatmap_goes_to_its_step(page):
     wait_for_step(page, fill(page, "Steps", 10), 10)
-    box = page.locator(".dl-heatmap canvas").bounding_box()
-    page.mouse.click(box["x"] + 0.34 * box["width"], box["y"] + box["height"] / 2)
+    heatmap = page.locator(".dl-heatmap canvas")
+    box = heatmap.bounding_box()
+    heatmap.click(position={"x": 0.34 * box["width"], "y": box["height"] / 2})
     page.wait_for_function("window.painted.at(-1).step === 4")  # from t = 0.3 to 0.4
     assert page.locator("[data-fact=t]").inner_text() == "0.400"
 
@@ -361,10 +362,12 @@ def test_what_is_kept_is_what_was_drawn(page):
     energies = [row for row in rows if row[0] == "velocity_energy"]
     assert len(energies) == 7 * 64
     page.locator("#keep-python").click()
+    page.wait_for_selector("dialog[open]")
     script = page.locator("dialog pre").inner_text()
     assert "num_steps=6" in script
     page.keyboard.press("Escape")
     page.locator("#keep-link").click()
+    page.wait_for_selector("dialog[open]")
     assert page.locator("dialog pre").inner_text() == page.url
 
 
@@ -394,3 +397,14 @@ def test_tab_answers_when_it_is_opened_and_when_a_knob_moves(page, tab):
     page.wait_for_function(
         f"(before) => document.querySelector('{panel}').innerText !== before", arg=before
     )
+
+
+def test_readmes_script_runs_against_the_app(address, capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (script,) = re.findall(r"```python\n(from gradio_client.*?)```", readme, re.DOTALL)
+    exec(script.replace("http://127.0.0.1:7860/", address), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "0 0.0 0 64"
+    assert len(lines) == 21 + 3
+    assert "'above 1/4'" in lines[21]
+    assert lines[-1] == "['tiny', 'tiny-fm', 'tiny-dit']"

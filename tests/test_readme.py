@@ -29,7 +29,7 @@ ENDS = ("", "_low", "_high")
 
 
 def test_first_python_block_runs(capsys):
-    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    block = re.search(r"```python\n(import deco_lab.*?)```", README, re.DOTALL)
     assert block is not None
     names: dict = {}
     exec(block[1], names)

@@ -280,7 +280,7 @@ function mountSample(root, setup) {
     root.dataset.painted = ++painted;
   }
   function stepAt(t) {
-    const found = nearest(history.filter((frame) => frame && frame.t_start !== null && frame.t_start <= t), t);
+    const found = history.findLast((frame) => frame && frame.t_start !== null && frame.t_start <= t);
     return found ? found.index : 0;
   }
   function goTo(index) {
