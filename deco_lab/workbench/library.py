@@ -171,7 +171,7 @@ class Library:
         except OSError:  # such as a name that is too long
             pass
         raise ModelError(
-            f"model must be one of {', '.join([*self._models, *BUNDLED])}, a .safetensors or .ckpt "
+            f"model must be one of {', '.join(self.names())}, a .safetensors or .ckpt "
             f"file in the folder of models, or hf://owner/repo/file, got {name[:80]!r}"
         )
 
