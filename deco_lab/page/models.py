@@ -18,7 +18,7 @@ class ModelsTab:
     def __init__(self, bench: Workbench, session_of: Callable[[gr.Request], str]) -> None:
         self._bench = bench
         self._session_of = session_of
-        with gr.Row(elem_id="models"):
+        with gr.Row(elem_id="models", elem_classes="workbench"):
             with gr.Column(elem_classes="side"):
                 self._name = gr.Dropdown(
                     self._choices(),
@@ -34,7 +34,7 @@ class ModelsTab:
                     "GPU. Nothing is fetched unless you ask for it here.</p>",
                     padding=False,
                 )
-            with gr.Column():
+            with gr.Column(elem_classes="answer"):
                 self._table = gr.HTML(self._facts(), padding=False, elem_id="facts")
 
     def wire(self, sample: SampleTab, head: gr.HTML) -> None:

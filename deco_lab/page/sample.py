@@ -58,7 +58,7 @@ class SampleTab:
                     self.stop = gr.Button("Stop", size="md", elem_id="stop")
                 self.controls = Controls(bench.library.names(), first, config)
                 with gr.Column(elem_id="keep"):
-                    gr.HTML("<h3>Keep this run</h3>", padding=False)
+                    gr.HTML("<h2>Keep this run</h2>", padding=False)
                     with gr.Row(elem_classes="many"):
                         self._keep_buttons = {
                             kind: gr.Button(label, size="sm", elem_id=f"keep-{kind}")

@@ -25,7 +25,7 @@ function mountLoss(root, setup) {
   root.innerHTML = `
     <div class="dl-status"><p class="dl-says" role="status">Choose a quality and gamma.</p></div>
     <section>
-      <div class="dl-head"><h3>What each frequency of an 8 × 8 block weighs</h3>
+      <div class="dl-head"><h2>What each frequency of an 8 × 8 block weighs</h2>
         <div class="dl-modes" role="group" aria-label="Which tables">${KINDS.map(([kind, name], i) =>
           `<button type="button" data-show="${kind}" aria-pressed="${!i}">${name}</button>`).join("")}</div></div>
       ${KINDS.map(([kind, , said]) => `<div class="dl-tables" data-kind="${kind}">${
@@ -35,7 +35,7 @@ function mountLoss(root, setup) {
         Rows are vertical frequency, columns horizontal; index n is n/16 cycles/pixel. Each table’s weights have mean 1.</p>
     </section>
     <section>
-      <h3>A picture as the loss sees it</h3>
+      <h2>A picture as the loss sees it</h2>
       <div class="dl-split">
         ${picture("original", "Picture")}${picture("favoured", "= favoured")}${picture("neglected", "+ neglected")}
         <div><table class="dl-energy"><caption>Favoured share of energy</caption>
@@ -47,7 +47,7 @@ function mountLoss(root, setup) {
       <p class="dl-note" data-note="split">Choose a picture to split.</p>
     </section>
     <section>
-      <h3>Where this model’s loss comes from</h3>
+      <h2>Where this model’s loss comes from</h2>
       <table class="dl-shares"><caption>Share of the loss in each band at each t, % with 95% interval</caption>
         <thead><tr><th scope="col">cycles/<wbr>pixel</th>${setup.times.map((t) => `<th scope="col">t = ${number(t, 1)}</th>`).join("")}</tr></thead>
         ${setup.bands.map((band, k) => `<tbody>

@@ -39,13 +39,13 @@ function mountParts(root, setup) {
       ${picture("clean", "Image")}${picture("noisy", "Noisy image")}
       ${picture("predicted", "Predicted image")}${picture("map", "Condition, k-means map")}</div>
       <p class="dl-note" data-note="clusters"></p></section>
-    <section><h3>Who draws the velocity</h3>
+    <section><h2>Who draws the velocity</h2>
       <div class="dl-sum">${picture("velocity", "Velocity")}${picture("baseline", "Baseline", sign("="))}${
         picture("dit", "DiT", sign("+"))}${picture("decoder", "Decoder", sign("+"))}${picture("interaction", "Interaction")}</div>
       <p class="dl-note" data-note="scale"></p></section>
     <div class="dl-pair">
       <section>
-        <div class="dl-head"><h3>DCT energy of 8 × 8 blocks</h3>
+        <div class="dl-head"><h2>DCT energy of 8 × 8 blocks</h2>
           <div class="dl-modes" role="group" aria-label="Energy scale"><button type="button" data-mode="curve" aria-pressed="true">log(1+E) / max</button><button
             type="button" data-mode="energy" aria-pressed="false">E</button></div></div>
         <div class="dl-legend">${legend(SPECTRA)}</div>
@@ -53,12 +53,12 @@ function mountParts(root, setup) {
         <p class="dl-note" data-note="spectra"></p>
       </section>
       <section>
-        <h3>Share of the velocity in each band</h3>
+        <h2>Share of the velocity in each band</h2>
         <table class="dl-table"><thead><tr><th scope="col">cycles/pixel</th>${
           SHARES.map((key) => `<th scope="col" class="dl-part-${key}">${NAMES[key]}</th>`).join("")}</tr></thead><tbody data-rows="shares"></tbody></table>
         <p class="dl-note">Baseline, DiT and decoder sum to 1; bars run from −1.5 to 1.5 about 0. Below 0 a part works against the velocity, and others then exceed 1. The interaction is within the parts.</p>
         <div class="dl-jacobian">
-          <div><h3>What moves the velocity: Jacobian gain</h3>
+          <div><h2>What moves the velocity: Jacobian gain</h2>
             <table class="dl-table"><thead><tr><th scope="col">cycles/pixel</th><th scope="col" class="dl-part-decoder">noisy pixels</th><th scope="col" class="dl-part-dit">condition</th></tr></thead><tbody data-rows="gain"></tbody></table></div>
           <figure><figcaption>Gain at each pixel</figcaption><canvas class="dl-picture" data-canvas="gain" width="1" height="1" role="img" aria-label="Jacobian gain at each pixel"></canvas></figure>
         </div>

@@ -33,9 +33,9 @@ function mountSample(root, setup) {
       </div>
     </div>
     <div class="dl-pictures">
-      <figure><h3>Noisy image x<sub>t</sub></h3>${canvas("noisy", "Noisy images")}</figure>
-      <figure><h3>Predicted image</h3>${canvas("predicted", "Predicted images")}</figure>
-      <figure><h3>Velocity</h3>${canvas("velocity", "Velocities, grey is zero")}</figure>
+      <figure><h2>Noisy image x<sub>t</sub></h2>${canvas("noisy", "Noisy images")}</figure>
+      <figure><h2>Predicted image</h2>${canvas("predicted", "Predicted images")}</figure>
+      <figure><h2>Velocity</h2>${canvas("velocity", "Velocities, grey is zero")}</figure>
       <div class="dl-scrub">
         <label><span>Look back</span>
           <input type="range" min="0" max="1" value="0" disabled aria-label="Step to look at"></label>
@@ -43,14 +43,14 @@ function mountSample(root, setup) {
       </div>
     </div>
     <div class="dl-pictures dl-pinned" hidden>
-      <figure><h3>Pinned: noisy image</h3>${canvas("pinned-noisy", "Noisy images of the pinned run")}</figure>
-      <figure><h3>Pinned: predicted image</h3>${canvas("pinned-predicted", "Predicted images of the pinned run")}</figure>
-      <figure><h3>Difference of predictions</h3>${canvas("difference", "New minus pinned predicted images, grey is zero")}</figure>
+      <figure><h2>Pinned: noisy image</h2>${canvas("pinned-noisy", "Noisy images of the pinned run")}</figure>
+      <figure><h2>Pinned: predicted image</h2>${canvas("pinned-predicted", "Predicted images of the pinned run")}</figure>
+      <figure><h2>Difference of predictions</h2>${canvas("difference", "New minus pinned predicted images, grey is zero")}</figure>
       <p class="dl-note" data-note="pinned"></p>
     </div>
     <div class="dl-pair">
       <section class="dl-spectrum">
-        <div class="dl-head"><h3>DCT energy of 8 × 8 blocks</h3>
+        <div class="dl-head"><h2>DCT energy of 8 × 8 blocks</h2>
           <div class="dl-modes" role="group" aria-label="Energy scale">
             <button type="button" data-mode="curve" aria-pressed="true">log(1+E) / max</button><button
               type="button" data-mode="energy" aria-pressed="false">E</button><button
@@ -60,23 +60,23 @@ function mountSample(root, setup) {
         <p class="dl-note" data-note="spectrum"></p>
       </section>
       <section class="dl-heat">
-        <div class="dl-head"><h3>Power over t and frequency</h3>
+        <div class="dl-head"><h2>Power over t and frequency</h2>
           <div class="dl-modes" role="group" aria-label="Whose power">${heatmapSignals.map((signal, i) =>
             `<button type="button" data-signal="${signal.key}" aria-pressed="${i === 0}">${signal.name}</button>`).join("")}</div></div>
         <div data-plot="heatmap"></div>
         <p class="dl-note" data-note="heatmap"></p>
       </section>
     </div>
-    <section class="dl-shares">
-      <div class="dl-rows">
-        <div class="dl-parts">
-          <h3>Who draws the velocity: shares in each band of frequencies, over t</h3>
+    <section class="dl-over-t">
+      <div class="dl-over-t-rows">
+        <div class="dl-share-plots">
+          <h2>Who draws the velocity: shares in each band of frequencies, over t</h2>
           <p class="dl-note" data-note="shares"></p>
           <div class="dl-legend">${legend(PARTS)}</div>
           <div class="dl-bands"></div>
         </div>
         <div class="dl-guidance">
-          <h3>What guidance changes</h3>
+          <h2>What guidance changes</h2>
           <p class="dl-note">Energy of guided − class velocity, over the class velocity’s, band by band.</p>
           <div data-plot="guidance"></div>
           <div class="dl-legend">${legend(BANDS)}</div>
@@ -142,7 +142,7 @@ function mountSample(root, setup) {
   const minus = (n) => number(n, 0);
   const bands = setup.bands.map((name, index) => {
     const box = document.createElement("div");
-    box.innerHTML = `<h4>${name}</h4><div class="dl-values">${
+    box.innerHTML = `<h3>${name}</h3><div class="dl-values">${
       PARTS.map((part) => `<span class="${part.look}">${part.name}<b>–</b></span>`).join("")}</div>`;
     find(".dl-bands").appendChild(box);
     const values = box.querySelectorAll("b");
