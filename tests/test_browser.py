@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -408,3 +409,20 @@ def test_readmes_script_runs_against_the_app(address, capsys):
     assert len(lines) == 21 + 3
     assert "'above 1/4'" in lines[21]
     assert lines[-1] == "['tiny', 'tiny-fm', 'tiny-dit']"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(browser, address, theme, width):
+    page = browser.new_page()
+    page.goto(f"{address}?num_steps=3&__theme={theme}")
+    page.wait_for_function(f"{PANEL}?.dataset.status === 'done'")
+    for tab in ("Sample", "Decompose", "Loss weights", "Models"):
+        page.set_viewport_size({"width": 1280, "height": 800})  # a phone has tabs in a menu
+        page.get_by_role("tab", name=tab).click()
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_timeout(1500)
+        found = Axe().run(page).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found] == [], tab
+        assert page.evaluate("document.documentElement.scrollWidth") == width, tab
+    page.close()
