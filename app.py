@@ -100,12 +100,19 @@ def build_app(bench: Workbench, first: Settings) -> gr.Blocks:
     return blocks.queue(max_size=64, api_open=False)
 
 
+def use_threads() -> None:
+    """Leave one core to server and browser.
+
+    PyTorch's threads wait for one another at every operation, so one that has to share its core
+    holds up all.
+    """
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+
+
 def main() -> None:
     """Load the model and serve the page until interrupted."""
     arguments = parse_arguments()
-    # One core for server and browser: PyTorch's threads wait for one another at every operation,
-    # so one that has to share its core holds up all.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+    use_threads()
     try:
         auth = check_access(arguments.host, arguments.auth)
         library = Library(arguments.model, device=arguments.device, folder=arguments.models)

@@ -14,6 +14,8 @@ from deco_lab.page.doors import Doors
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_ADDRESS = ("0.0.0.0", "::")
+QUEUE_SLEEP = 0.02
+"""Seconds between two looks of Gradio's queue for new events."""
 
 # System fonts and quiet greys: nothing is fetched.
 THEME = themes.Base(
@@ -81,6 +83,9 @@ def serve(
     for fn in blocks.fns.values():
         # Components would refuse values with a traceback; the workbench does with a sentence.
         fn.preprocess = False
+    # Gradio's queue looks for work every millisecond by default, and each look takes Python's lock
+    # from the model, which asks for it at every operation.
+    blocks._queue.sleep_when_free = QUEUE_SLEEP
     hosts = ["*"] if host in EVERY_ADDRESS else [*LOOPBACK, "[::1]", host]
     _, address, _ = blocks.launch(
         server_name=host,

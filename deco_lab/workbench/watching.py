@@ -333,7 +333,7 @@ def run(
         frame = next(watch)
         if frame.index == num_steps:
             seconds = time.monotonic() - started
-            text = f"Done: {num_steps} steps, {frame.nfe} network passes, {seconds:.1f} s."
+            text = f"Done: {num_steps} steps, {frame.nfe} network passes, {seconds:.2f} s."
             yield Update("done", text, frame)
             return
         yield Update("running", "Drawing.", frame)

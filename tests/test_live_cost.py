@@ -1,0 +1,94 @@
+"""What the live panels cost: runs in Chromium against the same sampling without page and panels."""
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+from playwright.sync_api import sync_playwright
+from test_app import load_app
+from test_browser import CHROMIUM, NO_BACKGROUND, PANEL, SLACK
+
+import deco_lab
+from deco_lab.page import serve
+from deco_lab.workbench import Library, Settings, Workbench
+
+pytestmark = pytest.mark.browser
+
+REPEATS = 7
+
+# Start a run; return the seconds it says it took, and its painted screens a second.
+DRAW = f"""async () => {{
+    const panel = {PANEL}, run = +panel.dataset.run;
+    let began = null, before = 0;
+    document.getElementById("start").click();
+    while (!(+panel.dataset.shownRun > run && panel.dataset.step === "50")) {{
+        if (began === null && +panel.dataset.shownRun > run) {{
+            began = performance.now();
+            before = +panel.dataset.painted;
+        }}
+        await new Promise((done) => setTimeout(done, 1));
+    }}
+    const seconds = /([0-9.]+) s[.]$/.exec(panel.querySelector(".dl-says").textContent)[1];
+    return [+seconds, 1000 * (+panel.dataset.painted - before) / (performance.now() - began)];
+}}"""
+
+
+def serve_and_sample():
+    """Serve the app, print its address, and sample without it at each line: what `cost` starts."""
+    app = load_app()
+    app.use_threads()
+    library = Library("tiny", device="cpu")
+    blocks = app.build_app(Workbench(library), Settings())
+    print(serve(blocks, "127.0.0.1", 7930, prevent_thread_lock=True), flush=True)
+    model = library.get("tiny")
+    for line in sys.stdin:
+        arguments = Settings(num_images=int(line), decompose=False).sampling_arguments()
+        started = time.perf_counter()
+        deco_lab.sample(model, **arguments)
+        print(time.perf_counter() - started, flush=True)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing: `apt-get install chromium`")
+@pytest.mark.parametrize("num_images", [1, 4])
+def test_panels_cost_little_of_sampling(num_images, tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    with server, sync_playwright() as playwright:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=NO_BACKGROUND)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(f"{address}?decompose=false&num_images={num_images}")
+        page.wait_for_function(f"{PANEL}?.dataset.step === '50'")
+        alone, shown, rates = [], [], []
+        for _ in range(REPEATS):
+            server.stdin.write(f"{num_images}\n")
+            server.stdin.flush()
+            alone.append(float(server.stdout.readline()))
+            seconds, rate = page.evaluate(DRAW)
+            shown.append(seconds)
+            rates.append(rate)
+        browser.close()
+        server.kill()
+    (plain, live, rate) = (statistics.median(values) for values in (alone, shown, rates))
+    print(
+        f"{num_images} images, 50 guided steps: {plain:.2f} s alone, {live:.2f} s with live panels "
+        f"({live / plain - 1:+.0%}), {rate:.0f} screens a second"
+    )
+    assert not re.search("Traceback", (tmp_path / "log").read_text())
+    assert live < plain * (1 + 0.15 * SLACK)
+    assert rate > min(20, 50 / live) / SLACK
+
+
+if __name__ == "__main__":
+    serve_and_sample()
