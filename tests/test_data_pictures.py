@@ -149,6 +149,16 @@ def test_open_picture_refuses_what_is_no_picture(tmp_path: Path):
         open_picture(BytesIO(postscript))
 
 
+def test_open_picture_reads_no_other_format_than_is_allowed():
+    file = BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "PPM")
+    file.seek(0)
+    assert open_picture(file).size == (4, 4)
+    file.seek(0)
+    with pytest.raises(UnreadablePictureError, match="cannot identify"):
+        open_picture(file, ["PNG", "JPEG"])
+
+
 def test_open_picture_refuses_more_pixels_than_the_limit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert open_picture(stored(Image.new("RGB", (10, 10)))).size == (10, 10)

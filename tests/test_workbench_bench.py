@@ -8,7 +8,14 @@ import pytest
 import torch
 
 import deco_lab
-from deco_lab.workbench import PRESETS, Library, Settings, Workbench
+from deco_lab.workbench import (
+    PRESETS,
+    Library,
+    Settings,
+    Workbench,
+    settings_from_png,
+    to_png,
+)
 
 SHORT = Settings(num_images=1, num_steps=3, decompose=False)
 
@@ -45,6 +52,22 @@ def test_draw_pins_the_first_of_two_runs(bench):
         "num_images=1&seed=1&num_steps=3&decompose=false",
     ]
     assert bench.kept("a").settings.seed == 1
+
+
+def test_draw_says_a_note_beside_what_goes_on(bench):
+    messages = list(bench.draw("a", [SHORT], note="Look at this."))
+    assert all(message["text"].endswith(" Look at this.") for message in messages)
+    assert messages[-1]["text"].startswith("Done: 3 steps, ")
+
+
+def test_change_since_tells_other_weights_of_the_same_name(bench):
+    list(bench.draw("a", [SHORT]))
+    record = bench.kept("a")
+    assert bench.change_since(settings_from_png(to_png(record))) == ""
+    other = replace(record, model=record.model | {"weights": "0123456789abcdef"})
+    assert bench.change_since(settings_from_png(to_png(other))) == (
+        "The picture was drawn by other weights than those of tiny here: this run differs."
+    )
 
 
 def test_draw_refuses_in_a_sentence_and_keeps_what_was(bench):

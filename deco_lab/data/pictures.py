@@ -127,13 +127,18 @@ class Folder(NamedTuple):
     """Names of the pictures left out because they cannot be decoded."""
 
 
-def open_picture(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
+def open_picture(
+    file: str | os.PathLike[str] | IO[bytes], formats: Sequence[str] | None = None
+) -> Image.Image:
     """Return the picture in a file as upright, opaque RGB of 8 bits a channel.
 
     Parameters
     ----------
     file : path or binary file
-        Any format that Pillow reads, but EPS.
+        What to read.
+    formats : sequence of str, optional
+        Pillow's names of the formats to allow, such as "PNG"; any that it reads by default, but
+        those that run other programs or are no pictures.
 
     Raises
     ------
@@ -141,7 +146,8 @@ def open_picture(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
         Where it cannot be decoded in full, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     Image.init()
-    formats = [name for name in Image.OPEN if name not in _NOT_PICTURES]
+    if formats is None:
+        formats = [name for name in Image.OPEN if name not in _NOT_PICTURES]
     try:
         with Image.open(file, formats=formats) as image:
             # Pillow raises at twice its limit and only warns below.

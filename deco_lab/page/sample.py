@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -28,6 +28,13 @@ from deco_lab.workbench import (
 from deco_lab.workbench.watching import VELOCITY_RANGE
 
 _KINDS = {"png": "image/png", "npz": "application/octet-stream", "csv": "text/csv"}
+
+
+class _Wanted(NamedTuple):
+    """What an event wants drawn, and a sentence on it."""
+
+    runs: Sequence[Settings]
+    note: str = ""
 
 
 class SampleTab:
@@ -109,9 +116,10 @@ class SampleTab:
             _shown_scales, controls.parts["guidance"], controls.scale_groups, queue=False, **QUIET
         )
         for button, preset in self._presets:
-            self._restore(button.click, lambda _, runs=preset.runs: runs, head, alone=True)
-        self._restore(self._inlet.input, self._saved_runs, head, self._inlet)
-        self._restore(blocks.load, self._linked_runs, head)
+            wanted = _Wanted(preset.runs, preset.help)
+            self._restore(button.click, lambda _, wanted=wanted: wanted, head, alone=True)
+        self._restore(self._inlet.input, self._saved_run, head, self._inlet)
+        self._restore(blocks.load, self._linked_run, head)
         for kind, button in self._keep_buttons.items():
             button.click(self._keep(kind), None, self._keeper, **QUIET)
 
@@ -120,7 +128,7 @@ class SampleTab:
         event.success(self._draw, self.controls.components, self.panel, **ANSWER)
 
     def _draw(self, request: gr.Request, *values: Any) -> Iterator[str]:
-        yield from self._drawn(request, lambda: [self.controls.settings(values)])
+        yield from self._drawn(request, lambda: _Wanted([self.controls.settings(values)]))
 
     def _draw_if_changed(self, request: gr.Request, *values: Any) -> Iterator[str]:
         asked = self._bench.sessions.asked(self._session_of(request))
@@ -132,31 +140,31 @@ class SampleTab:
             yield from self._draw(request, *values)
 
     def _drawn(
-        self, request: gr.Request, runs: Callable[[], Sequence[Settings]], *, alone: bool = False
+        self, request: gr.Request, ask: Callable[[], _Wanted], *, alone: bool = False
     ) -> Iterator[str]:
         session = self._session_of(request)
         try:
-            wanted = runs()
+            wanted = ask()
         except ValueError as error:
             number = self._bench.sessions.call(session)
             yield json.dumps({"run": number, "status": "refused", "text": sentence(error)})
             return
-        yield from as_json(self._bench.draw(session, wanted, alone=alone))
+        yield from as_json(self._bench.draw(session, wanted.runs, alone=alone, note=wanted.note))
 
     def _restore(
         self,
         event: Any,
-        runs_of: Callable[[Any], Sequence[Settings]],
+        wanted_of: Callable[[Any], _Wanted],
         head: gr.HTML,
         source: gr.HTML | None = None,
         alone: bool = False,
     ) -> None:
-        """Let an event fill the controls and draw the runs that `runs_of` finds in its source."""
+        """Let an event fill the controls and draw what `wanted_of` finds in its source."""
         controls, library = self.controls, self._bench.library
 
         def fill(request: gr.Request, *value: Any) -> list[Any]:
             try:
-                settings = runs_of(value[0] if value else request)[-1]
+                settings = wanted_of(value[0] if value else request).runs[-1]
                 config = library.get(settings.model).config
             except ValueError:
                 return [gr.skip()] * (len(controls.parts) + 1)
@@ -165,18 +173,20 @@ class SampleTab:
 
         def draw(request: gr.Request, *value: Any) -> Iterator[str]:
             yield from self._drawn(
-                request, lambda: runs_of(value[0] if value else request), alone=alone
+                request, lambda: wanted_of(value[0] if value else request), alone=alone
             )
 
         inputs = [] if source is None else [source]
         event(fill, inputs, [*controls.components, head], queue=False, **QUIET)
         event(draw, inputs, self.panel, **ANSWER)
 
-    def _saved_runs(self, uri: str) -> Sequence[Settings]:
-        return [settings_from_png(from_data_uri(uri)).settings]
+    def _saved_run(self, uri: str) -> _Wanted:
+        saved = settings_from_png(from_data_uri(uri))
+        return _Wanted([saved.settings], self._bench.change_since(saved))
 
-    def _linked_runs(self, request: gr.Request) -> Sequence[Settings]:
-        return [from_query({"model": self.controls.first.model, **request.query_params})]
+    def _linked_run(self, request: gr.Request) -> _Wanted:
+        first = {"model": self.controls.first.model}
+        return _Wanted([from_query(first | dict(request.query_params))])
 
     def _model_changed(self, name: str, labels: list[int]) -> list[Any]:
         try:

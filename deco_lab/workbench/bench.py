@@ -11,6 +11,7 @@ from typing import Any
 
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.spectra.frequencies import ring_frequencies
+from deco_lab.workbench.keeping import Saved
 from deco_lab.workbench.library import Library, out_of_memory_as_sentence
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.sessions import Sessions
@@ -43,7 +44,7 @@ class Workbench:
         self.sessions = Sessions()
 
     def draw(
-        self, session: str, runs: Sequence[Settings], *, alone: bool = False
+        self, session: str, runs: Sequence[Settings], *, alone: bool = False, note: str = ""
     ) -> Iterator[Message]:
         """Draw runs one after the other; the newest call of a session ends those before it.
 
@@ -55,6 +56,8 @@ class Workbench:
             Usually one; of several, each is to be pinned before the next begins.
         alone : bool
             Whether what was pinned before is to be unpinned.
+        note : str
+            A sentence on these runs, said after what each message says.
 
         Yields
         ------
@@ -70,7 +73,8 @@ class Workbench:
             status = None
             for message in self._draw(session, number, settings, pin):
                 status = message["status"]
-                yield message | {"run": number}
+                text = f"{message['text']} {note}".strip()
+                yield message | {"text": text, "run": number}
             if status != "done":
                 return
 
@@ -145,6 +149,18 @@ class Workbench:
     def close(self, session: str) -> None:
         """End the session's run and forget what it kept."""
         self.sessions.close(session)
+
+    def change_since(self, saved: Saved) -> str:
+        """Return in a sentence that a picture was drawn by other weights; "" if it was not.
+
+        Raises ValueError where there is no model of that name.
+        """
+        name = saved.settings.model
+        if saved.model.get("weights") == self.library.facts(name).weights:
+            return ""
+        return (
+            f"The picture was drawn by other weights than those of {name} here: this run differs."
+        )
 
     def kept(self, session: str) -> Record:
         """Return the session's last run; ValueError where there is none."""

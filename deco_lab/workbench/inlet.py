@@ -78,7 +78,7 @@ def read_picture(data: bytes) -> Image.Image:
     if width * height > most or max(width, height) > MAX_PICTURE_SIDE:
         raise ValueError(_too_large(most, f"{width} x {height}"))
     try:
-        return open_picture(io.BytesIO(data))
+        return open_picture(io.BytesIO(data), FORMATS)
     except UnreadablePictureError:
         raise ValueError("the picture is cut short or damaged; save it anew as PNG") from None
 
