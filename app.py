@@ -15,6 +15,7 @@ import gradio as gr
 import torch
 
 from deco_lab.page import (
+    Live,
     LossTab,
     ModelsTab,
     PartsTab,
@@ -71,8 +72,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def build_app(bench: Workbench, first: Settings) -> gr.Blocks:
-    """Return the app, not yet launched, that opens with a run of `first`."""
+def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
+    """Return the app, not yet launched, that opens with a run of `first`, and its runs' streams."""
+    live = Live()
 
     def close(request: gr.Request) -> None:
         """Free the model and forget what a session kept, once its page is closed."""
@@ -84,7 +86,7 @@ def build_app(bench: Workbench, first: Settings) -> gr.Blocks:
             loaded = gr.HTML(header(bench.library.facts(first.model)), padding=False)
         with gr.Tabs():
             with gr.Tab("Sample"):
-                sample = SampleTab(bench, session_of, first)
+                sample = SampleTab(bench, session_of, live, first)
             with gr.Tab("Decompose") as parts_tab:
                 parts = PartsTab(bench, session_of, sample.controls)
             with gr.Tab("Loss weights") as loss_tab:
@@ -97,7 +99,7 @@ def build_app(bench: Workbench, first: Settings) -> gr.Blocks:
         models.wire(sample, loaded)
         endpoints(bench, session_of)
         blocks.unload(close)
-    return blocks.queue(max_size=64, api_open=False)
+    return blocks.queue(max_size=64, api_open=False), live
 
 
 def use_threads() -> None:
@@ -117,8 +119,10 @@ def main() -> None:
         auth = check_access(arguments.host, arguments.auth)
         library = Library(arguments.model, device=arguments.device, folder=arguments.models)
         bench = Workbench(library, arguments.time_limit)
-        blocks = build_app(bench, Settings(model=arguments.model))
-        address = serve(blocks, arguments.host, arguments.port, auth, prevent_thread_lock=True)
+        blocks, live = build_app(bench, Settings(model=arguments.model))
+        address = serve(
+            blocks, live, arguments.host, arguments.port, auth, prevent_thread_lock=True
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"app.py: {error}")
     print(f"DeCo Lab with {arguments.model}: {address}", flush=True)

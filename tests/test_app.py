@@ -75,8 +75,8 @@ def serve_slow_field():
     """Serve SlowField until killed, and print the address first: what `address` starts."""
     app = load_app()
     bench = Workbench(SlowLibrary(), time_limit=20)  # type: ignore[arg-type]
-    blocks = app.build_app(bench, Settings(model="slow & steady"))
-    print(serve(blocks, "127.0.0.1", 7900, prevent_thread_lock=True), flush=True)
+    blocks, live = app.build_app(bench, Settings(model="slow & steady"))
+    print(serve(blocks, live, "127.0.0.1", 7900, prevent_thread_lock=True), flush=True)
     blocks.block_thread()
 
 

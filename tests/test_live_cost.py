@@ -41,8 +41,8 @@ def serve_and_sample():
     app = load_app()
     app.use_threads()
     library = Library("tiny", device="cpu")
-    blocks = app.build_app(Workbench(library), Settings())
-    print(serve(blocks, "127.0.0.1", 7930, prevent_thread_lock=True), flush=True)
+    blocks, live = app.build_app(Workbench(library), Settings())
+    print(serve(blocks, live, "127.0.0.1", 7930, prevent_thread_lock=True), flush=True)
     model = library.get("tiny")
     for line in sys.stdin:
         arguments = Settings(num_images=int(line), decompose=False).sampling_arguments()

@@ -46,17 +46,6 @@ def test_in_turn_gives_each_answer_once_and_in_order():
     assert answers_of(turns.in_turn(count(0))) == []
 
 
-def test_in_turn_joins_what_comes_within_the_pause():
-    def job():
-        for i in range(40):
-            time.sleep(0.002)
-            yield i
-
-    batches = list(Turns().in_turn(job, pause=0.02))
-    assert answers_of(batches) == list(range(40))
-    assert len(batches) < 20
-
-
 def test_in_turn_reads_the_job_ahead_of_its_reader():
     turns, done = Turns(), threading.Event()
 

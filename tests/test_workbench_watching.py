@@ -239,7 +239,7 @@ def test_record_holds_every_frame_in_full_precision(deco):
 def test_run_gives_each_frame_once_and_ends_with_done(deco):
     updates = list(run(Watch(deco, replace(SETTINGS, num_steps=30))))
     assert [u.status for u in updates] == ["running"] * 30 + ["done"]
-    assert [u.frame and u.frame.index for u in updates] == list(range(31))
+    assert [[f.index for f in u.frames] for u in updates] == [[i] for i in range(31)]
     # Steps that start above 0.2, the last 23 of 30, are guided and cost two passes.
     assert updates[-1].text.startswith("Done: 30 steps, 53 network passes, ")
 
@@ -250,8 +250,32 @@ def test_run_stops_before_the_next_step(deco):
     updates = list(run(watch, is_wanted=lambda: len(asked) < 3 and not asked.append(1)))
     assert updates[-1].status == "stopped"
     assert updates[-1].text == "Stopped at step 2 of 50."
-    assert [u.frame and u.frame.index for u in updates] == [0, 1, 2, None]
+    assert [[f.index for f in u.frames] for u in updates] == [[0], [1], [2], []]
     assert watch.record({}).num_steps == 2
+
+
+def test_run_joins_the_steps_within_a_pause_and_loses_none(deco):
+    settings = replace(SETTINGS, num_steps=30)
+    updates = list(run(Watch(deco, settings), pause=3600))
+    assert [[f.index for f in u.frames] for u in updates] == [[0], [1], list(range(2, 31))]
+    for joined, alone in zip(
+        [f for u in updates for f in u.frames], Watch(deco, settings), strict=True
+    ):
+        assert joined.noisy == alone.noisy
+        assert joined.curves.keys() == alone.curves.keys()
+        for name, curve in joined.curves.items():
+            assert_close(curve, np.array(alone.curves[name], float), rtol=2e-3)
+
+
+def test_run_that_is_stopped_within_a_pause_still_gives_its_steps(deco):
+    asked = []
+    updates = list(
+        run(
+            Watch(deco, SETTINGS), is_wanted=lambda: len(asked) < 4 and not asked.append(1), pause=9
+        )
+    )
+    assert [[f.index for f in u.frames] for u in updates] == [[0], [1], [2, 3]]
+    assert updates[-1].text == "Stopped at step 3 of 4."
 
 
 def test_run_ends_at_its_time_limit(deco):

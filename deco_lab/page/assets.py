@@ -20,10 +20,13 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 ANSWER: dict[str, Any] = {
     **QUIET,
     "preprocess": False,  # the workbench checks each value itself, in sentences
-    "trigger_mode": "multiple",  # a newer run ends the one before
+    "trigger_mode": "multiple",  # a newer question ends the one before
     "concurrency_limit": None,  # turns are taken in the workbench, which can say one's place
 }
 """For events that stream a workbench's messages into a panel."""
+
+ASK: dict[str, Any] = {**ANSWER, "queue": False}
+"""For events that say where a panel finds the messages."""
 
 
 def head() -> str:

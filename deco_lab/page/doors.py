@@ -23,6 +23,7 @@ _READ = re.compile(
     rf"|/(static|assets|svelte)/.*"
     rf"|{_API}/(info|queue/data|app_id|user|token|login_check|startup-events)/?"
     rf"|{_API}/(heartbeat|call)/.*"
+    r"|/live/[\w-]{43}"
 )
 _CALL = re.compile(rf"{_API}/(queue/join|(call|run|api)/(?P<name>[a-z_]+))/?")
 _POST = re.compile(rf"/login/?|{_API}/cancel/?")

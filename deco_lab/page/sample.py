@@ -1,14 +1,15 @@
 """The Sample tab: controls that start runs, the live panel, and what is kept of a run."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from deco_lab.page.assets import ANSWER, QUIET, as_file, as_json, inlet, panel
+from deco_lab.page.assets import ASK, QUIET, as_file, inlet, panel
 from deco_lab.page.controls import Controls, class_choice, class_names
 from deco_lab.page.header import header
+from deco_lab.page.live import Live
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.workbench import (
     PRESETS,
@@ -46,14 +47,21 @@ class SampleTab:
         What is asked.
     session_of : callable
         From a request to the session's name.
+    live : Live
+        What streams the runs to the panel.
     first : Settings
         What is drawn when the page opens.
     """
 
     def __init__(
-        self, bench: Workbench, session_of: Callable[[gr.Request], str], first: Settings
+        self,
+        bench: Workbench,
+        session_of: Callable[[gr.Request], str],
+        live: Live,
+        first: Settings,
     ) -> None:
         self._bench = bench
+        self._live = live
         self._session_of = session_of
         config = bench.library.get(first.model).config
         with gr.Row(elem_id="watch", elem_classes="workbench"):
@@ -94,11 +102,11 @@ class SampleTab:
         controls, bench = self.controls, self._bench
         everything = controls.components
 
-        self.start.click(self._draw, everything, self.panel, **ANSWER)
+        self.start.click(self._draw, everything, self.panel, **ASK)
         # Other controls say "change" to panel/page.js, which presses Start. A list says "input"
         # also when it is left as it was.
         lists = [part.input for part in controls.parts.values() if isinstance(part, gr.Dropdown)]
-        gr.on(lists, self._draw_if_changed, everything, self.panel, **ANSWER)
+        gr.on(lists, self._draw_if_changed, everything, self.panel, **ASK)
 
         def stop_in_page(request: gr.Request) -> None:
             bench.stop(self._session_of(request))
@@ -125,31 +133,30 @@ class SampleTab:
 
     def draw_after(self, event: Any) -> None:
         """Draw with what the controls say once another event has ended well."""
-        event.success(self._draw, self.controls.components, self.panel, **ANSWER)
+        event.success(self._draw, self.controls.components, self.panel, **ASK)
 
-    def _draw(self, request: gr.Request, *values: Any) -> Iterator[str]:
-        yield from self._drawn(request, lambda: _Wanted([self.controls.settings(values)]))
+    def _draw(self, request: gr.Request, *values: Any) -> str:
+        return self._drawn(request, lambda: _Wanted([self.controls.settings(values)]))
 
-    def _draw_if_changed(self, request: gr.Request, *values: Any) -> Iterator[str]:
+    def _draw_if_changed(self, request: gr.Request, *values: Any) -> Any:
         asked = self._bench.sessions.asked(self._session_of(request))
         try:
             is_same = asked == self.controls.settings(values)
         except ValueError:
             is_same = False
-        if not is_same:
-            yield from self._draw(request, *values)
+        return gr.skip() if is_same else self._draw(request, *values)
 
     def _drawn(
         self, request: gr.Request, ask: Callable[[], _Wanted], *, alone: bool = False
-    ) -> Iterator[str]:
+    ) -> str:
         session = self._session_of(request)
         try:
             wanted = ask()
         except ValueError as error:
             number = self._bench.sessions.call(session)
-            yield json.dumps({"run": number, "status": "refused", "text": sentence(error)})
-            return
-        yield from as_json(self._bench.draw(session, wanted.runs, alone=alone, note=wanted.note))
+            return json.dumps({"run": number, "status": "refused", "text": sentence(error)})
+        messages = self._bench.draw(session, wanted.runs, alone=alone, note=wanted.note)
+        return json.dumps(self._live.offer(messages))
 
     def _restore(
         self,
@@ -171,14 +178,14 @@ class SampleTab:
             facts = header(library.facts(settings.model))
             return [*controls.filled(settings, config), facts]
 
-        def draw(request: gr.Request, *value: Any) -> Iterator[str]:
-            yield from self._drawn(
+        def draw(request: gr.Request, *value: Any) -> str:
+            return self._drawn(
                 request, lambda: wanted_of(value[0] if value else request), alone=alone
             )
 
         inputs = [] if source is None else [source]
         event(fill, inputs, [*controls.components, head], queue=False, **QUIET)
-        event(draw, inputs, self.panel, **ANSWER)
+        event(draw, inputs, self.panel, **ASK)
 
     def _saved_run(self, uri: str) -> _Wanted:
         saved = settings_from_png(from_data_uri(uri))

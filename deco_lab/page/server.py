@@ -11,11 +11,14 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from deco_lab.page.assets import head
 from deco_lab.page.doors import Doors
+from deco_lab.page.live import Live
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_ADDRESS = ("0.0.0.0", "::")
 QUEUE_SLEEP = 0.02
 """Seconds between two looks of Gradio's queue for new events."""
+PROGRESS_SLEEP = 10.0
+"""Seconds between two looks for the state of `gr.Progress`, which nothing here uses."""
 
 # System fonts and quiet greys: nothing is fetched.
 THEME = themes.Base(
@@ -77,15 +80,21 @@ def check_access(host: str, auth: str | None) -> tuple[str, str] | None:
 
 
 def serve(
-    blocks: gr.Blocks, host: str, port: int, auth: tuple[str, str] | None = None, **launch: Any
+    blocks: gr.Blocks,
+    live: Live,
+    host: str,
+    port: int,
+    auth: tuple[str, str] | None = None,
+    **launch: Any,
 ) -> str:
-    """Launch the app and return its address."""
+    """Launch the app, its page's runs streamed by `live`, and return its address."""
     for fn in blocks.fns.values():
         # Components would refuse values with a traceback; the workbench does with a sentence.
         fn.preprocess = False
-    # Gradio's queue looks for work every millisecond by default, and each look takes Python's lock
-    # from the model, which asks for it at every operation.
+    # Gradio's queue looks for work every millisecond by default, and for progress every ten, and
+    # each look takes Python's lock from the model, which asks for it at every operation.
     blocks._queue.sleep_when_free = QUEUE_SLEEP
+    blocks._queue.progress_update_sleep_when_free = PROGRESS_SLEEP
     hosts = ["*"] if host in EVERY_ADDRESS else [*LOOPBACK, "[::1]", host]
     _, address, _ = blocks.launch(
         server_name=host,
@@ -98,6 +107,7 @@ def serve(
         footer_links=[],
         app_kwargs={
             "openapi_url": None,
+            "routes": [live.route],
             "middleware": [
                 Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
                 Middleware(Doors, blocks=blocks),

@@ -313,14 +313,27 @@ function mountSample(root, setup) {
     window.history.replaceState(window.history.state, "", location.pathname + (all && `?${all}`));
   }
 
+  // Only a run's first message comes through Gradio; it says where the others are.
+  let stream = null;
+  function follow(address) {
+    stream?.close();
+    const source = (stream = new EventSource(address));
+    source.onmessage = (event) => show(JSON.parse(event.data));
+    source.addEventListener("end", () => source.close());
+    source.onerror = () => {
+      source.close();
+      if (stream === source) find(".dl-says").textContent = "The connection to the server was lost; start again.";
+    };
+  }
+
   function show(update) {
     if (update.run < run) return; // a superseded run's last words
+    if (update.stream) follow(update.stream);
     run = update.run;
     root.dataset.run = run;
     root.dataset.status = update.status;
     const says = find(".dl-says");
     if (says.textContent !== update.text) says.textContent = update.text;
-    // The begin travels with every update: one that comes too fast after another may be passed over.
     if (update.begin && update.frames.length && current.run !== run) {
       if (update.begin.pin === "before" && history.length) pin();
       if (update.begin.pin === "none") unpin();

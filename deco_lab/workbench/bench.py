@@ -5,7 +5,7 @@ needs the model takes its turn, one job at a time; a message with the status "wa
 are before it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +22,7 @@ from deco_lab.workbench.watching import MAX_DECOMPOSED, Frame, Update, Watch, ru
 Message = dict[str, Any]
 """Strings, numbers, and frozen dataclasses of them (`json.dumps(message, default=vars)`)."""
 
-UPDATES_A_SECOND = 25
+UPDATES_A_SECOND = 22
 """Frames of steps that are faster than this travel together."""
 
 
@@ -45,7 +45,7 @@ class Workbench:
 
     def draw(
         self, session: str, runs: Sequence[Settings], *, alone: bool = False, note: str = ""
-    ) -> Iterator[Message]:
+    ) -> Generator[Message, None, None]:
         """Draw runs one after the other; the newest call of a session ends those before it.
 
         Parameters
@@ -91,7 +91,12 @@ class Workbench:
             begin = _begin(settings, model) | {"pin": pin}
             try:
                 with out_of_memory_as_sentence():
-                    yield from run(watch, is_wanted=is_wanted, time_limit=self.time_limit)
+                    yield from run(
+                        watch,
+                        is_wanted=is_wanted,
+                        time_limit=self.time_limit,
+                        pause=1 / UPDATES_A_SECOND,
+                    )
             finally:
                 if watch.has_begun:
                     record = watch.record(asdict(self.library.facts(settings.model)))
@@ -100,13 +105,13 @@ class Workbench:
         begun = False
         try:
             yield _message("waiting", "Waiting for the model.")
-            for updates in self.turns.in_turn(work, is_wanted, 1 / UPDATES_A_SECOND):
+            for updates in self.turns.in_turn(work, is_wanted):
                 last = updates[-1]
                 if isinstance(last, Waiting):
                     yield _message("waiting", _place(last.place))
                     continue
                 begun = True
-                frames = [u.frame for u in updates if isinstance(u, Update) and u.frame]
+                frames = [f for u in updates if isinstance(u, Update) for f in u.frames]
                 yield _message(last.status, last.text, frames, begin)
             if not begun:
                 yield _message("stopped", "Stopped while it waited.")

@@ -31,8 +31,8 @@ def to_pictures(images: Tensor, low: float = -1.0, high: float = 1.0) -> Picture
     if shrink > 1:
         images = F.avg_pool2d(images, shrink, ceil_mode=True)
     count, _, height, width = images.shape
-    shades = ((images.float() - low) * (255 / (high - low))).nan_to_num(0, 255, 0)
-    shades = shades.round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
+    shades = (images.float() - low).mul_(255 / (high - low)).nan_to_num_(0, 255, 0)
+    shades = shades.round_().clamp_(0, 255).byte().expand(-1, 3, -1, -1)
     data = shades.permute(0, 2, 3, 1).contiguous().cpu().numpy().tobytes()
     return Pictures(count, height, width, shrink, base64.b64encode(data).decode())
 

@@ -102,7 +102,6 @@ class Turns:
         self,
         work: Callable[[], Iterator[T]],
         is_wanted: Callable[[], bool] = lambda: True,
-        pause: float = 0.0,
     ) -> Generator[list[Waiting | T], None, None]:
         """Queue a job and give its answers, all that have come since the last.
 
@@ -113,8 +112,6 @@ class Turns:
             its end, or closed.
         is_wanted : callable
             Asked while the job waits; one that is not wanted leaves the queue, and nothing comes.
-        pause : float
-            Seconds to leave between answers, so that those in between come together.
 
         Yields
         ------
@@ -137,9 +134,7 @@ class Turns:
         Thread(target=self._work, args=(outbox, work, is_wanted), daemon=True).start()
         try:
             while answers := outbox.take():
-                given = time.monotonic()
                 yield answers
-                time.sleep(max(0.0, given + pause - time.monotonic()))
         finally:
             outbox.close()
         if outbox.error is not None:

@@ -5,15 +5,15 @@ was computed: the predicted image, velocity, condition, parts and guidance are t
 t ("t_start"), the noisy image is the state that was reached, at t'. Condition and parts are of the
 class alone, as the model has them (guidance and gains come afterwards).
 
-`watch` is the one place that samples; it knows no widget. What it measured on the way becomes a
-`Record`, in full precision.
+`Watch` is the one place that samples; it knows no widget. What it measured on the way becomes a
+`Record`, in full precision. Steps that are faster than a screen are measured together: of small
+images, most of a transform's time is what it takes to call it.
 """
 
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,16 +29,9 @@ from deco_lab.spectra import (
     dct_energy,
     decompose,
     token_map,
-    zigzag_order,
 )
-from deco_lab.spectra.bands import band_of_frequencies
-from deco_lab.spectra.energy import image_energies
-from deco_lab.spectra.frequencies import (
-    mirrored,
-    ring_counts,
-    ring_frequencies,
-    ring_of_frequencies,
-)
+from deco_lab.spectra.frequencies import ring_frequencies
+from deco_lab.workbench.live_spectra import in_zigzag, spectra_of
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
 from deco_lab.workbench.record import Array, Curve, Record
 from deco_lab.workbench.settings import Settings, check_model
@@ -48,7 +41,6 @@ MAX_DECOMPOSED = 2
 VELOCITY_RANGE = 3.0
 """Velocities from minus to plus this are shown from black to white; 0 is mid-grey."""
 
-_BANDS = len(OCTAVES) + 1
 PARTS = ("dit", "decoder", "baseline")
 _ENERGY = "mean squared DCT coefficient of 8 x 8 blocks; 1 for white noise of variance 1"
 _POWER = "mean power in a ring of radial frequency; 1 for white noise of variance 1"
@@ -92,14 +84,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class Update:
-    """What a run has to say: where it stands, and its next frame."""
+    """What a run has to say: where it stands, and its next frames."""
 
     status: str
     """"running", "done" or "stopped"."""
     text: str
     """The same in a sentence."""
-    frame: Frame | None
-    """None where a run is stopped."""
+    frames: list[Frame]
+    """Those of the steps since the last update, in order."""
+
+
+_Passes = list[tuple[Tensor, Tensor, Tensor, Tensor]]
+"""x, t and class_ids of network passes, and the conditions that came of them."""
 
 
 class _Remembering(nn.Module):
@@ -109,28 +105,25 @@ class _Remembering(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
-        self._passes: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.passes: _Passes = []
 
     def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         return self.model.decode(x, self.condition(x, t, class_ids))
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         B = x.shape[0]
-        for *inputs, condition in self._passes:  # a guided pass holds the class's images first
+        for *inputs, condition in self.passes:  # a guided pass holds the class's images first
             if all(
                 torch.equal(kept[:B], given)
                 for kept, given in zip(inputs, (x, t, class_ids), strict=True)
             ):
                 return condition[:B]
         condition = self.model.condition(x, t, class_ids)
-        self._passes.append((x, t, class_ids, condition))
+        self.passes.append((x, t, class_ids, condition))
         return condition
 
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
         return self.model.decode(x, condition)
-
-    def forget(self) -> None:
-        self._passes.clear()
 
 
 @dataclass
@@ -154,8 +147,25 @@ class _Heard(GuidanceRule):
         return self.rule.skips(step)
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A step that the sampler took, before anything is measured."""
+
+    step: Step
+    before: Step | None
+    """The step before, where this one started."""
+    milliseconds: float
+    """Of the sampler."""
+    velocities: tuple[Tensor, Tensor] | None
+    """What guidance made of the step's first pair: the class's velocity and the guided one."""
+    passes: _Passes
+    """What the model did on the way."""
+
+
 class Watch:
     """A run that can be iterated once, frame by frame, and leaves a record.
+
+    Whoever is in a hurry takes several steps (`take`) and asks for their `frames` together.
 
     Parameters
     ----------
@@ -190,6 +200,8 @@ class Watch:
         arguments: dict[str, Any] = {**settings.sampling_arguments(), "guidance": self._heard}
         self._steps = sample_steps(drawing, **arguments)
         self._before: Step | None = None
+        self._last: Step | None = None
+        self._taken: list[_Taken] = []
         self._measured: list[dict[str, Tensor]] = []
         self._rows: list[tuple[int, float, float, int, float]] = []
 
@@ -197,77 +209,85 @@ class Watch:
         return self
 
     def __next__(self) -> Frame:
+        self.take()
+        (frame,) = self.frames()
+        return frame
+
+    def take(self) -> int:
+        """Take the next step and return its index; raises StopIteration after the last."""
         started = time.perf_counter()
         step = next(self._steps)
         step.x.sum().item()  # on a GPU, waits for the step
         milliseconds = 1000 * (time.perf_counter() - started)
-        before, self._before = self._before, step
-        with torch.no_grad():
-            curves = self._curves(step, before)
-        self._heard.velocities = None
+        passes: _Passes = []
         if isinstance(self._watched, _Remembering):
-            self._watched.forget()
-        t_start = None if before is None else before.t
-        self._measured.append(curves)
-        start = math.nan if t_start is None else t_start
-        self._rows.append((step.index, step.t, start, step.nfe, milliseconds))
-        image, v = step.predicted_image, step.velocity
-        return Frame(
-            index=step.index,
-            t=step.t,
-            t_start=t_start,
-            nfe=step.nfe,
-            sampling_ms=round(milliseconds, 2),
-            noisy=to_pictures(step.x),
-            predicted=None if image is None else to_pictures(image),
-            velocity=None if v is None else to_pictures(v, -VELOCITY_RANGE, VELOCITY_RANGE),
-            curves={name: plain(values) for name, values in curves.items()},
-        )
+            passes, self._watched.passes = self._watched.passes, passes
+        velocities, self._heard.velocities = self._heard.velocities, None
+        self._taken.append(_Taken(step, self._before, milliseconds, velocities, passes))
+        self._before = step
+        return step.index
 
-    def _curves(self, step: Step, before: Step | None) -> dict[str, Tensor]:
-        curves = {}
-        signals = {"noisy": step.x}
-        if step.velocity is not None and step.predicted_image is not None:
-            signals |= {"predicted": step.predicted_image, "velocity": step.velocity}
-        if self._heard.velocities is not None:
-            cond, guided = self._heard.velocities
-            signals |= {"guidance": guided - cond, "class": cond}
-        # Together: small transforms cost little more than calling them.
-        stacked = torch.stack(list(signals.values())).float()
-        blocks = image_energies(stacked[:3].flatten(0, 1)).unflatten(0, (-1, len(step.x))).mean(1)
-        rings, bands = _powers(stacked)
-        for index, name in enumerate(signals):
-            if index < 3:
-                curves[f"{name}_energy"] = _zigzag(blocks[index])
-            if name != "class":
-                curves[f"{name}_power"] = rings[index]
-        if "class" in signals:
-            curves["guidance_bands"] = bands[3] / bands[4]
-        if before is not None and self._decodes and self.settings.decompose:
-            labels = torch.tensor(self.settings.labels, device=before.x.device)
-            t = torch.full(labels.shape, before.t, device=before.x.device)
-            rows, columns = (size // self._watched.config.patch_size for size in step.x.shape[-2:])
-            if min(rows, columns) > 4:
-                tokens = self._watched.condition(before.x, t, labels)
-                energy = dct_energy(token_map(tokens.float(), rows, columns))
-                curves["condition_energy"] = _zigzag(energy)
-            first = slice(MAX_DECOMPOSED)
-            parts = decompose(self._watched, before.x[first], before.t, labels[first])
-            dit, decoder = (
-                band_shares(part, parts.velocity) for part in (parts.dit, parts.decoder)
+    def frames(self) -> list[Frame]:
+        """Return the frames of the steps taken since the last call, measured together."""
+        taken, self._taken = self._taken, []
+        if not taken:
+            return []
+        with torch.no_grad():
+            measured = spectra_of([_signals(one) for one in taken])
+            for one, curves in zip(taken, measured, strict=True):
+                if one.before is not None and self._decodes and self.settings.decompose:
+                    curves |= self._parts(one.before, one.passes)
+        self._measured += measured
+        frames = []
+        for one, curves in zip(taken, measured, strict=True):
+            step, image, v = one.step, one.step.predicted_image, one.step.velocity
+            t_start = None if one.before is None else one.before.t
+            start = math.nan if t_start is None else t_start
+            self._rows.append((step.index, step.t, start, step.nfe, one.milliseconds))
+            frame = Frame(
+                index=step.index,
+                t=step.t,
+                t_start=t_start,
+                nfe=step.nfe,
+                sampling_ms=round(one.milliseconds, 2),
+                noisy=to_pictures(step.x),
+                predicted=None if image is None else to_pictures(image),
+                velocity=None if v is None else to_pictures(v, -VELOCITY_RANGE, VELOCITY_RANGE),
+                curves={name: plain(values) for name, values in curves.items()},
             )
-            curves["shares"] = torch.stack([dit, decoder, 1 - dit - decoder])
+            frames.append(frame)
+            self._last = step
+        return frames
+
+    def _parts(self, start: Step, passes: _Passes) -> dict[str, Tensor]:
+        """Return the condition's energies and the parts' shares where a step started."""
+        assert isinstance(self._watched, _Remembering)
+        curves = {}
+        labels = torch.tensor(self.settings.labels, device=start.x.device)
+        t = torch.full(labels.shape, start.t, device=start.x.device)
+        rows, columns = (size // self._watched.config.patch_size for size in start.x.shape[-2:])
+        self._watched.passes = passes
+        if min(rows, columns) > 4:
+            tokens = self._watched.condition(start.x, t, labels)
+            curves["condition_energy"] = in_zigzag(
+                dct_energy(token_map(tokens.float(), rows, columns))
+            )
+        first = slice(MAX_DECOMPOSED)
+        parts = decompose(self._watched, start.x[first], start.t, labels[first])
+        dit, decoder = (band_shares(part, parts.velocity) for part in (parts.dit, parts.decoder))
+        curves["shares"] = torch.stack([dit, decoder, 1 - dit - decoder])
+        self._watched.passes = []
         return curves
 
     @property
     def has_begun(self) -> bool:
         """Whether there is a frame, and so something to record."""
-        return self._before is not None
+        return self._last is not None
 
     def record(self, model_facts: dict[str, Any]) -> Record:
         """Return what was drawn and measured so far; after the first frame, not before."""
-        assert self._before is not None
-        x = self._before.x
+        assert self._last is not None
+        x = self._last.x
         rows = np.array(self._rows, dtype=np.float64)
         axes: dict[str, Array] = {
             "step": rows[:, 0].astype(np.int64),
@@ -293,7 +313,7 @@ class Watch:
             settings=self.settings,
             model=model_facts,
             images=x.detach().cpu(),
-            num_steps=self._before.index,
+            num_steps=self._last.index,
             axes=axes,
             curves=curves,
         )
@@ -304,6 +324,7 @@ def run(
     *,
     is_wanted: Callable[[], bool] = lambda: True,
     time_limit: float = math.inf,
+    pause: float = 0.0,
 ) -> Generator[Update, None, None]:
     """Draw until the end, a stop or the time limit.
 
@@ -315,54 +336,44 @@ def run(
         Asked before each step; the run ends where it returns False.
     time_limit : float
         Seconds after which no further step begins.
+    pause : float
+        Mean seconds between updates; steps that are faster come together. The first step and the
+        end do not wait.
 
     Yields
     ------
     Update
-        One for each frame, and one without if it was cut short. The last one's status is "done" or
-        "stopped".
+        With each step's frame once. The last one's status is "done" or "stopped".
     """
-    started = time.monotonic()
+    started = due = time.monotonic()
     num_steps, at = watch.settings.num_steps, "before the first step"
     while True:
         seconds = time.monotonic() - started
         if not is_wanted() or seconds > time_limit:
             reason = f", at the time limit of {time_limit:g} s" if seconds > time_limit else ""
-            yield Update("stopped", f"Stopped {at}{reason}.", None)
+            yield Update("stopped", f"Stopped {at}{reason}.", watch.frames())
             return
-        frame = next(watch)
-        if frame.index == num_steps:
+        index = watch.take()
+        if index == num_steps:
+            frames = watch.frames()
             seconds = time.monotonic() - started
-            text = f"Done: {num_steps} steps, {frame.nfe} network passes, {seconds:.2f} s."
-            yield Update("done", text, frame)
+            text = f"Done: {num_steps} steps, {frames[-1].nfe} network passes, {seconds:.2f} s."
+            yield Update("done", text, frames)
             return
-        yield Update("running", "Drawing.", frame)
-        at = f"at step {frame.index} of {num_steps}"
+        at = f"at step {index} of {num_steps}"
+        now = time.monotonic()
+        if index <= 1 or now >= due:
+            due = max(due + pause, now)
+            yield Update("running", "Drawing.", watch.frames())
 
 
-def _powers(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the power in rings, (S, R), and energy in octaves, (S, 4), of images (S, B, C, H, W).
-
-    As `radial_power` and `split_bands` have them, in one transform.
-    """
-    H, W = images.shape[-2:]
-    power = torch.fft.rfft2(images).abs().square().mean((1, 2)).cpu().double() / (H * W)
-    sums = _sums(H, W)
-    rings, bands = (power.flatten(1) @ sums).tensor_split([sums.shape[1] - _BANDS], dim=1)
-    return rings, bands
-
-
-@lru_cache(maxsize=8)
-def _sums(height: int, width: int) -> Tensor:
-    """Return what sums rfft2's power to means in rings and sums in octaves, (H (W//2+1), R + 4)."""
-    copies = mirrored(width).expand(height, -1).flatten()
-    ring = ring_of_frequencies(height, width).flatten()
-    counts = ring_counts(height, width)
-    in_ring = (ring[:, None] == torch.arange(len(counts))) * (copies[:, None] / counts)
-    band = band_of_frequencies(height, width, OCTAVES).flatten()
-    return torch.cat([in_ring, (band[:, None] == torch.arange(_BANDS)) * copies[:, None]], 1)
-
-
-def _zigzag(energy: Tensor) -> Tensor:
-    """Return 8 x 8 energies as 64, low frequencies first."""
-    return energy.flatten()[torch.tensor(zigzag_order(energy.shape[-1]), device=energy.device)]
+def _signals(taken: _Taken) -> dict[str, Tensor]:
+    """Return a step's images, as `spectra_of` names them."""
+    step = taken.step
+    signals = {"noisy": step.x}
+    if step.velocity is not None and step.predicted_image is not None:
+        signals |= {"predicted": step.predicted_image, "velocity": step.velocity}
+    if taken.velocities is not None:
+        cond, guided = taken.velocities
+        signals |= {"guidance": guided - cond, "class": cond}
+    return signals
