@@ -70,16 +70,17 @@ function mountSample(root, setup) {
     <section class="dl-over-t">
       <div class="dl-over-t-rows">
         <div class="dl-share-plots">
-          <h2>Who draws the velocity: shares in each band of frequencies, over t</h2>
+          <h2>Who draws the velocity, band by band</h2>
           <p class="dl-note" data-note="shares"></p>
           <div class="dl-legend">${legend(PARTS)}</div>
           <div class="dl-bands"></div>
         </div>
         <div class="dl-guidance">
           <h2>What guidance changes</h2>
-          <p class="dl-note">Energy of guided − class velocity, over the class velocity’s, band by band.</p>
-          <div data-plot="guidance"></div>
+          <p class="dl-note">Energy of guided − class velocity over the class velocity’s, in each band (cycles/pixel): at 1 guidance
+            moves the band by as much as the class has there. Nothing is drawn where guidance is off.</p>
           <div class="dl-legend">${legend(BANDS)}</div>
+          <div data-plot="guidance"></div>
         </div>
       </div>
     </section>
@@ -108,8 +109,8 @@ function mountSample(root, setup) {
 
   // ---- shares and guidance over t ----------------------------------------------------------------
   // A plot of lines over t in [0, 1], filled point by point; `height` puts a value from 0 to 1.
-  function overTime(parent, label, looks, ticks, height) {
-    const W = 230, H = 140, left = 26, right = 226, top = 6, bottom = 120;
+  function overTime(parent, label, looks, ticks, height, { W = 220, H = 140, left = 26 } = {}) {
+    const right = W - 6, top = 6, bottom = H - 20;
     const plot = svg(parent, "svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label });
     const X = (t) => left + t * (right - left), Y = (value) => bottom - height(value) * (bottom - top);
     for (const [value, text, look] of ticks) {
@@ -164,9 +165,10 @@ function mountSample(root, setup) {
   });
   const guidance = (() => {
     const LOW = -4, HIGH = 2; // decades
-    const ticks = [-4, -2, 0, 2].map((d) => [10 ** d, d ? `1e${minus(d)}` : "1", d ? "dl-grid" : "dl-axis"]);
+    const ticks = [-4, -3, -2, -1, 0, 1, 2].map((d) => [10 ** d, 10 ** d, d ? "dl-grid" : "dl-axis"]);
     const plot = overTime(find('[data-plot="guidance"]'), "What guidance changes in each band, over t",
-      BANDS.map((band) => band.look), ticks, (v) => (Math.log10(Math.max(v, 1e-9)) - LOW) / (HIGH - LOW));
+      BANDS.map((band) => band.look), ticks, (v) => (Math.log10(Math.max(v, 1e-9)) - LOW) / (HIGH - LOW),
+      { W: 400, H: 336, left: 40 });
     return {
       ...plot,
       add: (frame) => frame.curves.guidance_bands && plot.add(frame.t_start, frame.curves.guidance_bands),
@@ -179,9 +181,9 @@ function mountSample(root, setup) {
     find('[data-note="shares"]').textContent = !begin.has_decoder
       ? "This model has no pixel decoder: there is no condition to show and nothing to divide."
       : begin.decompose
-        ? "The class’s velocity before guidance, split by Shapley value. DiT: what its condition brings; decoder: what the " +
-          "noisy pixels bring past the DiT; baseline: what is there without either. In each band (cycles/pixel) the shares " +
-          `sum to 1. First ${begin.decomposed} images.`
+        ? "Shares of the class’s velocity, before guidance, by Shapley value. DiT: what its condition brings; decoder: what " +
+          "the noisy pixels bring past the DiT; baseline: what is there without either. They sum to 1 in each band " +
+          `(cycles/pixel). First ${begin.decomposed} images.`
         : "Decomposition is off; turn it on under “Parts of the velocity”.";
     root.classList.toggle("dl-absent", !begin.has_decoder || !begin.decompose);
   }
