@@ -1,6 +1,6 @@
 // The Sample tab's panel: draws the updates of deco_lab.workbench.watching in a plain element.
 //
-//   const panel = mountSample(element, {bands, velocityRange});
+//   const panel = mountSample(element, {bands, velocityRange, presets});    // presets: name to sentence
 //   panel.show({run, status, text, frames, begin});     // as often as updates arrive
 //
 // Every frame is kept, the newest is painted once a screen refresh, and nothing but the contents of
@@ -12,6 +12,11 @@ function mountSample(root, setup) {
   const { svg, line, number, legend, unpackPictures, drawPictures } = DecoLab;
   const HISTORY_BYTES = 96e6; // pictures kept for looking back; older ones are thinned beyond this
 
+  const SPECTRA = [
+    { key: "predicted_energy", name: "predicted image", look: "dl-image" },
+    { key: "velocity_energy", name: "velocity", look: "dl-velocity" },
+    { key: "condition_energy", name: "condition", look: "dl-dit" },
+  ];
   const PARTS = [
     { key: "dit", name: "DiT", look: "dl-dit" },
     { key: "decoder", name: "decoder", look: "dl-decoder" },
@@ -49,16 +54,7 @@ function mountSample(root, setup) {
       <p class="dl-note" data-note="pinned"></p>
     </div>
     <div class="dl-pair">
-      <section class="dl-spectrum">
-        <div class="dl-head"><h2>DCT energy of 8 × 8 blocks</h2>
-          <div class="dl-modes" role="group" aria-label="Energy scale">
-            <button type="button" data-mode="curve" aria-pressed="true">log(1+E) / max</button><button
-              type="button" data-mode="energy" aria-pressed="false">E</button><button
-              type="button" data-mode="ratio" aria-pressed="false" disabled>dB over pinned</button></div></div>
-        <div class="dl-legend">${legend(spectrumCurves)}</div>
-        <div data-plot="spectrum"></div>
-        <p class="dl-note" data-note="spectrum"></p>
-      </section>
+      <section class="dl-spectrum"></section>
       <section class="dl-heat">
         <div class="dl-head"><h2>Power over t and frequency</h2>
           <div class="dl-modes" role="group" aria-label="Whose power">${heatmapSignals.map((signal, i) =>
@@ -91,12 +87,16 @@ function mountSample(root, setup) {
       <dt>Predicted image</dt><dd>Where the step’s velocity would lead at once: x + (1 − t) · velocity.</dd>
       <dt>NFE</dt><dd>Network passes per image so far; a guided pair counts two.</dd>
       <dt>ms/step</dt><dd>The sampler’s time for this step, without the panels.</dd>
+      <dt>Solver</dt><dd>How velocities become steps: euler follows each; heun asks a second time; heun_reuse and adams use those of steps before.</dd>
       <dt>Guidance</dt><dd>Pull away from what the model draws without a class, towards the class.</dd>
       <dt>DCT energy</dt><dd>Mean squared coefficient of the cosine transform of 8 × 8 blocks, low frequencies first; the paper draws log(1 + E) over its maximum.</dd>
       <dt>Power</dt><dd>Mean squared Fourier coefficient in a ring of frequencies; white noise of variance 1 has 1 everywhere.</dd>
-      <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token a patch.</dd>
+      <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token a patch, so its frequencies end at half a cycle a patch, the pixels’ at half a cycle a pixel.</dd>
       <dt>Share</dt><dd>A part’s inner product with the velocity in a band, over the velocity’s own energy there; below 0 works against it.</dd>
+      <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
+        Python: a script that draws the run; Link: the page’s address, with what was chosen.</dd>
       <dt>Pin</dt><dd>Keeps this run on the screen, so that the next one stands beside it.</dd>
+      ${Object.entries(setup.presets).map(([name, help]) => `<dt>${name}</dt><dd>${help}</dd>`).join("")}
       <dt>Keys</dt><dd><kbd>Space</kbd> starts or stops, <kbd>←</kbd> <kbd>→</kbd> look back and forth, <kbd>P</kbd> pins; when no control has the focus.</dd>
     </dl></details>`;
   const find = (selector) => root.querySelector(selector);
@@ -104,7 +104,7 @@ function mountSample(root, setup) {
     [...root.querySelectorAll("canvas[data-canvas]")].map((node) => [node.dataset.canvas, node]));
   const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]');
 
-  const spectrum = mountSpectrum(root);
+  const spectrum = mountSpectrum(find(".dl-spectrum"), SPECTRA, -4, true);
   const heatmap = mountHeatmap(root, (t) => goTo(stepAt(t)));
 
   // ---- shares and guidance over t ----------------------------------------------------------------
@@ -274,7 +274,7 @@ function mountSample(root, setup) {
       clearOrDraw("pinned-predicted", before.predicted);
       clearOrDraw("difference", difference(frame.predicted, before.predicted));
     }
-    spectrum.paint(frame, before, current.begin);
+    spectrum.paint(frame.curves, before && before.curves, current.begin.has_decoder ? current.begin.patch_size : 0);
     heatmap.paint(frame);
     overT.forEach((plot) => plot.paint(frame));
     root.dataset.shownRun = current.run;
@@ -315,9 +315,19 @@ function mountSample(root, setup) {
     window.history.replaceState(window.history.state, "", location.pathname + (all && `?${all}`));
   }
 
+  // Once the page is whole, which it is when the first update comes.
+  function welcome() {
+    document.querySelectorAll("#presets button").forEach((button) => {
+      button.title = setup.presets[button.textContent.trim()];
+      button.setAttribute("aria-description", button.title);
+    });
+    document.documentElement.classList.add("dl-ready");
+  }
+
   function show(update) {
     if (update.run < run) return; // a superseded run's last words
     run = update.run;
+    if (!document.documentElement.matches(".dl-ready")) welcome();
     root.dataset.run = run;
     root.dataset.status = update.status;
     const says = find(".dl-says");
