@@ -168,7 +168,7 @@ function mountSample(root, setup) {
     const ticks = [-4, -3, -2, -1, 0, 1, 2].map((d) => [10 ** d, 10 ** d, d ? "dl-grid" : "dl-axis"]);
     const plot = overTime(find('[data-plot="guidance"]'), "What guidance changes in each band, over t",
       BANDS.map((band) => band.look), ticks, (v) => (Math.log10(Math.max(v, 1e-9)) - LOW) / (HIGH - LOW),
-      { W: 400, H: 336, left: 40 });
+      { W: 400, H: 336, left: 52 });
     return {
       ...plot,
       add: (frame) => frame.curves.guidance_bands && plot.add(frame.t_start, frame.curves.guidance_bands),
