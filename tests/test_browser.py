@@ -331,6 +331,23 @@ def test_nothing_jumps(browser, address, width):
     assert sum(shift["value"] for shift in shifts) < 0.02
 
 
+def test_keys_reach_lists_and_leave_them(page):
+    for key in ("Tab", "Shift+Tab"):
+        page.get_by_label("Solver", exact=True).focus()
+        page.wait_for_selector("[role=listbox]")
+        page.keyboard.press(key)
+        page.wait_for_selector("[role=listbox]", state="detached")
+    wait_for_step(page, fill(page, "Steps", 6), 6)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("window.painted.at(-1).step === 5")
+    page.keyboard.press("p")
+    page.wait_for_selector(".dl-pinned:visible")
+    run = run_of(page)
+    page.keyboard.press("Space")
+    page.wait_for_function(f"+{PANEL}.dataset.run > {run} && {PANEL}.dataset.status === 'done'")
+
+
 def test_everything_says_what_it_is(page):
     for tab, panel in (("Decompose", "parts"), ("Loss weights", "loss")):
         page.get_by_role("tab", name=tab).click()
