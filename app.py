@@ -28,10 +28,7 @@ from deco_lab.page import (
 )
 from deco_lab.workbench import Library, Settings, Workbench
 
-LINE = (
-    "Watch a diffusion model turn noise into pictures, and see which frequencies its two halves, "
-    "the DiT and the pixel decoder, draw."
-)
+LINE = "Watch a diffusion model draw, frequency by frequency."
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -82,8 +79,9 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
 
     with gr.Blocks(title="DeCo Lab", fill_width=True) as blocks:
         with gr.Row(elem_id="head"):
-            gr.HTML(f"<h1>DeCo Lab</h1><p>{LINE}</p>", padding=False)
+            gr.HTML("<h1>DeCo Lab</h1>", padding=False)
             loaded = gr.HTML(header(bench.library.facts(first.model)), padding=False)
+            gr.HTML(f"<p>{LINE}</p>", padding=False, elem_id="line")
         with gr.Tabs():
             with gr.Tab("Sample"):
                 sample = SampleTab(bench, session_of, live, first)

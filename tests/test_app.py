@@ -251,9 +251,9 @@ def test_page_says_what_is_loaded(address):
     assert "DeCo Lab" in httpx.get(address).text
     said = header(SlowLibrary().facts("slow & steady"))
     assert "<script>" not in said
-    assert (
-        "<b>slow & steady</b> · SlowField, 0.0 M parameters · 16 \N{MULTIPLICATION SIGN} 16 pixels"
-        in html.unescape(said)
+    assert html.unescape(said) == (
+        '<p class="facts"><b>slow & steady</b> · SlowField, 0.0 M parameters · 16 px, patches of 2 '
+        "· cpu, float32 · <script></p>"
     )
 
 

@@ -17,7 +17,8 @@ from playwright.sync_api import sync_playwright
 
 import deco_lab
 from deco_lab.data import to_picture
-from deco_lab.workbench import Settings, load_record, settings_from_png
+from deco_lab.spectra import OCTAVES, band_names
+from deco_lab.workbench import PRESETS, Settings, load_record, settings_from_png
 
 pytestmark = pytest.mark.browser
 
@@ -271,6 +272,101 @@ def test_a_click_on_the_heatmap_goes_to_its_step(page):
     heatmap.click(position={"x": 0.34 * box["width"], "y": box["height"] / 2})
     page.wait_for_function("window.painted.at(-1).step === 4")  # from t = 0.3 to 0.4
     assert page.locator("[data-fact=t]").inner_text() == "0.400"
+
+
+PLOTS = {
+    "#panel [data-canvas=noisy]": 1,
+    "#panel [data-canvas=predicted]": 1,
+    "#panel [data-canvas=velocity]": 1,
+    "#panel .dl-spectrum svg": 1,
+    "#panel .dl-heatmap canvas": 1,
+    "#panel .dl-heatmap svg": 1,
+    "#panel .dl-bands > div > svg": 4,
+    "#panel [data-plot=guidance] > svg": 1,
+}
+
+
+def test_plots_are_the_same_nodes_in_all_runs(page):
+    for number, selector in enumerate(PLOTS):
+        page.locator(selector).evaluate_all(f"nodes => nodes.forEach((n) => n.mark = {number})")
+    wait_for_step(page, fill(page, "Steps", 6), 6)
+    first = fill(page, "Steps", 1000)
+    page.wait_for_function(f"window.painted.some((p) => p.run === {first} && p.step >= 3)")
+    wait_for_step(page, fill(page, "Steps", 7), 7)
+    marks = [page.locator(selector).evaluate_all("nodes => nodes.map((n) => n.mark)")
+             for selector in PLOTS]  # fmt: skip
+    assert marks == [[number] * count for number, count in enumerate(PLOTS.values())]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_jumps(browser, address, width):
+    page = browser.new_page()
+    page.set_viewport_size({"width": width, "height": 800})
+    page.add_init_script("""
+        window.shifts = [];
+        new PerformanceObserver((list) => list.getEntries().forEach((shift) => window.shifts.push({
+            value: shift.value, at: shift.startTime,
+            nodes: shift.sources.map(({ node }) => node?.outerHTML?.slice(0, 80)),
+        }))).observe({ type: "layout-shift", buffered: true });
+    """)
+    boxes = """() =>
+        [...document.querySelectorAll("#panel :is(section, figure, [role=img]), .side .block")]
+        .map((node) => node.getBoundingClientRect()).filter(({ width }) => width)
+        .map(({ left, top, width, height }) => [left, top + scrollY, width, height])"""
+    page.goto(f"{address}?num_steps=40")
+    page.wait_for_function(f"{PANEL}?.dataset.step >= 1")
+    before = page.evaluate(boxes)
+    page.wait_for_function(f"{PANEL}.dataset.step >= 20")
+    during = page.evaluate(boxes)
+    page.locator("#start").click()
+    page.wait_for_function(f"{PANEL}.dataset.run >= 2 && {PANEL}.dataset.status === 'done'")
+    page.get_by_role("button", name="Watch it settle").click()
+    page.wait_for_function(f"{PANEL}.dataset.run >= 3 && {PANEL}.dataset.status === 'done'")
+    page.wait_for_timeout(500)
+    after = page.evaluate(boxes)
+    shifts = page.evaluate("window.shifts")
+    page.close()
+    print([shift for shift in shifts if shift["value"] > 0.001])
+    assert before == during == after
+    assert sum(shift["value"] for shift in shifts) < 0.02
+
+
+def test_keys_reach_lists_and_leave_them(page):
+    for key in ("Tab", "Shift+Tab"):
+        page.get_by_label("Solver", exact=True).focus()
+        page.wait_for_selector("[role=listbox]")
+        page.keyboard.press(key)
+        page.wait_for_selector("[role=listbox]", state="detached")
+    wait_for_step(page, fill(page, "Steps", 6), 6)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("window.painted.at(-1).step === 5")
+    page.keyboard.press("p")
+    page.wait_for_selector(".dl-pinned:visible")
+    run = run_of(page)
+    page.keyboard.press("Space")
+    page.wait_for_function(f"+{PANEL}.dataset.run > {run} && {PANEL}.dataset.status === 'done'")
+
+
+def test_everything_says_what_it_is(page):
+    for tab, panel in (("Decompose", "parts"), ("Loss weights", "loss")):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_function(f"document.querySelector('#{panel} .dl')?.dataset.status === 'done'")
+    page.get_by_role("tab", name="Models").click()
+    page.wait_for_selector("#facts td")
+    labels = page.locator("[data-testid=block-info]:not(.has-info)").all_inner_texts()
+    bands = band_names(OCTAVES)  # their sliders stand together under one sentence
+    assert [label for label in labels if not label.endswith(tuple(bands))] == []
+    for section in page.locator(".dl section").all():
+        notes = section.locator(".dl-note").all_text_contents()
+        assert any(notes), section.inner_html()[:200]
+    for picture in page.locator("svg[role=img], canvas[role=img]").all():
+        assert picture.get_attribute("aria-label")
+    page.get_by_role("tab", name="Sample").click()
+    for name, said in {preset.name: preset.help for preset in PRESETS}.items():
+        button = page.get_by_role("button", name=name)
+        assert button.get_attribute("title") == said
+        assert button.get_attribute("aria-description") == said
 
 
 def test_pinned_run_stands_beside_the_next_with_their_difference(page):

@@ -14,7 +14,7 @@ from deco_lab.page import Live
 def messages(count, ended=None):
     try:
         for i in range(count):
-            yield {"run": i, "text": "1 × 2\n3"}
+            yield {"run": i, "text": "a\nb"}
     finally:
         if ended is not None:
             ended.append(True)
@@ -42,7 +42,7 @@ def test_offer_gives_the_first_message_and_the_stream_the_others(live, web):
     answer = web.get(f"/{first['stream']}")
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert [json.loads(said)["run"] for said in events(answer.text)] == [1, 2, 3]
-    assert json.loads(events(answer.text)[0])["text"] == "1 × 2\n3"
+    assert json.loads(events(answer.text)[0])["text"] == "a\nb"
     assert answer.text.endswith("event: end\ndata:\n\n")
     assert ended == [True]
 

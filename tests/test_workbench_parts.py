@@ -20,7 +20,8 @@ from deco_lab.flow import seeded_noise
 from deco_lab.models import build
 from deco_lab.spectra import decompose, zigzag_order
 from deco_lab.spectra.decompose import CONDITION_REFERENCES, ORDERS, PIXEL_REFERENCES
-from deco_lab.workbench.parts import PARTS, REFERENCES, curves_csv, explain, prepare
+from deco_lab.workbench.parts import PARTS, REFERENCES, curves_csv, explain
+from deco_lab.workbench.source import prepare
 
 DIT = DiTConfig(image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1)
 DECO = DeCoConfig(
@@ -287,17 +288,6 @@ def test_explain_of_the_bundled_model_leaves_high_bands_to_the_decoder():
     assert highest["decoder"] == pytest.approx(1, abs=0.05)
     assert view.settings["class_name"] == "chelsea"
     assert view.gain.slope == pytest.approx(view.gain.known_slope, rel=0.1)
-
-
-def test_prepare_cuts_the_middle_square_and_averages():
-    pixels = np.zeros((64, 96, 3), np.uint8)
-    pixels[:, 16:80] = [[[255, 0, 0]]]
-    pixels[::2, 16:80, 1] = 254  # rows of 0 and 254: without a filter one of them is left
-    made = prepare(Image.fromarray(pixels), 16)
-    assert made.shape == (3, 16, 16)
-    np.testing.assert_allclose(made[0, :, 1:-1], 1)  # the filter reads across the cut
-    np.testing.assert_allclose(made[1, 2:-2, 1:-1], 127 / 127.5 - 1, atol=2 / 127.5)
-    np.testing.assert_allclose(made[2], -1)
 
 
 def test_curves_csv_holds_every_number_once(view):

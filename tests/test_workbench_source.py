@@ -8,7 +8,7 @@ from PIL import Image
 from deco_lab.data import bundled_crops
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.settings import Settings
-from deco_lab.workbench.source import picture_from
+from deco_lab.workbench.source import picture_from, prepare
 
 
 def record(images):
@@ -35,6 +35,17 @@ def test_picture_from_own_picture_is_its_centre_square():
     found = picture_from("own picture", image_size=8, picture=Image.fromarray(pixels))
     expected = torch.tensor([1.0, -1.0, -0.6]).view(3, 1, 1).expand(3, 8, 8)
     torch.testing.assert_close(found, expected)
+
+
+def test_prepare_cuts_the_middle_square_and_averages():
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, 16:80] = [[[255, 0, 0]]]
+    pixels[::2, 16:80, 1] = 254  # rows of 0 and 254: without a filter one of them is left
+    made = prepare(Image.fromarray(pixels), 16)
+    assert made.shape == (3, 16, 16)
+    np.testing.assert_allclose(made[0, :, 1:-1], 1)  # the filter reads across the cut
+    np.testing.assert_allclose(made[1, 2:-2, 1:-1], 127 / 127.5 - 1, atol=2 / 127.5)
+    np.testing.assert_allclose(made[2], -1)
 
 
 @pytest.mark.parametrize(

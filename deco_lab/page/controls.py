@@ -34,7 +34,12 @@ class Controls:
         keep = self.parts.__setitem__
         keep(
             "model",
-            gr.Dropdown(list(names), value=first.model, label="Model", info="What draws."),
+            gr.Dropdown(
+                list(names),
+                value=first.model,
+                label="Model",
+                info="What draws; the Models tab has more.",
+            ),
         )
         keep("class_ids", class_choice(config, first.class_ids))
         with gr.Row(elem_classes="pair"):
@@ -52,6 +57,7 @@ class Controls:
         with gr.Column() as plain_scale:
             self._slider("guidance_scale", "Guidance scale", "w: 1 is off.", 0, 15, 0.25)
         with gr.Column(visible=False) as band_scales:
+            gr.HTML("<p>Guidance scales by band of cycles/pixel; 1 is off.</p>", padding=False)
             self._bands("band_scales", "Scale", 0, 15, 0.25)
         self.scale_groups = [plain_scale, band_scales]
         with gr.Row(elem_classes="pair"):
@@ -75,9 +81,15 @@ class Controls:
                     info="Shares and condition; costs three decoder passes.",
                 ),
             )
-            gr.HTML("<p>Gains of the DiT's part, by band; 1 leaves it.</p>", padding=False)
+            gr.HTML(
+                "<p>Gains of the DiT's part, by band of cycles/pixel; 1 leaves it.</p>",
+                padding=False,
+            )
             self._bands("dit_gains", "DiT", -1, 3, 0.1)
-            gr.HTML("<p>Gains of the decoder's part, by band.</p>", padding=False)
+            gr.HTML(
+                "<p>Gains of the decoder's part, by band of cycles/pixel; 1 leaves it.</p>",
+                padding=False,
+            )
             self._bands("decoder_gains", "Decoder", -1, 3, 0.1)
 
     def _number(self, name: str, label: str, info: str, step: float = 1) -> None:
@@ -97,7 +109,7 @@ class Controls:
                 high,
                 getattr(self.first, name)[i],
                 step=step,
-                label=f"{what}, {band} cycles/pixel",
+                label=f"{what}, {band}",
                 buttons=[],
             )
 

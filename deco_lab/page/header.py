@@ -7,7 +7,7 @@ from deco_lab.workbench import ModelFacts
 
 def header(facts: ModelFacts) -> str:
     """Return the line as HTML, with the model's own names escaped."""
-    size = f"{facts.image_size} &times; {facts.image_size} pixels, patches of {facts.patch_size}"
+    size = f"{facts.image_size} px, patches of {facts.patch_size}"
     said = " &middot; ".join(
         (
             f"<b>{html.escape(facts.name)}</b>",

@@ -9,7 +9,19 @@ import gradio as gr
 from deco_lab.page.controls import class_choice
 from deco_lab.page.header import header
 from deco_lab.page.sample import SampleTab
-from deco_lab.workbench import PUBLISHED, Workbench, sentence
+from deco_lab.workbench import PUBLISHED, ModelFacts, Workbench, sentence
+
+_MEANINGS = {
+    "Kind": "DeCo has a DiT and a pixel decoder; a DiT draws the pixels by itself.",
+    "Parameters": "Numbers that training has set, in millions.",
+    "Images": "Side of the square images, and of the patches that become one token each.",
+    "DiT": "Transformer blocks, and the width of the tokens that pass through them.",
+    "Pixel decoder": "Its blocks and their width; it draws velocity from pixels and condition.",
+    "Classes": "How many it can be told to draw.",
+    "Trained on": "The pictures it has seen, and for how many steps, as far as its file says.",
+    "Device": "Where it computes, and with numbers of what precision.",
+    "Weights": "A hash of all parameters: two files with the same one hold the same model.",
+}
 
 
 class ModelsTab:
@@ -81,32 +93,37 @@ class ModelsTab:
         ]
 
     def _facts(self) -> str:
-        """Return what is known of each model that can draw, as a table."""
-        rows = []
-        for name in self._bench.library.names():
-            facts = self._bench.library.facts(name)
-            cells = (
-                facts.kind,
-                f"{facts.parameters / 1e6:.1f} M",
-                f"{facts.image_size} px, patches of {facts.patch_size}",
-                f"{facts.depth} blocks of width {facts.hidden_size}",
-                facts.decoder,
-                f"{facts.num_classes}",
-                facts.trained_on + (f"; {facts.steps:,} steps" if facts.steps else ""),
-                f"{facts.device}, {facts.dtype}",
-                facts.weights,
-            )
-            row = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-            rows.append(f'<tr><th scope="row">{html.escape(name)}</th>{row}</tr>')
-        heads = (
-            "Name", "Kind", "Parameters", "Images", "DiT", "Pixel decoder", "Classes",
-            "Trained on", "Device", "Weights",
-        )  # fmt: skip
-        head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-        return (
-            '<div class="facts-table" tabindex="0" role="region" aria-label="Models"><table>'
-            f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        """Return what is known of the models that can draw, as a table with a column for each."""
+        library = self._bench.library
+        names, *facts = zip(*(_cells(library.facts(name)) for name in library.names()), strict=True)
+        head = "".join(f'<th scope="col">{name}</th>' for name in names)
+        rows = "".join(
+            f'<tr><th scope="row">{what}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+            for what, cells in zip(_MEANINGS, facts, strict=True)
         )
+        meanings = "".join(f"<dt>{what}</dt><dd>{said}</dd>" for what, said in _MEANINGS.items())
+        return (
+            f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            '<div class="dl"><details class="dl-help"><summary>What the words mean</summary>'
+            f"<dl>{meanings}</dl></details></div>"
+        )
+
+
+def _cells(facts: ModelFacts) -> list[str]:
+    """Return a model's name, and what it has of each of `_MEANINGS`."""
+    cells = (
+        facts.name,
+        facts.kind,
+        f"{facts.parameters / 1e6:.1f} M",
+        f"{facts.image_size} px, patches of {facts.patch_size}",
+        f"{facts.depth} blocks of width {facts.hidden_size}",
+        facts.decoder,
+        f"{facts.num_classes}",
+        facts.trained_on + (f"; {facts.steps:,} steps" if facts.steps else ""),
+        f"{facts.device}, {facts.dtype}",
+        facts.weights,
+    )
+    return [html.escape(cell) for cell in cells]
 
 
 def _said(text: str) -> str:

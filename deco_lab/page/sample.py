@@ -94,7 +94,11 @@ class SampleTab:
                     self._presets = [
                         (gr.Button(preset.name, size="sm"), preset) for preset in PRESETS
                     ]
-                setup = {"bands": band_names(OCTAVES), "velocityRange": f"{VELOCITY_RANGE:g}"}
+                setup = {
+                    "bands": band_names(OCTAVES),
+                    "velocityRange": f"{VELOCITY_RANGE:g}",
+                    "presets": {preset.name: preset.help for preset in PRESETS},
+                }
                 self.panel = panel("panel", "mountSample", setup)
 
     def wire(self, blocks: gr.Blocks, head: gr.HTML, others: Sequence[gr.Dropdown]) -> None:

@@ -82,15 +82,16 @@ window.DecoLab = (() => {
   }
 
   // ---- heatmaps ----------------------------------------------------------------------------------
-  // Anchors of viridis (matplotlib, CC0), joined by straight lines.
-  const VIRIDIS = [
-    [68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142],
-    [31, 158, 137], [53, 183, 121], [109, 205, 89], [180, 222, 44], [253, 231, 37],
+  // Anchors of magma (matplotlib, CC0), joined by straight lines: from black to nearly white, so that
+  // equal steps look equal and there are many of them.
+  const MAGMA = [
+    [0, 0, 4], [20, 14, 54], [59, 15, 112], [100, 26, 128], [140, 41, 129], [183, 55, 121],
+    [222, 73, 104], [247, 112, 92], [254, 159, 109], [254, 207, 146], [252, 253, 191],
   ];
   function colour(share) {
-    const at = Math.min(1, Math.max(0, share)) * (VIRIDIS.length - 1);
-    const i = Math.min(VIRIDIS.length - 2, Math.floor(at)), rest = at - i;
-    return VIRIDIS[i].map((low, c) => Math.round(low + rest * (VIRIDIS[i + 1][c] - low)));
+    const at = Math.min(1, Math.max(0, share)) * (MAGMA.length - 1);
+    const i = Math.min(MAGMA.length - 2, Math.floor(at)), rest = at - i;
+    return MAGMA[i].map((low, c) => Math.round(low + rest * (MAGMA[i + 1][c] - low)));
   }
 
   return { svg, line, number, fraction, escape, legend, zigzag, bytesOf, unpackPictures, drawPictures, colour };

@@ -3,20 +3,20 @@
 //   const heatmap = mountHeatmap(root, (t) => ...);      // called with the t that was clicked
 //   heatmap.clear(begin);  heatmap.add(frame);  heatmap.paint(frame);
 //
-// Columns span the step, from t_start to t. The colour scale is fixed, eight decades, so that runs
-// can be compared and nothing flickers.
-const heatmapSignals = [
-  { key: "predicted_power", name: "predicted", note: "Power of the image that each step predicts" },
-  { key: "velocity_power", name: "velocity", note: "Power of each step’s velocity" },
-  { key: "noisy_power", name: "noisy", note: "Power of the state that each step reached" },
-  { key: "guidance_power", name: "guidance", note: "Power of what guidance added to the class’s velocity" },
+// Columns span the step, from t_start to t. The colour scale of a signal is fixed, so that runs can be
+// compared and nothing flickers; it ends where most of the plane does, so that the plane has contrast:
+// beyond are only the brightest low frequencies and what a large model leaves empty.
+const heatmapSignals = [ // low and high are decades of power
+  { key: "predicted_power", name: "predicted", low: -3, high: 1, note: "Power of the image that each step predicts" },
+  { key: "velocity_power", name: "velocity", low: -1, high: 1, note: "Power of each step’s velocity" },
+  { key: "noisy_power", name: "noisy", low: -3, high: 1, note: "Power of the state that each step reached" },
+  { key: "guidance_power", name: "guidance", low: -3, high: 1, note: "Power of what guidance added to the class’s velocity; none where it is off" },
 ];
 
 function mountHeatmap(root, onChoose) {
   "use strict";
-  const { svg, line, number, colour } = DecoLab;
-  const W = 400, H = 246, left = 34, right = 340, top = 8, bottom = 190;
-  const LOW = -4, HIGH = 4; // decades of power
+  const { svg, line, colour } = DecoLab;
+  const W = 400, H = 246, left = 34, right = 332, top = 8, bottom = 190;
   const SCALE = 2; // canvas pixels for a unit of the viewBox
   const holder = root.querySelector('[data-plot="heatmap"]'), note = root.querySelector('[data-note="heatmap"]');
   holder.classList.add("dl-heatmap");
@@ -42,14 +42,22 @@ function mountHeatmap(root, onChoose) {
   svg(plot, "text", { x: left, y: bottom + 34 }, "up: cycles/pixel");
   svg(plot, "text", { x: right, y: bottom + 34, "text-anchor": "end" }, "t, from noise to image");
   for (let i = 0; i < 40; i++)
-    svg(plot, "rect", { x: 352, width: 10, y: bottom - ((i + 1) / 40) * (bottom - top),
+    svg(plot, "rect", { x: 341, width: 10, y: bottom - ((i + 1) / 40) * (bottom - top),
       height: (bottom - top) / 40 + 0.5, fill: `rgb(${colour((i + 0.5) / 40)})` });
-  for (const d of [-4, -2, 0, 2, 4])
-    svg(plot, "text", { x: 366, y: bottom - ((d - LOW) / (HIGH - LOW)) * (bottom - top) + 3.5 }, d ? `1e${number(d, 0)}` : "1");
+  svg(plot, "text", { x: 398, y: bottom + 16, "text-anchor": "end" }, "power");
+  const scale = svg(plot, "g", {});
+  svg(plot, "rect", { class: "dl-frame", x: left, y: top, width: right - left, height: bottom - top });
   const cursor = line(plot, "dl-heat-cursor", left, top, left, bottom);
   cursor.style.visibility = "hidden";
 
   let signal = heatmapSignals[0], frames = [], frequency = [];
+  const share = (decades) => (decades - signal.low) / (signal.high - signal.low);
+  function drawScale() {
+    scale.replaceChildren();
+    for (let d = signal.low; d <= signal.high; d++)
+      svg(scale, "text", { x: 355, y: bottom - share(d) * (bottom - top) + 3.5 },
+        (d === signal.low ? "≤ " : d === signal.high ? "≥ " : "") + 10 ** d);
+  }
   const describe = () => {
     note.textContent = `${signal.note}. A click goes to that step; point for values.`;
   };
@@ -59,7 +67,7 @@ function mountHeatmap(root, onChoose) {
     const from = Math.round(frame.t_start * canvas.width), to = Math.round(frame.t * canvas.width);
     const height = canvas.height / power.length;
     power.forEach((value, ring) => {
-      context.fillStyle = value > 0 ? `rgb(${colour((Math.log10(value) - LOW) / (HIGH - LOW))})` : `rgb(${colour(0)})`;
+      context.fillStyle = `rgb(${colour(value > 0 ? share(Math.log10(value)) : 0)})`;
       const y = Math.round(canvas.height - (ring + 1) * height);
       context.fillRect(from, y, Math.max(1, to - from), Math.round(canvas.height - ring * height) - y);
     });
@@ -69,6 +77,7 @@ function mountHeatmap(root, onChoose) {
     root.querySelectorAll("[data-signal]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.signal === signal.key));
     context.clearRect(0, 0, canvas.width, canvas.height);
     frames.forEach(column);
+    drawScale();
     describe();
   }
   const place = (event) => {
@@ -88,6 +97,7 @@ function mountHeatmap(root, onChoose) {
   canvas.addEventListener("pointerleave", describe);
   root.querySelectorAll("[data-signal]").forEach((button) => button.addEventListener("click", () =>
     choose(heatmapSignals.find((one) => one.key === button.dataset.signal))));
+  drawScale();
   describe();
   return {
     clear(begin) {

@@ -48,6 +48,7 @@ function mountLoss(root, setup) {
     </section>
     <section>
       <h2>Where this model’s loss comes from</h2>
+      <p class="dl-note" data-note="shares">Not measured yet: “Measure the model’s loss” asks the loaded model at five times t and fills this table.</p>
       <table class="dl-shares"><caption>Share of the loss in each band at each t, % with 95% interval</caption>
         <thead><tr><th scope="col">cycles/<wbr>pixel</th>${setup.times.map((t) => `<th scope="col">t = ${number(t, 1)}</th>`).join("")}</tr></thead>
         ${setup.bands.map((band, k) => `<tbody>
@@ -56,7 +57,6 @@ function mountLoss(root, setup) {
             '<td><b>–</b><small></small><i class="dl-bar"></i><i class="dl-span"></i></td>').join("")}</tr>`).join("")}</tbody>`).join("")}
         <tbody><tr><th scope="rowgroup" colspan="${setup.times.length + 1}">The loss itself</th></tr>${TERMS.map(([term, name]) =>
           `<tr data-loss="${term}"><th scope="row">${name}</th>${setup.times.map(() => "<td>–</td>").join("")}</tr>`).join("")}</tbody></table>
-      <p class="dl-note" data-note="shares">Measure the loaded model to see its shares.</p>
     </section>
     <details class="dl-help"><summary>What the words mean</summary><dl>
       <dt>Quality</dt><dd>JPEG quality whose quantisation steps the weights come from; at 100 all steps are 1 and so are the weights.</dd>

@@ -8,3 +8,9 @@ document.addEventListener("change", (event) => {
   const go = group.querySelector("button.go");
   setTimeout(() => go.click()); // after Gradio has taken the value
 });
+
+// A list that is left by Tab would stay open over the page: Gradio takes the key for one that was
+// typed, and shows what fits.
+document.addEventListener("keydown", (event) => {
+  if (["Tab", "Shift"].includes(event.key) && event.target.matches('[role="combobox"]')) event.stopImmediatePropagation();
+}, true);

@@ -4,7 +4,7 @@
 //   show({status, text, view}): view may be absent, the one before then stays
 function mountParts(root, setup) {
   "use strict";
-  const { svg, line, number, fraction, legend, zigzag, unpackPictures, drawPictures } = DecoLab;
+  const { number, unpackPictures, drawPictures } = DecoLab;
   const NAMES = {
     velocity: "velocity", baseline: "baseline", dit: "DiT", decoder: "decoder",
     interaction: "interaction", condition: "condition",
@@ -44,22 +44,15 @@ function mountParts(root, setup) {
         picture("dit", "DiT", sign("+"))}${picture("decoder", "Decoder", sign("+"))}${picture("interaction", "Interaction")}</div>
       <p class="dl-note" data-note="scale"></p></section>
     <div class="dl-pair">
-      <section>
-        <div class="dl-head"><h2>DCT energy of 8 × 8 blocks</h2>
-          <div class="dl-modes" role="group" aria-label="Energy scale"><button type="button" data-mode="curve" aria-pressed="true">log(1+E) / max</button><button
-            type="button" data-mode="energy" aria-pressed="false">E</button></div></div>
-        <div class="dl-legend">${legend(SPECTRA)}</div>
-        <div data-plot="spectra"></div>
-        <p class="dl-note" data-note="spectra"></p>
-      </section>
+      <section class="dl-spectrum"></section>
       <section>
         <h2>Share of the velocity in each band</h2>
-        <table class="dl-table"><thead><tr><th scope="col">cycles/pixel</th>${
+        <table class="dl-table"><thead><tr><th scope="col">cycles/<wbr>pixel</th>${
           SHARES.map((key) => `<th scope="col" class="dl-part-${key}">${NAMES[key]}</th>`).join("")}</tr></thead><tbody data-rows="shares"></tbody></table>
         <p class="dl-note">Baseline, DiT and decoder sum to 1; bars run from −1.5 to 1.5 about 0. Below 0 a part works against the velocity, and others then exceed 1. The interaction is within the parts.</p>
         <div class="dl-jacobian">
           <div><h2>What moves the velocity: Jacobian gain</h2>
-            <table class="dl-table"><thead><tr><th scope="col">cycles/pixel</th><th scope="col" class="dl-part-decoder">noisy pixels</th><th scope="col" class="dl-part-dit">condition</th></tr></thead><tbody data-rows="gain"></tbody></table></div>
+            <table class="dl-table"><thead><tr><th scope="col">cycles/<wbr>pixel</th><th scope="col" class="dl-part-decoder">noisy pixels</th><th scope="col" class="dl-part-dit">condition</th></tr></thead><tbody data-rows="gain"></tbody></table></div>
           <figure><figcaption>Gain at each pixel</figcaption><canvas class="dl-picture" data-canvas="gain" width="1" height="1" role="img" aria-label="Jacobian gain at each pixel"></canvas></figure>
         </div>
         <p class="dl-note" data-note="gain"></p>
@@ -70,7 +63,7 @@ function mountParts(root, setup) {
       <dt>Noisy image</dt><dd>x<sub>t</sub> = t · image + (1 − t) · noise, what the model is given.</dd>
       <dt>Velocity</dt><dd>What the model answers, its guess of image − noise, for this class and without guidance.</dd>
       <dt>Predicted image</dt><dd>Where that velocity leads at once: x<sub>t</sub> + (1 − t) · velocity.</dd>
-      <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token, a row of numbers, for each patch.</dd>
+      <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token, a row of numbers, for each patch, so its frequencies end at half a cycle a patch.</dd>
       <dt>k-means map</dt><dd>Patches of one colour have similar tokens; the number of colours is chosen, not found.</dd>
       <dt>Reference</dt><dd>What stands for “no condition” and “no pixels”; each choice asks another question.</dd>
       <dt>Baseline</dt><dd>What the decoder draws of both references.</dd>
@@ -85,6 +78,7 @@ function mountParts(root, setup) {
         Object.keys(choices).map(() => "<b></b> <span></span> ").join("")}</dd>`).join("")}
     </dl></details>`;
   const find = (selector) => root.querySelector(selector);
+  const spectrum = mountSpectrum(find(".dl-spectrum"), SPECTRA, -6, false);
   for (const [name, choices] of Object.entries(setup.references)) {
     const term = find(`[data-choices="${name}"]`), said = term.nextElementSibling;
     const words = name.replace("_", " ");
@@ -94,97 +88,6 @@ function mountParts(root, setup) {
       said.querySelectorAll("span")[i].textContent = help;
     });
   }
-
-  // ---- spectra -----------------------------------------------------------------------------------
-  const W = 400, H = 262, left = 34, right = 394, top = 8, bottom = 206;
-  const SCALES = {
-    curve: { ticks: [[0, "0"], [0.5, "0.5"], [1, "1"]], height: (v) => v },
-    energy: { // decades from -6 to 4
-      ticks: [-6, -4, -2, 0, 2, 4].map((d) => [(d + 6) / 10, d ? `1e${number(d, 0)}` : "1"]),
-      height: (v) => (Math.log10(Math.max(v, 1e-30)) + 6) / 10,
-    },
-  };
-  const X = (k) => left + (k / 63) * (right - left);
-  const Y = (share) => bottom - Math.min(1, Math.max(0, share)) * (bottom - top);
-  const plot = svg(find('[data-plot="spectra"]'), "svg", {
-    viewBox: `0 0 ${W} ${H}`, role: "img", tabindex: 0,
-    "aria-label": "DCT energy of velocity, parts and condition against zigzag index; arrow keys read values",
-  });
-  const axis = svg(plot, "g", {}), frequencies = svg(plot, "g", {});
-  line(plot, "dl-axis", left, bottom, right, bottom);
-  const lines = SPECTRA.map((curve) => svg(plot, "polyline", { class: curve.look }));
-  const cursor = line(plot, "dl-cursor", 0, top, 0, bottom);
-  cursor.style.visibility = "hidden";
-  let mode = "curve", hovered = null, view = null;
-
-  function drawSpectra() {
-    axis.replaceChildren();
-    for (const [at, text] of SCALES[mode].ticks) {
-      line(axis, "dl-grid", left, Y(at), right, Y(at));
-      svg(axis, "text", { x: left - 5, y: Y(at) + 3.5, "text-anchor": "end" }, text);
-    }
-    // Ticks where the zigzag starts an even diagonal: purely vertical waves of n / 16 cycles per block pixel.
-    frequencies.replaceChildren();
-    const patch = view && view.spectra.condition ? view.settings.patch_size : 0;
-    for (const [k, n] of [[0, 0], [3, 2], [10, 4], [21, 6]]) {
-      const under = { x: X(k), "text-anchor": "middle" };
-      line(frequencies, "dl-grid", X(k), top, X(k), bottom + 4);
-      svg(frequencies, "text", { ...under, y: bottom + 16 }, k);
-      svg(frequencies, "text", { ...under, y: bottom + 34 }, fraction(n, 16));
-      if (patch) svg(frequencies, "text", { ...under, y: bottom + 52, class: "dl-part-condition" }, fraction(n, 16 * patch));
-    }
-    const end = { x: right, "text-anchor": "end" };
-    svg(frequencies, "text", { ...end, y: bottom + 16 }, "zigzag index, to 63");
-    svg(frequencies, "text", { ...end, y: bottom + 34 }, "pixels, to 1/2 cycles/pixel");
-    if (patch)
-      svg(frequencies, "text", { ...end, y: bottom + 52, class: "dl-part-condition" }, `condition, to 1/${2 * patch} cycles/pixel`);
-    SPECTRA.forEach(({ key }, i) => {
-      const spectrum = view && view.spectra[key];
-      lines[i].setAttribute("points", spectrum ? spectrum[mode].map((value, k) =>
-        `${X(k).toFixed(1)},${Y(value === null ? 0 : SCALES[mode].height(value)).toFixed(1)}`).join(" ") : "");
-    });
-    read();
-  }
-  function read() {
-    const note = find('[data-note="spectra"]');
-    if (hovered === null || !view) {
-      note.textContent = (mode === "curve"
-        ? "Each curve is divided by its own maximum, so heights do not compare between curves; E does. "
-        : "Energies compare between curves; white noise of variance 1 has 1 everywhere. ") +
-        "Ticks mark purely vertical waves; point at the plot, or use the arrow keys, for values.";
-      return;
-    }
-    const [u, v] = zigzag[hovered], f = Math.hypot(u, v) / 16;
-    const said = SPECTRA.filter(({ key }) => view.spectra[key]).map(({ key, name }) => {
-      const value = view.spectra[key][mode][hovered];
-      return `${name} ${value !== null && mode === "energy" && value < 0.1 ? value.toExponential(1).replace("-", "\u2212") : number(value)}`;
-    });
-    note.textContent = `Index ${hovered} (vertical ${u}, horizontal ${v}): ${f.toFixed(3)} cycles/pixel in pixels` +
-      (view.spectra.condition ? `, ${(f / view.settings.patch_size).toFixed(4)} in the condition` : "") + `. ${said.join(", ")}`;
-  }
-  function point(k) {
-    hovered = k === null ? null : Math.min(63, Math.max(0, k));
-    cursor.style.visibility = hovered === null ? "hidden" : "visible";
-    if (hovered !== null) for (const side of ["x1", "x2"]) cursor.setAttribute(side, X(hovered));
-    read();
-  }
-  plot.addEventListener("pointermove", (event) => {
-    const box = plot.getBoundingClientRect();
-    point(Math.round((((event.clientX - box.left) / box.width) * W - left) / (right - left) * 63));
-  });
-  plot.addEventListener("pointerleave", () => point(null));
-  plot.addEventListener("blur", () => point(null));
-  plot.addEventListener("keydown", (event) => {
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!by) return;
-    point(hovered === null ? 0 : hovered + by);
-    event.preventDefault();
-  });
-  root.querySelectorAll("[data-mode]").forEach((button) => button.addEventListener("click", () => {
-    mode = button.dataset.mode;
-    root.querySelectorAll("[data-mode]").forEach((b) => b.setAttribute("aria-pressed", b === button));
-    drawSpectra();
-  }));
 
   // ---- tables ------------------------------------------------------------------------------------
   // Rows of numbers, each over a bar about `zero` (0 left, 0.5 middle) that ends where `largest` is.
@@ -224,7 +127,7 @@ function mountParts(root, setup) {
     if (pictures) drawPictures(canvas, unpackPictures(pictures));
     else canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
   }
-  function paint() {
+  function paint(view) {
     const { settings, gain, clusters } = view, plain = (name) => String(name).replace("_", " ");
     for (const key of ["clean", "noisy", "predicted"]) draw(key, view[key]);
     for (const key in view.fields) {
@@ -253,18 +156,16 @@ function mountParts(root, setup) {
         ? "This decoder draws units of several pixels, so it has no gain at a single pixel."
         : `One pixel: gain ${number(gain.gain)}, slope ${number(gain.slope)}; a decoder that knows the image has ${number(gain.known_slope)} ` +
           `= −1/(1 − t). The picture runs from ${gain.lowest}, black, to ${gain.largest}, white.`);
-    drawSpectra();
+    const energies = Object.fromEntries(Object.entries(view.spectra).map(([key, { energy }]) => [key, energy]));
+    spectrum.paint(energies, null, energies.condition ? settings.patch_size : 0);
     root.dataset.shown = +root.dataset.shown + 1;
   }
   function show(data) {
     root.dataset.status = data.status;
     find(".dl-says").textContent = data.text || (data.status === "done" ? "Done." : "");
-    if (!data.view) return;
-    view = data.view;
-    paint();
+    if (data.view) paint(data.view);
   }
   fill("shares", BANDS, empty(SHARES), 0.5, 1.5);
   fill("gain", BANDS, empty(["decoder", "dit"]), 0, 1);
-  drawSpectra();
   return { show };
 }

@@ -1,6 +1,6 @@
 // The Sample tab's panel: draws the updates of deco_lab.workbench.watching in a plain element.
 //
-//   const panel = mountSample(element, {bands, velocityRange});
+//   const panel = mountSample(element, {bands, velocityRange, presets});    // presets: name to sentence
 //   panel.show({run, status, text, frames, begin});     // as often as updates arrive
 //
 // Every frame is kept, the newest is painted once a screen refresh, and nothing but the contents of
@@ -12,6 +12,11 @@ function mountSample(root, setup) {
   const { svg, line, number, legend, unpackPictures, drawPictures } = DecoLab;
   const HISTORY_BYTES = 96e6; // pictures kept for looking back; older ones are thinned beyond this
 
+  const SPECTRA = [
+    { key: "predicted_energy", name: "predicted image", look: "dl-image" },
+    { key: "velocity_energy", name: "velocity", look: "dl-velocity" },
+    { key: "condition_energy", name: "condition", look: "dl-dit" },
+  ];
   const PARTS = [
     { key: "dit", name: "DiT", look: "dl-dit" },
     { key: "decoder", name: "decoder", look: "dl-decoder" },
@@ -49,16 +54,7 @@ function mountSample(root, setup) {
       <p class="dl-note" data-note="pinned"></p>
     </div>
     <div class="dl-pair">
-      <section class="dl-spectrum">
-        <div class="dl-head"><h2>DCT energy of 8 × 8 blocks</h2>
-          <div class="dl-modes" role="group" aria-label="Energy scale">
-            <button type="button" data-mode="curve" aria-pressed="true">log(1+E) / max</button><button
-              type="button" data-mode="energy" aria-pressed="false">E</button><button
-              type="button" data-mode="ratio" aria-pressed="false" disabled>dB over pinned</button></div></div>
-        <div class="dl-legend">${legend(spectrumCurves)}</div>
-        <div data-plot="spectrum"></div>
-        <p class="dl-note" data-note="spectrum"></p>
-      </section>
+      <section class="dl-spectrum"></section>
       <section class="dl-heat">
         <div class="dl-head"><h2>Power over t and frequency</h2>
           <div class="dl-modes" role="group" aria-label="Whose power">${heatmapSignals.map((signal, i) =>
@@ -70,16 +66,17 @@ function mountSample(root, setup) {
     <section class="dl-over-t">
       <div class="dl-over-t-rows">
         <div class="dl-share-plots">
-          <h2>Who draws the velocity: shares in each band of frequencies, over t</h2>
+          <h2>Who draws the velocity, band by band</h2>
           <p class="dl-note" data-note="shares"></p>
           <div class="dl-legend">${legend(PARTS)}</div>
           <div class="dl-bands"></div>
         </div>
         <div class="dl-guidance">
           <h2>What guidance changes</h2>
-          <p class="dl-note">Energy of guided − class velocity, over the class velocity’s, band by band.</p>
-          <div data-plot="guidance"></div>
+          <p class="dl-note">Energy of guided − class velocity over the class velocity’s, in each band (cycles/pixel): at 1 guidance
+            moves the band by as much as the class has there. Nothing is drawn where guidance is off.</p>
           <div class="dl-legend">${legend(BANDS)}</div>
+          <div data-plot="guidance"></div>
         </div>
       </div>
     </section>
@@ -90,12 +87,16 @@ function mountSample(root, setup) {
       <dt>Predicted image</dt><dd>Where the step’s velocity would lead at once: x + (1 − t) · velocity.</dd>
       <dt>NFE</dt><dd>Network passes per image so far; a guided pair counts two.</dd>
       <dt>ms/step</dt><dd>The sampler’s time for this step, without the panels.</dd>
+      <dt>Solver</dt><dd>How velocities become steps: euler follows each; heun asks a second time; heun_reuse and adams use those of steps before.</dd>
       <dt>Guidance</dt><dd>Pull away from what the model draws without a class, towards the class.</dd>
       <dt>DCT energy</dt><dd>Mean squared coefficient of the cosine transform of 8 × 8 blocks, low frequencies first; the paper draws log(1 + E) over its maximum.</dd>
       <dt>Power</dt><dd>Mean squared Fourier coefficient in a ring of frequencies; white noise of variance 1 has 1 everywhere.</dd>
-      <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token a patch.</dd>
+      <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token a patch, so its frequencies end at half a cycle a patch, the pixels’ at half a cycle a pixel.</dd>
       <dt>Share</dt><dd>A part’s inner product with the velocity in a band, over the velocity’s own energy there; below 0 works against it.</dd>
+      <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
+        Python: a script that draws the run; Link: the page’s address, with what was chosen.</dd>
       <dt>Pin</dt><dd>Keeps this run on the screen, so that the next one stands beside it.</dd>
+      ${Object.entries(setup.presets).map(([name, help]) => `<dt>${name}</dt><dd>${help}</dd>`).join("")}
       <dt>Keys</dt><dd><kbd>Space</kbd> starts or stops, <kbd>←</kbd> <kbd>→</kbd> look back and forth, <kbd>P</kbd> pins; when no control has the focus.</dd>
     </dl></details>`;
   const find = (selector) => root.querySelector(selector);
@@ -103,13 +104,13 @@ function mountSample(root, setup) {
     [...root.querySelectorAll("canvas[data-canvas]")].map((node) => [node.dataset.canvas, node]));
   const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]');
 
-  const spectrum = mountSpectrum(root);
+  const spectrum = mountSpectrum(find(".dl-spectrum"), SPECTRA, -4, true);
   const heatmap = mountHeatmap(root, (t) => goTo(stepAt(t)));
 
   // ---- shares and guidance over t ----------------------------------------------------------------
   // A plot of lines over t in [0, 1], filled point by point; `height` puts a value from 0 to 1.
-  function overTime(parent, label, looks, ticks, height) {
-    const W = 230, H = 140, left = 26, right = 226, top = 6, bottom = 120;
+  function overTime(parent, label, looks, ticks, height, { W = 220, H = 140, left = 26 } = {}) {
+    const right = W - 6, top = 6, bottom = H - 20;
     const plot = svg(parent, "svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label });
     const X = (t) => left + t * (right - left), Y = (value) => bottom - height(value) * (bottom - top);
     for (const [value, text, look] of ticks) {
@@ -164,9 +165,10 @@ function mountSample(root, setup) {
   });
   const guidance = (() => {
     const LOW = -4, HIGH = 2; // decades
-    const ticks = [-4, -2, 0, 2].map((d) => [10 ** d, d ? `1e${minus(d)}` : "1", d ? "dl-grid" : "dl-axis"]);
+    const ticks = [-4, -3, -2, -1, 0, 1, 2].map((d) => [10 ** d, 10 ** d, d ? "dl-grid" : "dl-axis"]);
     const plot = overTime(find('[data-plot="guidance"]'), "What guidance changes in each band, over t",
-      BANDS.map((band) => band.look), ticks, (v) => (Math.log10(Math.max(v, 1e-9)) - LOW) / (HIGH - LOW));
+      BANDS.map((band) => band.look), ticks, (v) => (Math.log10(Math.max(v, 1e-9)) - LOW) / (HIGH - LOW),
+      { W: 400, H: 336, left: 52 });
     return {
       ...plot,
       add: (frame) => frame.curves.guidance_bands && plot.add(frame.t_start, frame.curves.guidance_bands),
@@ -179,9 +181,9 @@ function mountSample(root, setup) {
     find('[data-note="shares"]').textContent = !begin.has_decoder
       ? "This model has no pixel decoder: there is no condition to show and nothing to divide."
       : begin.decompose
-        ? "The class’s velocity before guidance, split by Shapley value. DiT: what its condition brings; decoder: what the " +
-          "noisy pixels bring past the DiT; baseline: what is there without either. In each band (cycles/pixel) the shares " +
-          `sum to 1. First ${begin.decomposed} images.`
+        ? "Shares of the class’s velocity, before guidance, by Shapley value. DiT: what its condition brings; decoder: what " +
+          "the noisy pixels bring past the DiT; baseline: what is there without either. They sum to 1 in each band " +
+          `(cycles/pixel). First ${begin.decomposed} images.`
         : "Decomposition is off; turn it on under “Parts of the velocity”.";
     root.classList.toggle("dl-absent", !begin.has_decoder || !begin.decompose);
   }
@@ -272,7 +274,7 @@ function mountSample(root, setup) {
       clearOrDraw("pinned-predicted", before.predicted);
       clearOrDraw("difference", difference(frame.predicted, before.predicted));
     }
-    spectrum.paint(frame, before, current.begin);
+    spectrum.paint(frame.curves, before && before.curves, current.begin.has_decoder ? current.begin.patch_size : 0);
     heatmap.paint(frame);
     overT.forEach((plot) => plot.paint(frame));
     root.dataset.shownRun = current.run;
@@ -326,10 +328,20 @@ function mountSample(root, setup) {
     };
   }
 
+  // Once the page is whole, which it is when the first update comes.
+  function welcome() {
+    document.querySelectorAll("#presets button").forEach((button) => {
+      button.title = setup.presets[button.textContent.trim()];
+      button.setAttribute("aria-description", button.title);
+    });
+    document.documentElement.classList.add("dl-ready");
+  }
+
   function show(update) {
     if (update.run < run) return; // a superseded run's last words
     if (update.stream) follow(update.stream);
     run = update.run;
+    if (!document.documentElement.matches(".dl-ready")) welcome();
     root.dataset.run = run;
     root.dataset.status = update.status;
     const says = find(".dl-says");

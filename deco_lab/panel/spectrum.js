@@ -1,57 +1,66 @@
-// The DCT energies of a step against zigzag index, with the frequencies of pixels and of tokens.
+// DCT energies against zigzag index, with the frequencies of pixels and of tokens.
 //
-//   const spectrum = mountSpectrum(root);          // root holds [data-plot], [data-note], [data-mode]
-//   spectrum.paint(frame, pinnedFrame, begin);     // either frame may be null
+//   const spectrum = mountSpectrum(section, curves, lowest, canCompare);
+//   spectrum.paint(energies, before, patchSize);     // before: those of the pinned run, or null
 //
-// Three scales: the paper's curve log(1+E)/max, raw energy, and decibels over the pinned run.
-const spectrumCurves = [
-  { key: "predicted_energy", name: "predicted image", look: "dl-image" },
-  { key: "velocity_energy", name: "velocity", look: "dl-velocity" },
-  { key: "condition_energy", name: "condition", look: "dl-dit" },
-];
-
-function mountSpectrum(root) {
+// A curve is {key, name, look}, energies maps keys to 64 numbers. patchSize, or 0, is that of the
+// tokens, whose row of frequencies has the look of the last curve, the condition's. Scales are the
+// paper's log(1+E)/max, raw energy from 10^lowest to 10^4, and decibels over the pinned run.
+function mountSpectrum(section, curves, lowest, canCompare) {
   "use strict";
-  const { svg, line, number, fraction, zigzag } = DecoLab;
-  const W = 400, H = 246, left = 34, right = 394, top = 8, bottom = 190;
+  const { svg, line, number, fraction, zigzag, legend } = DecoLab;
+  const W = 400, H = 246, left = 34, right = 394, top = 8, bottom = 190, highest = 4;
+  const decades = Array.from({ length: (highest - lowest) / 2 + 1 }, (_, i) => lowest + 2 * i);
   const SCALES = {
-    curve: { ticks: [[0, "0"], [0.5, "0.5"], [1, "1"]], height: (v) => v },
-    energy: { // decades from -4 to 4
-      ticks: [-4, -2, 0, 2, 4].map((d) => [(d + 4) / 8, d ? `1e${number(d, 0)}` : "1"]),
-      height: (v) => (Math.log10(Math.max(v, 1e-30)) + 4) / 8,
+    curve: {
+      name: "log(1+E) / max", ticks: [[0, "0"], [0.5, "0.5"], [1, "1"]], height: (v) => v, say: (v) => number(v),
+      note: "Each curve is divided by its own maximum, so heights do not compare between curves; E does.",
     },
-    ratio: { // decibels from -20 to 20
-      ticks: [-20, -10, 0, 10, 20].map((d) => [(d + 20) / 40, number(d, 0)]),
-      height: (v) => (v + 20) / 40,
+    energy: {
+      name: "E", ticks: decades.map((d) => [(d - lowest) / (highest - lowest), d ? `1e${number(d, 0)}` : "1"]),
+      height: (v) => (Math.log10(Math.max(v, 1e-30)) - lowest) / (highest - lowest),
+      say: (v) => (v >= 0.1 && v < 1000 ? number(v) : v.toExponential(1).replace("-", "\u2212")),
+      note: "Energies compare between curves; white noise of variance 1 has 1 everywhere.",
+    },
+    ratio: { // from -20 to 20
+      name: "dB over pinned", ticks: [-20, -10, 0, 10, 20].map((d) => [(d + 20) / 40, number(d, 0)]),
+      height: (v) => (v + 20) / 40, say: (v) => `${number(v, 1)} dB`,
+      note: "Decibels over the pinned run at the same t: 10 is ten times its energy.",
     },
   };
-  const note = root.querySelector('[data-note="spectrum"]');
-  const plot = svg(root.querySelector('[data-plot="spectrum"]'), "svg", {
+  const modes = Object.keys(SCALES).filter((mode) => mode !== "ratio" || canCompare);
+  section.innerHTML = `
+    <div class="dl-head"><h2>DCT energy of 8 × 8 blocks</h2>
+      <div class="dl-modes" role="group" aria-label="Energy scale">${modes.map((mode) =>
+        `<button type="button" data-mode="${mode}">${SCALES[mode].name}</button>`).join("")}</div></div>
+    <div class="dl-legend">${legend(curves)}</div>
+    <div data-plot="spectrum"></div>
+    <p class="dl-note"></p>`;
+  const note = section.querySelector(".dl-note"), buttons = section.querySelectorAll("[data-mode]");
+  const plot = svg(section.querySelector("[data-plot]"), "svg", {
     viewBox: `0 0 ${W} ${H}`, role: "img", tabindex: 0,
-    "aria-label": "DCT energy of predicted image, velocity and condition against zigzag index; arrow keys read values",
+    "aria-label": `DCT energy of ${curves.map(({ name }) => name).join(", ")} against zigzag index; arrow keys read values`,
   });
   const X = (k) => left + (k / 63) * (right - left);
   const Y = (share) => bottom - Math.min(1, Math.max(0, share)) * (bottom - top);
   const axis = svg(plot, "g", {}), frequencies = svg(plot, "g", {});
   line(plot, "dl-axis", left, bottom, right, bottom);
-  const before = spectrumCurves.map((curve) => svg(plot, "polyline", { class: `${curve.look} dl-before` }));
-  const lines = spectrumCurves.map((curve) => svg(plot, "polyline", { class: curve.look }));
+  const before = curves.map((curve) => svg(plot, "polyline", { class: `${curve.look} dl-before` }));
+  const lines = curves.map((curve) => svg(plot, "polyline", { class: curve.look }));
   const cursor = line(plot, "dl-cursor", 0, top, 0, bottom);
   cursor.style.visibility = "hidden";
 
-  let mode = "curve", hovered = null, shown = { frame: null, pinned: null }, patchSize = 0;
+  let mode = "curve", hovered = null, shown = {}, pinned = null, patchSize = null;
 
   // The values of a curve on the present scale; null where there are none.
-  function valuesOf(frame, key, pinned) {
-    const energy = frame && frame.curves[key];
-    if (!energy) return null;
-    if (mode === "energy") return energy;
+  function valuesOf(energies, key) {
+    const energy = energies && energies[key];
+    if (!energy || mode === "energy") return energy;
     if (mode === "curve") {
-      const logs = energy.map((e) => Math.log1p(e));
-      const largest = Math.max(...logs) || 1;
+      const logs = energy.map((e) => Math.log1p(e)), largest = Math.max(...logs) || 1;
       return logs.map((e) => e / largest);
     }
-    const other = pinned && pinned.curves[key];
+    const other = pinned && pinned[key];
     return other ? energy.map((e, k) => (e > 0 && other[k] > 0 ? 10 * Math.log10(e / other[k]) : 0)) : null;
   }
   function drawAxis() {
@@ -63,37 +72,32 @@ function mountSpectrum(root) {
   }
   // Ticks where the zigzag starts an even diagonal: purely vertical waves of n / 16 cycles per block pixel.
   function drawFrequencies() {
+    const look = `dl-ticks ${curves.at(-1).look}`, end = { x: right, "text-anchor": "end" };
     frequencies.replaceChildren();
-    for (const [k, n] of [[0, 0], [3, 2], [10, 4], [21, 6]]) {
+    for (const [k, n] of [[0, 0], [10, 4], [21, 6]]) {
       const under = { x: X(k), "text-anchor": "middle" };
       line(frequencies, "dl-grid", X(k), top, X(k), bottom + 4);
       svg(frequencies, "text", { ...under, y: bottom + 16 }, k);
       svg(frequencies, "text", { ...under, y: bottom + 34 }, fraction(n, 16));
-      if (patchSize)
-        svg(frequencies, "text", { ...under, y: bottom + 52, class: "dl-dit" }, fraction(n, 16 * patchSize));
+      if (patchSize) svg(frequencies, "text", { ...under, y: bottom + 52, class: look }, fraction(n, 16 * patchSize));
     }
-    const end = { x: right, "text-anchor": "end" };
     svg(frequencies, "text", { ...end, y: bottom + 16 }, "zigzag index, to 63");
     svg(frequencies, "text", { ...end, y: bottom + 34 }, "pixels, to 1/2 cycles/pixel");
     if (patchSize)
-      svg(frequencies, "text", { ...end, y: bottom + 52, class: "dl-dit" }, `condition, to 1/${2 * patchSize} cycles/pixel`);
+      svg(frequencies, "text", { ...end, y: bottom + 52, class: look }, `condition, to 1/${2 * patchSize} cycles/pixel`);
   }
   function read() {
     if (hovered === null) {
-      note.textContent = (patchSize
-        ? `One token a patch of ${patchSize} × ${patchSize}: the condition’s frequencies end at 1/${2 * patchSize} cycles/pixel, the pixels’ at 1/2. `
-        : "") + "Ticks mark purely vertical waves; point at the plot, or use the arrow keys, for values.";
+      note.textContent = `${SCALES[mode].note} Ticks mark purely vertical waves; point at the plot, or use the arrow keys, for values.`;
       return;
     }
     const [u, v] = zigzag[hovered], f = Math.hypot(u, v) / 16;
-    const said = spectrumCurves.flatMap((curve) => {
-      const values = valuesOf(shown.frame, curve.key, shown.pinned);
-      if (!values || values[hovered] === null) return [];
-      const value = values[hovered];
-      return [`${curve.name} ${mode === "energy" ? value.toExponential(2) : number(value, mode === "curve" ? 3 : 1)}`];
+    const said = curves.flatMap(({ key, name }) => {
+      const values = valuesOf(shown, key);
+      return values && values[hovered] !== null ? [`${name} ${SCALES[mode].say(values[hovered])}`] : [];
     });
     note.textContent = `Index ${hovered} (vertical ${u}, horizontal ${v}): ${f.toFixed(3)} cycles/pixel in pixels` +
-      (patchSize ? `, ${(f / patchSize).toFixed(4)} in the condition` : "") + `. ${said.join(", ")}${mode === "ratio" ? " dB" : ""}`;
+      (patchSize ? `, ${(f / patchSize).toFixed(4)} in the condition` : "") + `. ${said.join(", ")}`;
   }
   function drawLine(node, values) {
     const { height } = SCALES[mode];
@@ -102,25 +106,15 @@ function mountSpectrum(root) {
       : "");
   }
   function draw() {
-    const { frame, pinned } = shown;
-    spectrumCurves.forEach((curve, i) => {
-      drawLine(lines[i], valuesOf(frame, curve.key, pinned));
-      drawLine(before[i], mode === "ratio" ? null : valuesOf(pinned, curve.key, null));
+    curves.forEach(({ key }, i) => {
+      drawLine(lines[i], valuesOf(shown, key));
+      drawLine(before[i], mode === "ratio" ? null : valuesOf(pinned, key));
     });
     read();
   }
-  function paint(frame, pinned, begin) {
-    shown = { frame, pinned };
-    const size = begin && begin.has_decoder ? begin.patch_size : 0;
-    if (size !== patchSize) {
-      patchSize = size;
-      drawFrequencies();
-    }
-    draw();
-  }
   function choose(next) {
     mode = next;
-    root.querySelectorAll("[data-mode]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.mode === mode));
+    buttons.forEach((button) => button.setAttribute("aria-pressed", button.dataset.mode === mode));
     drawAxis();
     draw();
   }
@@ -142,18 +136,23 @@ function mountSpectrum(root) {
     point(hovered === null ? 0 : hovered + by);
     event.preventDefault();
   });
-  root.querySelectorAll("[data-mode]").forEach((button) =>
-    button.addEventListener("click", () => choose(button.dataset.mode)));
-  drawAxis();
-  drawFrequencies();
-  read();
-  return {
-    paint,
-    // Whether there is a pinned run to be compared with.
-    compare(on) {
-      const button = root.querySelector('[data-mode="ratio"]');
-      button.disabled = !on;
-      if (!on && mode === "ratio") choose("curve");
-    },
-  };
+  buttons.forEach((button) => button.addEventListener("click", () => choose(button.dataset.mode)));
+
+  function paint(energies, of_pinned, size) {
+    shown = energies;
+    pinned = of_pinned;
+    if (size !== patchSize) {
+      patchSize = size;
+      drawFrequencies();
+    }
+    draw();
+  }
+  // Whether there is a pinned run to be compared with.
+  function compare(on) {
+    section.querySelector('[data-mode="ratio"]').disabled = !on;
+    if (!on && mode === "ratio") choose("curve");
+  }
+  choose(mode);
+  paint({}, null, 0);
+  return { paint, compare };
 }

@@ -1,14 +1,6 @@
 """One velocity taken apart: an image, a time and a seed in; pictures, spectra and shares out.
 
-    x_t = t * image + (1 - t) * noise(seed)        velocity = baseline + dit + decoder
-
-and how far the decoder's answer moves with either of its inputs, band by band. Each input is scaled
-a little about its rest, and the answer is compared with the velocity v:
-
-    pixels_k    = |band_k(d/de decode((1 + e) x_t, s))|             / |band_k(v)|    at e = 0
-    condition_k = |band_k(d/de decode(x_t, s + e (s - mean(s))))|   / |band_k(v)|    at e = 0
-
-so 0.5 says that 1% more contrast in the input moves that band of the velocity by 0.5% of itself.
+x_t = t * image + (1 - t) * noise(seed)        velocity = baseline + dit + decoder
 """
 
 import csv
@@ -21,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from deco_lab.flow import interpolate, predicted_image, seeded_noise
@@ -32,12 +23,11 @@ from deco_lab.spectra import (
     dct_energy,
     decompose,
     log_energy,
-    pixel_jacobian,
-    split_bands,
     token_clusters,
     token_map,
     zigzag_order,
 )
+from deco_lab.workbench.gain import Gain, decoder_gain
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
 from deco_lab.workbench.settings import check_choice, check_number, check_whole
 
@@ -96,26 +86,6 @@ class Clusters:
     """Share of the tokens' variance between the clusters; k-means finds some in noise as well."""
     regions: float | None
     """How far neighbours share labels beyond chance: 1 for solid regions, 0 for a scatter."""
-
-
-@dataclass(frozen=True)
-class Gain:
-    """How far the decoder's velocity moves with its two inputs."""
-
-    pixels: list[float | None]
-    """By band of the velocity: relative answer to more contrast in the noisy pixels."""
-    condition: list[float | None]
-    """By band: relative answer to more contrast between the condition's tokens."""
-    gain: float | None
-    """Mean over pixels of Frobenius(J) / sqrt(3), J the 3 x 3 Jacobian; None if not pointwise."""
-    slope: float | None
-    """Mean of trace(J) / 3."""
-    known_slope: float
-    """-1 / (1 - t): the slope of a decoder that knows the image and reads the noise off."""
-    pictures: Pictures | None
-    """The gain at each pixel, from `lowest`, black, to `largest`, white."""
-    lowest: float | None
-    largest: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +207,7 @@ def explain(
     spectra = {key: _spectrum(field) for key, field in fields.items()}
     if side > 4:
         spectra["condition"] = _spectrum(token_map(condition.float(), side, side))
-    gain, derivatives = _gain(model, x, condition, fields["velocity"], t)
+    gain, derivatives = decoder_gain(model, x, condition, fields["velocity"], t)
     clusters = _clusters(_Known(model, condition), clean, class_id, t, seed, num_clusters)
     names = config.class_names
     class_name = "no class" if class_id == config.num_classes else f"class {class_id}"
@@ -270,23 +240,6 @@ def explain(
         decoder_passes=4 + derivatives,
         milliseconds=round(1000 * (time.perf_counter() - started), 1),
     )
-
-
-def prepare(picture: Image.Image, image_size: int) -> Tensor:
-    """Return a picture's centre square as an image, (3, S, S) in [-1, 1], reduced without aliasing.
-
-    Parameters
-    ----------
-    picture : PIL.Image.Image
-        Such as `deco_lab.data.open_picture` returns, which turns it upright and opaque.
-    image_size : int
-        S, in pixels.
-    """
-    # Pillow's bicubic filter widens with the reduction.
-    square = ImageOps.fit(
-        picture.convert("RGB"), (image_size, image_size), Image.Resampling.BICUBIC
-    )
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def curves_csv(view: PartsView) -> str:
@@ -364,46 +317,3 @@ def _clusters(
         explained=_short(found.explained[0]),
         regions=_short(found.regions[0]),
     )
-
-
-def _gain(model: Any, x: Tensor, condition: Tensor, velocity: Tensor, t: float) -> tuple[Gain, int]:
-    """Return the gain and how many derivatives it took."""
-
-    def moved(towards_pixels: Tensor, towards_condition: Tensor) -> Tensor:
-        tangents = (towards_pixels, towards_condition)
-        return torch.func.jvp(model.decode, (x, condition), tangents)[1]
-
-    energy = _band_energy(velocity)
-    contrast = condition - condition.mean(1, keepdim=True)
-    by_pixels = _band_energy(moved(x, torch.zeros_like(condition)))
-    by_condition = _band_energy(moved(torch.zeros_like(x), contrast))
-    gain = slope = lowest = largest = None
-    pictures, derivatives = None, 2
-    if getattr(model.config, "decoder_patch", 1) == 1:
-        jacobian = pixel_jacobian(model, x, condition).float()
-        gains = jacobian.square().sum((-2, -1)).div(3).sqrt()
-        gain = _short(float(gains.mean()))
-        slope = _short(float(jacobian.diagonal(dim1=-2, dim2=-1).mean()))
-        lowest, largest = _range(gains)
-        pictures = to_pictures(gains[:, None], lowest, largest)
-        derivatives += 4
-    return Gain(
-        pixels=plain((by_pixels / energy).sqrt()),
-        condition=plain((by_condition / energy).sqrt()),
-        gain=gain,
-        slope=slope,
-        known_slope=float(f"{-1 / (1 - t):.4g}"),
-        pictures=pictures,
-        lowest=lowest,
-        largest=largest,
-    ), derivatives
-
-
-def _range(values: Tensor) -> tuple[float, float]:
-    """Return what black and white stand for: few values lie beyond."""
-    low, high = (float(f"{v:.3g}") for v in np.percentile(values.cpu().numpy(), (0.5, 99.5)))
-    return (low, high) if high > low else (low, low + 1)
-
-
-def _band_energy(images: Tensor) -> Tensor:
-    return split_bands(images.float()).double().square().sum((1, 2, 3, 4)).cpu()

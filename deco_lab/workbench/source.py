@@ -3,13 +3,13 @@
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from deco_lab.config import PHOTOGRAPHS
 from deco_lab.data import CropSampler, bundled_crops
-from deco_lab.workbench.parts import prepare
 from deco_lab.workbench.record import Record
 
 SOURCES = {
@@ -78,6 +78,23 @@ def picture_from(
             raise ValueError("there is no picture of your own yet; choose a file, or drop one")
         return prepare(picture, image_size)
     raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {str(source)[:60]!r}")
+
+
+def prepare(picture: Image.Image, image_size: int) -> Tensor:
+    """Return a picture's centre square as an image, (3, S, S) in [-1, 1], reduced without aliasing.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Such as `deco_lab.data.open_picture` returns, which turns it upright and opaque.
+    image_size : int
+        S, in pixels.
+    """
+    # Pillow's bicubic filter widens with the reduction.
+    square = ImageOps.fit(
+        picture.convert("RGB"), (image_size, image_size), Image.Resampling.BICUBIC
+    )
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def _counted(index: Any) -> str:

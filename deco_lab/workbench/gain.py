@@ -1,0 +1,98 @@
+"""How far the pixel decoder's velocity moves with its two inputs, band by band and pixel by pixel.
+
+Each input is scaled a little about its rest, and the answer is compared with the velocity v:
+
+    pixels_k    = |band_k(d/de decode((1 + e) x_t, s))|             / |band_k(v)|    at e = 0
+    condition_k = |band_k(d/de decode(x_t, s + e (s - mean(s))))|   / |band_k(v)|    at e = 0
+
+so 0.5 says that 1% more contrast in the input moves that band of the velocity by 0.5% of itself.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deco_lab.spectra import pixel_jacobian, split_bands
+from deco_lab.workbench.pictures import Pictures, plain, to_pictures
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How far the decoder's velocity moves with its two inputs."""
+
+    pixels: list[float | None]
+    """By band of the velocity: relative answer to more contrast in the noisy pixels."""
+    condition: list[float | None]
+    """By band: relative answer to more contrast between the condition's tokens."""
+    gain: float | None
+    """Mean over pixels of Frobenius(J) / sqrt(3), J the 3 x 3 Jacobian; None if not pointwise."""
+    slope: float | None
+    """Mean of trace(J) / 3."""
+    known_slope: float
+    """-1 / (1 - t): the slope of a decoder that knows the image and reads the noise off."""
+    pictures: Pictures | None
+    """The gain at each pixel, from `lowest`, black, to `largest`, white."""
+    lowest: float | None
+    largest: float | None
+
+
+def decoder_gain(
+    model: Any, x: Tensor, condition: Tensor, velocity: Tensor, t: float
+) -> tuple[Gain, int]:
+    """Return the gain and how many derivatives it took.
+
+    Parameters
+    ----------
+    model : object
+        A `DeCo`, asked for `decode` alone.
+    x : Tensor
+        (1, 3, S, S), the noisy image at t.
+    condition : Tensor
+        (1, N, D), the DiT's at x.
+    velocity : Tensor
+        (1, 3, S, S), what the model answers.
+    t : float
+        In [0, 1).
+    """
+
+    def moved(towards_pixels: Tensor, towards_condition: Tensor) -> Tensor:
+        tangents = (towards_pixels, towards_condition)
+        return torch.func.jvp(model.decode, (x, condition), tangents)[1]
+
+    energy = _band_energy(velocity)
+    contrast = condition - condition.mean(1, keepdim=True)
+    by_pixels = _band_energy(moved(x, torch.zeros_like(condition)))
+    by_condition = _band_energy(moved(torch.zeros_like(x), contrast))
+    gain = slope = lowest = largest = None
+    pictures, derivatives = None, 2
+    if getattr(model.config, "decoder_patch", 1) == 1:
+        jacobian = pixel_jacobian(model, x, condition).float()
+        gains = jacobian.square().sum((-2, -1)).div(3).sqrt()
+        slopes = jacobian.diagonal(dim1=-2, dim2=-1)
+        gain, slope = plain(torch.stack([gains.mean(), slopes.mean()]))
+        lowest, largest = _range(gains)
+        pictures = to_pictures(gains[:, None], lowest, largest)
+        derivatives += 4
+    return Gain(
+        pixels=plain((by_pixels / energy).sqrt()),
+        condition=plain((by_condition / energy).sqrt()),
+        gain=gain,
+        slope=slope,
+        known_slope=float(f"{-1 / (1 - t):.4g}"),
+        pictures=pictures,
+        lowest=lowest,
+        largest=largest,
+    ), derivatives
+
+
+def _range(values: Tensor) -> tuple[float, float]:
+    """Return what black and white stand for: few values lie beyond."""
+    low, high = (float(f"{v:.3g}") for v in np.percentile(values.cpu().numpy(), (0.5, 99.5)))
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _band_energy(images: Tensor) -> Tensor:
+    return split_bands(images.float()).double().square().sum((1, 2, 3, 4)).cpu()
