@@ -149,7 +149,7 @@ def open_picture(
     if formats is None:
         formats = [name for name in Image.OPEN if name not in _NOT_PICTURES]
     try:
-        with Image.open(file, formats=formats) as image:
+        with Image.open(file, formats=list(formats)) as image:
             # Pillow raises at twice its limit and only warns below.
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
