@@ -260,7 +260,9 @@ def test_fresh_ablations_start_as_the_published_decoder_does(q, conditioning):
     assert model.decode(x, condition).abs().max() == 0
     h, steering = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(2)).double()
     for block in model.decoder.blocks:
-        assert block(*((h,) if conditioning == "add" else (h, steering))).equal(h)
+        adaln = conditioning == "adaln"
+        modulation = [F.linear(steering, *block.folded_modulation())] if adaln else []
+        assert block(h, *modulation).equal(h)
         weight = block.get_submodule("mlp.0").weight
         assert isinstance(weight, Tensor)
         assert 0 < weight.abs().max() <= math.sqrt(6 / 24)

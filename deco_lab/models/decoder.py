@@ -17,6 +17,14 @@ decoder works on units of q x q pixels as it does on single ones: a unit's 3 q^2
     h   = W2(W1[pixel, features of p]) + y
     h  += MLP(LayerNorm(h))
 
+What does not depend on pixels is multiplied out first, exactly: the two layers before h become one
+3 x d matrix and a table of one d-vector a place, and the LayerNorm's affine part joins the AdaLN:
+
+    LayerNorm(h) * (1 + scale) + shift = n * A + C,      n = (h - mean) / std
+
+with A, C and gate of all blocks from one linear layer of silu(y). Without gradients on a CPU the
+pixels are decoded in pieces whose vectors fit its cache.
+
 References
 ----------
 [1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
@@ -30,9 +38,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deco_lab.config import DeCoConfig
-from deco_lab.models.layers import modulate
 
 NUM_POSITION_FEATURES = 64
+UNITS_AT_ONCE = 4096
+"""Units that a CPU decodes together: of width 32, half a MiB for each vector of all of them."""
 
 
 @lru_cache(maxsize=32)
@@ -52,6 +61,11 @@ def position_features(side: int, device: torch.device) -> Tensor:
         return features.reshape(side**2, NUM_POSITION_FEATURES)
 
 
+def _exact(weight: Tensor) -> Tensor:
+    """Return a weight in float32 or better, to be multiplied out."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
 class PixelBlock(nn.Module):
     """LayerNorm, AdaLN and a two-layer MLP on each pixel's vector, with a gated residual."""
 
@@ -66,10 +80,20 @@ class PixelBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, h: Tensor, steering: Tensor) -> Tensor:
-        """Return (..., d) for pixel vectors (..., d) and silu(y) (..., d)."""
-        shift, scale, gate = self.modulation(steering).chunk(3, dim=-1)
-        return h + gate * self.mlp(modulate(self.norm(h), shift, scale))
+    def folded_modulation(self) -> tuple[Tensor, Tensor]:
+        """Return weight (3d, d) and bias (3d,) of the layer from silu(y) to C, A and gate."""
+        shift, scale, gate = _exact(self.modulation.weight).chunk(3)
+        shift_bias, scale_bias, gate_bias = _exact(self.modulation.bias).chunk(3)
+        weight, bias = _exact(self.norm.weight), _exact(self.norm.bias)
+        folded = [shift + bias[:, None] * scale, weight[:, None] * scale, gate]
+        biases = [shift_bias + bias * (1 + scale_bias), weight * (1 + scale_bias), gate_bias]
+        return torch.cat(folded), torch.cat(biases)
+
+    def forward(self, h: Tensor, modulation: Tensor) -> Tensor:
+        """Return (..., d) for pixel vectors (..., d) and their C, A and gate, (..., 3d)."""
+        C, A, gate = modulation.chunk(3, dim=-1)
+        normal = F.layer_norm(h, h.shape[-1:], eps=self.norm.eps)
+        return torch.addcmul(h, gate, self.mlp(torch.addcmul(C, normal, A)))
 
 
 class PlainBlock(nn.Module):
@@ -132,21 +156,60 @@ class PixelDecoder(nn.Module):
         dtype = self.head.weight.dtype
         # A unit's 3 * q * q values become the channels of one pixel; q = 1 leaves x as it is.
         x = F.pixel_unshuffle(x.to(dtype), q)
-        rows, columns = x.shape[2] // G, x.shape[3] // G
-        # (B, 3 * q * q * G * G, rows, columns) -> (B, N, G * G, 3 * q * q)
-        pixels = F.pixel_unshuffle(x, G).flatten(2).transpose(1, 2)
-        pixels = pixels.unflatten(2, (-1, G * G)).transpose(2, 3)
-        places = position.to(dtype).expand(*pixels.shape[:2], -1, -1)
-        h = self.input_projection(self.pixel_embedding(torch.cat([pixels, places], dim=-1)))
-        y = self.condition_projection(condition).unflatten(2, (G * G, -1))
+        B, rows, columns = len(x), x.shape[2] // G, x.shape[3] // G
+        # (B, 3 * q * q * G * G, rows, columns) -> (B * N, G * G, 3 * q * q)
+        units = F.pixel_unshuffle(x, G).flatten(2).transpose(1, 2)
+        units = units.unflatten(2, (-1, G * G)).transpose(2, 3).flatten(0, 1)
+        with torch.autocast(x.device.type, enabled=False):
+            folded = [part.to(dtype) for part in self._folded(position)]
+        tokens = condition.flatten(0, 1)
+        pieces = 1
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            pieces = -(-len(tokens) * G * G // UNITS_AT_ONCE)
+        velocities = [
+            self._decode(*piece, *folded)
+            for piece in zip(units.chunk(pieces), tokens.chunk(pieces), strict=True)
+        ]
+        velocity = (torch.cat(velocities) if pieces > 1 else velocities[0]).unflatten(0, (B, -1))
+        grid = velocity.transpose(2, 3).flatten(2).transpose(1, 2).unflatten(2, (rows, columns))
+        return F.pixel_shuffle(F.pixel_shuffle(grid, G), q)
+
+    def _folded(self, position: Tensor) -> list[Tensor]:
+        """Return what `_decode` multiplies by: embedding, table, layer of all modulations."""
+        outer, inner = self.input_projection, self.pixel_embedding
+        weight = _exact(outer.weight)
+        embed, of_place = (weight @ _exact(inner.weight)).split(
+            [inner.in_features - NUM_POSITION_FEATURES, NUM_POSITION_FEATURES], dim=1
+        )
+        bias = weight @ _exact(inner.bias) + _exact(outer.bias)
+        table = torch.addmm(bias, position.to(weight.dtype), of_place.T)
         if self.adds:
+            return [embed, table]
+        weights, biases = zip(*(b.folded_modulation() for b in self.blocks), strict=True)  # type: ignore[operator]
+        return [embed, table, torch.cat(weights), torch.cat(biases)]
+
+    def _decode(
+        self,
+        units: Tensor,
+        tokens: Tensor,
+        embed: Tensor,
+        table: Tensor,
+        modulation: Tensor | None = None,
+        modulation_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Return the velocities of units (M, G * G, values) of M tokens (M, D), shaped as units."""
+        # Rows of one matrix: a layer of more axes would first copy its bias to every row.
+        shape, h = units.shape, F.linear(units.flatten(0, 1), embed)
+        h = (h.unflatten(0, shape[:2]) + table).flatten(0, 1)
+        y = self.condition_projection(tokens).view_as(h)
+        if modulation is None:
             h = h + y
             for block in self.blocks:
                 h = block(h)
         else:
-            steering = F.silu(y)
-            for block in self.blocks:
-                h = block(h, steering)
-        velocity = self.head(self.final_norm(h))
-        grid = velocity.transpose(2, 3).flatten(2).transpose(1, 2).unflatten(2, (rows, columns))
-        return F.pixel_shuffle(F.pixel_shuffle(grid, G), q)
+            steering = F.linear(F.silu(y), modulation, modulation_bias)
+            for block, own in zip(
+                self.blocks, steering.chunk(len(self.blocks), dim=-1), strict=True
+            ):
+                h = block(h, own)
+        return self.head(self.final_norm(h)).view(shape)

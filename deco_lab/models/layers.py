@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Return x * (1 + scale) + shift, the affine map of AdaLN."""
-    return x * (1 + scale) + shift
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis, eps 1e-6, statistics in float32, with a weight."""
+    """Root-mean-square norm over the last axis, eps 1e-6, with a weight."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -26,9 +26,14 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, (..., width), normalised, in the dtype of x."""
-        normal = x.float()
-        normal = normal * torch.rsqrt(normal.square().mean(-1, keepdim=True) + 1e-6)
-        return self.weight * normal.to(x.dtype)
+        return self.weight * normalised(x)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Return x, (..., width), over its root mean square, summed in float32 or better."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
+    return (x * torch.rsqrt(norm.square() / x.shape[-1] + 1e-6)).to(x.dtype)
 
 
 class TimeEmbedding(nn.Module):
@@ -88,11 +93,15 @@ def rotary_table(
         return cos, sin
 
 
+def swapped(x: Tensor) -> Tensor:
+    """Return x, (..., head_dim), with the two channels of each pair in each other's place."""
+    return x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+
+
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate the channel pairs of x, (..., N, head_dim), by a `rotary_table`, in float32."""
     cos, sin = rotation
-    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return (x * cos + swapped * sin).to(x.dtype)
+    return torch.addcmul(x * cos, swapped(x), sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -108,10 +117,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         """Return (B, N, D) for tokens (B, N, D)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q = rotate(self.query_norm(q), rotation)
-        k = rotate(self.key_norm(k), rotation)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3)  # (B, H, 3, N, .)
+        # The weights of the two norms are folded into the rotation: (2, N, head_dim) once for all.
+        weight = torch.stack([self.query_norm.weight, self.key_norm.weight])[:, None]
+        cos, sin = (
+            table * part for table, part in zip(rotation, (weight, swapped(weight)), strict=True)
+        )
+        q, k = rotate(normalised(qkv[:, :, :2]), (cos, sin)).unbind(2)
+        mixed = F.scaled_dot_product_attention(q, k, qkv[:, :, 2])
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
@@ -145,7 +158,6 @@ class DiTBlock(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(conditioning).chunk(
             6, dim=-1
         )
-        x = x + gate_a * self.attention(
-            modulate(self.attention_norm(x), shift_a, scale_a), rotation
-        )
-        return x + gate_m * self.mlp(modulate(self.mlp_norm(x), shift_m, scale_m))
+        mixed = self.attention(modulate(self.attention_norm(x), shift_a, scale_a), rotation)
+        x = torch.addcmul(x, gate_a, mixed)
+        return torch.addcmul(x, gate_m, self.mlp(modulate(self.mlp_norm(x), shift_m, scale_m)))
