@@ -39,7 +39,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what killed processes left half written of a file."""
+    """Remove what killed processes left half written of a file.
+
+    Parameters
+    ----------
+    path : str or path
+        The file, or a pattern of files in one folder, such as "out/*.png".
+    """
     path = Path(path)
     for leftover in path.parent.glob(f".{path.name}.{'[0-9a-f]' * 8}.tmp"):
         leftover.unlink(missing_ok=True)

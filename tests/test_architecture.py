@@ -25,6 +25,10 @@ ALLOWED = {
     "models.layers": set(),
     "models": {"config"},
     "sampling": {"flow"},
+    "sampling.processes": {"checkpoints"},
+    "sampling.image_files": {"data", "files"},
+    "sampling.many": {"files", "sampling"},
+    "sampling.__main__": {"checkpoints", "sampling", "spectra"},
     "losses": {"flow", "spectra"},
     "spectra": {"files", "flow"},
     "checkpoints": {"config", "files", "models"},
@@ -190,3 +194,9 @@ def test_import_of_plots_leaves_pyplot_and_plotly_alone():
     loaded = loaded_after("import deco_lab.plots")
     assert "matplotlib.figure" in loaded
     assert loaded.isdisjoint({"matplotlib.pyplot", "plotly", "gradio"})
+
+
+def test_import_of_sampling_pulls_in_no_files_of_images_and_no_launcher():
+    loaded = loaded_after("import deco_lab.sampling")
+    assert "deco_lab.sampling.loop" in loaded
+    assert loaded.isdisjoint({"PIL", "accelerate", "deco_lab.data", "deco_lab.sampling.many"})

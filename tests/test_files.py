@@ -46,3 +46,10 @@ def test_remove_leftovers_removes_the_parts_of_that_file_alone(tmp_path):
         (tmp_path / name).write_text("x")
     remove_leftovers(tmp_path / "table.csv")
     assert {path.name for path in tmp_path.iterdir()} == set(others)
+
+
+def test_remove_leftovers_removes_the_parts_of_all_files_of_a_pattern(tmp_path):
+    for name in (".a.png.0a1b2c3d.tmp", ".b.png.0a1b2c3d.tmp", ".a.npy.0a1b2c3d.tmp", "a.png"):
+        (tmp_path / name).write_text("x")
+    remove_leftovers(tmp_path / "*.png")
+    assert {path.name for path in tmp_path.iterdir()} == {".a.npy.0a1b2c3d.tmp", "a.png"}

@@ -1,0 +1,268 @@
+"""Many images of one model, in files: shared by processes, and resumed where it was stopped.
+
+Image i has label class_ids[i % len(class_ids)] and seed + i, so it is the same in a job of any
+count, batch size and number of processes, to rounding. The unit of work is the aligned batch of
+images [k * batch_size, (k + 1) * batch_size): processes take in turn those that are not written
+yet, and a batch of which a part is written is drawn whole again. So a job that was killed and
+resumed leaves, on a CPU, the same bytes as one that was not.
+
+A folder holds one job. `sampling.json` in it says what image i is, and a job that differs is
+refused; one of another count goes on with what is there.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm.auto import tqdm
+
+from deco_lab.files import remove_leftovers, replacing
+from deco_lab.sampling.image_files import FORMATS, MAX_IMAGES, ImageFiles
+from deco_lab.sampling.loop import Step, sample_steps
+from deco_lab.sampling.processes import OneProcess
+
+RECIPE = "sampling.json"
+"""What says, in the folder, how its images are drawn."""
+
+PRECISIONS = ("float32", "bf16")
+"""What products may be computed in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """What decides the images of a job, and how they are kept; defaults are those of `sample`."""
+
+    model: str
+    """The model's name or path, for the record."""
+    weights: str
+    """What tells its weights from others, such as `deco_lab.spectra.weights_hash`."""
+    class_ids: Sequence[int]
+    """Labels in turn: image i has class_ids[i % len(class_ids)]."""
+    num_steps: int = 50
+    """Solver steps."""
+    guidance_scale: float = 3.0
+    """Of plain guidance; 1 is off."""
+    guidance_interval: Sequence[float] = (0.1, 1.0)
+    """(low, high] in t: steps that start in it are guided."""
+    solver: str = "euler"
+    """A name in `SOLVERS`."""
+    time_shift: float = 1.0
+    """Above 1 spends more steps near the noise."""
+    seed: int = 0
+    """Image i draws its noise with seed + i."""
+    precision: str = "float32"
+    """"float32", or "bf16": products under autocast, states in float32."""
+    format: str = "png"
+    """A name in `FORMATS`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_ids", tuple(self.class_ids))
+        object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
+        for name, choices in (("precision", PRECISIONS), ("format", tuple(FORMATS))):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+
+    def labels(self, first: int, stop: int) -> list[int]:
+        """Return the labels of images `first` to before `stop`."""
+        return [self.class_ids[i % len(self.class_ids)] for i in range(first, stop)]
+
+
+class Drawn(NamedTuple):
+    """What a job did now."""
+
+    images: int
+    """Images drawn, by all processes; those that were there before are not counted."""
+    seconds: float
+    """From the first batch to the last file."""
+    nfe: int
+    """Network passes per image; 0 where nothing was left to draw."""
+
+
+def sample_many(
+    model: Any,
+    config: SamplingConfig,
+    out: Path,
+    count: int,
+    *,
+    batch_size: int = 32,
+    processes: OneProcess | None = None,
+) -> Drawn:
+    """Leave the first `count` images of a job in a folder, drawing those that are not there yet.
+
+    Parameters
+    ----------
+    model : DeCo or DiT
+        To sample with, on the device of this process.
+    config : SamplingConfig
+        What the images are; `config.weights` names the model's.
+    out : Path
+        Folder, which all processes see: a new or empty one, or one of the same job.
+    count : int
+        Images in all, at most 10**6.
+    batch_size : int
+        Images at a time in each process; it changes them by rounding at most.
+    processes : OneProcess, optional
+        Those that share the job, each of which must call this; this one alone when not given.
+
+    Raises
+    ------
+    ValueError
+        In every process, before anything is drawn: where an argument breaks a rule, or `out` holds
+        something else.
+    FloatingPointError
+        Where an image is not finite; the files before it stay.
+    """
+    processes = processes or OneProcess(next(model.parameters()).device)
+    _check(model, config, count, batch_size)
+    files = FORMATS[config.format](out, model.config.image_size)
+    problem, starts = "", []
+    if processes.is_main:
+        try:
+            _claim(out, config, files)
+            written = files.present(count)
+            starts = [
+                first
+                for first in range(0, count, batch_size)
+                if not written[first : first + batch_size].all()
+            ]
+        except (ValueError, OSError) as error:
+            problem = str(error)
+    problem, starts = processes.from_main((problem, starts))
+    if problem:
+        raise ValueError(problem)
+    if not (out / RECIPE).exists():
+        raise ValueError(f"{out} must be seen by every process; put it on a shared disk")
+
+    left = sum(min(batch_size, count - first) for first in starts)
+    started, nfe = time.perf_counter(), 0
+    with tqdm(
+        desc="sampling",
+        total=count,
+        initial=count - left,
+        unit=" images",
+        smoothing=0.05,
+        bar_format="{desc}: {percentage:.0f}%|{bar}| {n_fmt}/{total_fmt} "
+        "[{elapsed}<{remaining}, {rate_noinv_fmt}]",
+        disable=not processes.is_main,
+    ) as bar:
+        for first in starts[processes.index :: processes.count]:
+            stop = min(first + batch_size, count)
+            step = _draw(model, config, first, stop, processes.device)
+            files.write(first, step.x)
+            nfe = step.nfe
+            # The others are about as far.
+            bar.update(min((stop - first) * processes.count, count - bar.n))
+        processes.wait()
+        bar.update(count - bar.n)
+    if processes.is_main:
+        files.finish(config.labels(0, count))
+    return Drawn(left, time.perf_counter() - started, nfe)
+
+
+def _draw(model: Any, config: SamplingConfig, first: int, stop: int, device: torch.device) -> Step:
+    """Return the last state of images `first` to before `stop`."""
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+        step = deque(_steps(model, config, first, stop), maxlen=1).pop()
+    if not step.x.isfinite().all():
+        raise FloatingPointError(
+            f"one of the images {first} to {stop - 1} holds NaN or infinite values; lower "
+            f"guidance_scale, which is {config.guidance_scale:g}, or use another model"
+        )
+    return step
+
+
+def _steps(
+    model: Any, config: SamplingConfig, first: int, stop: int
+) -> Generator[Step, None, None]:
+    """Check the arguments, then give the steps of images `first` to before `stop`."""
+    low, high = config.guidance_interval
+    return sample_steps(
+        model,
+        config.labels(first, stop),
+        num_steps=config.num_steps,
+        guidance_scale=config.guidance_scale,
+        guidance_interval=(low, high),
+        solver=config.solver,
+        time_shift=config.time_shift,
+        seed=config.seed + first,
+    )
+
+
+def _check(model: Any, config: SamplingConfig, count: int, batch_size: int) -> None:
+    """Raise ValueError for whatever would stop the job later."""
+    if not 1 <= count <= MAX_IMAGES:
+        raise ValueError(
+            f"count must be from 1 to {MAX_IMAGES}, got {count}; names have six digits, so draw "
+            "more of them in another folder, from a later seed"
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    classes = model.config.num_classes
+    unknown = [label for label in config.class_ids if not 0 <= label < classes]
+    if unknown or not config.class_ids:
+        raise ValueError(
+            f"class_ids must be labels from 0 to {classes - 1}, the model's classes, "
+            f"got {unknown[0] if unknown else 'none'}"
+        )
+    for index in (0, count - 1):
+        _steps(model, config, index, index + 1).close()
+
+
+def _claim(out: Path, config: SamplingConfig, files: ImageFiles) -> None:
+    """Make the folder this job's, without what killed processes left half written.
+
+    Raises
+    ------
+    ValueError
+        Where it is another job's, or holds other files.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out must be a folder, got the file {out}; give another")
+    remove_leftovers(out / RECIPE)
+    asked = json.loads(json.dumps({**asdict(config), "image_size": files.image_size}))
+    if (out / RECIPE).exists():
+        _compare(out, asked)
+        files.remove_leftovers()
+        return
+    # Hidden files are those of file managers.
+    if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise ValueError(
+            f"out must be a new or empty folder, or one with a {RECIPE}, got {out}, which holds "
+            "other files; give another"
+        )
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in asked.items()]
+    with replacing(out / RECIPE) as beside:
+        beside.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _compare(out: Path, asked: Mapping[str, Any]) -> None:
+    """Raise ValueError where the folder's recipe is not the one that is asked for."""
+    try:
+        found = json.loads((out / RECIPE).read_text())
+        differ = [
+            f"{name} {_short(found.get(name))}, not {_short(value)}"
+            for name, value in asked.items()
+            if name != "model" and found.get(name) != value  # its weights are compared
+        ]
+    except (ValueError, AttributeError):
+        raise ValueError(
+            f"{out / RECIPE} is damaged, so its images may be others; give another out"
+        ) from None
+    if differ:
+        raise ValueError(
+            f"out must be a folder of the same job, and {out} holds one with "
+            f"{' and '.join(differ)}; ask for the same, or give another out"
+        )
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list) and len(value) > 4:
+        return f"{str(value[:3])[:-1]}, ... {len(value)} in all]"
+    return str(value)

@@ -1,0 +1,540 @@
+"""A job of many images leaves the same files, however it is stopped, shared and resumed."""
+
+import inspect
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import deco_lab
+from deco_lab import checkpoints
+from deco_lab.config import DeCoConfig
+from deco_lab.data import to_picture
+from deco_lab.models import build
+from deco_lab.sampling.__main__ import main
+from deco_lab.sampling.image_files import FORMATS, NpzFile
+from deco_lab.sampling.many import SamplingConfig, sample_many
+from deco_lab.sampling.processes import OneProcess, processes_here
+
+TINY = DeCoConfig(
+    image_size=16, patch_size=8, num_classes=3, hidden_size=32, num_heads=2, depth=1,
+    decoder_depth=1, decoder_width=8,
+)  # fmt: skip
+
+
+def saved_model(path: Path, seed: int) -> str:
+    torch.manual_seed(seed)
+    model = build(TINY)
+    for parameter in model.parameters():  # the last layer starts at zero
+        torch.nn.init.normal_(parameter, std=0.2)
+    checkpoints.save(model, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_model(tmp_path_factory.mktemp("model") / "small.safetensors", seed=0)
+
+
+@pytest.fixture
+def options(model: str) -> list[str]:
+    return ["--model", model, "--num-steps", "4", "--device", "cpu"]
+
+
+def pixels(images: torch.Tensor) -> np.ndarray:
+    return np.stack([np.asarray(to_picture(image[None])) for image in images])
+
+
+def pngs(out: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(out.glob("*.png"))])
+
+
+def npz(out: Path, count: int) -> np.ndarray:
+    with np.load(out / f"samples_{count}x16x16x3.npz", allow_pickle=False) as stored:
+        return stored["arr_0"]
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+def assert_near(got: np.ndarray, expected: np.ndarray) -> None:
+    """Batches of another size may round the other way, and nothing more."""
+    difference = np.abs(got.astype(int) - expected)
+    assert difference.max() <= 1
+    assert difference.mean() < 0.01
+
+
+def test_sampling_config_has_the_defaults_of_sample():
+    parameters = inspect.signature(deco_lab.sample).parameters
+    config = SamplingConfig(model="", weights="", class_ids=[0])
+    shared = [name for name in vars(config) if name in parameters]
+    shared = [name for name in shared if name not in ("model", "class_ids")]
+    assert len(shared) == 6
+    for name in shared:
+        assert getattr(config, name) == parameters[name].default
+
+
+def test_main_draws_the_images_of_sample(model: str, options, tmp_path: Path, capsys):
+    main([*options, "--count", "7", "--seed", "5", "--solver", "heun", "--out", str(tmp_path)])
+    loaded = deco_lab.load(model, device="cpu")
+    class_ids = [0, 1, 2, 0, 1, 2, 0]
+    images = deco_lab.sample(loaded, class_ids, num_steps=4, seed=5, solver="heun")
+    assert np.array_equal(pngs(tmp_path), pixels(images))
+    assert len(np.unique(pngs(tmp_path))) > 100
+    names = [f"{index:06d}.png" for index in range(7)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "sampling.json"]
+    *_, last = deco_lab.sample_steps(loaded, [0], num_steps=4, solver="heun")
+    shown = capsys.readouterr()
+    assert re.fullmatch(
+        rf"7 images in .*: 7 drawn in [\d.]+ s, [\d.]+ images/s, {last.nfe} network passes per "
+        "image\n",
+        shown.out,
+    )
+    assert re.search(r"7/7 \[00:\d\d<00:00, +[\d.]+ images/s\]", shown.err)
+
+
+def test_main_draws_chosen_classes_in_turn_and_in_any_batches(model: str, options, tmp_path: Path):
+    options = [*options, "--class-ids", "2", "0", "--count", "9", "--guidance-scale", "1"]
+    main([*options, "--out", str(tmp_path / "one")])
+    main([*options, "--out", str(tmp_path / "many"), "--batch-size", "2"])
+    ids = [2, 0, 2, 0, 2, 0, 2, 0, 2]
+    loaded = deco_lab.load(model, device="cpu")
+    images = deco_lab.sample(loaded, ids, num_steps=4, guidance_scale=1)
+    assert np.array_equal(pngs(tmp_path / "one"), pixels(images))
+    assert_near(pngs(tmp_path / "many"), pixels(images))
+
+
+def test_npz_holds_what_the_pngs_show_and_the_labels(options, tmp_path: Path):
+    options = [*options, "--count", "10", "--batch-size", "4"]
+    main([*options, "--out", str(tmp_path / "png")])
+    main([*options, "--out", str(tmp_path / "npz"), "--format", "npz"])
+    out = tmp_path / "npz"
+    assert {p.name for p in out.iterdir()} == {"samples_10x16x16x3.npz", "sampling.json"}
+    with np.load(out / "samples_10x16x16x3.npz", allow_pickle=False) as stored:
+        assert stored.files == ["arr_0", "arr_1"]
+        assert stored["arr_0"].dtype == np.uint8
+        assert stored["arr_0"].shape == (10, 16, 16, 3)
+        assert np.array_equal(stored["arr_0"], pngs(tmp_path / "png"))
+        assert stored["arr_1"].dtype == np.int64
+        assert stored["arr_1"].tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+
+
+def test_npz_streams_as_the_evaluator_of_adm_reads_it(options, tmp_path: Path):
+    """It takes the header of a version 1 or 2 array, then bytes for a batch at a time."""
+    main([*options, "--count", "5", "--out", str(tmp_path), "--format", "npz"])
+    with (
+        zipfile.ZipFile(tmp_path / "samples_5x16x16x3.npz") as archive,
+        archive.open("arr_0.npy") as member,
+    ):
+        assert np.lib.format.read_magic(member) == (1, 0)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        assert (shape, fortran, dtype) == ((5, 16, 16, 3), False, np.dtype(np.uint8))
+        read = [np.frombuffer(member.read(16 * 16 * 3), dtype) for _ in range(5)]
+        assert member.read() == b""
+    assert np.array_equal(np.stack(read).reshape(shape), npz(tmp_path, 5))
+
+
+def test_finish_holds_few_images_in_memory(tmp_path: Path):
+    files = NpzFile(tmp_path, 64)
+    image = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+    for first in range(0, 1000, 50):
+        files.write(first, image.expand(50, -1, -1, -1))
+    tracemalloc.start()
+    try:
+        files.finish([0] * 1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "samples_1000x64x64x3.npz").stat().st_size > 12_000_000
+    assert peak < 1_000_000
+    assert not (tmp_path / "parts").exists()
+
+
+def test_finish_writes_nothing_where_an_image_is_lost(tmp_path: Path):
+    files = NpzFile(tmp_path, 8)
+    files.write(0, torch.zeros(4, 3, 8, 8))
+    files.write(8, torch.zeros(4, 3, 8, 8))
+    assert files.present(12).tolist() == [True] * 4 + [False] * 4 + [True] * 4
+    with pytest.raises(FileNotFoundError, match="lacks image 4, which was written"):
+        files.finish([0] * 12)
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"]
+
+
+# A server that has imported the program, and what loading a model imports, forks a process for each
+# run of it, which so starts in milliseconds.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["deco_lab.sampling.__main__", "torch._dynamo"])
+
+
+def started(target: Callable[..., object], *arguments: Any) -> Any:
+    process = PROCESSES.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def _main_alone(arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    main(arguments)
+
+
+def run_to_its_end(arguments: list[str]) -> None:
+    process = started(_main_alone, arguments)
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def assert_whole(out: Path) -> None:
+    """Every file that has its own name can be read to its end."""
+    for path in out.rglob("[!.]*"):
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                image.load()
+        elif path.suffix in (".npy", ".npz"):
+            stored = np.load(path, allow_pickle=False)
+            assert len(stored["arr_0"] if path.suffix == ".npz" else stored) > 0
+        elif path.is_file():
+            json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_killed_and_resumed_job_leaves_the_same_files(form: str, model: str, tmp_path: Path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    options = [
+        "--model", model, "--count", "64", "--batch-size", "4", "--num-steps", "30",
+        "--device", "cpu", "--format", form, "--out",
+    ]  # fmt: skip
+    run_to_its_end([*options, str(straight)])
+    chance = random.Random(0)
+    files = FORMATS[form](killed, 16)
+
+    def written() -> int:
+        return int(files.present(64).sum())
+
+    seen: list[int] = []
+    for wanted in (1, 9, 18, 30, 45, 60):
+        process = started(_main_alone, [*options, str(killed)])
+        deadline = time.monotonic() + 60
+        while written() < wanted:
+            assert process.is_alive(), "the job ended before it was killed; give it more steps"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.03))
+        process.kill()
+        process.join(60)
+        assert_whole(killed)
+        assert written() >= wanted
+        seen.append(written())
+    assert sum(wanted < 64 for wanted in seen) >= 3, seen
+    run_to_its_end([*options, str(killed)])
+    assert contents(killed) == contents(straight)
+
+
+def _main_killed_at(rename: int, arguments: list[str]) -> None:
+    """Run the program, and die at the given rename, counted from 1: the file is still hidden."""
+    renames, replace = 0, Path.replace
+
+    def counted(self: Path, target: Any) -> Path:
+        nonlocal renames
+        renames += 1
+        if renames == rename:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = counted  # type: ignore[method-assign]
+    _main_alone(arguments)
+
+
+@pytest.mark.parametrize(("form", "renames"), [("png", [1, 2, 5, 8]), ("npz", [1, 2, 3, 3])])
+def test_job_killed_before_a_file_has_its_name_goes_on(
+    form: str, renames: list[int], options, tmp_path: Path
+):
+    """The recipe's file, the first images' and, with an NPZ, the last one's, among others."""
+    options = [*options, "--count", "16", "--batch-size", "4", "--format", form, "--out"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    run_to_its_end([*options, str(straight)])
+    for rename in renames:
+        process = started(_main_killed_at, rename, [*options, str(killed)])
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
+        assert len(list(killed.rglob(".*.tmp"))) == 1
+        assert_whole(killed)
+    run_to_its_end([*options, str(killed)])
+    assert contents(killed) == contents(straight)
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_two_processes_go_on_and_leave_the_files_of_one(form: str, options, tmp_path: Path):
+    pytest.importorskip("accelerate", reason="needs accelerate; pip install accelerate")
+    options = [*options, "--batch-size", "4", "--format", form, "--out"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    for out, count in ((one, "8"), (two, "8"), (one, "19")):
+        main([*options, str(out), "--count", count])
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "--main_process_port", "0", "-m", "deco_lab.sampling",
+         *options, str(two), "--count", "19"],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("19 images in") == 1
+    assert "11 drawn in" in done.stdout
+    assert "19/19" in done.stderr
+    assert contents(two).keys() == contents(one).keys()
+    if form == "png":
+        assert_near(pngs(two), pngs(one))
+    else:
+        assert_near(npz(two, 19), npz(one, 19))
+
+
+class _Share(OneProcess):
+    """One of several processes, as if each ran by itself after the main one's start."""
+
+    def __init__(self, index: int, told: list[Any]) -> None:
+        super().__init__(torch.device("cpu"))
+        self.index, self.count, self._told = index, 2, told
+
+    def from_main(self, value: Any) -> Any:
+        if self.is_main:
+            self._told.append(value)
+        return self._told[0]
+
+
+def test_sample_many_gives_each_process_its_batches(model: str, tmp_path: Path):
+    loaded = deco_lab.load(model, device="cpu")
+    config = SamplingConfig(model="", weights="", class_ids=[0], num_steps=1)
+    told: list[Any] = []
+    sample_many(loaded, config, tmp_path, 10, batch_size=2, processes=_Share(0, told))
+    names = sorted(path.stem for path in tmp_path.glob("*.png"))
+    assert [int(name) for name in names] == [0, 1, 4, 5, 8, 9]
+    sample_many(loaded, config, tmp_path, 10, batch_size=2, processes=_Share(1, told))
+    assert len(pngs(tmp_path)) == 10
+
+
+def test_every_process_refuses_what_the_main_one_refuses(model: str, tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("mine")
+    loaded = deco_lab.load(model, device="cpu")
+    config = SamplingConfig(model="", weights="", class_ids=[0])
+    told: list[Any] = []
+    for index in (0, 1):
+        with pytest.raises(ValueError, match="holds other files; give another"):
+            sample_many(loaded, config, tmp_path, 4, processes=_Share(index, told))
+    with pytest.raises(ValueError, match="must be seen by every process; put it on a shared"):
+        sample_many(loaded, config, tmp_path / "mine", 4, processes=_Share(1, [("", [0])]))
+
+
+def test_processes_here_is_one_without_a_launcher(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert type(processes_here("cpu")) is OneProcess
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="several processes need accelerate, which is not inst"):
+        processes_here("cpu")
+
+
+def test_finished_job_is_not_drawn_again(options, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    options = [*options, "--count", "6", "--out", str(tmp_path)]
+    main(options)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    main([*options, "--batch-size", "4"])
+    assert "all were there, none is drawn again" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_larger_count_adds_to_the_pngs(options, tmp_path: Path):
+    options = [*options, "--batch-size", "4", "--out"]
+    main([*options, str(tmp_path / "all"), "--count", "21"])
+    out = tmp_path / "grown"
+    main([*options, str(out), "--count", "10"])
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    main([*options, str(out), "--count", "21"])
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in out.iterdir()}.items()
+    assert contents(out).keys() == contents(tmp_path / "all").keys()
+    assert_near(pngs(out), pngs(tmp_path / "all"))
+
+
+def test_larger_and_smaller_counts_make_an_npz_of_what_is_there(options, tmp_path: Path, capsys):
+    options = [*options, "--batch-size", "4", "--format", "npz", "--out"]
+    main([*options, str(tmp_path / "all"), "--count", "21"])
+    out = tmp_path / "grown"
+    main([*options, str(out), "--count", "10"])
+    first = npz(out, 10)
+    main([*options, str(out), "--count", "21"])
+    assert np.array_equal(npz(out, 21)[:10], first)
+    assert_near(npz(out, 21), npz(tmp_path / "all", 21))
+    capsys.readouterr()
+    main([*options, str(out), "--count", "15"])
+    assert "none is drawn" in capsys.readouterr().out
+    assert np.array_equal(npz(out, 15), npz(out, 21)[:15])
+    assert np.array_equal(npz(out, 10), first)
+    assert not (out / "parts").exists()
+
+
+def test_smaller_count_keeps_the_parts_of_a_larger_one(tmp_path: Path):
+    files = NpzFile(tmp_path, 8)
+    for first in (0, 4, 8):
+        files.write(first, torch.full((4, 3, 8, 8), first / 8))
+    files.finish([0] * 6)
+    assert [path.name for path in sorted((tmp_path / "parts").iterdir())] == [
+        "000004-000008.npy",
+        "000008-000012.npy",
+    ]
+    files.finish([0] * 12)
+    with np.load(tmp_path / "samples_12x8x8x3.npz") as stored:
+        assert stored["arr_0"][:, 0, 0, 0].tolist() == [128] * 4 + [191] * 4 + [255] * 4
+
+
+def refusal(arguments: list[str], capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    return shown[shown.index("error: ") :].strip()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--seed", "1"], "seed 0, not 1"),
+        (["--num-steps", "5"], "num_steps 4, not 5"),
+        (["--guidance-scale", "2"], "guidance_scale 3.0, not 2.0"),
+        (["--guidance-interval", "0", "1"], "guidance_interval [0.1, 1.0], not [0.0, 1.0]"),
+        (["--solver", "adams2"], "solver euler, not adams2"),
+        (["--time-shift", "2"], "time_shift 1.0, not 2.0"),
+        (["--precision", "bf16"], "precision float32, not bf16"),
+        (["--format", "npz"], "format png, not npz"),
+        (["--class-ids", "0", "1"], "class_ids [0, 1, 2], not [0, 1]"),
+        (["--class-ids", *"00000"], "class_ids [0, 1, 2], not [0, 0, 0, ... 5 in all]"),
+        (["--seed", "1", "--solver", "heun"], "solver euler, not heun and seed 0, not 1"),
+    ],
+)
+def test_main_refuses_a_folder_of_other_settings(
+    changed: list[str], message: str, options, tmp_path: Path, capsys
+):
+    options = [*options, "--count", "2", "--out", str(tmp_path)]
+    main(options)
+    before = contents(tmp_path)
+    shown = refusal([*options, *changed], capsys)
+    assert f"and {tmp_path} holds one with {message}; ask for the same, or" in shown
+    assert contents(tmp_path) == before
+
+
+def test_main_compares_weights_and_not_the_name_of_their_file(model: str, tmp_path: Path, capsys):
+    options = ["--num-steps", "2", "--device", "cpu", "--out", str(tmp_path / "out"), "--model"]
+    main([*options, model, "--count", "2"])
+    same, other = tmp_path / "same.safetensors", tmp_path / "other.safetensors"
+    same.write_bytes(Path(model).read_bytes())
+    main([*options, str(same), "--count", "3"])
+    assert len(pngs(tmp_path / "out")) == 3
+    saved_model(other, seed=1)
+    shown = refusal([*options, str(other), "--count", "3"], capsys)
+    assert re.search(r"holds one with weights [0-9a-f]{16}, not [0-9a-f]{16}; ask", shown)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_main_refuses_a_damaged_recipe(text: str, options, tmp_path: Path, capsys):
+    (tmp_path / "sampling.json").write_text(text)
+    shown = refusal([*options, "--count", "2", "--out", str(tmp_path)], capsys)
+    assert "sampling.json is damaged, so its images may be others; give another out" in shown
+
+
+def test_main_refuses_a_folder_with_other_files_and_a_file(options, tmp_path: Path, capsys):
+    (tmp_path / "000000.png").write_bytes(b"mine")
+    shown = refusal([*options, "--count", "2", "--out", str(tmp_path)], capsys)
+    assert "out must be a new or empty folder, or one with a sampling.json, got" in shown
+    shown = refusal([*options, "--count", "2", "--out", str(tmp_path / "000000.png")], capsys)
+    assert "out must be a folder, got the file" in shown
+    assert contents(tmp_path) == {"000000.png": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--count", "0"], "count must be from 1 to 1000000, got 0; names have six digits"),
+        (["--count", "1000001"], "count must be from 1 to 1000000, got 1000001"),
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (
+            ["--class-ids", "1", "3"],
+            "class_ids must be labels from 0 to 2, the model's classes, go",
+        ),
+        (["--num-steps", "0"], "num_steps must be a whole number of at least 1, got 0"),
+        (["--guidance-scale", "-1"], "guidance_scale must be at least 0, got -1.0; 1 is off"),
+        (["--guidance-interval", "1", "0"], "guidance_interval must be two times (low, high)"),
+        (["--time-shift", "0"], "time_shift must be greater than 0, got 0.0; 1 is no shift"),
+        (["--seed", "-1"], "seed must be a whole number of at least 0, got -1"),
+        (["--seed", "4294967295"], "seed must be below 2**32 for every image, got 4294967296"),
+        (["--solver", "rk4"], "invalid choice: 'rk4'"),
+        (["--device", "abacus"], "device must be one of"),
+        (["--model", "nothing"], "must be a bundled model"),
+        (["--model", "no/such.safetensors"], "does not exist; check the path"),
+    ],
+)
+def test_main_says_in_a_sentence_what_is_wrong(
+    changed: list[str], message: str, options, tmp_path: Path, capsys
+):
+    out = tmp_path / "out"
+    shown = refusal([*options, "--count", "2", "--out", str(out), *changed], capsys)
+    assert message in shown
+    assert "\n" not in shown
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["precision", "format"])
+def test_sampling_config_refuses_unknown_choices(name: str):
+    options: Any = {name: "x"}
+    with pytest.raises(ValueError, match=f"{name} must be one of .*, got 'x'"):
+        SamplingConfig(model="", weights="", class_ids=[0], **options)
+
+
+def test_main_stops_at_images_that_are_not_finite(options, tmp_path: Path, capsys):
+    changed = ["--guidance-scale", "1e38", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        main([*options, "--count", "2", *changed])
+    assert "one of the images 0 to 1 holds NaN or infinite values; lower" in str(stop.value.code)
+    assert list(tmp_path.glob("*.png")) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA"), "do not fit into memory; give a smaller --batch-size tha"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (KeyboardInterrupt(), "stopped; the same command goes on"),
+    ],
+)
+def test_main_ends_without_a_traceback(
+    raised: BaseException, message: str, options, tmp_path: Path, monkeypatch
+):
+    def fail(*_: Any, **__: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr("deco_lab.sampling.image_files.PngFiles.write", fail)
+    with pytest.raises(SystemExit) as stop:
+        main([*options, "--count", "2", "--out", str(tmp_path)])
+    assert message in str(stop.value.code)
+
+
+def test_bf16_draws_about_the_same_images(options, tmp_path: Path):
+    options = [*options, "--count", "6", "--out"]
+    main([*options, str(tmp_path / "float32")])
+    main([*options, str(tmp_path / "bf16"), "--precision", "bf16"])
+    difference = np.abs(pngs(tmp_path / "bf16").astype(int) - pngs(tmp_path / "float32"))
+    assert 0 < difference.mean() < 2
