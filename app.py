@@ -14,6 +14,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 import torch
 
+from deco_lab.memory import share_one_heap
 from deco_lab.page import (
     Live,
     LossTab,
@@ -100,19 +101,20 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
     return blocks.queue(max_size=64, api_open=False), live
 
 
-def use_threads() -> None:
-    """Leave one core to server and browser.
+def use_machine() -> None:
+    """Leave one core to server and browser, and keep memory where it can be used again.
 
     PyTorch's threads wait for one another at every operation, so one that has to share its core
     holds up all.
     """
+    share_one_heap()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
 
 
 def main() -> None:
     """Load the model and serve the page until interrupted."""
     arguments = parse_arguments()
-    use_threads()
+    use_machine()
     try:
         auth = check_access(arguments.host, arguments.auth)
         library = Library(arguments.model, device=arguments.device, folder=arguments.models)

@@ -20,6 +20,7 @@ ALLOWED = {
     "config": set(),
     "flow": set(),
     "files": set(),
+    "memory": set(),
     "spectra.dct": set(),
     "spectra.jpeg": set(),
     "models.layers": set(),

@@ -39,7 +39,7 @@ DRAW = f"""async () => {{
 def serve_and_sample():
     """Serve the app, print its address, and sample without it at each line: what `cost` starts."""
     app = load_app()
-    app.use_threads()
+    app.use_machine()
     library = Library("tiny", device="cpu")
     blocks, live = app.build_app(Workbench(library), Settings())
     print(serve(blocks, live, "127.0.0.1", 7930, prevent_thread_lock=True), flush=True)

@@ -130,6 +130,8 @@ class Library:
         ModelError
             For a name that is not known, or a model that cannot be loaded; what was loaded stays.
         """
+        if not isinstance(name, str):  # a script may send anything
+            raise ModelError(f"model must be the name of a model, got {str(name)[:60]}")
         return self._entry(name)[0]
 
     def load(self, name: str) -> Model:
