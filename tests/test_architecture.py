@@ -32,7 +32,7 @@ ALLOWED = {
     "sampling.__main__": {"checkpoints", "sampling", "spectra"},
     "losses": {"flow", "spectra"},
     "spectra": {"files", "flow"},
-    "checkpoints": {"config", "files", "models"},
+    "checkpoints": {"config", "files", "memory", "models"},
     "data": {"config"},
     "plots": {"spectra"},
     "workbench": {

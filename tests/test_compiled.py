@@ -1,12 +1,21 @@
 import copy
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 from deco_lab.config import DeCoConfig, DiTConfig
-from deco_lab.models import Model, build
-from deco_lab.models.compiled import compile_regions, regions
+from deco_lab.models import DeCo, Model, build
+from deco_lab.models.compiled import (
+    compile_for_sampling,
+    compile_regions,
+    fast_dtype,
+    regions,
+)
+from deco_lab.models.decoder import decode_piece
 
 CONFIG = DeCoConfig(
     image_size=16,
@@ -141,3 +150,63 @@ def test_compile_regions_is_undone_where_compiling_fails(model, inputs, monkeypa
     with pytest.warns(UserWarning, match="torch.compile is left off: no compiler$"):
         assert not compile_regions(model, *inputs)
     assert torch.equal(model(*inputs), plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", CONFIGS, indirect=True)
+@torch.no_grad()
+def test_compile_for_sampling_equals_the_plain_model_in_all_batches(model, inputs):
+    plain = copy.deepcopy(model)
+    assert compile_for_sampling(model)
+    assert model.trunk.blocks[0]._compiled_call_impl is not None
+    if isinstance(model, DeCo):
+        assert model.decoder.decode_piece is not decode_piece
+    for rows in (1, 2, 5):
+        generator = torch.Generator().manual_seed(rows)
+        x = torch.randn(rows, 3, 16, 16, generator=generator)
+        t, class_ids = torch.rand(rows, generator=generator), torch.arange(rows) % 4
+        torch.testing.assert_close(
+            model(x, t, class_ids), plain(x, t, class_ids), rtol=1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_copies_of_a_compiled_model_draw_with_their_own_weights(model, inputs):
+    assert compile_for_sampling(model)
+    other, plain = copy.deepcopy(model), build(model.config)
+    for parameter in other.parameters():
+        parameter.mul_(1.5)
+    plain.load_state_dict(other.state_dict())
+    torch.testing.assert_close(other(*inputs), plain(*inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_compile_for_sampling_warns_and_draws_without_a_compiler(tmp_path):
+    code = """
+import warnings
+import torch
+import deco_lab
+plain = deco_lab.load("tiny", device="cpu")
+with warnings.catch_warnings(record=True) as said:
+    model = deco_lab.load("tiny", device="cpu", dtype=torch.float32, fast=True)
+assert any("torch.compile is left off" in str(each.message) for each in said), said
+images = [deco_lab.sample(each, [0], num_steps=2) for each in (plain, model)]
+assert torch.equal(*images)
+"""
+    environment = {
+        **os.environ,
+        "CXX": str(tmp_path / "missing"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_fast_dtype_is_float32_where_the_processor_has_no_bfloat16(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert fast_dtype(cpu) == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert fast_dtype(cpu) == torch.float32

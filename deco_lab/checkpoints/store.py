@@ -29,7 +29,9 @@ from deco_lab.checkpoints.files import CheckpointError, first_line, local_file, 
 from deco_lab.checkpoints.names import config_from_shapes, our_name, published_name
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.files import replacing
+from deco_lab.memory import keep_freed_memory
 from deco_lab.models import Model, build
+from deco_lab.models.compiled import compile_for_sampling, fast_dtype
 
 _CONFIG, _TRAINING = "deco_lab_config", "training"
 _EMA, _RAW, _TRAINER = "ema_denoiser.", "denoiser.", "diffusion_trainer."
@@ -40,6 +42,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     ema: bool = True,
+    fast: bool = False,
 ) -> Model:
     """Return the model that a file holds, in eval mode, its parameters without gradients.
 
@@ -51,10 +54,16 @@ def load(
     device : str or torch.device, optional
         Where the model goes; by default CUDA, then MPS, then the CPU, whichever there is.
     dtype : torch.dtype, optional
-        The parameters' dtype, whatever the file stores; float32 by default.
+        The parameters' dtype, whatever the file stores; by default float32, or with `fast`
+        bfloat16 where the device multiplies in it.
     ema : bool
         Of a file that holds two networks, take the moving average or, if False, the raw weights;
         without effect on others.
+    fast : bool
+        Ready the model for many runs: compiled by region, once compared with the plain one and
+        left so with a warning where they differ or a compiler is missing. The first time takes
+        about half a minute; later ones find it on disk. On a CPU the process keeps memory that is
+        freed (`deco_lab.memory.keep_freed_memory`).
 
     Returns
     -------
@@ -74,7 +83,8 @@ def load(
         For a device that cannot be used here or a dtype that is not floating-point.
     """
     target = choose_device(device)
-    dtype = dtype or torch.float32
+    if dtype is None:
+        dtype = fast_dtype(target) if fast else torch.float32
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point dtype, got {dtype}; use torch.float32")
     with local_file(name_or_path) as path:
@@ -94,7 +104,12 @@ def load(
                     "use another checkpoint, or float32 if its own weights are finite"
                 )
     model.load_state_dict(state, assign=True)
-    return model.requires_grad_(False).eval()
+    model = model.requires_grad_(False).eval()
+    if fast:
+        if target.type == "cpu":
+            keep_freed_memory()
+        compile_for_sampling(model)
+    return model
 
 
 def save(

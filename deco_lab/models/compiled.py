@@ -1,5 +1,8 @@
 """torch.compile by region: each DiT block and the pixel decoder by themselves.
 
+For training a region is a module. For sampling the blocks are compiled for all batch sizes at once,
+and of the decoder what works on one piece of the pixels, which has the same size in every batch.
+
 Compiling a whole DeCo is not safe: with PyTorch 2.13 on a CPU the velocity of the compiled model is
 off by most of its norm, without an error. By region the result is right to rounding; it is compared
 with the plain model once, where it is switched on, and undone where the two differ.
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from deco_lab.models.deco import DeCo, Model
+from deco_lab.models.decoder import decode_piece
 
 
 def regions(model: Model) -> Iterator[nn.Module]:
@@ -21,6 +25,55 @@ def regions(model: Model) -> Iterator[nn.Module]:
     yield from model.trunk.blocks
     if isinstance(model, DeCo):
         yield model.decoder
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the device multiplies in it, otherwise float32."""
+    if device.type == "cuda":
+        narrow = torch.cuda.is_bf16_supported()
+    else:
+        can = getattr(torch.cpu, "get_capabilities", dict)()
+        narrow = device.type == "cpu" and (can.get("avx512_bf16") or can.get("amx_bf16"))
+    return torch.bfloat16 if narrow else torch.float32
+
+
+def compile_for_sampling(model: Model) -> bool:
+    """Compile `model` in place for sampling at its own size, if its results stay as they are.
+
+    Returns
+    -------
+    bool
+        Whether it is compiled now; where not, a warning has said why. The first time takes a
+        minute or less on two cores, later ones seconds: PyTorch keeps what it compiled on disk.
+    """
+    config, weight = model.config, model.trunk.patch_embedding.weight
+    shape = (2, 3, config.image_size, config.image_size)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight.device)
+    t = torch.full((2,), 0.5, device=weight.device)
+    class_ids = torch.tensor([0, config.null_class], device=weight.device)
+    tolerance = 1e-4 if weight.dtype == torch.float32 else 2e-2
+    with torch.no_grad():
+        right = compile_regions(model, x, t, class_ids, tolerance=tolerance)
+        if right:
+            model(x[:1], t[:1], class_ids[:1])  # one row has a graph of its own
+    return right
+
+
+def _switch(model: Model, on: bool) -> None:
+    """Compile the regions, those for sampling where autograd is off, or undo both."""
+    if not on:
+        for region in regions(model):
+            region._compiled_call_impl = None
+        if isinstance(model, DeCo):
+            model.decoder.decode_piece = decode_piece
+    elif torch.is_grad_enabled():
+        for region in regions(model):
+            region.compile()
+    else:
+        for block in model.trunk.blocks:
+            block.compile(dynamic=True)
+        if isinstance(model, DeCo):
+            model.decoder.decode_piece = torch.compile(decode_piece)
 
 
 def _velocity_and_gradient(
@@ -91,8 +144,7 @@ def compile_regions(
         # Tracing a block with a hook looks at the gradient of its inputs, and warns of itself.
         warnings.filterwarnings("ignore", "The .grad attribute", UserWarning)
         plain = _velocity_and_gradient(model, x, t, class_ids, autocast)
-        for region in regions(model):
-            region.compile()
+        _switch(model, True)
         try:
             compiled = _velocity_and_gradient(model, x, t, class_ids, autocast)
             difference = float((compiled - plain).norm() / plain.norm())
@@ -101,7 +153,6 @@ def compile_regions(
         except (TorchDynamoException, RuntimeError) as error:
             reason, right = str(error).strip().splitlines()[0], False
     if not right:
-        for region in regions(model):
-            region._compiled_call_impl = None
+        _switch(model, False)
         warnings.warn(f"torch.compile is left off: {reason}", stacklevel=2)
     return right

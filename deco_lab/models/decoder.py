@@ -123,6 +123,8 @@ class PixelDecoder(nn.Module):
     def __init__(self, config: DeCoConfig) -> None:
         super().__init__()
         d = config.decoder_width
+        self.decode_piece = decode_piece
+        """Its compiled form, where `deco_lab.models.compiled` has switched that on."""
         self.adds = config.decoder_conditioning == "add"
         self.unit_side = config.decoder_patch
         self.grid_side = config.patch_size // config.decoder_patch
@@ -167,7 +169,7 @@ class PixelDecoder(nn.Module):
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             pieces = -(-len(tokens) * G * G // UNITS_AT_ONCE)
         velocities = [
-            self._decode(*piece, *folded)
+            self.decode_piece(self, *piece, *folded)
             for piece in zip(units.chunk(pieces), tokens.chunk(pieces), strict=True)
         ]
         velocity = (torch.cat(velocities) if pieces > 1 else velocities[0]).unflatten(0, (B, -1))
@@ -175,7 +177,7 @@ class PixelDecoder(nn.Module):
         return F.pixel_shuffle(F.pixel_shuffle(grid, G), q)
 
     def _folded(self, position: Tensor) -> list[Tensor]:
-        """Return what `_decode` multiplies by: embedding, table, layer of all modulations."""
+        """Return what `decode_piece` multiplies by: embedding, table, layer of all modulations."""
         outer, inner = self.input_projection, self.pixel_embedding
         weight = _exact(outer.weight)
         embed, of_place = (weight @ _exact(inner.weight)).split(
@@ -188,28 +190,29 @@ class PixelDecoder(nn.Module):
         weights, biases = zip(*(b.folded_modulation() for b in self.blocks), strict=True)  # type: ignore[operator]
         return [embed, table, torch.cat(weights), torch.cat(biases)]
 
-    def _decode(
-        self,
-        units: Tensor,
-        tokens: Tensor,
-        embed: Tensor,
-        table: Tensor,
-        modulation: Tensor | None = None,
-        modulation_bias: Tensor | None = None,
-    ) -> Tensor:
-        """Return the velocities of units (M, G * G, values) of M tokens (M, D), shaped as units."""
-        # Rows of one matrix: a layer of more axes would first copy its bias to every row.
-        shape, h = units.shape, F.linear(units.flatten(0, 1), embed)
-        h = (h.unflatten(0, shape[:2]) + table).flatten(0, 1)
-        y = self.condition_projection(tokens).view_as(h)
-        if modulation is None:
-            h = h + y
-            for block in self.blocks:
-                h = block(h)
-        else:
-            steering = F.linear(F.silu(y), modulation, modulation_bias)
-            for block, own in zip(
-                self.blocks, steering.chunk(len(self.blocks), dim=-1), strict=True
-            ):
-                h = block(h, own)
-        return self.head(self.final_norm(h)).view(shape)
+
+def decode_piece(
+    decoder: PixelDecoder,
+    units: Tensor,
+    tokens: Tensor,
+    embed: Tensor,
+    table: Tensor,
+    modulation: Tensor | None = None,
+    modulation_bias: Tensor | None = None,
+) -> Tensor:
+    """Return the velocities of units (M, G * G, values) of M tokens (M, D), shaped as units."""
+    # Rows of one matrix: a layer of more axes would first copy its bias to every row.
+    shape, h = units.shape, F.linear(units.flatten(0, 1), embed)
+    h = (h.unflatten(0, shape[:2]) + table).flatten(0, 1)
+    y = decoder.condition_projection(tokens).view_as(h)
+    if modulation is None:
+        h = h + y
+        for block in decoder.blocks:
+            h = block(h)
+    else:
+        steering = F.linear(F.silu(y), modulation, modulation_bias)
+        for block, own in zip(
+            decoder.blocks, steering.chunk(len(decoder.blocks), dim=-1), strict=True
+        ):
+            h = block(h, own)
+    return decoder.head(decoder.final_norm(h)).view(shape)
