@@ -261,7 +261,7 @@ def test_fresh_ablations_start_as_the_published_decoder_does(q, conditioning):
     h, steering = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(2)).double()
     for block in model.decoder.blocks:
         adaln = conditioning == "adaln"
-        modulation = [F.linear(steering, *block.folded_modulation())] if adaln else []
+        modulation = [F.linear(steering, *block.folded_modulation())] if adaln else []  # type: ignore[operator]
         assert block(h, *modulation).equal(h)
         weight = block.get_submodule("mlp.0").weight
         assert isinstance(weight, Tensor)

@@ -19,6 +19,7 @@ from PIL import Image, ImageFile
 import deco_lab
 from deco_lab.config import DeCoConfig
 from deco_lab.models import build
+from deco_lab.sampling import ReusedCondition
 from deco_lab.spectra import PartGains
 from deco_lab.workbench.keeping import (
     file_name,
@@ -336,6 +337,8 @@ def test_to_csv_leaves_empty_what_was_not_measured():
         Settings(num_images=2, num_steps=3, guidance="projected", guidance_scale=8),
         Settings(num_images=2, num_steps=3, guidance="zero-star"),
         Settings(num_images=2, num_steps=3, dit_gains=(1, 0, 1, 2), decoder_gains=(0, 1, 1, -1)),
+        Settings(num_images=2, num_steps=5, condition_reuse=2),
+        Settings(num_images=1, num_steps=4, condition_reuse=3, decoder_gains=(0, 1, 1, 1)),
         Settings(model="tiny-dit", num_images=2, num_steps=13),
     ],
 )
@@ -343,9 +346,11 @@ def test_to_snippet_draws_the_same_images(settings: Settings):
     found: dict[str, Any] = {}
     exec(to_snippet(settings), found)
     model: Any = deco_lab.load(settings.model)
+    arguments = settings.sampling_arguments()
     if settings.has_gains:
+        model = ReusedCondition(model, arguments.pop("condition_reuse"))
         model = PartGains(model, dit=settings.dit_gains, decoder=settings.decoder_gains)
-    assert torch.equal(found["images"], deco_lab.sample(model, **settings.sampling_arguments()))
+    assert torch.equal(found["images"], deco_lab.sample(model, **arguments))
     assert 1 <= len(found["energies"]) <= 6
     assert found["step"].index == settings.num_steps
 

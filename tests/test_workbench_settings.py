@@ -31,6 +31,7 @@ CHANGED = Settings(
     band_scales=(1, 2.5, 0, 4),
     dit_gains=(1, 0, -1, 0.1),
     decoder_gains=(0.3, 1, 1, 2),
+    condition_reuse=2,
     decompose=False,
 )
 

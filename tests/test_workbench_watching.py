@@ -15,6 +15,7 @@ from deco_lab.sampling import sample, sample_steps
 from deco_lab.spectra import (
     PartGains,
     band_shares,
+    dct_energy,
     decompose,
     radial_power,
     split_bands,
@@ -252,6 +253,27 @@ def test_run_stops_before_the_next_step(deco):
     assert updates[-1].text == "Stopped at step 2 of 50."
     assert [[f.index for f in u.frames] for u in updates] == [[0], [1], [2], []]
     assert watch.record({}).num_steps == 2
+
+
+def test_watch_reuses_the_condition_as_sample_does_and_explains_it(deco):
+    settings = replace(SETTINGS, condition_reuse=3, guidance_scale=1.0, num_images=2)
+    frames = list(Watch(deco, settings))
+    steps = list(sample_steps(deco, **settings.sampling_arguments()))
+    np.testing.assert_array_equal(pixels_of(frames[-1].noisy), as_pixels(steps[-1].x))
+    labels = torch.tensor(settings.labels)
+    at = [torch.full((2,), step.t) for step in steps]
+    tokens = deco.features(steps[0].x, at[0], labels).detach()
+    condition = deco.condition_of(tokens, at[2]).detach()  # what the third step had
+    energy = dct_energy(condition.transpose(1, 2).reshape(2, 16, 8, 8))
+    expected = energy.flatten()[list(zigzag_order())]
+    assert_close(frames[3].curves["condition_energy"], expected, rtol=1e-3)
+    own = deco.condition(steps[2].x, at[2], labels).detach()
+    assert (own - condition).norm() > 1e-3 * own.norm()
+
+
+def test_watch_refuses_reuse_without_a_decoder(dit):
+    with pytest.raises(ValueError, match="condition_reuse must be 1 for a model without"):
+        Watch(dit, replace(SETTINGS, condition_reuse=2))
 
 
 def test_run_joins_the_steps_within_a_pause_and_loses_none(deco):

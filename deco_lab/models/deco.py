@@ -43,6 +43,10 @@ class DeCo(nn.Module):
         tokens, time, _ = self.trunk(x, t, class_ids)
         return F.silu(time + tokens)
 
+    def condition_of(self, features: Tensor, t: Tensor) -> Tensor:
+        """Return silu(time + tokens), (B, N, D), of `features` (B, N, D), at times (B,)."""
+        return F.silu(self.trunk.time_embedding(t)[:, None] + features)
+
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return the velocity, (B, 3, H, W), that the decoder makes of pixels and a condition.
 

@@ -48,6 +48,7 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
         band_scales: list = list(_D.band_scales),  # noqa: B006
         dit_gains: list = list(_D.dit_gains),  # noqa: B006
         decoder_gains: list = list(_D.decoder_gains),  # noqa: B006
+        condition_reuse: int = _D.condition_reuse,
         decompose: bool = _D.decompose,
     ) -> Iterator[dict]:
         """Draw images, a message for each step or few (`deco_lab.workbench.bench.Workbench.draw`).

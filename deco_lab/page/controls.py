@@ -72,6 +72,9 @@ class Controls:
                 ),
             )
         self._slider("time_shift", "Time shift", "Above 1: more steps near noise.", 0.1, 5, 0.1)
+        self._slider(
+            "condition_reuse", "Reuse of the condition", "Steps per pass of the DiT.", 1, 8, 1
+        )
         with gr.Accordion("Parts of the velocity", open=False, elem_id="gains"):
             keep(
                 "decompose",

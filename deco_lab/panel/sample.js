@@ -87,6 +87,7 @@ function mountSample(root, setup) {
       <dt>Predicted image</dt><dd>Where the step’s velocity would lead at once: x + (1 − t) · velocity.</dd>
       <dt>NFE</dt><dd>Network passes per image so far; a guided pair counts two.</dd>
       <dt>ms/step</dt><dd>The sampler’s time for this step, without the panels.</dd>
+      <dt>Reuse of the condition</dt><dd>Steps for which one pass of the DiT serves; between, the decoder goes on with its last tokens and the new time.</dd>
       <dt>Solver</dt><dd>How velocities become steps: euler follows each; heun asks a second time; heun_reuse and adams use those of steps before.</dd>
       <dt>Guidance</dt><dd>Pull away from what the model draws without a class, towards the class.</dd>
       <dt>DCT energy</dt><dd>Mean squared coefficient of the cosine transform of 8 × 8 blocks, low frequencies first; the paper draws log(1 + E) over its maximum.</dd>

@@ -11,6 +11,7 @@ from deco_lab.sampling.guidance import (
     ZeroStarGuidance,
 )
 from deco_lab.sampling.loop import Step, sample, sample_steps
+from deco_lab.sampling.reuse import ReusedCondition
 from deco_lab.sampling.solvers import SOLVERS, Solver
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "PlainGuidance",
     "ProjectedGuidance",
     "RescaledGuidance",
+    "ReusedCondition",
     "Solver",
     "Step",
     "ZeroStarGuidance",

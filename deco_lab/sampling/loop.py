@@ -32,6 +32,7 @@ from deco_lab.sampling.guidance import (
     VelocityModel,
     as_rule,
 )
+from deco_lab.sampling.reuse import ReusedCondition
 from deco_lab.sampling.solvers import SOLVERS, Solver
 
 
@@ -51,7 +52,8 @@ class Step:
     predicted_image: Tensor | None
     """(B, 3, H, W), previous x + (1 - previous t) * velocity, unclamped. None at index 0."""
     nfe: int
-    """Network passes per image since the noise; a guided pair counts 2."""
+    """Network passes per image since the noise; a guided pair counts 2. With `condition_reuse` k,
+    the DiT took part in about one of k."""
 
 
 def sample(
@@ -66,6 +68,7 @@ def sample(
     seed: int = 0,
     noise: Tensor | None = None,
     guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None = None,
+    condition_reuse: int = 1,
 ) -> Tensor:
     """Return images of the given classes, the last state of `sample_steps`.
 
@@ -73,7 +76,7 @@ def sample(
     ----------
     model, class_ids, num_steps, guidance_scale, guidance_interval, solver, time_shift, seed, noise
         As for `sample_steps`.
-    guidance
+    guidance, condition_reuse
         As for `sample_steps`.
 
     Returns
@@ -108,6 +111,7 @@ def sample(
         seed=seed,
         noise=noise,
         guidance=guidance,
+        condition_reuse=condition_reuse,
     ):
         x = step.x
     assert x is not None
@@ -126,6 +130,7 @@ def sample_steps(
     seed: int = 0,
     noise: Tensor | None = None,
     guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None = None,
+    condition_reuse: int = 1,
 ) -> Generator[Step, None, None]:
     """Check the arguments, then give the noise and each step towards the images as it is computed.
 
@@ -157,6 +162,9 @@ def sample_steps(
         plain guidance: a `BandGuidance` (which has scales of its own), `RescaledGuidance`,
         `ProjectedGuidance` or `ZeroStarGuidance`, or a function of a `GuidedPair` that returns the
         velocity, (B, 3, H, W).
+    condition_reuse : int
+        Evaluations of the velocity for which one pass of the DiT serves, at least 1, which is
+        none: see `ReusedCondition`. Needs a model with a pixel decoder.
 
     Yields
     ------
@@ -199,10 +207,11 @@ def sample_steps(
         _whole("seed", seed, least=0)
         _check_noise(noise, len(labels), getattr(config, "patch_size", 1))
 
+    condition_reuse = _whole("condition_reuse", condition_reuse, least=1)
     parameters = getattr(model, "parameters", tuple)
     device = next((parameter.device for parameter in parameters()), noise.device)
     guided_model = Guidance(
-        model,
+        model if condition_reuse == 1 else ReusedCondition(model, condition_reuse),
         torch.tensor(labels, device=device),
         num_classes,
         guidance_scale,

@@ -218,7 +218,7 @@ _IMPORTS = {
 _DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(sample_steps).parameters.items()
-    if name in ("num_steps", "guidance_scale", "guidance_interval", "solver", "time_shift", "seed")
+    if name != "class_ids" and isinstance(parameter.default, int | float | str | tuple)
 }
 
 
@@ -231,7 +231,12 @@ def to_snippet(settings: Settings) -> str:
     load = [f"model = deco_lab.load({settings.model!r})"]
     if settings.model.endswith((".safetensors", ".ckpt")) and "://" not in settings.model:
         load[0] += "  # its path on your machine"
+    rules = []
     if settings.has_gains:
+        if settings.condition_reuse > 1:  # the parts are those of the reused condition
+            rules.append("ReusedCondition")
+            load.append(f"model = ReusedCondition(model, {settings.condition_reuse})")
+            said = [part for part in said if not part.startswith("condition_reuse=")]
         names.insert(0, "PartGains")
         gains = f"dit={settings.dit_gains}, decoder={settings.decoder_gains}"
         load.append(f"model = PartGains(model, {gains})")
@@ -243,9 +248,11 @@ def to_snippet(settings: Settings) -> str:
     ]
     rule = _IMPORTS.get(settings.guidance)
     if rule is not None:
-        imports.append(f"from deco_lab.sampling import {rule}")
+        rules.append(rule)
         scales = list(settings.band_scales) if settings.guidance == "by band" else ""
         said.append(f"guidance={rule}({scales})")
+    if rules:
+        imports.append(f"from deco_lab.sampling import {', '.join(sorted(rules))}")
     imports.append(f"from deco_lab.spectra import {', '.join(names)}")
     lines = [
         *imports,

@@ -41,6 +41,14 @@ PRESETS = (
         ),
     ),
     Preset(
+        "Let the DiT rest",
+        "A DiT pass at each step, pinned, and then at every fourth: see which bands it costs.",
+        (
+            Settings(class_ids=_CLASSES),
+            Settings(class_ids=_CLASSES, condition_reuse=4),
+        ),
+    ),
+    Preset(
         "Baseline against DeCo",
         "The single DiT without a pixel decoder, pinned, and then DeCo from the same noise.",
         (

@@ -29,6 +29,8 @@ MAX_IMAGES = 16
 """Most images of one run."""
 MAX_PIXELS = 2**21
 """Most pixels of one run's images together: two of 1024 x 1024."""
+MAX_REUSE = 16
+"""Most evaluations for which one condition serves."""
 MAX_GAIN = 10.0
 """Greatest gain of a part in a band, and, with a minus, the least."""
 MAX_SCALE = 100.0
@@ -73,6 +75,8 @@ class Settings:
     """What the DiT's part of the velocity is multiplied with, band by band; 1 leaves it."""
     decoder_gains: tuple[float, ...] = _ONES
     """The same for the decoder's part; both from -MAX_GAIN to MAX_GAIN."""
+    condition_reuse: int = 1
+    """Evaluations for which one pass of the DiT serves; 1 is none, from 1 to MAX_REUSE."""
     decompose: bool = True
     """Whether each step's velocity is split into its parts: costs three decoder passes."""
 
@@ -87,6 +91,7 @@ class Settings:
         check_whole("num_images", self.num_images, 1, MAX_IMAGES)
         check_whole("num_steps", self.num_steps, 1, MAX_STEPS)
         check_whole("seed", self.seed, 0, 2**32 - self.num_images)
+        check_whole("condition_reuse", self.condition_reuse, 1, MAX_REUSE)
         if not 1 <= len(self.class_ids) <= MAX_IMAGES:
             raise ValueError(
                 f"class_ids must be 1 to {MAX_IMAGES} labels, got {len(self.class_ids)}"
@@ -153,6 +158,7 @@ class Settings:
             "time_shift": self.time_shift,
             "seed": self.seed,
             "guidance": None if self.guidance == "plain" else self.rule(),
+            "condition_reuse": self.condition_reuse,
         }
 
     def changed(self) -> dict[str, Any]:

@@ -20,7 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deco_lab.sampling import GuidanceRule, GuidedPair, Step, sample_steps
+from deco_lab.sampling import (
+    GuidanceRule,
+    GuidedPair,
+    ReusedCondition,
+    Step,
+    sample_steps,
+)
 from deco_lab.spectra import (
     OCTAVES,
     PartGains,
@@ -190,7 +196,12 @@ class Watch:
                 f"dit_gains and decoder_gains must be 1, since {settings.model} has no pixel "
                 "decoder and so no parts; choose a DeCo model"
             )
-        self._watched = _Remembering(model) if self._decodes else model
+        self._model = model
+        self._watched = model
+        if settings.condition_reuse > 1:
+            self._watched = ReusedCondition(model, settings.condition_reuse)
+        if self._decodes:
+            self._watched = _Remembering(self._watched)
         drawing = self._watched
         if settings.has_gains:
             drawing = PartGains(
@@ -198,6 +209,7 @@ class Watch:
             )
         self._heard = _Heard(settings.rule())
         arguments: dict[str, Any] = {**settings.sampling_arguments(), "guidance": self._heard}
+        del arguments["condition_reuse"]  # below what is remembered, so that parts are what drew
         self._steps = sample_steps(drawing, **arguments)
         self._before: Step | None = None
         self._last: Step | None = None
@@ -261,22 +273,21 @@ class Watch:
 
     def _parts(self, start: Step, passes: _Passes) -> dict[str, Tensor]:
         """Return the condition's energies and the parts' shares where a step started."""
-        assert isinstance(self._watched, _Remembering)
+        seen = _Remembering(self._model)
+        seen.passes = passes
         curves = {}
         labels = torch.tensor(self.settings.labels, device=start.x.device)
         t = torch.full(labels.shape, start.t, device=start.x.device)
-        rows, columns = (size // self._watched.config.patch_size for size in start.x.shape[-2:])
-        self._watched.passes = passes
+        rows, columns = (size // seen.config.patch_size for size in start.x.shape[-2:])
         if min(rows, columns) > 4:
-            tokens = self._watched.condition(start.x, t, labels)
+            tokens = seen.condition(start.x, t, labels)
             curves["condition_energy"] = in_zigzag(
                 dct_energy(token_map(tokens.float(), rows, columns))
             )
         first = slice(MAX_DECOMPOSED)
-        parts = decompose(self._watched, start.x[first], start.t, labels[first])
+        parts = decompose(seen, start.x[first], start.t, labels[first])
         dit, decoder = (band_shares(part, parts.velocity) for part in (parts.dit, parts.decoder))
         curves["shares"] = torch.stack([dit, decoder, 1 - dit - decoder])
-        self._watched.passes = []
         return curves
 
     @property

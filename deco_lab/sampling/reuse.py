@@ -1,0 +1,64 @@
+"""One condition for several evaluations: the DiT rests while the pixel decoder goes on.
+
+    condition(t') = silu(time(t') + tokens(t))        t <= t', the tokens of an earlier evaluation
+
+The DiT is most of a pass and the decoder the smaller part, and between neighbouring times the last
+block's tokens change little. So they are kept, and only the time embedding is brought up to date,
+for k evaluations of the velocity in all. With k = 1 this is the model itself. What it costs in each
+band is measured with `deco_lab.spectra.solver_error`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ReusedCondition(nn.Module):
+    """A model whose DiT is asked at every k-th evaluation; for one run.
+
+    Parameters
+    ----------
+    model : DeCo
+        Any model with `features(x, t, class_ids)`, `condition_of(features, t)` and
+        `decode(x, condition)`.
+    evaluations : int
+        k, at least 1: evaluations for which one pass of the DiT serves. It is asked anew, too,
+        where the labels are others than the last time, as where guidance begins.
+
+    Raises
+    ------
+    ValueError
+        For a model without a pixel decoder.
+    """
+
+    def __init__(self, model: Any, evaluations: int) -> None:
+        super().__init__()
+        if not all(hasattr(model, name) for name in ("features", "condition_of", "decode")):
+            raise ValueError(
+                f"condition_reuse must be 1 for a model without a pixel decoder, got {evaluations}"
+                "; there is no condition to reuse"
+            )
+        self.model = model
+        self.config = getattr(model, "config", None)
+        self.evaluations = evaluations
+        self._features: Tensor | None = None
+        self._class_ids: Tensor | None = None
+        self._served = 0
+
+    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return the velocity, (B, 3, H, W)."""
+        return self.decode(x, self.condition(x, t, class_ids))
+
+    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return the condition, (B, N, D), of this evaluation: each call counts as one."""
+        known = self._class_ids is not None and torch.equal(self._class_ids, class_ids)
+        if not known or self._features is None or self._served == self.evaluations:
+            self._features, self._class_ids = self.model.features(x, t, class_ids), class_ids
+            self._served = 0
+        self._served += 1
+        return self.model.condition_of(self._features, t)
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return the velocity, (B, 3, H, W), of pixels and a condition."""
+        return self.model.decode(x, condition)
