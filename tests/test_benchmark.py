@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from deco_lab.benchmark.floor import (
 )
 from deco_lab.benchmark.measure import Timing, interleaved, ratio
 from deco_lab.benchmark.plain import PlainDeCo, plain_sample
-from deco_lab.benchmark.report import Result, errors_of, number
+from deco_lab.benchmark.report import Result, errors_of, number, table
 from deco_lab.benchmark.rows import ROWS, Bench, memory_cases, randomize, sampling_cases
 from deco_lab.benchmark.variants import VARIANTS, Variant
 from deco_lab.config import PRESETS, DeCoConfig
@@ -211,7 +212,9 @@ def test_sampling_cases_count_the_passes_that_guidance_needs():
     assert (case.work.count(one), case.work.count(pair)) == (6, 44)  # t = 0, .02, ... .1 are alone
 
 
-def test_main_prints_the_numbers_that_it_writes(tmp_path, capsys):
+def test_main_prints_the_numbers_that_it_writes(tmp_path, capsys, monkeypatch):
+    quick = partial(measure_rates, side=256)
+    monkeypatch.setattr("deco_lab.benchmark.__main__.measure_rates", quick)
     out = tmp_path / "found" / "speed.json"
     rows = ["forward-1", "dct", "xl-sample-1"]
     main(["--device", "cpu", "--repeats", "2", "--out", str(out), "--rows", *rows])
@@ -256,3 +259,10 @@ def test_memory_counts_what_a_process_that_draws_takes():
     imports, plain = (case.peak() for case in memory_cases(bench, "tiny", 1) if case.peak)
     assert imports > 100  # MiB: PyTorch
     assert plain > imports + 4.5e6 * 4 / 2**20  # the weights
+
+
+def test_table_leaves_out_empty_columns():
+    lines = table([Result("dct", "block DCT", "a copy", median_ms=2.0, times_plain=0.0042)])
+    header, _, line = (re.split(r"\s{2,}", part) for part in lines.splitlines())
+    assert header == ["row", "variant", "median ms", "quartiles ms", "x plain"]
+    assert line == ["block DCT", "a copy", "2.00", "-", "0.0042"]

@@ -112,17 +112,17 @@ def _aligned(rows: Sequence[Sequence[str]], left: int = 2) -> str:
 
 
 def number(value: float | None) -> str:
-    """Write a number to three digits, as a table does."""
+    """Write a number with three digits, small ones with two."""
     if value is None:
         return ""
     if value == 0 or 0.01 <= abs(value) < 1000:
         digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
         return f"{value:.{digits + (abs(value) < 1)}f}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.0e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2g}"
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return one line for each result."""
+    """Return one line for each result; columns that stay empty are left out."""
     rows = [
         ["row", "variant", "median ms", "quartiles ms", "x plain", "x floor", "images/s",
          "peak MiB", "error"]
@@ -144,7 +144,8 @@ def table(results: Sequence[Result]) -> str:
             f"{result.errors.whole:.0e}" if result.errors else "",
         ])  # fmt: skip
         title = result.title
-    return _aligned(rows)
+    kept = [i for i, column in enumerate(zip(*rows[1:], strict=True)) if any(column)]
+    return _aligned([[row[i] for i in kept] for row in rows])
 
 
 def band_table(results: Sequence[Result]) -> str:
