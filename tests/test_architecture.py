@@ -45,6 +45,12 @@ ALLOWED = {
         "checkpoints", "config", "data", "evaluation", "models", "sampling",
     },
     "evaluation.compare": {"checkpoints", "data", "evaluation", "files", "flow", "spectra"},
+    "benchmark.plain": {"config"},
+    "benchmark.measure": set(),
+    "benchmark": {
+        "checkpoints", "config", "data", "files", "flow", "losses", "memory", "models",
+        "sampling", "spectra", "training",
+    },
     "training": {
         "checkpoints", "config", "data", "evaluation", "files", "flow", "losses", "models",
         "sampling", "spectra",

@@ -1,0 +1,118 @@
+"""`python -m deco_lab.benchmark`: one table, measured in one run."""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deco_lab.benchmark import report
+from deco_lab.benchmark.floor import Rates, Work, measure_rates
+from deco_lab.benchmark.measure import interleaved, ratio, synchronizer
+from deco_lab.benchmark.report import Result
+from deco_lab.benchmark.rows import ROWS, Bench, Case
+from deco_lab.checkpoints import choose_device
+from deco_lab.memory import keep_freed_memory
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deco_lab.benchmark",
+        description="Measure how fast the library is, beside the straightforward way to compute "
+        "the same and the least time that this machine could take; a few minutes on two cores.",
+    )
+    add = parser.add_argument
+    add("--device", help="cpu, cuda, mps; the best there is when not given")
+    add("--out", type=Path, help="write the same as JSON to this file")
+    add("--repeats", type=int, help="rounds of every row; each row's own number when not given")
+    add("--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
+    return parser
+
+
+def measure_row(
+    name: str, cases: Sequence[Case], rounds: int, device: torch.device
+) -> list[Result]:
+    """Return the lines of one row, its cases measured in turns; the floor is not known yet."""
+    title, first = ROWS[name].title, cases[0].name
+    if peaks := {case.name: case.peak for case in cases if case.peak}:
+        found = {variant: [peak() for _ in range(rounds)] for variant, peak in peaks.items()}
+        return [
+            Result(name, title, variant, peak_mib=statistics.median(values))
+            for variant, values in found.items()
+        ]
+    for case in cases:
+        if warm := case.warm or case.run:
+            warm()
+    runs = {case.name: case.run for case in cases if case.run}
+    timings, outputs = interleaved(runs, rounds, synchronizer(device))
+    results = []
+    for case in cases:
+        timing, output, plain = timings[case.name], outputs[case.name], outputs[first]
+        low, high = timing.quartiles
+        compared = case.name != first and isinstance(output, Tensor)
+        results.append(
+            Result(
+                name,
+                title,
+                case.name,
+                timing.seconds,
+                1e3 * timing.median,
+                1e3 * low,
+                1e3 * high,
+                ratio(timing, timings[first]),
+                images_per_second=case.images / timing.median if case.images else None,
+                errors=report.errors_of(output, plain) if compared else None,
+            )
+        )
+    return results
+
+
+def with_floor(result: Result, work: Sequence[Work], dtype: torch.dtype, rates: Rates) -> Result:
+    """Return a line with the ratio to the least time of its work, where it has any."""
+    floor = sum(rates.seconds(part, dtype) for part in work)
+    if not floor or result.median_ms is None:
+        return result
+    return replace(result, times_floor=result.median_ms / (1e3 * floor))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; `--help` lists every option."""
+    parser = make_parser()
+    given = parser.parse_args(arguments)
+    if given.repeats is not None and given.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {given.repeats}")
+    try:
+        device = choose_device(given.device)
+    except ValueError as error:
+        parser.error(str(error))
+    machine = report.describe(device, keep_freed_memory())
+    rates = measure_rates(device, synchronizer(device))
+    measured: list[tuple[Result, Sequence[Work], torch.dtype]] = []
+    not_run = {}
+    with closing(Bench(device)) as bench:
+        for name in given.rows or ROWS:
+            row = ROWS[name]
+            if row.needs_gpu and device.type != "cuda":
+                not_run[row.title] = f"{parser.prog} --device cuda --rows {name}"
+                continue
+            print(f"{row.title} ...", file=sys.stderr, flush=True)
+            cases = row.cases(bench)
+            lines = measure_row(name, cases, given.repeats or row.repeats, device)
+            works = [(case.work, case.dtype) for case in cases]
+            measured += [(line, *work) for line, work in zip(lines, works, strict=True)]
+            # Again, and the better: a machine that was disturbed before has no lower floor.
+            rates = rates.best(measure_rates(device, synchronizer(device), repeats=2))
+    results = [with_floor(*line, rates) for line in measured]
+    print(report.text(machine, rates, results, not_run))
+    if given.out:
+        report.write_json(given.out, machine, rates, results, not_run)
+
+
+if __name__ == "__main__":
+    main()
