@@ -195,6 +195,7 @@ def test_import_of_spectra_pulls_in_no_plots_and_no_app():
     loaded = loaded_after("import deco_lab.spectra")
     assert "deco_lab.spectra.dct" in loaded
     assert loaded.isdisjoint({"matplotlib", "plotly", "gradio", "deco_lab.plots"})
+    assert "torch._dynamo" not in loaded  # which takes as long as PyTorch itself
 
 
 def test_import_of_plots_leaves_pyplot_and_plotly_alone():

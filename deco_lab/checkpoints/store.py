@@ -31,7 +31,6 @@ from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.files import replacing
 from deco_lab.memory import keep_freed_memory
 from deco_lab.models import Model, build
-from deco_lab.models.compiled import compile_for_sampling, fast_dtype
 
 _CONFIG, _TRAINING = "deco_lab_config", "training"
 _EMA, _RAW, _TRAINER = "ema_denoiser.", "denoiser.", "diffusion_trainer."
@@ -83,8 +82,13 @@ def load(
         For a device that cannot be used here or a dtype that is not floating-point.
     """
     target = choose_device(device)
-    if dtype is None:
-        dtype = fast_dtype(target) if fast else torch.float32
+    if fast:  # imported here: torch.compile takes a second to import
+        from deco_lab.models.compiled import compile_for_sampling, fast_dtype
+
+        dtype = dtype or fast_dtype(target)
+    else:
+        compile_for_sampling = None
+    dtype = dtype or torch.float32
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point dtype, got {dtype}; use torch.float32")
     with local_file(name_or_path) as path:
@@ -105,7 +109,7 @@ def load(
                 )
     model.load_state_dict(state, assign=True)
     model = model.requires_grad_(False).eval()
-    if fast:
+    if compile_for_sampling is not None:
         if target.type == "cpu":
             keep_freed_memory()
         compile_for_sampling(model)
