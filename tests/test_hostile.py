@@ -163,9 +163,11 @@ def test_honest_clients_are_served_while_others_send_what_they_like(app, web):
         length = data.draw(st.just(lengths[name]) | st.integers(0, 30))
         send(name, data.draw(st.lists(VALUES, min_size=length, max_size=length)))
 
-    draw(address, 2)
+    # A server in use: what is loaded once is there, and room for as many clients.
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(draw, [address] * CLIENTS, [1] * CLIENTS))
     client = Client(address, verbose=False, auth=AUTH)
-    client.predict(api_name="/decompose")  # what a server loads once
+    client.predict(api_name="/decompose")
     client.close()
     before = process.memory_info().rss
     with ThreadPoolExecutor(CLIENTS) as pool:
