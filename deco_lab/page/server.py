@@ -17,6 +17,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_ADDRESS = ("0.0.0.0", "::")
 QUEUE_SLEEP = 0.02
 """Seconds between two looks of Gradio's queue for new events."""
+SESSION_STATES = 16
+"""Sessions whose last answers Gradio keeps, of each its own; nothing here reads them again."""
 PROGRESS_SLEEP = 10.0
 """Seconds between two looks for the state of `gr.Progress`, which nothing here uses."""
 
@@ -103,6 +105,7 @@ def serve(
         share=False,
         run_history=False,
         enable_monitoring=False,
+        state_session_capacity=SESSION_STATES,
         max_file_size="1kb",  # pictures come as text, and are checked as such
         footer_links=[],
         app_kwargs={
