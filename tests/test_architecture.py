@@ -25,6 +25,7 @@ ALLOWED = {
     "spectra.jpeg": set(),
     "models.layers": set(),
     "models": {"config"},
+    "models.kernels": {"files"},
     "sampling": {"flow"},
     "sampling.processes": {"checkpoints"},
     "sampling.image_files": {"data", "files"},

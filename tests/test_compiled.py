@@ -10,12 +10,13 @@ import torch
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import DeCo, Model, build
 from deco_lab.models.compiled import (
-    compile_for_sampling,
     compile_regions,
     fast_dtype,
+    ready_for_sampling,
     regions,
 )
 from deco_lab.models.decoder import decode_piece
+from deco_lab.models.dit import run_blocks
 
 CONFIG = DeCoConfig(
     image_size=16,
@@ -119,7 +120,7 @@ def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypat
 
     plain = model(*inputs)
     monkeypatch.setattr(torch.nn.Module, "compile", compile_wrongly)
-    with pytest.warns(UserWarning, match=r"torch.compile is left off: results differ by"):
+    with pytest.warns(UserWarning, match=r"the plain model is used: results differ by"):
         assert not compile_regions(model, *inputs)
     assert torch.equal(model(*inputs), plain)
 
@@ -132,7 +133,7 @@ def test_compile_regions_sees_through_an_untrained_head(inputs, monkeypatch):
     before = copy.deepcopy(untrained.state_dict())
     assert not untrained(*inputs).any()
     monkeypatch.setattr(torch.nn.Module, "compile", compile_wrongly)
-    with pytest.warns(UserWarning, match=r"torch.compile is left off: results differ by"):
+    with pytest.warns(UserWarning, match=r"the plain model is used: results differ by"):
         assert not compile_regions(untrained, *inputs)
     for name, value in untrained.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -147,7 +148,7 @@ def test_compile_regions_is_undone_where_compiling_fails(model, inputs, monkeypa
 
     plain = model(*inputs)
     monkeypatch.setattr(torch.nn.Module, "compile", fail)
-    with pytest.warns(UserWarning, match="torch.compile is left off: no compiler$"):
+    with pytest.warns(UserWarning, match="the plain model is used: no compiler$"):
         assert not compile_regions(model, *inputs)
     assert torch.equal(model(*inputs), plain)
 
@@ -155,9 +156,9 @@ def test_compile_regions_is_undone_where_compiling_fails(model, inputs, monkeypa
 @pytest.mark.slow
 @pytest.mark.parametrize("model", CONFIGS, indirect=True)
 @torch.no_grad()
-def test_compile_for_sampling_equals_the_plain_model_in_all_batches(model, inputs):
+def test_compile_regions_without_gradients_equals_the_plain_model_in_all_batches(model, inputs):
     plain = copy.deepcopy(model)
-    assert compile_for_sampling(model)
+    assert compile_regions(model, *inputs)
     assert model.trunk.blocks[0]._compiled_call_impl is not None
     if isinstance(model, DeCo):
         assert model.decoder.decode_piece is not decode_piece
@@ -170,10 +171,22 @@ def test_compile_for_sampling_equals_the_plain_model_in_all_batches(model, input
         )
 
 
+def test_ready_for_sampling_is_undone_where_results_differ(model, inputs, monkeypatch):
+    def switch_wrongly(model: Model, on: bool) -> None:
+        scale = 1.01 if on else 1.0
+        model.trunk.run_blocks = lambda *arguments: scale * run_blocks(*arguments)
+
+    plain = model(*inputs)
+    monkeypatch.setattr("deco_lab.models.compiled.switch_native", switch_wrongly)
+    with pytest.warns(UserWarning, match=r"the plain model is used: results differ by"):
+        assert not ready_for_sampling(model)
+    assert torch.equal(model(*inputs), plain)
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_copies_of_a_compiled_model_draw_with_their_own_weights(model, inputs):
-    assert compile_for_sampling(model)
+    assert compile_regions(model, *inputs)
     other, plain = copy.deepcopy(model), build(model.config)
     for parameter in other.parameters():
         parameter.mul_(1.5)
@@ -181,7 +194,7 @@ def test_copies_of_a_compiled_model_draw_with_their_own_weights(model, inputs):
     torch.testing.assert_close(other(*inputs), plain(*inputs), rtol=1e-5, atol=1e-6)
 
 
-def test_compile_for_sampling_warns_and_draws_without_a_compiler(tmp_path):
+def test_load_fast_warns_and_draws_without_a_compiler(tmp_path):
     code = """
 import warnings
 import torch
@@ -189,14 +202,14 @@ import deco_lab
 plain = deco_lab.load("tiny", device="cpu")
 with warnings.catch_warnings(record=True) as said:
     model = deco_lab.load("tiny", device="cpu", dtype=torch.float32, fast=True)
-assert any("torch.compile is left off" in str(each.message) for each in said), said
+assert any("the plain model is used" in str(each.message) for each in said), said
 images = [deco_lab.sample(each, [0], num_steps=2) for each in (plain, model)]
 assert torch.equal(*images)
 """
     environment = {
         **os.environ,
         "CXX": str(tmp_path / "missing"),
-        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True

@@ -31,6 +31,7 @@ from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.files import replacing
 from deco_lab.memory import keep_freed_memory
 from deco_lab.models import Model, build
+from deco_lab.models.compiled import fast_dtype, ready_for_sampling
 
 _CONFIG, _TRAINING = "deco_lab_config", "training"
 _EMA, _RAW, _TRAINER = "ema_denoiser.", "denoiser.", "diffusion_trainer."
@@ -59,10 +60,11 @@ def load(
         Of a file that holds two networks, take the moving average or, if False, the raw weights;
         without effect on others.
     fast : bool
-        Ready the model for many runs: compiled by region, once compared with the plain one and
-        left so with a warning where they differ or a compiler is missing. The first time takes
-        about half a minute; later ones find it on disk. On a CPU the process keeps memory that is
-        freed (`deco_lab.memory.keep_freed_memory`).
+        Compute without gradients as fast as the device can: on a CPU by native kernels, which the
+        machine's compiler builds once in seconds, on a GPU by torch.compile. Compared with the
+        plain model once, and left plain with a warning where they differ or a compiler is missing.
+        On a CPU weights are kept twice, a change of them through `.data` is not seen, and the
+        process keeps memory that is freed (`deco_lab.memory.keep_freed_memory`).
 
     Returns
     -------
@@ -82,13 +84,7 @@ def load(
         For a device that cannot be used here or a dtype that is not floating-point.
     """
     target = choose_device(device)
-    if fast:  # imported here: torch.compile takes a second to import
-        from deco_lab.models.compiled import compile_for_sampling, fast_dtype
-
-        dtype = dtype or fast_dtype(target)
-    else:
-        compile_for_sampling = None
-    dtype = dtype or torch.float32
+    dtype = dtype or (fast_dtype(target) if fast else torch.float32)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point dtype, got {dtype}; use torch.float32")
     with local_file(name_or_path) as path:
@@ -109,10 +105,10 @@ def load(
                 )
     model.load_state_dict(state, assign=True)
     model = model.requires_grad_(False).eval()
-    if compile_for_sampling is not None:
+    if fast:
         if target.type == "cpu":
             keep_freed_memory()
-        compile_for_sampling(model)
+        ready_for_sampling(model)
     return model
 
 

@@ -1,23 +1,24 @@
-"""torch.compile by region: each DiT block and the pixel decoder by themselves.
+"""Faster ways to compute a model, each compared with the plain one once, where it is switched on.
 
-For training a region is a module. For sampling the blocks are compiled for all batch sizes at once,
-and of the decoder what works on one piece of the pixels, which has the same size in every batch.
+On a CPU, without gradients, the native kernels (`deco_lab.models.native`). Elsewhere and for
+training torch.compile by region: each DiT block and the pixel decoder by themselves. For sampling
+the blocks are compiled for all batch sizes at once.
 
 Compiling a whole DeCo is not safe: with PyTorch 2.13 on a CPU the velocity of the compiled model is
-off by most of its norm, without an error. By region the result is right to rounding; it is compared
-with the plain model once, where it is switched on, and undone where the two differ.
+off by most of its norm, without an error. By region the result is right to rounding. Where the two
+ways differ, or one fails, it is undone and a warning says why.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from deco_lab.models.deco import DeCo, Model
 from deco_lab.models.decoder import decode_piece
+from deco_lab.models.native import switch_native
 
 
 def regions(model: Model) -> Iterator[nn.Module]:
@@ -37,14 +38,14 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if narrow else torch.float32
 
 
-def compile_for_sampling(model: Model) -> bool:
-    """Compile `model` in place for sampling at its own size, if its results stay as they are.
+def ready_for_sampling(model: Model) -> bool:
+    """Let `model`, in place, sample as fast as its device can, if its results stay as they are.
 
     Returns
     -------
     bool
-        Whether it is compiled now; where not, a warning has said why. The first time takes a
-        minute or less on two cores, later ones seconds: PyTorch keeps what it compiled on disk.
+        Whether it does; where not, a warning has said why. On a CPU this takes seconds the first
+        time and a moment later; with torch.compile a minute, and later seconds.
     """
     config, weight = model.config, model.trunk.patch_embedding.weight
     shape = (2, 3, config.image_size, config.image_size)
@@ -52,14 +53,16 @@ def compile_for_sampling(model: Model) -> bool:
     t = torch.full((2,), 0.5, device=weight.device)
     class_ids = torch.tensor([0, config.null_class], device=weight.device)
     tolerance = 1e-4 if weight.dtype == torch.float32 else 2e-2
+    on_cpu = weight.device.type == "cpu"
     with torch.no_grad():
-        right = compile_regions(model, x, t, class_ids, tolerance=tolerance)
-        if right:
+        switch = switch_native if on_cpu else switch_compiled
+        ready = _adopt(model, switch, (x, t, class_ids), None, tolerance)
+        if ready and not on_cpu:
             model(x[:1], t[:1], class_ids[:1])  # one row has a graph of its own
-    return right
+    return ready
 
 
-def _switch(model: Model, on: bool) -> None:
+def switch_compiled(model: Model, on: bool) -> None:
     """Compile the regions, those for sampling where autograd is off, or undo both."""
     if not on:
         for region in regions(model):
@@ -140,19 +143,30 @@ def compile_regions(
     """
     if tolerance is None:
         tolerance = 1e-4 if autocast is None else 2e-2
+    return _adopt(model, switch_compiled, (x, t, class_ids), autocast, tolerance)
+
+
+def _adopt(
+    model: Model,
+    switch: Callable[[Model, bool], None],
+    inputs: tuple[Tensor, Tensor, Tensor],
+    autocast: torch.dtype | None,
+    tolerance: float,
+) -> bool:
+    """Switch a faster way on if its results are the plain ones'; return whether it is on."""
     with _without_zeros(model), warnings.catch_warnings():
         # Tracing a block with a hook looks at the gradient of its inputs, and warns of itself.
         warnings.filterwarnings("ignore", "The .grad attribute", UserWarning)
-        plain = _velocity_and_gradient(model, x, t, class_ids, autocast)
-        _switch(model, True)
+        plain = _velocity_and_gradient(model, *inputs, autocast)
         try:
-            compiled = _velocity_and_gradient(model, x, t, class_ids, autocast)
-            difference = float((compiled - plain).norm() / plain.norm())
+            switch(model, True)
+            fast = _velocity_and_gradient(model, *inputs, autocast)
+            difference = float((fast - plain).norm() / plain.norm())
             reason = f"results differ by {difference:.1e}, more than {tolerance:.0e}"
             right = difference <= tolerance
-        except (TorchDynamoException, RuntimeError) as error:
+        except RuntimeError as error:
             reason, right = str(error).strip().splitlines()[0], False
     if not right:
-        _switch(model, False)
-        warnings.warn(f"torch.compile is left off: {reason}", stacklevel=2)
+        switch(model, False)
+        warnings.warn(f"the plain model is used: {reason}", stacklevel=3)
     return right

@@ -31,6 +31,7 @@ References
     arXiv 2511.19365, section 4.2 and Table 4.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -123,8 +124,10 @@ class PixelDecoder(nn.Module):
     def __init__(self, config: DeCoConfig) -> None:
         super().__init__()
         d = config.decoder_width
+        self.decode_units: Callable[..., Tensor] = decode_units
+        """Or the kernels, where `deco_lab.models.native` has switched them on."""
         self.decode_piece = decode_piece
-        """Its compiled form, where `deco_lab.models.compiled` has switched that on."""
+        """Or its compiled form, where `deco_lab.models.compiled` has switched that on."""
         self.adds = config.decoder_conditioning == "add"
         self.unit_side = config.decoder_patch
         self.grid_side = config.patch_size // config.decoder_patch
@@ -155,40 +158,50 @@ class PixelDecoder(nn.Module):
             (G * G, 64), `position_features` of the G x G units of a patch, G = P / q.
         """
         q, G = self.unit_side, self.grid_side
-        dtype = self.head.weight.dtype
         # A unit's 3 * q * q values become the channels of one pixel; q = 1 leaves x as it is.
-        x = F.pixel_unshuffle(x.to(dtype), q)
+        x = F.pixel_unshuffle(x, q)
         B, rows, columns = len(x), x.shape[2] // G, x.shape[3] // G
         # (B, 3 * q * q * G * G, rows, columns) -> (B * N, G * G, 3 * q * q)
         units = F.pixel_unshuffle(x, G).flatten(2).transpose(1, 2)
         units = units.unflatten(2, (-1, G * G)).transpose(2, 3).flatten(0, 1)
-        with torch.autocast(x.device.type, enabled=False):
-            folded = [part.to(dtype) for part in self._folded(position)]
-        tokens = condition.flatten(0, 1)
-        pieces = 1
-        if x.device.type == "cpu" and not torch.is_grad_enabled():
-            pieces = -(-len(tokens) * G * G // UNITS_AT_ONCE)
-        velocities = [
-            self.decode_piece(self, *piece, *folded)
-            for piece in zip(units.chunk(pieces), tokens.chunk(pieces), strict=True)
-        ]
-        velocity = (torch.cat(velocities) if pieces > 1 else velocities[0]).unflatten(0, (B, -1))
+        velocity = self.decode_units(self, units, condition.flatten(0, 1), position)
+        velocity = velocity.unflatten(0, (B, -1))
         grid = velocity.transpose(2, 3).flatten(2).transpose(1, 2).unflatten(2, (rows, columns))
         return F.pixel_shuffle(F.pixel_shuffle(grid, G), q)
 
-    def _folded(self, position: Tensor) -> list[Tensor]:
-        """Return what `decode_piece` multiplies by: embedding, table, layer of all modulations."""
-        outer, inner = self.input_projection, self.pixel_embedding
-        weight = _exact(outer.weight)
-        embed, of_place = (weight @ _exact(inner.weight)).split(
-            [inner.in_features - NUM_POSITION_FEATURES, NUM_POSITION_FEATURES], dim=1
-        )
-        bias = weight @ _exact(inner.bias) + _exact(outer.bias)
-        table = torch.addmm(bias, position.to(weight.dtype), of_place.T)
-        if self.adds:
-            return [embed, table]
-        weights, biases = zip(*(b.folded_modulation() for b in self.blocks), strict=True)  # type: ignore[operator]
-        return [embed, table, torch.cat(weights), torch.cat(biases)]
+
+def decode_units(decoder: PixelDecoder, units: Tensor, tokens: Tensor, position: Tensor) -> Tensor:
+    """Return the velocities of units (M, G * G, values) of M tokens (M, D), shaped as units.
+
+    Without gradients on a CPU piece by piece, each of `UNITS_AT_ONCE` units or a token more.
+    """
+    units = units.to(decoder.head.weight.dtype)
+    with torch.autocast(units.device.type, enabled=False):
+        parts = [part.to(units.dtype) for part in folded(decoder, position)]
+    pieces = 1
+    if units.device.type == "cpu" and not torch.is_grad_enabled():
+        pieces = -(-units.shape[0] * units.shape[1] // UNITS_AT_ONCE)
+    velocities = [
+        decoder.decode_piece(decoder, *piece, *parts)
+        for piece in zip(units.chunk(pieces), tokens.chunk(pieces), strict=True)
+    ]
+    return torch.cat(velocities) if pieces > 1 else velocities[0]
+
+
+def folded(decoder: PixelDecoder, position: Tensor) -> list[Tensor]:
+    """Return what `decode_piece` multiplies by: embedding, table, layer of all modulations."""
+    outer, inner = decoder.input_projection, decoder.pixel_embedding
+    weight = _exact(outer.weight)
+    embed, of_place = (weight @ _exact(inner.weight)).split(
+        [inner.in_features - NUM_POSITION_FEATURES, NUM_POSITION_FEATURES], dim=1
+    )
+    bias = weight @ _exact(inner.bias) + _exact(outer.bias)
+    table = torch.addmm(bias, position.to(weight.dtype), of_place.T)
+    if decoder.adds:
+        return [embed, table]
+    steering = [block.folded_modulation() for block in decoder.blocks]  # type: ignore[operator]
+    weights, biases = zip(*steering, strict=True)
+    return [embed, table, torch.cat(weights), torch.cat(biases)]
 
 
 def decode_piece(

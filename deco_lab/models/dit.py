@@ -14,6 +14,7 @@ References
     arXiv 2511.19365, section 4.1 and the baseline of Table 1.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -74,6 +75,8 @@ class DiTTrunk(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
+        self.run_blocks: Callable[..., Tensor] = run_blocks
+        """Or the kernels, where `deco_lab.models.native` has switched them on."""
         self.patch_embedding = nn.Linear(3 * config.patch_size**2, config.hidden_size)
         self.time_embedding = TimeEmbedding(config.hidden_size)
         self.label_embedding = nn.Embedding(config.num_classes + 1, config.hidden_size)
@@ -94,11 +97,19 @@ class DiTTrunk(nn.Module):
         tokens = self.patch_embedding(patches)
         time = self.time_embedding(t)[:, None]
         conditioning = F.silu(time + self.label_embedding(class_ids)[:, None])
-        head_dim = tokens.shape[-1] // self.blocks[0].attention.num_heads  # type: ignore[union-attr]
-        rotation = rotary_table(rows, columns, head_dim, x.device)
-        for block in self.blocks:
-            tokens = block(tokens, conditioning, rotation)
+        tokens = self.run_blocks(self, tokens, conditioning, rows, columns)
         return Trunk(tokens, time, conditioning)
+
+
+def run_blocks(
+    trunk: DiTTrunk, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
+) -> Tensor:
+    """Return the last block's tokens, for those of a grid (B, N, D) and conditioning (B, 1, D)."""
+    head_dim = tokens.shape[-1] // trunk.blocks[0].attention.num_heads  # type: ignore[union-attr]
+    rotation = rotary_table(rows, columns, head_dim, tokens.device)
+    for block in trunk.blocks:
+        tokens = block(tokens, conditioning, rotation)
+    return tokens
 
 
 class DiT(nn.Module):

@@ -1,0 +1,106 @@
+"""The native kernels of `kernels.cpp`: built once by the machine's compiler, then found on disk.
+
+The library is kept in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache), under a name made of
+the source and of what the compiler says of itself and of the processor it builds for: another
+compiler, processor or version of the source has a file of its own.
+"""
+
+import ctypes
+import hashlib
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deco_lab.files import replacing
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = (
+    "-x", "c++", "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-Wno-psabi",
+)  # fmt: skip
+LANES = 16
+"""Tokens in a vector, as in the source."""
+
+
+class KernelError(RuntimeError):
+    """The kernels cannot be had on this machine; the message says why, in one line."""
+
+
+@lru_cache(maxsize=1)
+def kernels() -> ctypes.CDLL:
+    """Return the library, built if it is not yet on disk; a second or two on two cores.
+
+    Raises
+    ------
+    KernelError
+        Where the compiler, $CXX or c++, is missing, or does not know the source or OpenMP.
+    """
+    try:
+        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        about = _run([*compiler, *FLAGS, "-dM", "-E", os.devnull])
+        name = hashlib.sha256(SOURCE.read_bytes() + about).hexdigest()[:24]
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "deco_lab"
+        library = folder / f"kernels-{name}.so"
+        if not library.exists():
+            with replacing(library) as beside:
+                _run([*compiler, *FLAGS, "-shared", "-fPIC", "-o", str(beside), str(SOURCE)])
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise KernelError(_no_kernels(str(error))) from error
+
+
+def _run(command: Sequence[str]) -> bytes:
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        raise KernelError(_no_kernels(f"{command[0]}: {said[0]}"))
+    return done.stdout
+
+
+def _no_kernels(why: str) -> str:
+    return (
+        f"native kernels cannot be built: {why}; install a C++ compiler with OpenMP, or name one "
+        "in CXX"
+    )
+
+
+def has_bfloat16() -> bool:
+    """Return whether the kernels multiply in bfloat16 on this processor."""
+    return hasattr(kernels(), "trunk_bfloat16")
+
+
+def call(kernel: str, narrow: bool, tensors: Sequence[Tensor], sizes: Sequence[int]) -> None:
+    """Run a kernel, "trunk" or "decoder", on contiguous tensors of the CPU, in its own order.
+
+    Its products are in bfloat16 where `narrow`, otherwise in float32.
+    """
+    assert all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in tensors)
+    function = getattr(kernels(), f"{kernel}_{'bfloat16' if narrow else 'float32'}")
+    numbers = (*sizes, torch.get_num_threads())
+    function(
+        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors),
+        (ctypes.c_int64 * len(numbers))(*numbers),
+    )
+
+
+def in_lanes(rows: Tensor) -> Tensor:
+    """Return rows (M, C) as float32 vectors of sixteen, (ceil(M / 16), C, 16), zeros after them."""
+    whole = torch.nn.functional.pad(rows.float(), (0, 0, 0, -len(rows) % LANES))
+    return whole.unflatten(0, (-1, LANES)).transpose(1, 2).contiguous()
+
+
+def packed(weight: Tensor, narrow: bool) -> Tensor:
+    """Return the weight of a linear layer, (J, K), as the kernels read it.
+
+    That is (K, J) in float32, or where `narrow` (K / 2, J) in int32, each two of bfloat16.
+    """
+    columns = weight.detach().T
+    if not narrow:
+        return columns.float().contiguous()
+    pairs = columns.to(torch.bfloat16).unflatten(0, (-1, 2)).transpose(1, 2).contiguous()
+    return pairs.view(torch.int32)[..., 0]

@@ -1,0 +1,219 @@
+"""A model's blocks and pixel decoder by the kernels of `kernels.cpp`.
+
+They compute what `run_blocks` and `decode_units` do, in whose place `switch_native` puts them. To
+those they leave the work wherever a tensor is more than its numbers: under autograd, a function
+transform or autocast, while PyTorch traces, on another device, in float64, or where a layer has a
+hook.
+
+Weights are laid out for the kernels, in a copy, at the first call, and anew whenever one has been
+changed or replaced. A change through `.data` is not seen, since PyTorch does not count it.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from deco_lab.models.deco import DeCo, Model
+from deco_lab.models.decoder import PixelDecoder, decode_units, folded, position_features
+from deco_lab.models.dit import DiTTrunk, run_blocks
+from deco_lab.models.kernels import LANES, call, has_bfloat16, in_lanes, packed
+from deco_lab.models.layers import DiTBlock, rotary_table, swapped
+
+State = list[tuple[int, int]]
+
+
+def switch_native(model: Model, on: bool) -> None:
+    """Let the kernels compute a model's blocks and decoder, or undo that.
+
+    Raises
+    ------
+    KernelError
+        Where the kernels cannot be had on this machine.
+    """
+    if on:
+        has_bfloat16()  # builds them
+    model.trunk.run_blocks = NativeBlocks() if on else run_blocks
+    if isinstance(model, DeCo):
+        model.decoder.decode_units = NativeDecoder() if on else decode_units
+
+
+def _state(module: nn.Module, x: Tensor) -> State | None:
+    """Return address and version of every weight, or None where the kernels cannot do a call on x.
+
+    One walk over all modules, which takes some 40 microseconds for a model of six blocks.
+    """
+    known = (torch.float32, torch.bfloat16)
+    if (
+        x.device.type != "cpu"
+        or x.dtype not in known
+        or torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]
+        or forward_ad._current_level >= 0
+    ):
+        return None
+    state, modules = [], [module]
+    while modules:
+        each = modules.pop()
+        if each._forward_hooks or each._forward_pre_hooks:
+            return None
+        for weight in each._parameters.values():
+            if weight is not None:
+                if weight.dtype not in known:
+                    return None
+                version = 0 if weight.is_inference() else weight._version
+                state.append((weight.data_ptr(), version))
+        modules += [part for part in each._modules.values() if part is not None]
+    return state
+
+
+class _Laid:
+    """What is made of a module's weights once, and anew when they have changed."""
+
+    def __init__(self, lay: Callable[..., list[Tensor]]) -> None:
+        self._lay = lay
+        self._made_of: tuple[State, tuple[int, ...]] | None = None
+        self._tensors: list[Tensor] = []
+
+    def of(self, module: nn.Module, state: State, *sizes: int) -> list[Tensor]:
+        if self._made_of != (state, sizes):
+            self._tensors = self._lay(module, *sizes)
+            self._made_of = state, sizes
+        return self._tensors
+
+
+class NativeBlocks:
+    """Stands in for `run_blocks`."""
+
+    def __init__(self) -> None:
+        self._weights, self._rotation = _Laid(_lay_blocks), _Laid(_lay_rotation)
+
+    def __call__(
+        self, trunk: DiTTrunk, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
+    ) -> Tensor:
+        """Return the last block's tokens, for those of a grid (B, N, D) and conditioning."""
+        state = _state(trunk, tokens)
+        if state is None:
+            return run_blocks(trunk, tokens, conditioning, rows, columns)
+        steering, bias, *weights = self._weights.of(trunk, state)
+        (rotation,) = self._rotation.of(trunk, state, rows, columns)
+        B, N, D = tokens.shape
+        depth = len(trunk.blocks)
+        modulation = F.linear(conditioning[:, 0], steering, bias).float()
+        modulation = modulation.unflatten(1, (depth, -1)).transpose(0, 1).contiguous()
+        whole = F.pad(tokens.float(), (0, 0, 0, -N % LANES)).unflatten(1, (-1, LANES))
+        x = whole.transpose(2, 3).contiguous()
+        queries, keys, values = (torch.empty_like(x) for _ in range(3))
+        call(
+            "trunk",
+            weights[0].dtype == torch.int32,
+            [x, queries, keys, values, modulation, rotation, *weights],
+            [B, N, D, _blocks(trunk)[0].attention.num_heads, weights[3].shape[-1], depth],
+        )
+        return x.transpose(2, 3).flatten(1, 2)[:, :N].to(tokens.dtype)
+
+
+class NativeDecoder:
+    """Stands in for `decode_units`, of a decoder that the condition modulates."""
+
+    def __init__(self) -> None:
+        self._weights = _Laid(_lay_decoder)
+
+    def __call__(
+        self, decoder: PixelDecoder, units: Tensor, tokens: Tensor, position: Tensor
+    ) -> Tensor:
+        """Return the velocities of units (M, G * G, values) of M tokens (M, D), shaped as units."""
+        state = None if decoder.adds else _state(decoder, units)
+        if state is None:
+            return decode_units(decoder, units, tokens, position)
+        weights = self._weights.of(decoder, state)
+        count, places, values = units.shape
+        x, s = in_lanes(units.flatten(1)), in_lanes(tokens)
+        velocity = torch.empty_like(x)
+        width, depth = decoder.head.in_features, len(decoder.blocks)
+        call(
+            "decoder",
+            weights[2].dtype == torch.int32,
+            [velocity, x, s, *weights],
+            [len(x), places, values, tokens.shape[1], width, depth],
+        )
+        return velocity.transpose(1, 2).flatten(0, 1)[:count].view(units.shape).to(units.dtype)
+
+
+def _blocks(trunk: DiTTrunk) -> list[DiTBlock]:
+    return list(trunk.blocks)  # type: ignore[arg-type]
+
+
+def _lay_blocks(trunk: DiTTrunk) -> list[Tensor]:
+    """Return all blocks' AdaLN as one layer, and the weights that the kernel takes, in its order.
+
+    A norm's weight joins the scale that follows it, w * (1 + scale). The MLP's inner channels are
+    filled up with zeros to whole vectors.
+    """
+    dtype = trunk.patch_embedding.weight.dtype
+    narrow = dtype == torch.bfloat16 and has_bfloat16()
+    steering, biases, layers = [], [], []
+    for block in _blocks(trunk):
+        weight = list(block.modulation.weight.float().chunk(6))
+        bias = list(block.modulation.bias.float().chunk(6))
+        for i, norm in ((1, block.attention_norm), (4, block.mlp_norm)):
+            scale = norm.weight.float()
+            weight[i], bias[i] = scale[:, None] * weight[i], scale * (1 + bias[i])
+        steering += weight
+        biases += bias
+        attention, mlp = block.attention, block.mlp
+        missing = -mlp.gate.out_features % LANES
+        layers.append(
+            (
+                packed(attention.qkv.weight, narrow),
+                packed(attention.output.weight, narrow),
+                attention.output.bias.float(),
+                packed(F.pad(mlp.gate.weight, (0, 0, 0, missing)), narrow),
+                packed(F.pad(mlp.value.weight, (0, 0, 0, missing)), narrow),
+                packed(F.pad(mlp.output.weight, (0, missing)), narrow),
+            )
+        )
+    stacked = [torch.stack(same) for same in zip(*layers, strict=True)]
+    return [torch.cat(steering).to(dtype), torch.cat(biases).to(dtype), *stacked]
+
+
+def _lay_rotation(trunk: DiTTrunk, rows: int, columns: int) -> list[Tensor]:
+    """Return the rotation of every block's q and k, their norms' weights and attention's scale in.
+
+    (depth, 2, 2, groups, head_dim, 16): of q and k, what multiplies a channel and its partner.
+    """
+    attention = _blocks(trunk)[0].attention
+    head_dim = attention.output.in_features // attention.num_heads
+    cos, sin = rotary_table(rows, columns, head_dim, torch.device("cpu"))
+    tables = []
+    for block in _blocks(trunk):
+        query, key = block.attention.query_norm.weight, block.attention.key_norm.weight
+        for weight in (query.float() * head_dim**-0.5, key.float()):
+            tables += [in_lanes(cos * weight), in_lanes(sin * swapped(weight))]
+    return [torch.stack(tables)]
+
+
+def _lay_decoder(decoder: PixelDecoder) -> list[Tensor]:
+    """Return the decoder's weights in the kernel's order."""
+    projection, head = decoder.condition_projection, decoder.head
+    places, d = decoder.grid_side**2, head.in_features
+    narrow = head.weight.dtype == torch.bfloat16 and d % 2 == 0 and has_bfloat16()
+    position = position_features(decoder.grid_side, torch.device("cpu"))
+    embed, table, modulation, modulation_bias = folded(decoder, position)
+    layers: list[nn.Linear] = [block.mlp[i] for block in decoder.blocks for i in (0, 2)]  # type: ignore[index]
+    return [
+        packed(embed, False),
+        table.contiguous(),
+        torch.stack([packed(w, narrow) for w in projection.weight.unflatten(0, (places, d))]),
+        projection.bias.float(),
+        torch.stack([packed(w, narrow) for w in modulation.chunk(len(decoder.blocks))]),
+        modulation_bias,
+        torch.stack([packed(layer.weight, narrow) for layer in layers]),
+        torch.stack([layer.bias.float() for layer in layers]),
+        packed(head.weight, False),
+        head.bias.float(),
+    ]

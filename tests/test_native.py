@@ -1,0 +1,287 @@
+"""The native kernels against the plain model, the recorded outputs, and what they must leave."""
+
+import copy
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import deco_lab
+from deco_lab.config import DeCoConfig, DiTConfig
+from deco_lab.models import DeCo, build, kernels
+from deco_lab.models.kernels import KernelError, in_lanes, packed
+from deco_lab.models.native import switch_native
+from deco_lab.spectra import pixel_jacobian
+
+DECO = DeCoConfig(
+    image_size=16,
+    patch_size=4,
+    num_classes=3,
+    hidden_size=40,  # an MLP of 106 channels, heads of 20: neither is whole vectors
+    num_heads=2,
+    depth=2,
+    decoder_depth=2,
+    decoder_width=12,
+)
+CONFIGS = {
+    "published": DECO,
+    "units": replace(DECO, decoder_patch=2),
+    "odd width": replace(DECO, decoder_width=7),
+    "add": replace(DECO, decoder_conditioning="add"),
+    "dit": DiTConfig(
+        image_size=16, patch_size=4, num_classes=3, hidden_size=40, num_heads=2, depth=2
+    ),
+}
+
+
+def random_model(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    torch.manual_seed(0)
+    model = build(CONFIGS[name])
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3 / parameter.shape[-1] ** 0.5)
+    return model.to(dtype).requires_grad_(False)
+
+
+def inputs(rows: int, height: int = 16, width: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, 3, height, width, generator=generator)
+    return x, torch.rand(rows, generator=generator), torch.arange(rows) % 4
+
+
+def native(model: Any) -> Any:
+    other = copy.deepcopy(model)
+    switch_native(other, True)
+    return other
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """The kernels that were called, in order."""
+    made = []
+    plain_call = kernels.call
+
+    def call(kernel, *arguments):
+        made.append(kernel)
+        plain_call(kernel, *arguments)
+
+    monkeypatch.setattr("deco_lab.models.native.call", call)
+    return made
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_native_equals_the_plain_model(calls, name):
+    model = random_model(name)
+    fast = native(model)
+    for size in ((16, 16), (20, 12), (4, 4)):  # 16, 15 and 1 tokens
+        for rows in (1, 2, 5):
+            given = inputs(rows, *size)
+            torch.testing.assert_close(fast(*given), model(*given), rtol=1e-5, atol=2e-6)
+    assert {"published": 18, "units": 18, "odd width": 18}.get(name, 9) == len(calls)
+
+
+@pytest.mark.parametrize("case", ["io0", "io1"], ids=["square", "wide"])
+@pytest.mark.parametrize("kind", ["deco", "dit"])
+@torch.no_grad()
+def test_native_matches_recorded_velocity(request, golden, calls, kind, case):
+    file = {"deco": "deco_c2i", "dit": "baseline_dit"}[kind]
+    recorded = load_file(golden / f"{file}.safetensors")
+    model = native(request.getfixturevalue(f"golden_{kind}"))
+    velocity = model(*(recorded[f"{case}.{what}"] for what in ("x", "t", "y")))
+    assert calls == ["trunk", "decoder"][: len(calls)] != []
+    expected = recorded[f"{case}.velocity"]
+    assert (velocity - expected).norm() <= 1e-5 * expected.norm()
+    assert (velocity - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_native_bfloat16_is_no_worse_than_pytorch(name):
+    exact, model = random_model(name), random_model(name, torch.bfloat16)
+    given = inputs(4)
+    expected = exact(*given)
+    errors = [
+        float((each(*given) - expected).norm() / expected.norm()) for each in (native(model), model)
+    ]
+    assert errors[0] <= 1.1 * errors[1]
+
+
+@torch.no_grad()
+def test_native_decoder_does_not_depend_on_batch_or_threads():
+    model = native(random_model("published"))
+    x, t, class_ids = inputs(5)
+    condition = model.condition(x, t, class_ids)
+    together = model.decode(x, condition)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        assert torch.equal(model.decode(x, condition), together)
+    finally:
+        torch.set_num_threads(threads)
+    for i in range(5):
+        alone = model.decode(x[i : i + 1], condition[i : i + 1])
+        assert torch.equal(alone[0], together[i])
+
+
+@pytest.mark.parametrize("change", ["in place", "replaced", "loaded"])
+@torch.no_grad()
+def test_native_sees_changed_weights(calls, change):
+    plain, given = random_model("published"), inputs(2)
+    model = native(plain)
+    before = model(*given)
+    for each in (plain, model):
+        block, decoder = each.trunk.blocks[1], each.decoder.blocks[0]
+        if change == "in place":
+            block.attention.query_norm.weight.mul_(1.5)
+            decoder.mlp[2].weight.mul_(-1)
+        elif change == "replaced":
+            block.mlp.value = nn.Linear(40, 106, bias=False).requires_grad_(False)
+            nn.init.constant_(block.mlp.value.weight, 0.01)
+            decoder.norm.bias = nn.Parameter(torch.ones(12), requires_grad=False)
+        else:
+            each.load_state_dict({k: v.roll(1, 0) for k, v in each.state_dict().items()})
+    after = model(*given)
+    torch.testing.assert_close(after, plain(*given), rtol=1e-5, atol=2e-6)
+    assert (after - before).norm() > 1e-3 * before.norm()
+    assert len(calls) == 4
+
+
+@torch.no_grad()
+def test_native_copies_draw_with_their_own_weights():
+    plain, given = random_model("published"), inputs(2)
+    model = native(plain)
+    before = model(*given)
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.mul_(1.5)
+    plain.load_state_dict(other.state_dict())
+    torch.testing.assert_close(other(*given), plain(*given), rtol=1e-5, atol=2e-6)
+    assert torch.equal(model(*given), before)
+
+
+def test_native_leaves_gradients_to_pytorch(calls):
+    plain, given = random_model("published"), inputs(2)
+    model = native(plain)
+    gradients = []
+    for each in (plain, model):
+        each.requires_grad_(True)
+        each(*given).square().sum().backward()
+        gradients.append([p.grad for p in each.parameters()])
+    assert calls == []
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@torch.no_grad()
+def test_native_leaves_derivatives_hooks_and_wider_numbers_to_pytorch(calls):
+    plain = random_model("published")
+    model, (x, t, class_ids) = native(plain), inputs(2)
+    condition = plain.condition(x, t, class_ids)
+    assert torch.equal(pixel_jacobian(model, x, condition), pixel_jacobian(plain, x, condition))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(x, t, class_ids), plain(x, t, class_ids))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        velocity = model.decode(dual, condition)
+        assert torch.autograd.forward_ad.unpack_dual(velocity).tangent is not None
+    assert calls == []
+    model.double()
+    assert torch.equal(model(x, t, class_ids), copy.deepcopy(plain).double()(x, t, class_ids))
+    assert calls == []
+
+    model, seen = native(plain), []
+    model.trunk.blocks[1].register_forward_hook(lambda *call: seen.append(call[-1]))
+    model.decode(x, model.condition(x, t, class_ids))
+    assert len(seen) == 1
+    assert calls == ["decoder"]
+
+
+@torch.no_grad()
+def test_native_switched_off_is_the_plain_model(calls):
+    plain, given = random_model("published"), inputs(2)
+    model = native(plain)
+    model(*given)
+    switch_native(model, False)
+    del calls[:]
+    assert torch.equal(model(*given), plain(*given))
+    assert calls == []
+
+
+def test_load_fast_draws_the_same_images(calls):
+    plain = deco_lab.load("tiny", device="cpu")
+    fast = deco_lab.load("tiny", device="cpu", dtype=torch.float32, fast=True)
+    del calls[:]
+    expected, images = (deco_lab.sample(m, [0, 3], num_steps=20, seed=1) for m in (plain, fast))
+    assert len(calls) == 40
+    assert (images - expected).norm() <= 1e-5 * expected.norm()
+    assert isinstance(fast, DeCo)
+
+
+def test_in_lanes_and_packed_lay_numbers_as_the_kernels_read_them():
+    rows = torch.arange(20.0).view(20, 1) + torch.tensor([0.0, 0.5])
+    lanes = in_lanes(rows)
+    assert lanes.shape == (2, 2, 16)
+    assert lanes[1, 1, :4].tolist() == [16.5, 17.5, 18.5, 19.5]
+    assert not lanes[1, :, 4:].any()
+    weight = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    assert torch.equal(packed(weight, False), weight.T)
+    pairs = packed(weight, True)
+    assert pairs.shape == (1, 3)
+    assert torch.equal(pairs.view(torch.bfloat16).view(3, 2).float(), weight)
+
+
+STARTED = """
+from deco_lab.models.kernels import KernelError, kernels
+try:
+    print(kernels()._name)
+except KernelError as error:
+    print(error)
+"""
+
+
+def started(tmp_path: Path, compiler: str | None = None) -> str:
+    """Return what a fresh Python says that looks for the kernels in an empty cache."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    if compiler is not None:
+        environment["CXX"] = compiler
+    command = [sys.executable, "-c", STARTED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_kernels_are_built_once_and_found_again(tmp_path):
+    path = Path(started(tmp_path))
+    assert path.parent == tmp_path / "cache" / "deco_lab"
+    built = path.stat().st_mtime_ns
+    assert started(tmp_path) == str(path)
+    assert path.stat().st_mtime_ns == built
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_kernels_say_why_they_cannot_be_built(tmp_path):
+    missing = started(tmp_path, str(tmp_path / "no-compiler"))
+    assert missing.startswith("native kernels cannot be built: ")
+    assert "no-compiler" in missing
+    assert missing.endswith("install a C++ compiler with OpenMP, or name one in CXX")
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'broken: what is this?' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    assert "broken: what is this?" in started(tmp_path, str(broken))
+    assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+def test_switch_native_raises_where_there_are_no_kernels(monkeypatch):
+    def fail():
+        raise KernelError("none here")
+
+    monkeypatch.setattr("deco_lab.models.native.has_bfloat16", fail)
+    model = random_model("published")
+    with pytest.raises(KernelError, match="none here"):
+        switch_native(model, True)
