@@ -158,16 +158,13 @@ class PixelDecoder(nn.Module):
             (G * G, 64), `position_features` of the G x G units of a patch, G = P / q.
         """
         q, G = self.unit_side, self.grid_side
-        # A unit's 3 * q * q values become the channels of one pixel; q = 1 leaves x as it is.
-        x = F.pixel_unshuffle(x, q)
-        B, rows, columns = len(x), x.shape[2] // G, x.shape[3] // G
-        # (B, 3 * q * q * G * G, rows, columns) -> (B * N, G * G, 3 * q * q)
-        units = F.pixel_unshuffle(x, G).flatten(2).transpose(1, 2)
-        units = units.unflatten(2, (-1, G * G)).transpose(2, 3).flatten(0, 1)
+        B, _, H, W = x.shape
+        tiles = x.view(B, 3, H // (G * q), G, q, W // (G * q), G, q)
+        # A unit's 3 * q * q values, of each of the G * G units, of each token.
+        units = tiles.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, G * G, 3 * q * q)
         velocity = self.decode_units(self, units, condition.flatten(0, 1), position)
-        velocity = velocity.unflatten(0, (B, -1))
-        grid = velocity.transpose(2, 3).flatten(2).transpose(1, 2).unflatten(2, (rows, columns))
-        return F.pixel_shuffle(F.pixel_shuffle(grid, G), q)
+        grid = velocity.view(B, H // (G * q), W // (G * q), G, G, 3, q, q)
+        return grid.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(x.shape)
 
 
 def decode_units(decoder: PixelDecoder, units: Tensor, tokens: Tensor, position: Tensor) -> Tensor:

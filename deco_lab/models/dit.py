@@ -22,7 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deco_lab.config import DiTConfig
-from deco_lab.models.layers import DiTBlock, TimeEmbedding, modulate, rotary_table
+from deco_lab.models.layers import (
+    DiTBlock,
+    TimeEmbedding,
+    from_patches,
+    modulate,
+    rotary_table,
+    to_patches,
+)
 
 
 def check_images(x: Tensor, patch_size: int) -> None:
@@ -93,8 +100,7 @@ class DiTTrunk(nn.Module):
         P = self.patch_size
         dtype = self.patch_embedding.weight.dtype
         rows, columns = x.shape[2] // P, x.shape[3] // P
-        patches = F.pixel_unshuffle(x.to(dtype), P).flatten(2).transpose(1, 2)
-        tokens = self.patch_embedding(patches)
+        tokens = self.patch_embedding(to_patches(x.to(dtype), P))
         time = self.time_embedding(t)[:, None]
         conditioning = F.silu(time + self.label_embedding(class_ids)[:, None])
         tokens = self.run_blocks(self, tokens, conditioning, rows, columns)
@@ -164,8 +170,7 @@ class DiT(nn.Module):
         shift, scale = self.final_modulation(conditioning).chunk(2, dim=-1)
         patches = self.head(modulate(self.final_norm(tokens), shift, scale))
         P = self.config.patch_size
-        grid = patches.transpose(1, 2).unflatten(2, (x.shape[2] // P, x.shape[3] // P))
-        return F.pixel_shuffle(grid, P).to(x.dtype)
+        return from_patches(patches, P, x.shape[2] // P).to(x.dtype)
 
 
 def zero_block_modulation(trunk: DiTTrunk) -> None:

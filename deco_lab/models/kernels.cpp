@@ -106,6 +106,26 @@ static void linear(lanes* out, const typename Operand<W>::vector* in, const W* w
         columns<1>(out + j, in, weight + j, bias ? bias + j : nullptr, K, stride);
 }
 
+// The same for many vectors and columns, shared between threads by columns.
+template <class W>
+static void layer(
+    float* out,         // (groups, J, 16)
+    const float* in,    // (groups, K, 16)
+    const W* weight,    // (K, J)
+    const float* bias,  // (J)
+    int64_t groups, int64_t K, int64_t J, int threads) {
+#pragma omp parallel num_threads(threads)
+    for (int64_t group = 0; group < groups; group++) {
+        lanes given[K];
+        memcpy(given, in + group * K * LANES, sizeof given);
+        const auto* operands = Operand<W>::of(given, K);
+#pragma omp for schedule(static) nowait
+        for (int64_t j = 0; j < J; j += 64)
+            linear((lanes*)out + group * J + j, operands, weight + j, bias + j, K,
+                   J - j < 64 ? J - j : 64, J);
+    }
+}
+
 // ---------------------------------------------------------------------------------- the DiT
 
 // RMSNorm and AdaLN: x / rms(x) * A + C, where A holds the norm's weight
@@ -279,6 +299,10 @@ static void decoder(
 
 // What Python calls: every pointer and size in the order of the functions above.
 #define EXPORT(SUFFIX, W)                                                                         \
+    extern "C" void layer_##SUFFIX(float* a, const float* b, const W* c, const float* d,          \
+                                   const int64_t* n) {                                            \
+        layer(a, b, c, d, n[0], n[1], n[2], n[3]);                                                \
+    }                                                                                             \
     extern "C" void trunk_##SUFFIX(float* a, float* b, float* c, float* d, const float* e,        \
                                    const float* f, const W* g, const W* h, const float* i,        \
                                    const W* j, const W* k, const W* l, const int64_t* n) {        \

@@ -75,7 +75,7 @@ def has_bfloat16() -> bool:
 
 
 def call(kernel: str, narrow: bool, tensors: Sequence[Tensor], sizes: Sequence[int]) -> None:
-    """Run a kernel, "trunk" or "decoder", on contiguous tensors of the CPU, in its own order.
+    """Run the kernel "layer", "trunk" or "decoder" on contiguous tensors, in its own order.
 
     Its products are in bfloat16 where `narrow`, otherwise in float32.
     """
@@ -90,8 +90,15 @@ def call(kernel: str, narrow: bool, tensors: Sequence[Tensor], sizes: Sequence[i
 
 def in_lanes(rows: Tensor) -> Tensor:
     """Return rows (M, C) as float32 vectors of sixteen, (ceil(M / 16), C, 16), zeros after them."""
-    whole = torch.nn.functional.pad(rows.float(), (0, 0, 0, -len(rows) % LANES))
+    whole = rows.float()
+    if missing := -len(rows) % LANES:
+        whole = torch.nn.functional.pad(whole, (0, 0, 0, missing))
     return whole.unflatten(0, (-1, LANES)).transpose(1, 2).contiguous()
+
+
+def from_lanes(lanes: Tensor, count: int) -> Tensor:
+    """Return the first `count` rows, (count, C), of `in_lanes`."""
+    return lanes.transpose(1, 2).flatten(0, 1)[:count]
 
 
 def packed(weight: Tensor, narrow: bool) -> Tensor:

@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from deco_lab.models.deco import DeCo, Model
 from deco_lab.models.decoder import PixelDecoder, decode_units, folded, position_features
 from deco_lab.models.dit import DiTTrunk, run_blocks
-from deco_lab.models.kernels import LANES, call, has_bfloat16, in_lanes, packed
+from deco_lab.models.kernels import LANES, call, from_lanes, has_bfloat16, in_lanes, packed
 from deco_lab.models.layers import DiTBlock, rotary_table, swapped
 
 State = list[tuple[int, int]]
@@ -103,15 +103,20 @@ class NativeBlocks:
         (rotation,) = self._rotation.of(trunk, state, rows, columns)
         B, N, D = tokens.shape
         depth = len(trunk.blocks)
-        modulation = F.linear(conditioning[:, 0], steering, bias).float()
-        modulation = modulation.unflatten(1, (depth, -1)).transpose(0, 1).contiguous()
-        whole = F.pad(tokens.float(), (0, 0, 0, -N % LANES)).unflatten(1, (-1, LANES))
-        x = whole.transpose(2, 3).contiguous()
+        narrow = steering.dtype == torch.int32
+        c = in_lanes(conditioning[:, 0])
+        modulation = c.new_empty(len(c), len(bias), LANES)
+        call("layer", narrow, [modulation, c, steering, bias], [len(c), D, len(bias)])
+        modulation = from_lanes(modulation, B).unflatten(1, (depth, -1)).transpose(0, 1)
+        whole = tokens.float()
+        if missing := -N % LANES:
+            whole = F.pad(whole, (0, 0, 0, missing))
+        x = whole.unflatten(1, (-1, LANES)).transpose(2, 3).contiguous()
         queries, keys, values = (torch.empty_like(x) for _ in range(3))
         call(
             "trunk",
-            weights[0].dtype == torch.int32,
-            [x, queries, keys, values, modulation, rotation, *weights],
+            narrow,
+            [x, queries, keys, values, modulation.contiguous(), rotation, *weights],
             [B, N, D, _blocks(trunk)[0].attention.num_heads, weights[3].shape[-1], depth],
         )
         return x.transpose(2, 3).flatten(1, 2)[:, :N].to(tokens.dtype)
@@ -141,7 +146,7 @@ class NativeDecoder:
             [velocity, x, s, *weights],
             [len(x), places, values, tokens.shape[1], width, depth],
         )
-        return velocity.transpose(1, 2).flatten(0, 1)[:count].view(units.shape).to(units.dtype)
+        return from_lanes(velocity, count).view(units.shape).to(units.dtype)
 
 
 def _blocks(trunk: DiTTrunk) -> list[DiTBlock]:
@@ -154,8 +159,7 @@ def _lay_blocks(trunk: DiTTrunk) -> list[Tensor]:
     A norm's weight joins the scale that follows it, w * (1 + scale). The MLP's inner channels are
     filled up with zeros to whole vectors.
     """
-    dtype = trunk.patch_embedding.weight.dtype
-    narrow = dtype == torch.bfloat16 and has_bfloat16()
+    narrow = trunk.patch_embedding.weight.dtype == torch.bfloat16 and has_bfloat16()
     steering, biases, layers = [], [], []
     for block in _blocks(trunk):
         weight = list(block.modulation.weight.float().chunk(6))
@@ -178,7 +182,7 @@ def _lay_blocks(trunk: DiTTrunk) -> list[Tensor]:
             )
         )
     stacked = [torch.stack(same) for same in zip(*layers, strict=True)]
-    return [torch.cat(steering).to(dtype), torch.cat(biases).to(dtype), *stacked]
+    return [packed(torch.cat(steering), narrow), torch.cat(biases), *stacked]
 
 
 def _lay_rotation(trunk: DiTTrunk, rows: int, columns: int) -> list[Tensor]:
