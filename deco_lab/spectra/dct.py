@@ -27,6 +27,15 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
+def _product(blocks: Tensor, D: Tensor) -> Tensor:
+    """Return D X D^T for each of the blocks X, (..., n, n)."""
+    n = len(D)
+    if n > 16:  # n^4 numbers are too many
+        return D @ blocks @ D.T
+    basis = torch.kron(D.T, D.T)  # of rows (r, c) and columns (u, v)
+    return (blocks.reshape(-1, n * n) @ basis).view(blocks.shape)
+
+
 def pad_to_blocks(images: Tensor, block_size: int = 8) -> Tensor:
     """Reflect images (B, C, H, W) at the right and bottom up to whole blocks."""
     H, W = images.shape[-2:]
@@ -44,8 +53,8 @@ def pad_to_blocks(images: Tensor, block_size: int = 8) -> Tensor:
 def block_dct(images: Tensor, block_size: int = 8) -> Tensor:
     """Return the orthonormal DCT-II of every block of every channel.
 
-    On a CPU a strided convolution with the block_size**2 basis images, which reads each pixel once;
-    on a GPU two matrix products, since cuDNN's convolutions round to TF32 by default.
+    A product of each block's pixels with the block_size**2 basis images. (A strided convolution
+    does the same, but cuDNN rounds it to TF32 by default, and its gradient is slow on a CPU.)
 
     Parameters
     ----------
@@ -77,17 +86,11 @@ def block_dct(images: Tensor, block_size: int = 8) -> Tensor:
     dtype = _working_dtype(images.dtype)
     with torch.autocast(images.device.type, enabled=False):
         padded = pad_to_blocks(images.to(dtype), block_size)
-        D = dct_matrix(block_size, dtype, images.device)
         B, C, H, W = padded.shape
-        if padded.is_cuda:
-            rows, columns = H // block_size, W // block_size
-            blocks = padded.reshape(B, C, rows, block_size, columns, block_size).transpose(3, 4)
-            return D @ blocks @ D.T
-        basis = torch.einsum("ur,vc->uvrc", D, D).reshape(-1, 1, block_size, block_size)
-        coefficients = F.conv2d(padded.reshape(B * C, 1, H, W), basis, stride=block_size)
-        rows, columns = coefficients.shape[-2:]
-        coefficients = coefficients.permute(0, 2, 3, 1)
-        return coefficients.reshape(B, C, rows, columns, block_size, block_size)
+        n, rows, columns = block_size, H // block_size, W // block_size
+        blocks = padded.reshape(B, C, rows, n, columns, n).transpose(3, 4)
+        coefficients = _product(blocks, dct_matrix(n, dtype, images.device))
+        return coefficients.reshape(B, C, rows, columns, n, n)
 
 
 def inverse_block_dct(coefficients: Tensor, height: int | None = None, width: int | None = None):
@@ -118,8 +121,7 @@ def inverse_block_dct(coefficients: Tensor, height: int | None = None, width: in
     n = coefficients.shape[-1]
     dtype = _working_dtype(coefficients.dtype)
     with torch.autocast(coefficients.device.type, enabled=False):
-        D = dct_matrix(n, dtype, coefficients.device)
-        blocks = D.T @ coefficients.to(dtype) @ D
+        blocks = _product(coefficients.to(dtype), dct_matrix(n, dtype, coefficients.device).T)
     images = blocks.permute(0, 1, 2, 4, 3, 5).flatten(2, 3).flatten(3, 4)
     return images[..., :height, :width]
 
