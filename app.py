@@ -51,6 +51,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="compute without native kernels (CPU) or torch.compile and bfloat16 (GPU)",
+    )
+    parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="address to listen on; any but this machine's own needs --auth",
@@ -117,7 +122,10 @@ def main() -> None:
     use_machine()
     try:
         auth = check_access(arguments.host, arguments.auth)
-        library = Library(arguments.model, device=arguments.device, folder=arguments.models)
+        print(f"Loading {arguments.model} ...", flush=True)
+        library = Library(
+            arguments.model, arguments.device, arguments.models, fast=not arguments.plain
+        )
         bench = Workbench(library, arguments.time_limit)
         blocks, live = build_app(bench, Settings(model=arguments.model))
         address = serve(

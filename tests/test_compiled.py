@@ -217,9 +217,9 @@ assert torch.equal(*images)
     assert done.returncode == 0, done.stderr
 
 
-def test_fast_dtype_is_float32_where_the_processor_has_no_bfloat16(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert fast_dtype(cpu) == torch.bfloat16
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    assert fast_dtype(cpu) == torch.float32
+def test_fast_dtype_is_exact_but_on_a_gpu_that_knows_bfloat16(monkeypatch):
+    assert fast_dtype(torch.device("cpu")) == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert fast_dtype(torch.device("cuda")) == torch.bfloat16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert fast_dtype(torch.device("cuda")) == torch.float32

@@ -504,6 +504,21 @@ def test_sampling_config_refuses_unknown_choices(name: str):
         SamplingConfig(model="", weights="", class_ids=[0], **options)
 
 
+def test_sample_many_refuses_weights_of_another_precision(model: str, tmp_path: Path):
+    config = SamplingConfig(model="", weights="", class_ids=[0], precision="bf16")
+    with pytest.raises(ValueError, match=r"got bf16 for torch.float32; load the model with dtype"):
+        sample_many(checkpoints.load(model, device="cpu"), config, tmp_path / "out", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_plain_draws_the_same_images(options, tmp_path: Path):
+    options = [*options, "--count", "6", "--out"]
+    main([*options, str(tmp_path / "fast")])
+    main([*options, str(tmp_path / "plain"), "--plain"])
+    difference = pngs(tmp_path / "plain").astype(int) - pngs(tmp_path / "fast")
+    assert np.abs(difference).max() <= 1
+
+
 def test_main_stops_at_images_that_are_not_finite(options, tmp_path: Path, capsys):
     changed = ["--guidance-scale", "1e38", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as stop:

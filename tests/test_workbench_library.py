@@ -18,6 +18,7 @@ import deco_lab
 from deco_lab.checkpoints import save
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import build
+from deco_lab.models.native import NativeBlocks
 from deco_lab.spectra import weights_hash
 from deco_lab.workbench import library as library_module
 from deco_lab.workbench.library import (
@@ -354,3 +355,10 @@ def test_out_of_memory_frees_what_the_run_held():
         run()
     assert held[0]() is None
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_fast_library_loads_every_model_so(folder):
+    library = Library("tiny", device="cpu", folder=folder, fast=True)
+    for name in ("tiny", "tiny-dit"):
+        assert isinstance(library.get(name).trunk.run_blocks, NativeBlocks)
+    assert not isinstance(Library("tiny", device="cpu").get("tiny").trunk.run_blocks, NativeBlocks)

@@ -55,7 +55,7 @@ def load(
         Where the model goes; by default CUDA, then MPS, then the CPU, whichever there is.
     dtype : torch.dtype, optional
         The parameters' dtype, whatever the file stores; by default float32, or with `fast`
-        bfloat16 where the device multiplies in it.
+        bfloat16 on a GPU that multiplies in it.
     ema : bool
         Of a file that holds two networks, take the moving average or, if False, the raw weights;
         without effect on others.

@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--per-class must be at least 2, for a spread, got {given.per_class}")
     try:
         device = checkpoints.choose_device(given.device)
-        model = checkpoints.load(given.model, device=device)
+        model = checkpoints.load(given.model, device, fast=device.type == "cpu")
         record: Any = checkpoints.read_training(given.model).get("data", {})
         source = source_of(model.config, record, given.data, given.dataset, device)
         evaluate(model, source, given)

@@ -29,12 +29,8 @@ def regions(model: Model) -> Iterator[nn.Module]:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device multiplies in it, otherwise float32."""
-    if device.type == "cuda":
-        narrow = torch.cuda.is_bf16_supported()
-    else:
-        can = getattr(torch.cpu, "get_capabilities", dict)()
-        narrow = device.type == "cpu" and (can.get("avx512_bf16") or can.get("amx_bf16"))
+    """Return bfloat16 for a GPU that multiplies in it, otherwise float32."""
+    narrow = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if narrow else torch.float32
 
 
@@ -76,7 +72,7 @@ def switch_compiled(model: Model, on: bool) -> None:
         for block in model.trunk.blocks:
             block.compile(dynamic=True)
         if isinstance(model, DeCo):
-            model.decoder.decode_piece = torch.compile(decode_piece)
+            model.decoder.decode_piece = torch.compile(decode_piece, dynamic=True)
 
 
 def _velocity_and_gradient(

@@ -39,7 +39,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--solver", choices=list(SOLVERS), help=_DEFAULT.strip())
     add("--time-shift", type=float, help="above 1, more steps near the noise" + _DEFAULT)
     add("--seed", type=int, help="image i has seed + i" + _DEFAULT)
-    add("--precision", choices=PRECISIONS, help="of products; states are float32" + _DEFAULT)
+    add("--precision", choices=list(PRECISIONS), help="of weights; states are float32" + _DEFAULT)
+    add("--plain", action="store_true", help="without native kernels or torch.compile")
     add("--batch-size", type=int, default=32, help="images at a time, of a process" + _DEFAULT)
     add("--device", help="cpu, cuda, mps; the best there is when not given")
     return parser
@@ -51,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         processes = processes_here(given.device)
-        model = checkpoints.load(given.model, device=processes.device)
+        model = checkpoints.load(
+            given.model, processes.device, PRECISIONS[given.precision], fast=not given.plain
+        )
         asked = {f.name: getattr(given, f.name) for f in fields(SamplingConfig) if f.name in given}
         asked["class_ids"] = given.class_ids or range(model.config.num_classes)
         config = SamplingConfig(**asked, weights=weights_hash(model))

@@ -29,8 +29,8 @@ from deco_lab.sampling.processes import OneProcess
 RECIPE = "sampling.json"
 """What says, in the folder, how its images are drawn."""
 
-PRECISIONS = ("float32", "bf16")
-"""What products may be computed in."""
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+"""What weights may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +56,14 @@ class SamplingConfig:
     seed: int = 0
     """Image i draws its noise with seed + i."""
     precision: str = "float32"
-    """"float32", or "bf16": products under autocast, states in float32."""
+    """Of the weights, "float32" or "bf16"; states are float32."""
     format: str = "png"
     """A name in `FORMATS`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_ids", tuple(self.class_ids))
         object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
-        for name, choices in (("precision", PRECISIONS), ("format", tuple(FORMATS))):
+        for name, choices in (("precision", PRECISIONS), ("format", FORMATS)):
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
@@ -101,7 +101,7 @@ def sample_many(
     model : DeCo or DiT
         To sample with, on the device of this process.
     config : SamplingConfig
-        What the images are; `config.weights` names the model's.
+        What the images are; `config.weights` names the model's, `config.precision` their dtype.
     out : Path
         Folder, which all processes see: a new or empty one, or one of the same job.
     count : int
@@ -154,7 +154,7 @@ def sample_many(
     ) as bar:
         for first in starts[processes.index :: processes.count]:
             stop = min(first + batch_size, count)
-            step = _draw(model, config, first, stop, processes.device)
+            step = _draw(model, config, first, stop)
             files.write(first, step.x)
             nfe = step.nfe
             # The others are about as far.
@@ -166,10 +166,9 @@ def sample_many(
     return Drawn(left, time.perf_counter() - started, nfe)
 
 
-def _draw(model: Any, config: SamplingConfig, first: int, stop: int, device: torch.device) -> Step:
+def _draw(model: Any, config: SamplingConfig, first: int, stop: int) -> Step:
     """Return the last state of images `first` to before `stop`."""
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-        step = deque(_steps(model, config, first, stop), maxlen=1).pop()
+    step = deque(_steps(model, config, first, stop), maxlen=1).pop()
     if not step.x.isfinite().all():
         raise FloatingPointError(
             f"one of the images {first} to {stop - 1} holds NaN or infinite values; lower "
@@ -204,6 +203,12 @@ def _check(model: Any, config: SamplingConfig, count: int, batch_size: int) -> N
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    dtype = next(model.parameters()).dtype
+    if dtype != PRECISIONS[config.precision]:
+        raise ValueError(
+            f"precision must be that of the model's weights, got {config.precision} for {dtype}; "
+            f"load the model with dtype={PRECISIONS[config.precision]}"
+        )
     classes = model.config.num_classes
     unknown = [label for label in config.class_ids if not 0 <= label < classes]
     if unknown or not config.class_ids:
@@ -246,10 +251,12 @@ def _compare(out: Path, asked: Mapping[str, Any]) -> None:
     """Raise ValueError where the folder's recipe is not the one that is asked for."""
     try:
         found = json.loads((out / RECIPE).read_text())
+        # A model's name may change, but not its weights, whose hash is that of their precision.
+        same = found.get("precision") == asked["precision"]
         differ = [
             f"{name} {_short(found.get(name))}, not {_short(value)}"
             for name, value in asked.items()
-            if name != "model" and found.get(name) != value  # its weights are compared
+            if found.get(name) != value and name != "model" and (same or name != "weights")
         ]
     except (ValueError, AttributeError):
         raise ValueError(
