@@ -2,6 +2,7 @@
 
 import copy
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -154,6 +155,24 @@ def test_native_sees_changed_weights(calls, change):
     assert len(calls) == 6
 
 
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="vectors of x86")
+def test_shorter_vectors_give_the_same_velocity(tmp_path):
+    """Of a processor without AVX-512."""
+    code = """
+import torch, deco_lab
+plain, fast = (deco_lab.load("tiny", device="cpu", fast=fast) for fast in (False, True))
+x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+given = x, torch.tensor([0.2, 0.7]), torch.tensor([0, 14])
+with torch.no_grad():
+    expected, velocity = plain(*given), fast(*given)
+print(float((velocity - expected).norm() / expected.norm()))
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "CXX": "c++ -mno-avx512f"}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert 0 < float(done.stdout) < 1e-5
+
+
 @torch.no_grad()
 def test_native_copies_draw_with_their_own_weights():
     plain, given = random_model("published"), inputs(2)
@@ -277,6 +296,8 @@ def test_kernels_say_why_they_cannot_be_built(tmp_path):
     broken.chmod(0o755)
     assert "broken: what is this?" in started(tmp_path, str(broken))
     assert not list((tmp_path / "cache").rglob("*.so"))
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert "the processor has no AVX2" in started(tmp_path, "c++ -mno-avx2")
 
 
 def test_switch_native_raises_where_there_are_no_kernels(monkeypatch):

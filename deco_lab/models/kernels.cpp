@@ -1,14 +1,13 @@
 // The DiT's blocks and the pixel decoder on a CPU, each in one pass over its tokens.
 //
-// Sixteen tokens lie in the lanes of one vector, a channel each vector, so that a norm, a rotation
-// or an activation is written as for one number, and a linear layer reads every weight once for
-// sixteen tokens:
+// Sixteen tokens lie side by side in `lanes`, one for each channel, so that a norm, a rotation or an
+// activation is written as for one number, and a linear layer reads every weight once for sixteen
+// tokens:
 //
 //     out[j] += weight[k][j] * in[k]
 //
 // Attention is two such layers whose weights are keys and values. Sums are in float32. Where W is
-// `pair`, weights and what they multiply are bfloat16, two rows k and k + 1 in 32 bits. The vectors
-// are those that GCC and Clang know; they become the widest of the processor.
+// `pair`, weights and what they multiply are bfloat16, rows 2k and 2k + 1 of them in 32 bits.
 
 #include <cstdint>
 #include <cstring>
@@ -17,77 +16,131 @@
 #include <immintrin.h>
 #endif
 
+#if defined(__x86_64__) && !defined(__AVX2__)
+#error "the processor has no AVX2"
+#endif
+
+// Floats in one of the processor's vectors, and columns of a weight whose sums the registers hold.
 constexpr int LANES = 16;
-typedef float lanes __attribute__((vector_size(4 * LANES), may_alias));
-typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+#if defined(__AVX512F__)
+constexpr int SIZE = 16, COLUMNS = 16;
+#elif defined(__AVX2__)
+constexpr int SIZE = 8, COLUMNS = 6;
+#else
+constexpr int SIZE = 4, COLUMNS = 6;
+#endif
+constexpr int PARTS = LANES / SIZE;
+constexpr int64_t SOME = 48;  // columns that are finished together; COLUMNS divides it
+
+typedef float vector __attribute__((vector_size(4 * SIZE), may_alias));
+typedef int32_t integers __attribute__((vector_size(4 * SIZE)));
 struct pair { int32_t bits; };
 
-static inline lanes all(float value) { return value - lanes{}; }
+struct __attribute__((may_alias)) lanes {
+    vector part[PARTS];
+    lanes() = default;
+    lanes(float value) {
+        for (vector& each : part) each = value - vector{};
+    }
+    template <class F> static inline lanes of(F function) {
+        lanes out;
+        for (int i = 0; i < PARTS; i++) out.part[i] = function(i);
+        return out;
+    }
+};
 
-// e^x within 2e-7 of its value: 2^n from the exponent's bits, the rest from a polynomial (Cephes).
-static inline lanes exponential(lanes x) {
-    x = x < all(-87.0f) ? all(-87.0f) : x;
-    x = x > all(88.0f) ? all(88.0f) : x;
-    const lanes shifted = x * 1.44269504f + all(12582912.0f);  // rounds to an integer: 1.5 * 2^23
-    const lanes n = shifted - all(12582912.0f);
-    const lanes r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    lanes p = all(1.9875691500e-4f);
+static inline lanes operator+(lanes a, lanes b) {
+    return lanes::of([&](int i) { return a.part[i] + b.part[i]; });
+}
+static inline lanes operator-(lanes a, lanes b) {
+    return lanes::of([&](int i) { return a.part[i] - b.part[i]; });
+}
+static inline lanes operator*(lanes a, lanes b) {
+    return lanes::of([&](int i) { return a.part[i] * b.part[i]; });
+}
+static inline lanes operator/(lanes a, lanes b) {
+    return lanes::of([&](int i) { return a.part[i] / b.part[i]; });
+}
+static inline lanes larger(lanes a, lanes b) {
+    return lanes::of([&](int i) { return a.part[i] > b.part[i] ? a.part[i] : b.part[i]; });
+}
+
+// e^x within 2e-7 of its value for x from -87 to 88: 2^n by the bits of its exponent, the rest by
+// the polynomial of the Cephes library.
+static inline vector exponential(vector x) {
+    const vector rounding = 12582912.0f - vector{};  // 1.5 * 2^23
+    const vector shifted = x * 1.44269504f + rounding;
+    const vector n = shifted - rounding;
+    const vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vector p = 1.9875691500e-4f - vector{};
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    return (lanes)((integers)p + ((integers)shifted << 23));
+    return (vector)((integers)p + ((integers)shifted << 23));
 }
 
-static inline lanes silu(lanes x) { return x / (1.0f + exponential(-x)); }
+static inline lanes exponential(lanes x) {
+    x = larger(x, -87.0f);
+    return lanes::of([&](int i) { return exponential(x.part[i]); });
+}
+
+// Below -87, e^-x is held at a number that is finite, and the quotient is as good as 0.
+static inline lanes silu(lanes x) { return x / (1.0f + exponential(-1.0f * larger(x, -87.0f))); }
 
 static inline lanes inverse_root(lanes x) {
-    lanes root;
-    for (int l = 0; l < LANES; l++) root[l] = __builtin_sqrtf(x[l]);
-    return 1.0f / root;
+    return lanes::of([&](int i) {
+        vector root;
+        for (int l = 0; l < SIZE; l++) root[l] = __builtin_sqrtf(x.part[i][l]);
+        return 1.0f / root;
+    });
 }
 
 // What a layer multiplies: the vectors themselves, or pairs of them in bfloat16.
 template <class W> struct Operand;
 
 template <> struct Operand<float> {
-    typedef lanes vector;
+    typedef lanes type;
     static constexpr int ROWS = 1;
     static const lanes* of(lanes* in, int64_t) { return in; }
-    static inline void add(lanes& sum, float weight, lanes in) { sum += weight * in; }
+    static inline void add(lanes& sum, float weight, const lanes& in) {
+        for (int i = 0; i < PARTS; i++) sum.part[i] += weight * in.part[i];
+    }
 };
 
 #ifdef __AVX512BF16__
 template <> struct Operand<pair> {
-    typedef __m512bh vector;
+    typedef __m512bh type;
     static constexpr int ROWS = 2;
     // In place: vector k of the result is made of vectors 2k and 2k + 1, which are read before.
-    static const vector* of(lanes* in, int64_t K) {
+    static const type* of(lanes* in, int64_t K) {
         const __m512i order = _mm512_set_epi16(
             31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
             23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
         for (int64_t k = 0; k < K / 2; k++) {
-            const __m512bh two = _mm512_cvtne2ps_pbh((__m512)in[2 * k + 1], (__m512)in[2 * k]);
-            in[k] = (lanes)_mm512_permutexvar_epi16(order, (__m512i)two);
+            const __m512 low = (__m512)in[2 * k].part[0], high = (__m512)in[2 * k + 1].part[0];
+            const __m512bh two = _mm512_cvtne2ps_pbh(high, low);
+            in[k].part[0] = (vector)_mm512_permutexvar_epi16(order, (__m512i)two);
         }
-        return (const vector*)in;
+        return (const type*)in;
     }
-    static inline void add(lanes& sum, pair weight, vector in) {
-        sum = (lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(weight.bits), in);
+    static inline void add(lanes& sum, pair weight, type in) {
+        const __m512bh both = (__m512bh)_mm512_set1_epi32(weight.bits);
+        sum.part[0] = (vector)_mm512_dpbf16_ps((__m512)sum.part[0], both, in);
     }
 };
 #endif
 
 // out[j] = bias[j] + sum over k of weight[k][j] * in[k], for J columns of `stride`
 template <int J, class W>
-static inline void columns(lanes* out, const typename Operand<W>::vector* in, const W* weight,
+static inline void columns(lanes* out, const typename Operand<W>::type* in, const W* weight,
                            const float* bias, int64_t K, int64_t stride) {
     lanes sum[J];
-    for (int j = 0; j < J; j++) sum[j] = all(bias ? bias[j] : 0.0f);
+    for (int j = 0; j < J; j++) sum[j] = bias ? bias[j] : 0.0f;
     for (int64_t k = 0; k < K / Operand<W>::ROWS; k++) {
-        const auto value = in[k];
+        const auto& value = in[k];
         const W* row = weight + k * stride;
         for (int j = 0; j < J; j++) Operand<W>::add(sum[j], row[j], value);
     }
@@ -95,13 +148,13 @@ static inline void columns(lanes* out, const typename Operand<W>::vector* in, co
 }
 
 template <class W>
-static void linear(lanes* out, const typename Operand<W>::vector* in, const W* weight,
+static void linear(lanes* out, const typename Operand<W>::type* in, const W* weight,
                    const float* bias, int64_t K, int64_t J, int64_t stride) {
     int64_t j = 0;
-    for (; j + 16 <= J; j += 16)
-        columns<16>(out + j, in, weight + j, bias ? bias + j : nullptr, K, stride);
-    for (; j + 4 <= J; j += 4)
-        columns<4>(out + j, in, weight + j, bias ? bias + j : nullptr, K, stride);
+    for (; j + COLUMNS <= J; j += COLUMNS)
+        columns<COLUMNS>(out + j, in, weight + j, bias ? bias + j : nullptr, K, stride);
+    for (; j + 2 <= J; j += 2)
+        columns<2>(out + j, in, weight + j, bias ? bias + j : nullptr, K, stride);
     for (; j < J; j++)
         columns<1>(out + j, in, weight + j, bias ? bias + j : nullptr, K, stride);
 }
@@ -120,9 +173,9 @@ static void layer(
         memcpy(given, in + group * K * LANES, sizeof given);
         const auto* operands = Operand<W>::of(given, K);
 #pragma omp for schedule(static) nowait
-        for (int64_t j = 0; j < J; j += 64)
+        for (int64_t j = 0; j < J; j += SOME)
             linear((lanes*)out + group * J + j, operands, weight + j, bias + j, K,
-                   J - j < 64 ? J - j : 64, J);
+                   J - j < SOME ? J - j : SOME, J);
     }
 }
 
@@ -131,7 +184,7 @@ static void layer(
 // RMSNorm and AdaLN: x / rms(x) * A + C, where A holds the norm's weight
 static inline void modulated(lanes* out, const lanes* x, const float* C, const float* A, int64_t D) {
     lanes square = {};
-    for (int64_t c = 0; c < D; c++) square += x[c] * x[c];
+    for (int64_t c = 0; c < D; c++) square = square + x[c] * x[c];
     const lanes scale = inverse_root(square * (1.0f / D) + 1e-6f);
     for (int64_t c = 0; c < D; c++) out[c] = x[c] * scale * A[c] + C[c];
 }
@@ -139,7 +192,7 @@ static inline void modulated(lanes* out, const lanes* x, const float* C, const f
 // A head's RMSNorm, and the rotation of its pairs of channels; cos and sin hold the norm's weight
 static inline void turned(lanes* out, const lanes* x, const lanes* cos, const lanes* sin, int64_t d) {
     lanes square = {};
-    for (int64_t c = 0; c < d; c++) square += x[c] * x[c];
+    for (int64_t c = 0; c < d; c++) square = square + x[c] * x[c];
     const lanes scale = inverse_root(square * (1.0f / d) + 1e-6f);
     for (int64_t c = 0; c < d; c++) out[c] = (x[c] * cos[c] + x[c ^ 1] * sin[c]) * scale;
 }
@@ -187,7 +240,7 @@ static void trunk(
                     float* own = values + first * padded + group * LANES * d;
                     for (int64_t c = 0; c < d; c++)
                         for (int l = 0; l < LANES; l++)
-                            own[l * d + c] = three[2 * D + head * d + c][l];
+                            own[l * d + c] = ((const float*)(three + 2 * D + head * d + c))[l];
                 }
             }
 #pragma omp for collapse(2) schedule(static)
@@ -202,29 +255,29 @@ static void trunk(
                     linear(scores, (const lanes*)queries + place * D + head * d,
                            keys + first * padded, nullptr, d, padded, padded);
                     lanes most = scores[0], sum = {};
-                    for (int64_t n = 1; n < N; n++) most = scores[n] > most ? scores[n] : most;
+                    for (int64_t n = 1; n < N; n++) most = larger(most, scores[n]);
                     for (int64_t n = 0; n < N; n++) {
                         scores[n] = exponential(scores[n] - most);
-                        sum += scores[n];
+                        sum = sum + scores[n];
                     }
                     linear(mixed + head * d, scores, values + first * padded, nullptr, N, d, d);
-                    for (int64_t c = 0; c < d; c++) mixed[head * d + c] /= sum;
+                    for (int64_t c = 0; c < d; c++) mixed[head * d + c] = mixed[head * d + c] / sum;
                 }
                 linear(inner, operand::of(mixed, D), output + block * D / rows * D,
                        output_bias + block * D, D, D, D);
-                for (int64_t c = 0; c < D; c++) x[c] += C[2 * D + c] * inner[c];
+                for (int64_t c = 0; c < D; c++) x[c] = x[c] + C[2 * D + c] * inner[c];
                 modulated(inner, x, C + 3 * D, C + 4 * D, D);
                 const auto* given = operand::of(inner, D);
                 linear(hidden, given, gate + block * D / rows * I, nullptr, D, I, I);
                 const W* other = value + block * D / rows * I;
-                for (int64_t i = 0; i < I; i += 16) {
-                    lanes some[16];
-                    const int64_t count = I - i < 16 ? I - i : 16;
+                for (int64_t i = 0; i < I; i += SOME) {
+                    lanes some[SOME];
+                    const int64_t count = I - i < SOME ? I - i : SOME;
                     linear(some, given, other + i, nullptr, D, count, I);
                     for (int64_t j = 0; j < count; j++) hidden[i + j] = silu(hidden[i + j]) * some[j];
                 }
                 linear(mixed, operand::of(hidden, I), last + block * I / rows * D, nullptr, I, D, D);
-                for (int64_t c = 0; c < D; c++) x[c] += C[5 * D + c] * mixed[c];
+                for (int64_t c = 0; c < D; c++) x[c] = x[c] + C[5 * D + c] * mixed[c];
             }
     }
 }
@@ -233,12 +286,12 @@ static void trunk(
 
 static inline void normalised(lanes* out, const lanes* h, int64_t d) {
     lanes mean = {}, square = {};
-    for (int64_t c = 0; c < d; c++) mean += h[c];
-    mean *= 1.0f / d;
+    for (int64_t c = 0; c < d; c++) mean = mean + h[c];
+    mean = mean * (1.0f / d);
     for (int64_t c = 0; c < d; c++) out[c] = h[c] - mean;
-    for (int64_t c = 0; c < d; c++) square += out[c] * out[c];
+    for (int64_t c = 0; c < d; c++) square = square + out[c] * out[c];
     const lanes scale = inverse_root(square * (1.0f / d) + 1e-6f);
-    for (int64_t c = 0; c < d; c++) out[c] *= scale;
+    for (int64_t c = 0; c < d; c++) out[c] = out[c] * scale;
 }
 
 template <class W>
@@ -264,7 +317,7 @@ static void decoder(
     {
         lanes s[D], y[d], h[d], n[d], z[d], steering[3 * d], out[values];
         int64_t current = -1;
-        const typename operand::vector* given = nullptr;
+        const typename operand::type* given = nullptr;
 #pragma omp for collapse(2) schedule(static)
         for (int64_t group = 0; group < groups; group++)
             for (int64_t place = 0; place < places; place++) {
@@ -288,7 +341,7 @@ static void decoder(
                     linear(z, operand::of(n, d), weight, bias, d, d, d);
                     for (int64_t c = 0; c < d; c++) z[c] = silu(z[c]);
                     linear(n, operand::of(z, d), weight + d / rows * d, bias + d, d, d, d);
-                    for (int64_t c = 0; c < d; c++) h[c] += steering[2 * d + c] * n[c];
+                    for (int64_t c = 0; c < d; c++) h[c] = h[c] + steering[2 * d + c] * n[c];
                 }
                 normalised(n, h, d);
                 linear(out, n, head, head_bias, d, values, values);

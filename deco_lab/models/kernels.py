@@ -24,7 +24,7 @@ FLAGS = (
     "-x", "c++", "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-Wno-psabi",
 )  # fmt: skip
 LANES = 16
-"""Tokens in a vector, as in the source."""
+"""Tokens side by side, as in the source."""
 
 
 class KernelError(RuntimeError):
@@ -89,16 +89,16 @@ def call(kernel: str, narrow: bool, tensors: Sequence[Tensor], sizes: Sequence[i
 
 
 def in_lanes(rows: Tensor) -> Tensor:
-    """Return rows (M, C) as float32 vectors of sixteen, (ceil(M / 16), C, 16), zeros after them."""
+    """Return rows (..., M, C) as float32 lanes, (..., ceil(M / 16), C, 16), filled with zeros."""
     whole = rows.float()
-    if missing := -len(rows) % LANES:
+    if missing := -rows.shape[-2] % LANES:
         whole = torch.nn.functional.pad(whole, (0, 0, 0, missing))
-    return whole.unflatten(0, (-1, LANES)).transpose(1, 2).contiguous()
+    return whole.unflatten(-2, (-1, LANES)).transpose(-1, -2).contiguous()
 
 
 def from_lanes(lanes: Tensor, count: int) -> Tensor:
-    """Return the first `count` rows, (count, C), of `in_lanes`."""
-    return lanes.transpose(1, 2).flatten(0, 1)[:count]
+    """Return the first `count` rows, (..., count, C), of `in_lanes`."""
+    return lanes.transpose(-1, -2).flatten(-3, -2)[..., :count, :]
 
 
 def packed(weight: Tensor, narrow: bool) -> Tensor:

@@ -108,10 +108,7 @@ class NativeBlocks:
         modulation = c.new_empty(len(c), len(bias), LANES)
         call("layer", narrow, [modulation, c, steering, bias], [len(c), D, len(bias)])
         modulation = from_lanes(modulation, B).unflatten(1, (depth, -1)).transpose(0, 1)
-        whole = tokens.float()
-        if missing := -N % LANES:
-            whole = F.pad(whole, (0, 0, 0, missing))
-        x = whole.unflatten(1, (-1, LANES)).transpose(2, 3).contiguous()
+        x = in_lanes(tokens)
         queries, keys, values = (torch.empty_like(x) for _ in range(3))
         call(
             "trunk",
@@ -119,7 +116,7 @@ class NativeBlocks:
             [x, queries, keys, values, modulation.contiguous(), rotation, *weights],
             [B, N, D, _blocks(trunk)[0].attention.num_heads, weights[3].shape[-1], depth],
         )
-        return x.transpose(2, 3).flatten(1, 2)[:, :N].to(tokens.dtype)
+        return from_lanes(x, N).to(tokens.dtype)
 
 
 class NativeDecoder:
@@ -156,8 +153,8 @@ def _blocks(trunk: DiTTrunk) -> list[DiTBlock]:
 def _lay_blocks(trunk: DiTTrunk) -> list[Tensor]:
     """Return all blocks' AdaLN as one layer, and the weights that the kernel takes, in its order.
 
-    A norm's weight joins the scale that follows it, w * (1 + scale). The MLP's inner channels are
-    filled up with zeros to whole vectors.
+    A norm's weight joins the scale that follows it, w * (1 + scale). Zeros fill the MLP's inner
+    channels up to a number that the kernel's columns divide.
     """
     narrow = trunk.patch_embedding.weight.dtype == torch.bfloat16 and has_bfloat16()
     steering, biases, layers = [], [], []
@@ -170,7 +167,7 @@ def _lay_blocks(trunk: DiTTrunk) -> list[Tensor]:
         steering += weight
         biases += bias
         attention, mlp = block.attention, block.mlp
-        missing = -mlp.gate.out_features % LANES
+        missing = -mlp.gate.out_features % 48
         layers.append(
             (
                 packed(attention.qkv.weight, narrow),
