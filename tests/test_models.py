@@ -12,7 +12,15 @@ from deco_lab.config import PRESETS, DeCoConfig, DiTConfig
 from deco_lab.models import DeCo, DiT, build
 from deco_lab.models.decoder import position_features
 from deco_lab.models.dit import zero_block_modulation
-from deco_lab.models.layers import RMSNorm, SwiGLU, TimeEmbedding, rotary_table, rotate
+from deco_lab.models.layers import (
+    RMSNorm,
+    SwiGLU,
+    TimeEmbedding,
+    from_patches,
+    rotary_table,
+    rotate,
+    to_patches,
+)
 
 CPU = torch.device("cpu")
 
@@ -468,3 +476,10 @@ def test_swiglu_follows_its_formula():
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     w1, w2, w3 = layer.gate.weight, layer.output.weight, layer.value.weight
     torch.testing.assert_close(layer(x), (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T)
+
+
+def test_to_patches_matches_unfold_and_from_patches_turns_it_back():
+    x = torch.randn(2, 3, 12, 20, generator=torch.Generator().manual_seed(0))
+    patches = to_patches(x, 4)
+    assert torch.equal(patches, F.unfold(x, 4, stride=4).transpose(1, 2))
+    assert torch.equal(from_patches(patches, 4, rows=3), x)

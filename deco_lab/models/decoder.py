@@ -159,7 +159,7 @@ class PixelDecoder(nn.Module):
         """
         q, G = self.unit_side, self.grid_side
         B, _, H, W = x.shape
-        tiles = x.view(B, 3, H // (G * q), G, q, W // (G * q), G, q)
+        tiles = x.reshape(B, 3, H // (G * q), G, q, W // (G * q), G, q)
         # A unit's 3 * q * q values, of each of the G * G units, of each token.
         units = tiles.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, G * G, 3 * q * q)
         velocity = self.decode_units(self, units, condition.flatten(0, 1), position)

@@ -19,16 +19,16 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 def to_patches(x: Tensor, patch_size: int) -> Tensor:
     """Return the patches of images (B, C, H, W), (B, N, C * P * P), tokens in row-major order."""
-    P = patch_size
-    tiles = x.unflatten(3, (-1, P)).unflatten(2, (-1, P))  # (B, C, rows, P, columns, P)
-    return tiles.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    (B, C, H, W), P = x.shape, patch_size
+    tiles = x.reshape(B, C, H // P, P, W // P, P)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(B, -1, C * P * P)
 
 
 def from_patches(patches: Tensor, patch_size: int, rows: int) -> Tensor:
     """Return the images, (B, C, H, W), of `to_patches`, with `rows` patches one above another."""
-    P = patch_size
-    tiles = patches.unflatten(2, (-1, P, P)).unflatten(1, (rows, -1))
-    return tiles.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+    (B, N, _), P = patches.shape, patch_size
+    tiles = patches.reshape(B, rows, N // rows, -1, P, P)
+    return tiles.permute(0, 3, 1, 4, 2, 5).reshape(B, -1, rows * P, N // rows * P)
 
 
 class RMSNorm(nn.Module):

@@ -15,6 +15,7 @@ References
 
 import os
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,9 @@ from deco_lab.checkpoints import choose_device
 
 Value = TypeVar("Value")
 
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one that draws the last batch, writes a preview or evaluates."""
+
 
 class OneProcess:
     """A job that one process does alone.
@@ -30,11 +34,11 @@ class OneProcess:
     Parameters
     ----------
     device : torch.device
-        Where it draws.
+        Where it works.
     """
 
     index: int = 0
-    """Of this process, from 0; the first is the main one, which prints and finishes."""
+    """Of this process, from 0; the first is the main one, which prints and writes."""
     count: int = 1
     """Of all processes."""
 
@@ -72,15 +76,11 @@ class Processes(OneProcess):
     """
 
     def __init__(self, device: str | None) -> None:
-        try:
-            from accelerate import PartialState
-        except ImportError as error:
-            raise ValueError(
-                "several processes need accelerate, which is not installed; pip install accelerate"
-            ) from error
+        need_accelerate()
+        from accelerate import PartialState
+
         target = choose_device(device)
-        # The first to end waits while others draw their last batch.
-        self._state = PartialState(cpu=target.type == "cpu", timeout=timedelta(hours=2))
+        self._state = PartialState(cpu=target.type == "cpu", timeout=PATIENCE)
         if target.type != "cpu":
             assert self._state.device is not None
             target = self._state.device
@@ -102,6 +102,19 @@ class Processes(OneProcess):
         self._state.destroy_process_group()
 
 
+def are_many() -> bool:
+    """Return whether this process was started as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def need_accelerate() -> None:
+    """Raise ValueError where Accelerate is not installed."""
+    if find_spec("accelerate") is None:
+        raise ValueError(
+            "several processes need accelerate, which is not installed; pip install accelerate"
+        )
+
+
 def processes_here(device: str | None = None) -> OneProcess:
     """Return the processes that this one was started among: itself alone, unless launched so.
 
@@ -110,6 +123,6 @@ def processes_here(device: str | None = None) -> OneProcess:
     ValueError
         For a device that cannot be used here, and as `Processes`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if are_many():
         return Processes(device)
     return OneProcess(choose_device(device))

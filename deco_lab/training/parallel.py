@@ -17,18 +17,18 @@ References
 
 import os
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deco_lab.checkpoints import choose_device
+from deco_lab.sampling import processes
 
 Optimizers = tuple[torch.optim.Optimizer, ...]
 
 
-class OneProcess:
+class OneProcess(processes.OneProcess):
     """A run that has the machine to itself.
 
     Parameters
@@ -36,19 +36,6 @@ class OneProcess:
     device : torch.device
         Where it trains.
     """
-
-    index: int = 0
-    """Of this process, from 0; the first is the main one, which writes and prints."""
-    count: int = 1
-    """Of all processes."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this is the process that writes files and prints."""
-        return self.index == 0
 
     def prepare(self, learner: nn.Module, optimizers: Optimizers) -> tuple[nn.Module, Optimizers]:
         """Return what to call in place of `learner`, and the optimisers of its parameters."""
@@ -67,7 +54,7 @@ class OneProcess:
         return values
 
     def close(self) -> None:
-        """Wait for the others and part from them."""
+        """Part from the others, once they have come here."""
 
 
 class Processes(OneProcess):
@@ -85,14 +72,11 @@ class Processes(OneProcess):
     """
 
     def __init__(self, device: str | None) -> None:
-        try:
-            from accelerate import Accelerator, InitProcessGroupKwargs
-        except ImportError as error:
-            raise ValueError(
-                "several processes need accelerate, which is not installed; pip install accelerate"
-            ) from error
+        processes.need_accelerate()
+        from accelerate import Accelerator, InitProcessGroupKwargs
+
         # The others wait while the main process draws a preview or evaluates.
-        patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+        patience = InitProcessGroupKwargs(timeout=processes.PATIENCE)
         self.accelerator = Accelerator(
             cpu=choose_device(device).type == "cpu",
             mixed_precision="no",  # the step has its own autocast
@@ -134,7 +118,7 @@ class Processes(OneProcess):
         return averaged
 
     def close(self) -> None:
-        """Wait for the others and part from them."""
+        """Part from the others, once they have come here."""
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
 
@@ -147,7 +131,7 @@ def processes_here(device: str | None = None) -> OneProcess:
     ValueError
         For a device that cannot be used here, and as `Processes`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes.are_many():
         return Processes(device)
     return OneProcess(choose_device(device))
 
