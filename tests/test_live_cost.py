@@ -40,7 +40,7 @@ def serve_and_sample():
     """Serve the app, print its address, and sample without it at each line: what `cost` starts."""
     app = load_app()
     app.use_machine()
-    library = Library("tiny", device="cpu")
+    library = Library("tiny", device="cpu", fast=True)
     blocks, live = app.build_app(Workbench(library), Settings())
     print(serve(blocks, live, "127.0.0.1", 7930, prevent_thread_lock=True), flush=True)
     model = library.get("tiny")
