@@ -48,6 +48,7 @@ ALLOWED = {
     "evaluation.compare": {"checkpoints", "data", "evaluation", "files", "flow", "spectra"},
     "benchmark.plain": {"config"},
     "benchmark.measure": set(),
+    "benchmark.workers": set(),
     "benchmark": {
         "checkpoints", "config", "data", "files", "flow", "losses", "memory", "models",
         "sampling", "spectra", "training",
