@@ -92,6 +92,18 @@ def test_plain_sample_equals_sample(tiny, plain_tiny, interval):
     assert_same(drawn, deco_lab.sample(tiny, [0, 3], seed=5, **guided), 1e-4)
 
 
+@torch.no_grad()
+def test_plain_multiplies_in_bfloat16_under_autocast(tiny, plain_tiny):
+    x, t = seeded_noise(3, (3, 64, 64), 0), torch.tensor([0.0, 0.3, 0.9])
+    class_ids = torch.tensor([2, 14, 7])
+    expected = plain_tiny(x, t, class_ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = plain_tiny(x, t, class_ids)
+        assert plain_tiny.condition(x, t, class_ids).dtype == torch.bfloat16
+    assert velocity.dtype == torch.float32
+    assert 1e-4 < (velocity - expected).norm() / expected.norm() < 0.02
+
+
 def test_plain_sample_passes_a_pair_at_every_step(plain_tiny):
     sizes = []
 
@@ -228,7 +240,9 @@ def test_randomize_leaves_a_velocity_that_is_not_zero(wide_config):
     assert velocity.std() > 0.1
 
 
-@pytest.mark.parametrize(("device", "first"), [("cpu", "plain float32"), ("cuda", "plain float32")])
+@pytest.mark.parametrize(
+    ("device", "first"), [("cpu", "plain float32"), ("cuda", "plain, bf16 autocast")]
+)
 def test_variants_are_compared_with_the_plain_path(device, first):
     variants = variants_for(torch.device(device))
     assert variants[0].name == first

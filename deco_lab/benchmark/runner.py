@@ -91,7 +91,7 @@ class Runner:
         return self._variant.dtype(self._model)
 
     def _call(self, run: Callable[[], Any]) -> Any:
-        with torch.no_grad():
+        with torch.no_grad(), self._variant.precision(self._device):
             return run()
 
 

@@ -6,6 +6,7 @@ the same weights. To compare another, add it to `variants_for`.
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,8 @@ class Variant:
     no place in rows of a single velocity."""
     plain: bool = False
     """Whether the weights are given to the plain path."""
+    autocast: torch.dtype | None = None
+    """What the plain path multiplies in, where that is not the weights' dtype."""
     keep_freed_memory: bool = False
     """Whether the process keeps memory that is freed, as `load` with `fast` lets it on a CPU."""
 
@@ -44,9 +47,14 @@ class Variant:
         model = load(source, device=device, **self.load)
         return PlainDeCo(model.config, model.state_dict()) if self.plain else model
 
+    def precision(self, device: torch.device) -> AbstractContextManager:
+        """Return what every call of the model is made in."""
+        return torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+
     def dtype(self, model: Any) -> torch.dtype:
         """Return what a model of this variant multiplies in."""
-        return model.dtype if isinstance(model, PlainDeCo) else next(model.parameters()).dtype
+        weights = model.dtype if isinstance(model, PlainDeCo) else next(model.parameters()).dtype
+        return self.autocast or weights
 
     def draw(self, model: Any, class_ids: Sequence[int], num_steps: int) -> Tensor:
         """Return images, (B, 3, H, W), by guided Euler steps from the noise of seed 0."""
@@ -62,9 +70,14 @@ _BF16 = {"dtype": torch.bfloat16}
 
 
 def variants_for(device: torch.device) -> tuple[Variant, ...]:
-    """Return the variants of a device; the first is what the others are compared with."""
+    """Return the variants of a device; the first is what the others are compared with.
+
+    On a GPU that is float32 weights under bf16 autocast, the usual way there.
+    """
     first = [Variant("plain float32", plain=True)]
-    if device.type == "cpu" and sys.platform == "linux":  # elsewhere nothing can be set
+    if device.type == "cuda":
+        first.insert(0, Variant("plain, bf16 autocast", plain=True, autocast=torch.bfloat16))
+    elif device.type == "cpu" and sys.platform == "linux":  # elsewhere nothing can be set
         first.append(
             Variant("plain float32, freed memory kept", plain=True, keep_freed_memory=True)
         )
