@@ -51,7 +51,7 @@ ALLOWED = {
     "benchmark.workers": set(),
     "benchmark": {
         "checkpoints", "config", "data", "files", "flow", "losses", "memory", "models",
-        "sampling", "spectra", "training",
+        "sampling", "spectra", "training", "workbench",
     },
     "training": {
         "checkpoints", "config", "data", "evaluation", "files", "flow", "losses", "models",

@@ -27,11 +27,13 @@ from deco_lab.benchmark.floor import (
     measure_rates,
     trunk_work,
 )
+from deco_lab.benchmark.live import WAYS
 from deco_lab.benchmark.measure import Timed, Timing, interleaved, ratio
 from deco_lab.benchmark.plain import PlainDeCo, plain_sample
 from deco_lab.benchmark.report import Result, errors_of, number, table
 from deco_lab.benchmark.rows import (
     ROWS,
+    live_cases,
     memory_cases,
     sampling_cases,
     velocity_cases,
@@ -346,6 +348,15 @@ def test_sampling_cases_count_the_passes_that_guidance_needs():
         (case,) = sampling_cases(bench, "tiny", 2)
     one, pair = (forward_work(config_of("tiny"), n, 64, 64) for n in (2, 4))
     assert (case.work.count(one), case.work.count(pair)) == (6, 44)  # t = 0, .02, ... .1 are alone
+
+
+def test_live_cases_draw_the_same_image():
+    with closing(Bench(CPU)) as bench:
+        alone, *watched = live_cases(bench)
+        images = [case.result() for case in (alone, *watched)]
+    assert [case.name for case in (alone, *watched)] == list(WAYS)
+    assert images[0].shape == (1, 3, 64, 64)
+    assert all(torch.equal(image, images[0]) for image in images[1:])
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deco_lab.benchmark.bench import Bench, config_of, labels, noisy_images
 from deco_lab.benchmark.floor import Work, decoder_work, forward_work
+from deco_lab.benchmark.live import WAYS, LiveRunner
 from deco_lab.benchmark.measure import Timed, synchronizer
 from deco_lab.benchmark.runner import Runner, peak_memory
 from deco_lab.benchmark.variants import GUIDANCE, Variant
@@ -29,6 +30,7 @@ from deco_lab.flow import seeded_noise, time_grid
 from deco_lab.losses import frequency_loss
 from deco_lab.spectra import block_dct
 from deco_lab.training import Trainer, TrainingConfig
+from deco_lab.workbench import Settings
 
 NUM_STEPS, WARM_STEPS, XL = 50, 11, "DeCo-XL/16"
 """Of eleven steps the first two are not guided, so both sizes of batch are warm."""
@@ -106,6 +108,20 @@ def sampling_cases(bench: Bench, preset: str, batch: int) -> list[Case]:
         dtype = worker.ask(Runner.make_sample, labels(config, batch), NUM_STEPS, WARM_STEPS)
         cases.append(case_of(worker, variant, dtype, work, images=batch))
     return cases
+
+
+def live_cases(bench: Bench) -> list[Case]:
+    """Return the app's run of one image by itself, and with what its panels are sent of it."""
+    worker = bench.worker("live panels", "tiny", LiveRunner, bench.device, Settings(num_images=1))
+
+    def case(way: str) -> Case:
+        def run() -> float:
+            return worker.ask(LiveRunner.run, way)
+
+        run()
+        return Case(way, run, lambda: worker.ask(LiveRunner.result, way), images=1)
+
+    return [case(way) for way in WAYS]
 
 
 def dct_cases(bench: Bench, side: int = 512, batch: int = 8) -> list[Case]:
@@ -221,6 +237,7 @@ ROWS: dict[str, Row] = {
     "sample-8": Row(
         "tiny, 50 guided steps, batch 8", partial(sampling_cases, preset="tiny", batch=8), 3
     ),
+    "live": Row("tiny, 50 steps with panels' data", live_cases, 5),
     "memory": Row(
         "tiny, memory of 11 steps, batch 8", partial(memory_cases, preset="tiny", batch=8), 3
     ),
