@@ -74,6 +74,8 @@ def variants_for(device: torch.device) -> tuple[Variant, ...]:
 
     On a GPU that is float32 weights under bf16 autocast, the usual way there.
     """
+    # With `fast` a GPU takes bfloat16 by itself, and a CPU float32; each is also given the other.
+    other = "float32" if device.type == "cuda" else "bfloat16"
     first = [Variant("plain float32", plain=True)]
     if device.type == "cuda":
         first.insert(0, Variant("plain, bf16 autocast", plain=True, autocast=torch.bfloat16))
@@ -86,7 +88,7 @@ def variants_for(device: torch.device) -> tuple[Variant, ...]:
         Variant("plain bfloat16", _BF16, plain=True),
         Variant("library float32"),
         Variant("library bfloat16", _BF16),
-        Variant("library fast, float32", {"fast": True, "dtype": torch.float32}),
         Variant("library fast", {"fast": True}),
+        Variant(f"library fast, {other}", {"fast": True, "dtype": getattr(torch, other)}),
         Variant("library fast, reuse 2", {"fast": True}, {"condition_reuse": 2}),
     )
