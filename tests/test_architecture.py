@@ -48,9 +48,10 @@ ALLOWED = {
     "evaluation.compare": {"checkpoints", "data", "evaluation", "files", "flow", "spectra"},
     "benchmark.plain": {"config"},
     "benchmark.measure": set(),
+    "benchmark.workers": set(),
     "benchmark": {
         "checkpoints", "config", "data", "files", "flow", "losses", "memory", "models",
-        "sampling", "spectra", "training",
+        "sampling", "spectra", "training", "workbench",
     },
     "training": {
         "checkpoints", "config", "data", "evaluation", "files", "flow", "losses", "models",

@@ -1,7 +1,13 @@
 import json
+import os
 import re
+import signal
+import sys
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import deco_lab
 from deco_lab.benchmark.__main__ import main, with_floor
+from deco_lab.benchmark.bench import Bench, config_of, randomize
 from deco_lab.benchmark.floor import (
     Rates,
     Work,
@@ -20,16 +27,29 @@ from deco_lab.benchmark.floor import (
     measure_rates,
     trunk_work,
 )
-from deco_lab.benchmark.measure import Timing, interleaved, ratio
+from deco_lab.benchmark.live import WAYS
+from deco_lab.benchmark.measure import Timed, Timing, interleaved, ratio
 from deco_lab.benchmark.plain import PlainDeCo, plain_sample
 from deco_lab.benchmark.report import Result, errors_of, number, table
-from deco_lab.benchmark.rows import ROWS, Bench, memory_cases, randomize, sampling_cases
-from deco_lab.benchmark.variants import VARIANTS, Variant
+from deco_lab.benchmark.rows import (
+    ROWS,
+    live_cases,
+    memory_cases,
+    sampling_cases,
+    velocity_cases,
+)
+from deco_lab.benchmark.runner import Runner
+from deco_lab.benchmark.variants import GUIDANCE, Variant, variants_for
+from deco_lab.benchmark.workers import Worker, WorkerError
 from deco_lab.config import PRESETS, DeCoConfig
 from deco_lab.flow import seeded_noise
 from deco_lab.models import build
 
 CPU = torch.device("cpu")
+VARIANTS = {variant.name: variant for variant in variants_for(CPU)}
+only_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="only glibc has mallopt; run it on Linux"
+)
 
 
 def assert_same(actual, expected, tolerance=1e-5):
@@ -72,6 +92,18 @@ def test_plain_sample_equals_sample(tiny, plain_tiny, interval):
     guided: Any = {"num_steps": 10, "guidance_scale": 2.0, "guidance_interval": interval}
     drawn = plain_sample(plain_tiny, [0, 3], seeded_noise(2, (3, 64, 64), 5), **guided)
     assert_same(drawn, deco_lab.sample(tiny, [0, 3], seed=5, **guided), 1e-4)
+
+
+@torch.no_grad()
+def test_plain_multiplies_in_bfloat16_under_autocast(tiny, plain_tiny):
+    x, t = seeded_noise(3, (3, 64, 64), 0), torch.tensor([0.0, 0.3, 0.9])
+    class_ids = torch.tensor([2, 14, 7])
+    expected = plain_tiny(x, t, class_ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = plain_tiny(x, t, class_ids)
+        assert plain_tiny.condition(x, t, class_ids).dtype == torch.bfloat16
+    assert velocity.dtype == torch.float32
+    assert 1e-4 < (velocity - expected).norm() / expected.norm() < 0.02
 
 
 def test_plain_sample_passes_a_pair_at_every_step(plain_tiny):
@@ -160,11 +192,22 @@ def test_with_floor_adds_the_parts_of_a_work():
 
 def test_interleaved_runs_every_variant_once_a_round_in_turning_order():
     calls = []
-    variants = {name: lambda name=name: calls.append(name) or name * 2 for name in "abc"}
-    timings, results = interleaved(variants, 4)
+    variants = {name: lambda name=name: calls.append(name) or len(calls) for name in "abc"}
+    timings = interleaved(variants, 4, rest=0)
     assert "".join(calls) == "abcbcacababc"
-    assert results == {"a": "aa", "b": "bb", "c": "cc"}
-    assert all(len(timing.seconds) == 4 for timing in timings.values())
+    assert timings["a"] == Timing((1, 6, 8, 10))
+
+
+def test_timed_counts_between_synchronisations_and_keeps_the_result(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+
+    def wait() -> None:
+        next(clock)
+
+    timed = Timed(lambda: next(clock), wait)
+    assert timed() == 3  # 0 waits, 1 starts, 2 runs, 3 waits, 4 ends
+    assert timed.result == 2
 
 
 def test_ratio_is_of_one_rounds_times():
@@ -199,19 +242,124 @@ def test_randomize_leaves_a_velocity_that_is_not_zero(wide_config):
     assert velocity.std() > 0.1
 
 
-def test_every_row_of_variants_compares_with_the_plain_path():
-    assert VARIANTS[0].plain
-    assert not VARIANTS[0].load
-    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+@pytest.mark.parametrize(
+    ("device", "first"), [("cpu", "plain float32"), ("cuda", "plain, bf16 autocast")]
+)
+def test_variants_are_compared_with_the_plain_path(device, first):
+    variants = variants_for(torch.device(device))
+    assert variants[0].name == first
+    assert variants[0].plain
+    assert not variants[0].load
+    assert len({variant.name for variant in variants}) == len(variants)
+    assert any(variant.keep_freed_memory for variant in variants) == (
+        device == "cpu" and sys.platform == "linux"
+    )
+
+
+def test_bench_leaves_out_variants_that_a_row_cannot_tell_apart():
+    bench = Bench(CPU)
+    of_large = bench.variants("DeCo-XL/16", drawing=True)
+    assert not any(variant.keep_freed_memory for variant in of_large)
+    assert [v for v in of_large if not v.sampling] == bench.variants("DeCo-XL/16")
+    assert bench.variants("tiny", drawing=True) == list(VARIANTS.values())
+
+
+@pytest.fixture
+def worker_of():
+    """Start the process of a variant of `tiny`; all end with the test."""
+    bench = Bench(CPU)
+    with closing(bench):
+        yield partial(bench.runner, "tiny")
+
+
+@pytest.mark.parametrize("name", ["plain float32", "library fast"])
+def test_worker_draws_what_the_library_draws(tiny, worker_of, name):
+    worker = worker_of(VARIANTS[name])
+    assert worker.ask(Runner.make_sample, [0, 3], 4, 2) == torch.float32
+    assert 0 < worker.ask(Runner.run) < 60
+    assert_same(worker.ask(Runner.result), deco_lab.sample(tiny, [0, 3], num_steps=4, **GUIDANCE))
+    assert worker_of(VARIANTS[name]) is worker
+
+
+@pytest.mark.slow
+@only_linux
+def test_only_workers_that_are_asked_to_keep_freed_memory(worker_of):
+    def faults(name: str) -> int:
+        worker = worker_of(VARIANTS[name])
+        x = seeded_noise(8, (3, 64, 64), 0)
+        worker.ask(Runner.make_velocity, x, [0] * 8)
+        counts = []
+        for _ in range(6):
+            stat = Path(f"/proc/{worker.process.pid}/stat").read_text()
+            counts.append(int(stat.rpartition(")")[2].split()[7]))  # minflt
+            worker.ask(Runner.run)
+        # The fewest of a run: the first ones may still find no hole large enough.
+        return min(after - before for before, after in pairwise(counts))
+
+    kept = ["plain float32, freed memory kept", "library fast"]
+    assert max(map(faults, kept)) < faults("plain float32") / 10
+
+
+def test_worker_that_ends_says_so_in_a_sentence(worker_of):
+    worker = worker_of(Variant("library"))
+    os.kill(worker.process.pid, signal.SIGKILL)
+    sentence = r"^the process of library \(tiny\) has ended with exit status -9: signal 9 ended it"
+    for _ in range(2):
+        with pytest.raises(WorkerError, match=sentence):
+            worker.ask(Runner.run)
+
+
+def test_worker_that_fails_says_so_in_a_sentence(capfd):
+    with pytest.raises(WorkerError, match="the process of two has ended with exit status 1: what"):
+        Worker("two", Runner, "no-such-model", Variant("library"), CPU)
+    assert "no-such-model" in capfd.readouterr().err
+
+
+def test_worker_ends_where_its_input_ends():
+    worker = Worker("a list", list, "abc")
+    assert worker.ask(len) == 3
+    worker.close()
+    assert worker.process.returncode == 0
+
+
+def test_bench_ends_the_workers_of_another_preset():
+    with closing(Bench(CPU)) as bench:
+        first = bench.worker("a", "list", list)
+        assert bench.worker("a", "list", list) is first
+        assert bench.worker("b", "list", list) is not first
+        assert first.process.returncode == 0
+
+
+def test_velocity_cases_give_the_decoder_one_condition():
+    variants = [VARIANTS["library float32"], replace(VARIANTS["plain float32"], name="plain")]
+    with closing(Bench(CPU, variants)) as bench:
+        cases = velocity_cases(bench, "tiny", 2, decoder=True)
+        for case in cases:
+            assert case.run is not None
+            assert case.run() > 0
+        assert [work for case in cases for work in case.work] == [
+            decoder_work(config_of("tiny"), 2, 64)
+        ] * 2
+        assert_same(cases[1].result(), cases[0].result())
 
 
 def test_sampling_cases_count_the_passes_that_guidance_needs():
-    bench = Bench(CPU, variants=[Variant("library")])
-    (case,) = sampling_cases(bench, "tiny", 2)
-    one, pair = (forward_work(bench.model("tiny", Variant("")).config, n, 64, 64) for n in (2, 4))
+    with closing(Bench(CPU, [Variant("library")])) as bench:
+        (case,) = sampling_cases(bench, "tiny", 2)
+    one, pair = (forward_work(config_of("tiny"), n, 64, 64) for n in (2, 4))
     assert (case.work.count(one), case.work.count(pair)) == (6, 44)  # t = 0, .02, ... .1 are alone
 
 
+def test_live_cases_draw_the_same_image():
+    with closing(Bench(CPU)) as bench:
+        alone, *watched = live_cases(bench)
+        images = [case.result() for case in (alone, *watched)]
+    assert [case.name for case in (alone, *watched)] == list(WAYS)
+    assert images[0].shape == (1, 3, 64, 64)
+    assert all(torch.equal(image, images[0]) for image in images[1:])
+
+
+@pytest.mark.slow
 def test_main_prints_the_numbers_that_it_writes(tmp_path, capsys, monkeypatch):
     quick = partial(measure_rates, side=256)
     monkeypatch.setattr("deco_lab.benchmark.__main__.measure_rates", quick)
@@ -229,7 +377,7 @@ def test_main_prints_the_numbers_that_it_writes(tmp_path, capsys, monkeypatch):
         assert result["median_ms"] == pytest.approx(500 * sum(result["seconds"]))
         assert result["times_floor"] > 0
     by_variant = {r["variant"]: r for r in found["results"] if r["row"] == "forward-1"}
-    assert by_variant.keys() == {v.name for v in VARIANTS if not v.sampling}
+    assert by_variant.keys() == {name for name, v in VARIANTS.items() if not v.sampling}
     assert by_variant["plain float32"]["errors"] is None
     assert by_variant["library float32"]["errors"]["whole"] < 1e-5
     assert 1e-4 < by_variant["library bfloat16"]["errors"]["whole"] < 0.03
@@ -237,6 +385,19 @@ def test_main_prints_the_numbers_that_it_writes(tmp_path, capsys, monkeypatch):
     assert found["machine"]["torch"] == torch.__version__ in printed
     assert "python -m deco_lab.benchmark --device cuda --rows xl-sample-1" in printed
     assert list(found["not_run"]) == [ROWS["xl-sample-1"].title]
+    assert "each variant runs in a process of its own" in printed
+
+
+def test_main_goes_on_after_a_row_whose_worker_ended(tmp_path, capsys, monkeypatch):
+    quick = partial(measure_rates, side=256)
+    monkeypatch.setattr("deco_lab.benchmark.__main__.measure_rates", quick)
+    ends = Variant("library", {"dtype": torch.int8})
+    monkeypatch.setattr("deco_lab.benchmark.bench.variants_for", lambda device: [ends])
+    with pytest.raises(SystemExit, match="1"):
+        main(["--device", "cpu", "--repeats", "1", "--rows", "forward-1", "dct"])
+    printed = capsys.readouterr().out
+    assert "batch 1: the process of library (tiny) has ended with exit status 1" in printed
+    assert "a copy" in printed
 
 
 @pytest.mark.parametrize(
@@ -255,7 +416,7 @@ def test_main_says_what_is_wrong(arguments, message, capsys):
 
 @pytest.mark.slow
 def test_memory_counts_what_a_process_that_draws_takes():
-    bench = Bench(CPU, variants=[VARIANTS[0]])
+    bench = Bench(CPU, [VARIANTS["plain float32"]])
     imports, plain = (case.peak() for case in memory_cases(bench, "tiny", 1) if case.peak)
     assert imports > 100  # MiB: PyTorch
     assert plain > imports + 4.5e6 * 4 / 2**20  # the weights

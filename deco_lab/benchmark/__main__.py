@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from deco_lab.benchmark import report
+from deco_lab.benchmark.bench import Bench
 from deco_lab.benchmark.floor import Rates, Work, measure_rates
 from deco_lab.benchmark.measure import interleaved, ratio, synchronizer
 from deco_lab.benchmark.report import Result
-from deco_lab.benchmark.rows import ROWS, Bench, Case
+from deco_lab.benchmark.rows import ROWS, Case
+from deco_lab.benchmark.workers import WorkerError
 from deco_lab.checkpoints import choose_device
-from deco_lab.memory import keep_freed_memory
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -25,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m deco_lab.benchmark",
         description="Measure how fast the library is, beside the straightforward way to compute "
-        "the same and the least time that this machine could take; a few minutes on two cores.",
+        "the same and the least time that this machine could take; about ten minutes on two cores.",
     )
     add = parser.add_argument
     add("--device", help="cpu, cuda, mps; the best there is when not given")
@@ -35,27 +36,22 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure_row(
-    name: str, cases: Sequence[Case], rounds: int, device: torch.device
-) -> list[Result]:
+def measure_row(name: str, cases: Sequence[Case], rounds: int) -> list[Result]:
     """Return the lines of one row, its cases measured in turns; the floor is not known yet."""
-    title, first = ROWS[name].title, cases[0].name
+    title, first = ROWS[name].title, cases[0]
     if peaks := {case.name: case.peak for case in cases if case.peak}:
         found = {variant: [peak() for _ in range(rounds)] for variant, peak in peaks.items()}
         return [
             Result(name, title, variant, peak_mib=statistics.median(values))
             for variant, values in found.items()
         ]
-    for case in cases:
-        if warm := case.warm or case.run:
-            warm()
-    runs = {case.name: case.run for case in cases if case.run}
-    timings, outputs = interleaved(runs, rounds, synchronizer(device))
+    timings = interleaved({case.name: case.run for case in cases if case.run}, rounds)
+    plain = first.result()
     results = []
     for case in cases:
-        timing, output, plain = timings[case.name], outputs[case.name], outputs[first]
+        timing = timings[case.name]
         low, high = timing.quartiles
-        compared = case.name != first and isinstance(output, Tensor)
+        output = None if case is first else case.result()
         results.append(
             Result(
                 name,
@@ -65,9 +61,9 @@ def measure_row(
                 1e3 * timing.median,
                 1e3 * low,
                 1e3 * high,
-                ratio(timing, timings[first]),
+                ratio(timing, timings[first.name]),
                 images_per_second=case.images / timing.median if case.images else None,
-                errors=report.errors_of(output, plain) if compared else None,
+                errors=report.errors_of(output, plain) if isinstance(output, Tensor) else None,
             )
         )
     return results
@@ -91,19 +87,27 @@ def main(arguments: list[str] | None = None) -> None:
         device = choose_device(given.device)
     except ValueError as error:
         parser.error(str(error))
-    machine = report.describe(device, keep_freed_memory())
+    machine = report.describe(device)
     rates = measure_rates(device, synchronizer(device))
     measured: list[tuple[Result, Sequence[Work], torch.dtype]] = []
-    not_run = {}
+    not_run: dict[str, str] = {}
+    failed = False
     with closing(Bench(device)) as bench:
         for name in given.rows or ROWS:
             row = ROWS[name]
             if row.needs_gpu and device.type != "cuda":
-                not_run[row.title] = f"{parser.prog} --device cuda --rows {name}"
+                command = f"{parser.prog} --device cuda --rows {name}"
+                not_run[row.title] = f"there is no GPU here; {command}"
                 continue
             print(f"{row.title} ...", file=sys.stderr, flush=True)
-            cases = row.cases(bench)
-            lines = measure_row(name, cases, given.repeats or row.repeats, device)
+            try:
+                cases = row.cases(bench)
+                lines = measure_row(name, cases, given.repeats or row.repeats)
+            except WorkerError as error:
+                bench.end_workers()
+                not_run[row.title] = str(error)
+                failed = True
+                continue
             works = [(case.work, case.dtype) for case in cases]
             measured += [(line, *work) for line, work in zip(lines, works, strict=True)]
             # Again, and the better: a machine that was disturbed before has no lower floor.
@@ -112,6 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(report.text(machine, rates, results, not_run))
     if given.out:
         report.write_json(given.out, machine, rates, results, not_run)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -50,38 +50,60 @@ def synchronizer(device: torch.device) -> Callable[[], None]:
     return lambda: None
 
 
+class Timed:
+    """A function whose calls are timed; what the last of them returned is kept.
+
+    Parameters
+    ----------
+    run : callable
+        Of no arguments.
+    synchronize : callable
+        Waits until the device has done what it was asked.
+    """
+
+    def __init__(
+        self, run: Callable[[], Any], synchronize: Callable[[], None] = lambda: None
+    ) -> None:
+        self._run = run
+        self._synchronize = synchronize
+        self.result: Any = None
+
+    def __call__(self) -> float:
+        """Run it once and return the seconds that it took."""
+        self.result = None  # or two results would take memory at once
+        self._synchronize()
+        start = time.perf_counter()
+        result = self._run()
+        self._synchronize()
+        seconds = time.perf_counter() - start
+        self.result = result
+        return seconds
+
+
 def interleaved(
-    variants: Mapping[str, Callable[[], Any]],
-    repeats: int,
-    synchronize: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, Timing], dict[str, Any]]:
+    variants: Mapping[str, Callable[[], float]], repeats: int, rest: float = 0.02
+) -> dict[str, Timing]:
     """Time every variant once a round.
 
     Parameters
     ----------
     variants : mapping
-        Functions of no arguments by name; warm already.
+        Functions by name that run a variant, warm already, and return its seconds.
     repeats : int
         Rounds, at least 1.
-    synchronize : callable
-        Waits until the device has done what it was asked.
+    rest : float
+        Seconds before each, after which the threads of the one before no longer spin.
 
     Returns
     -------
-    timings : dict
+    dict
         A `Timing` by name.
-    results : dict
-        What each returned in its last round.
     """
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    results: dict[str, Any] = {}
     for turn in range(repeats):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            synchronize()
-            start = time.perf_counter()
-            results[name] = variants[name]()
-            synchronize()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(tuple(taken)) for name, taken in seconds.items()}, results
+            time.sleep(rest)
+            seconds[name].append(variants[name]())
+    return {name: Timing(tuple(taken)) for name, taken in seconds.items()}

@@ -73,8 +73,6 @@ class Machine:
     threads: int
     system: str
     torch: str
-    keeps_freed_memory: bool
-    """Whether `deco_lab.memory.keep_freed_memory` is on, for every variant alike."""
 
 
 def processor_name() -> str:
@@ -87,7 +85,7 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe(device: torch.device, keeps_freed_memory: bool) -> Machine:
+def describe(device: torch.device) -> Machine:
     """Return the machine that this process runs on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     return Machine(
@@ -96,7 +94,6 @@ def describe(device: torch.device, keeps_freed_memory: bool) -> Machine:
         torch.get_num_threads(),
         platform.platform(),
         torch.__version__,
-        keeps_freed_memory,
     )
 
 
@@ -169,13 +166,13 @@ def text(
     machine: Machine, rates: Rates, results: Sequence[Result], not_run: Mapping[str, str]
 ) -> str:
     """Return all that a person reads: machine, table, errors by band, and what was not run."""
-    kept = "on" if machine.keeps_freed_memory else "not to be had here"
     parts = [
         f"{machine.processor}; device {machine.device}; {machine.threads} threads; "
         f"PyTorch {machine.torch}; {machine.system}\n"
         f"matrix products at best {rates.float32 / 1e9:,.0f} GFLOP/s in float32 and "
         f"{rates.bfloat16 / 1e9:,.0f} in bfloat16; a copy moves {rates.copy / 1e9:,.1f} GB/s\n"
-        f"freed memory is kept for the next operation: {kept}, for every variant alike",
+        "each variant runs in a process of its own, started as a script would be; on a CPU fast "
+        "ones\nkeep freed memory for the next operation",
         table(results),
         "x plain: median over rounds of the time over the row's first variant. x floor: median "
         "over\nmax(FLOPs / matmul rate, bytes / copy rate). error: norm of the difference from "
@@ -187,8 +184,8 @@ def text(
             + bands
         )
     if not_run:
-        lines = (f"  {title}: {command}" for title, command in not_run.items())
-        parts.append("Not run, since there is no GPU here:\n" + "\n".join(lines))
+        lines = (f"  {title}: {reason}" for title, reason in not_run.items())
+        parts.append("Not run:\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
 

@@ -1,17 +1,13 @@
-"""The ways to run a model that are compared, and the memory that each of them takes.
+"""The ways to run a model that are compared.
 
-One row of `VARIANTS` is one way: what `deco_lab.load` and `deco_lab.sample` are given, or the plain
-path over the same weights. To compare another, add a row.
-
-`python -m deco_lab.benchmark.variants MODEL VARIANT DEVICE BATCH` draws a batch in a few guided
-steps and prints the largest memory of its process, in MiB: of a GPU where it is on one.
+A variant is one way: what `deco_lab.load` and `deco_lab.sample` are given, or the plain path over
+the same weights. To compare another, add it to `variants_for`.
 """
 
-import resource
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +15,8 @@ from torch import Tensor
 
 from deco_lab.benchmark.plain import PlainDeCo, plain_sample
 from deco_lab.checkpoints import load
-from deco_lab.config import ModelConfig
 from deco_lab.flow import seeded_noise
 from deco_lab.memory import keep_freed_memory
-from deco_lab.models import DeCo
 from deco_lab.sampling import sample
 
 GUIDANCE: dict[str, Any] = {"guidance_scale": 2.0, "guidance_interval": (0.1, 1.0)}
@@ -41,14 +35,26 @@ class Variant:
     no place in rows of a single velocity."""
     plain: bool = False
     """Whether the weights are given to the plain path."""
+    autocast: torch.dtype | None = None
+    """What the plain path multiplies in, where that is not the weights' dtype."""
+    keep_freed_memory: bool = False
+    """Whether the process keeps memory that is freed, as `load` with `fast` lets it on a CPU."""
 
     def model(self, source: str, device: torch.device) -> Any:
         """Return the model of a bundled name or a file, as this variant runs it."""
-        return self.around(load(source, device=device, **self.load))
-
-    def around(self, model: Any) -> Any:
-        """Return what this variant runs for a model that was loaded as it asks."""
+        if self.keep_freed_memory:
+            keep_freed_memory()
+        model = load(source, device=device, **self.load)
         return PlainDeCo(model.config, model.state_dict()) if self.plain else model
+
+    def precision(self, device: torch.device) -> AbstractContextManager:
+        """Return what every call of the model is made in."""
+        return torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+
+    def dtype(self, model: Any) -> torch.dtype:
+        """Return what a model of this variant multiplies in."""
+        weights = model.dtype if isinstance(model, PlainDeCo) else next(model.parameters()).dtype
+        return self.autocast or weights
 
     def draw(self, model: Any, class_ids: Sequence[int], num_steps: int) -> Tensor:
         """Return images, (B, 3, H, W), by guided Euler steps from the noise of seed 0."""
@@ -62,51 +68,27 @@ class Variant:
 
 _BF16 = {"dtype": torch.bfloat16}
 
-VARIANTS: tuple[Variant, ...] = (
-    Variant("plain float32", plain=True),
-    Variant("plain bfloat16", _BF16, plain=True),
-    Variant("library float32"),
-    Variant("library bfloat16", _BF16),
-    Variant("library fast, float32", {"fast": True, "dtype": torch.float32}),
-    Variant("library fast", {"fast": True}),
-    Variant("library fast, reuse 2", {"fast": True}, {"condition_reuse": 2}),
-)
-"""The first is what the others are compared with."""
 
+def variants_for(device: torch.device) -> tuple[Variant, ...]:
+    """Return the variants of a device; the first is what the others are compared with.
 
-def dtype_of(model: PlainDeCo | DeCo) -> torch.dtype:
-    """Return the dtype of a model's weights."""
-    return model.dtype if isinstance(model, PlainDeCo) else next(model.parameters()).dtype
-
-
-def labels(config: ModelConfig, batch: int) -> list[int]:
-    """Return a class for each image of a batch, in turn."""
-    return [i % config.num_classes for i in range(batch)]
-
-
-def peak_memory(device: torch.device) -> float:
-    """Return the largest memory that this process has had, in MiB: the GPU's where it is on one."""
+    On a GPU that is float32 weights under bf16 autocast, the usual way there.
+    """
+    # With `fast` a GPU takes bfloat16 by itself, and a CPU float32; each is also given the other.
+    other = "float32" if device.type == "cuda" else "bfloat16"
+    first = [Variant("plain float32", plain=True)]
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():  # what the system says otherwise counts the parent's memory before exec
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        return int(lines["VmHWM"].split()[0]) / 2**10
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Print the largest memory of a process that draws, or with variant "imports" only starts."""
-    source, name, where, batch = arguments
-    device = torch.device(where)
-    keep_freed_memory()
-    for variant in VARIANTS:
-        if variant.name == name:
-            model = variant.model(source, device)
-            variant.draw(model, labels(model.config, int(batch)), 11)
-    print(peak_memory(device))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        first.insert(0, Variant("plain, bf16 autocast", plain=True, autocast=torch.bfloat16))
+    elif device.type == "cpu" and sys.platform == "linux":  # elsewhere nothing can be set
+        first.append(
+            Variant("plain float32, freed memory kept", plain=True, keep_freed_memory=True)
+        )
+    return (
+        *first,
+        Variant("plain bfloat16", _BF16, plain=True),
+        Variant("library float32"),
+        Variant("library bfloat16", _BF16),
+        Variant("library fast", {"fast": True}),
+        Variant(f"library fast, {other}", {"fast": True, "dtype": getattr(torch, other)}),
+        Variant("library fast, reuse 2", {"fast": True}, {"condition_reuse": 2}),
+    )
