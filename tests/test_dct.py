@@ -31,6 +31,18 @@ def test_block_dct_matches_scipy(block_size, height, width):
     np.testing.assert_allclose(single, expected, atol=5e-6)
 
 
+def test_block_dct_of_large_images_matches_scipy_and_keeps_derivatives():
+    """Those that are done in pieces, 1.5 of them; not where a derivative is asked for."""
+    images = random_images(2, 3, 256, 256, dtype=torch.float32)
+    blocks = images.numpy().reshape(2, 3, 32, 8, 32, 8).swapaxes(3, 4)
+    expected = torch.from_numpy(np.asarray(scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho")))
+    whole = block_dct(images.clone().requires_grad_())
+    assert whole.requires_grad
+    _, tangent = torch.func.jvp(block_dct, (images,), (images,))
+    for coefficients in (block_dct(images), whole.detach(), tangent):
+        torch.testing.assert_close(coefficients, expected, rtol=1e-5, atol=5e-6)
+
+
 def test_block_dct_matches_recorded_outputs(golden):
     recorded = load_file(golden / "frequency_loss.safetensors")
     for images, expected in (

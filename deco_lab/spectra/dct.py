@@ -27,13 +27,31 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
+_PIECE = 2**18  # numbers: 1 MiB in float32
+
+
 def _product(blocks: Tensor, D: Tensor) -> Tensor:
     """Return D X D^T for each of the blocks X, (..., n, n)."""
     n = len(D)
     if n > 16:  # n^4 numbers are too many
         return D @ blocks @ D.T
     basis = torch.kron(D.T, D.T)  # of rows (r, c) and columns (u, v)
-    return (blocks.reshape(-1, n * n) @ basis).view(blocks.shape)
+    transformed = torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]
+    if (
+        blocks.numel() <= _PIECE
+        or blocks.device.type != "cpu"
+        or blocks.requires_grad
+        or transformed
+    ):
+        return (blocks.reshape(-1, n * n) @ basis).view(blocks.shape)
+    # In pieces that the cache holds from their copy into order to their product.
+    products = torch.empty(blocks.shape, dtype=blocks.dtype)
+    pieces = -(-blocks.numel() // _PIECE)
+    for some, out in zip(
+        blocks.flatten(0, 1).chunk(pieces), products.flatten(0, 1).chunk(pieces), strict=True
+    ):
+        torch.mm(some.reshape(-1, n * n), basis, out=out.view(-1, n * n))
+    return products
 
 
 def pad_to_blocks(images: Tensor, block_size: int = 8) -> Tensor:
