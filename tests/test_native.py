@@ -2,9 +2,11 @@
 
 import copy
 import os
+import pickle
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import deco_lab
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import DeCo, build, kernels
+from deco_lab.models import native as native_module
+from deco_lab.models.decoder import position_features
 from deco_lab.models.kernels import KernelError, from_lanes, in_lanes, packed
 from deco_lab.models.native import switch_native
 from deco_lab.spectra import pixel_jacobian
@@ -81,12 +86,12 @@ def calls(monkeypatch) -> list[str]:
 def test_native_equals_the_plain_model(calls, name):
     model = random_model(name)
     fast = native(model)
-    for size in ((16, 16), (20, 12), (4, 4)):  # 16, 15 and 1 tokens
-        for rows in (1, 2, 5):
+    for size in ((16, 16), (20, 12), (4, 4), (24, 52)):  # 16, 15, 1 and 78 tokens
+        for rows in (1, 2, 5, 17, 33):
             given = inputs(rows, *size)
             torch.testing.assert_close(fast(*given), model(*given), rtol=1e-5, atol=2e-6)
     kernels_of_a_call = 2 if name in ("add", "dit") else 3
-    assert len(calls) == 9 * kernels_of_a_call
+    assert len(calls) == 20 * kernels_of_a_call
 
 
 @pytest.mark.parametrize("case", ["io0", "io1"], ids=["square", "wide"])
@@ -107,7 +112,7 @@ def test_native_matches_recorded_velocity(request, golden, calls, kind, case):
 @torch.no_grad()
 def test_native_bfloat16_is_no_worse_than_pytorch(name):
     exact, model = random_model(name), random_model(name, torch.bfloat16)
-    given = inputs(4)
+    given = inputs(4, 20, 12)
     expected = exact(*given)
     errors = [
         float((each(*given) - expected).norm() / expected.norm()) for each in (native(model), model)
@@ -224,6 +229,95 @@ def test_native_leaves_derivatives_hooks_and_wider_numbers_to_pytorch(calls):
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_native_leaves_traces_and_counts_to_pytorch(calls):
+    plain, given = random_model("published"), inputs(2)
+    model, expected = native(plain), plain(*given)
+    traced = torch.jit.trace(model, given, check_trace=False)
+    torch.testing.assert_close(traced(*given), expected)  # type: ignore[operator]
+    counts = []
+    for each in (plain, model):
+        with FlopCounterMode(display=False) as counter:
+            each(*given)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+    assert calls == []
+
+
+@torch.no_grad()
+def test_native_leaves_other_layers_and_sizes_to_pytorch(calls):
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    plain, (x, t, class_ids) = random_model("published"), inputs(2)
+    condition = plain.condition(x, t, class_ids)
+    for each in (plain, model := native(plain)):
+        each.trunk.blocks[1].attention.qkv.__class__ = Doubled
+        each.decoder.blocks[0].forward = lambda h, modulation: h + 1
+    assert torch.equal(model(x, t, class_ids), plain(x, t, class_ids))
+    assert calls == []
+
+    model = native(random_model("published"))
+    tokens, conditioning = torch.randn(2, 16, 40), torch.randn(1, 1, 40)
+    blocks = random_model("published").trunk
+    expected = blocks.run_blocks(blocks, tokens, conditioning, 4, 4)
+    assert torch.equal(model.trunk.run_blocks(model.trunk, tokens, conditioning, 4, 4), expected)
+    with pytest.raises(RuntimeError):
+        model.decoder(x, condition[:, :8], position_features(4, x.device))
+    assert calls == []
+    assert model.decode(x[:0], condition[:0]).shape == (0, 3, 16, 16)
+
+
+@torch.no_grad()
+def test_native_lays_weights_out_once_and_not_in_copies(monkeypatch):
+    laid = []
+    lay = native_module._lay_blocks
+    monkeypatch.setattr(native_module, "_lay_blocks", lambda blocks: laid.append(1) or lay(blocks))
+    model, given = native(random_model("published")), inputs(2)
+    for _ in range(3):
+        model(*given)
+    assert len(laid) == 1
+    other = pickle.loads(pickle.dumps(model.decoder.decode_units))
+    assert other._weights._kept is None
+
+
+@torch.no_grad()
+def test_native_does_not_mistake_new_weights_at_an_old_address(calls):
+    plain, given = random_model("published"), inputs(2)
+    model = native(plain)
+    before = model(*given)
+    for each in (plain, model):
+        each.bfloat16().float()
+    torch.testing.assert_close(model(*given), plain(*given), rtol=1e-5, atol=2e-6)
+    assert not torch.equal(model(*given), before)
+    assert len(calls) == 9
+
+
+@torch.no_grad()
+def test_native_serves_threads_of_several_sizes():
+    plain = random_model("published")
+    model, sizes = native(plain), [(16, 16), (24, 52)]
+    expected = [plain(*inputs(2, *size)) for size in sizes]
+
+    def draw(k: int) -> float:
+        with torch.no_grad():
+            return float((model(*inputs(2, *sizes[k % 2])) - expected[k % 2]).abs().max())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(draw, range(200))) < 1e-4
+
+
+def test_load_fast_in_inference_mode_sees_changes():
+    with torch.inference_mode():
+        model: Any = deco_lab.load("tiny", device="cpu", fast=True)
+        x, t, class_ids = torch.randn(1, 3, 64, 64), torch.tensor([0.5]), torch.tensor([1])
+        before = model(x, t, class_ids)
+        model.decoder.head.weight.mul_(2)
+        assert not torch.equal(model(x, t, class_ids), before)
+
+
+@torch.no_grad()
 def test_native_switched_off_is_the_plain_model(calls):
     plain, given = random_model("published"), inputs(2)
     model = native(plain)
@@ -296,6 +390,7 @@ def test_kernels_say_why_they_cannot_be_built(tmp_path):
     broken.chmod(0o755)
     assert "broken: what is this?" in started(tmp_path, str(broken))
     assert not list((tmp_path / "cache").rglob("*.so"))
+    assert "No closing quotation" in started(tmp_path, 'c++ "')
     if platform.machine() in ("x86_64", "AMD64"):
         assert "the processor has no AVX2" in started(tmp_path, "c++ -mno-avx2")
 
@@ -304,7 +399,7 @@ def test_switch_native_raises_where_there_are_no_kernels(monkeypatch):
     def fail():
         raise KernelError("none here")
 
-    monkeypatch.setattr("deco_lab.models.native.has_bfloat16", fail)
+    monkeypatch.setattr("deco_lab.models.native.kernels", fail)
     model = random_model("published")
     with pytest.raises(KernelError, match="none here"):
         switch_native(model, True)

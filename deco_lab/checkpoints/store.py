@@ -37,6 +37,7 @@ _CONFIG, _TRAINING = "deco_lab_config", "training"
 _EMA, _RAW, _TRAINER = "ema_denoiser.", "denoiser.", "diffusion_trainer."
 
 
+@torch.inference_mode(False)  # of whose tensors PyTorch counts no changes
 def load(
     name_or_path: str | os.PathLike[str],
     device: str | torch.device | None = None,
@@ -61,8 +62,9 @@ def load(
         without effect on others.
     fast : bool
         Compute without gradients as fast as the device can: on a CPU by native kernels, which the
-        machine's compiler builds once in seconds, on a GPU by torch.compile. Compared with the
-        plain model once, and left plain with a warning where they differ or a compiler is missing.
+        machine's compiler builds once in a second or two, on a GPU by torch.compile. Compared with
+        the plain model once, and left plain with a warning where they differ or a compiler is
+        missing.
         On a CPU weights are kept twice, a change of them through `.data` is not seen, and the
         process keeps memory that is freed (`deco_lab.memory.keep_freed_memory`).
 

@@ -40,15 +40,15 @@ def ready_for_sampling(model: Model) -> bool:
     Returns
     -------
     bool
-        Whether it does; where not, a warning has said why. On a CPU this takes seconds the first
-        time and a moment later; with torch.compile a minute, and later seconds.
+        Whether it does; where not, a warning has said why. The first time takes a second or two
+        on a CPU, with torch.compile a minute; later ones find on disk what was built.
     """
     config, weight = model.config, model.trunk.patch_embedding.weight
     shape = (2, 3, config.image_size, config.image_size)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight.device)
     t = torch.full((2,), 0.5, device=weight.device)
     class_ids = torch.tensor([0, config.null_class], device=weight.device)
-    tolerance = 1e-4 if weight.dtype == torch.float32 else 2e-2
+    tolerance = 1e-4 if weight.dtype == torch.float32 else 5e-2
     on_cpu = weight.device.type == "cpu"
     with torch.no_grad():
         switch = switch_native if on_cpu else switch_compiled

@@ -177,7 +177,7 @@ def decode_units(decoder: PixelDecoder, units: Tensor, tokens: Tensor, position:
         parts = [part.to(units.dtype) for part in folded(decoder, position)]
     pieces = 1
     if units.device.type == "cpu" and not torch.is_grad_enabled():
-        pieces = -(-units.shape[0] * units.shape[1] // UNITS_AT_ONCE)
+        pieces = max(1, -(-units.shape[0] * units.shape[1] // UNITS_AT_ONCE))
     velocities = [
         decoder.decode_piece(decoder, *piece, *parts)
         for piece in zip(units.chunk(pieces), tokens.chunk(pieces), strict=True)

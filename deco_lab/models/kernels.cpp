@@ -1,4 +1,4 @@
-// The DiT's blocks and the pixel decoder on a CPU, each in one pass over its tokens.
+// The DiT's blocks, in two passes over their tokens each, and the pixel decoder, in one, on a CPU.
 //
 // Sixteen tokens lie side by side in `lanes`, one for each channel, so that a norm, a rotation or an
 // activation is written as for one number, and a linear layer reads every weight once for sixteen
@@ -6,8 +6,8 @@
 //
 //     out[j] += weight[k][j] * in[k]
 //
-// Attention is two such layers whose weights are keys and values. Sums are in float32. Where W is
-// `pair`, weights and what they multiply are bfloat16, rows 2k and 2k + 1 of them in 32 bits.
+// Attention is two such layers whose weights are keys and values, in float32. So are all sums. Where
+// W is `pair`, weights and what they multiply are bfloat16, rows 2k and 2k + 1 of them in 32 bits.
 
 #include <cstdint>
 #include <cstring>
@@ -20,8 +20,8 @@
 #error "the processor has no AVX2"
 #endif
 
-// Floats in one of the processor's vectors, and columns of a weight whose sums the registers hold.
 constexpr int LANES = 16;
+// Floats in one of the processor's vectors, and columns of a weight whose sums the registers hold.
 #if defined(__AVX512F__)
 constexpr int SIZE = 16, COLUMNS = 16;
 #elif defined(__AVX2__)
@@ -30,7 +30,7 @@ constexpr int SIZE = 8, COLUMNS = 6;
 constexpr int SIZE = 4, COLUMNS = 6;
 #endif
 constexpr int PARTS = LANES / SIZE;
-constexpr int64_t SOME = 48;  // columns that are finished together; COLUMNS divides it
+constexpr int64_t TOGETHER = 48;  // columns that are finished together, a multiple of COLUMNS
 
 typedef float vector __attribute__((vector_size(4 * SIZE), may_alias));
 typedef int32_t integers __attribute__((vector_size(4 * SIZE)));
@@ -61,6 +61,7 @@ static inline lanes operator*(lanes a, lanes b) {
 static inline lanes operator/(lanes a, lanes b) {
     return lanes::of([&](int i) { return a.part[i] / b.part[i]; });
 }
+// Of a NaN on the left, the right: in softmax it reaches the result through the values alone.
 static inline lanes larger(lanes a, lanes b) {
     return lanes::of([&](int i) { return a.part[i] > b.part[i] ? a.part[i] : b.part[i]; });
 }
@@ -87,7 +88,7 @@ static inline lanes exponential(lanes x) {
     return lanes::of([&](int i) { return exponential(x.part[i]); });
 }
 
-// Below -87, e^-x is held at a number that is finite, and the quotient is as good as 0.
+// Below -87, e^-x is held at e^87, so that it is finite: of -1e4, this is -2e-34.
 static inline lanes silu(lanes x) { return x / (1.0f + exponential(-1.0f * larger(x, -87.0f))); }
 
 static inline lanes inverse_root(lanes x) {
@@ -173,9 +174,9 @@ static void layer(
         memcpy(given, in + group * K * LANES, sizeof given);
         const auto* operands = Operand<W>::of(given, K);
 #pragma omp for schedule(static) nowait
-        for (int64_t j = 0; j < J; j += SOME)
+        for (int64_t j = 0; j < J; j += TOGETHER)
             linear((lanes*)out + group * J + j, operands, weight + j, bias + j, K,
-                   J - j < SOME ? J - j : SOME, J);
+                   J - j < TOGETHER ? J - j : TOGETHER, J);
     }
 }
 
@@ -270,11 +271,11 @@ static void trunk(
                 const auto* given = operand::of(inner, D);
                 linear(hidden, given, gate + block * D / rows * I, nullptr, D, I, I);
                 const W* other = value + block * D / rows * I;
-                for (int64_t i = 0; i < I; i += SOME) {
-                    lanes some[SOME];
-                    const int64_t count = I - i < SOME ? I - i : SOME;
-                    linear(some, given, other + i, nullptr, D, count, I);
-                    for (int64_t j = 0; j < count; j++) hidden[i + j] = silu(hidden[i + j]) * some[j];
+                for (int64_t i = 0; i < I; i += TOGETHER) {
+                    lanes others[TOGETHER];
+                    const int64_t count = I - i < TOGETHER ? I - i : TOGETHER;
+                    linear(others, given, other + i, nullptr, D, count, I);
+                    for (int64_t j = 0; j < count; j++) hidden[i + j] = silu(hidden[i + j]) * others[j];
                 }
                 linear(mixed, operand::of(hidden, I), last + block * I / rows * D, nullptr, I, D, D);
                 for (int64_t c = 0; c < D; c++) x[c] = x[c] + C[5 * D + c] * mixed[c];

@@ -23,8 +23,8 @@ SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = (
     "-x", "c++", "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-Wno-psabi",
 )  # fmt: skip
-LANES = 16
-"""Tokens side by side, as in the source."""
+LANES, TOGETHER = 16, 48
+"""Tokens side by side, and columns that are finished together, as in the source."""
 
 
 class KernelError(RuntimeError):
@@ -33,25 +33,32 @@ class KernelError(RuntimeError):
 
 @lru_cache(maxsize=1)
 def kernels() -> ctypes.CDLL:
-    """Return the library, built if it is not yet on disk; a second or two on two cores.
+    """Return the library, built if it is not yet on disk, which takes a second or two.
 
     Raises
     ------
     KernelError
-        Where the compiler, $CXX or c++, is missing, or does not know the source or OpenMP.
+        Where the compiler, $CXX or c++, is missing, or does not know the source or OpenMP, or where
+        the cache folder cannot be used.
     """
     try:
-        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        compiler = shlex.split(os.environ.get("CXX") or "c++")
         about = _run([*compiler, *FLAGS, "-dM", "-E", os.devnull])
         name = hashlib.sha256(SOURCE.read_bytes() + about).hexdigest()[:24]
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "deco_lab"
-        library = folder / f"kernels-{name}.so"
+    except (OSError, ValueError) as error:
+        raise KernelError(_no_kernels(str(error))) from error
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "deco_lab"
+    library = folder / f"kernels-{name}.so"
+    try:
         if not library.exists():
             with replacing(library) as beside:
                 _run([*compiler, *FLAGS, "-shared", "-fPIC", "-o", str(beside), str(SOURCE)])
         return ctypes.CDLL(str(library))
     except OSError as error:
-        raise KernelError(_no_kernels(str(error))) from error
+        raise KernelError(
+            f"native kernels cannot be kept in {folder}: {error}; name another folder in "
+            "XDG_CACHE_HOME"
+        ) from error
 
 
 def _run(command: Sequence[str]) -> bytes:
@@ -79,7 +86,9 @@ def call(kernel: str, narrow: bool, tensors: Sequence[Tensor], sizes: Sequence[i
 
     Its products are in bfloat16 where `narrow`, otherwise in float32.
     """
-    assert all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in tensors)
+    for tensor in tensors:
+        if not (tensor.is_cpu and tensor.is_contiguous() and tensor.data_ptr() % 64 == 0):
+            raise ValueError(f"tensors must be contiguous on the CPU, got one of {tensor.shape}")
     function = getattr(kernels(), f"{kernel}_{'bfloat16' if narrow else 'float32'}")
     numbers = (*sizes, torch.get_num_threads())
     function(

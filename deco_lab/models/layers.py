@@ -21,14 +21,15 @@ def to_patches(x: Tensor, patch_size: int) -> Tensor:
     """Return the patches of images (B, C, H, W), (B, N, C * P * P), tokens in row-major order."""
     (B, C, H, W), P = x.shape, patch_size
     tiles = x.reshape(B, C, H // P, P, W // P, P)
-    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(B, -1, C * P * P)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(B, H // P * (W // P), C * P * P)
 
 
 def from_patches(patches: Tensor, patch_size: int, rows: int) -> Tensor:
     """Return the images, (B, C, H, W), of `to_patches`, with `rows` patches one above another."""
-    (B, N, _), P = patches.shape, patch_size
-    tiles = patches.reshape(B, rows, N // rows, -1, P, P)
-    return tiles.permute(0, 3, 1, 4, 2, 5).reshape(B, -1, rows * P, N // rows * P)
+    (B, N, values), P = patches.shape, patch_size
+    C, columns = values // P**2, N // rows
+    tiles = patches.reshape(B, rows, columns, C, P, P)
+    return tiles.permute(0, 3, 1, 4, 2, 5).reshape(B, C, rows * P, columns * P)
 
 
 class RMSNorm(nn.Module):

@@ -1,9 +1,9 @@
 """A model's blocks and pixel decoder by the kernels of `kernels.cpp`.
 
 They compute what `run_blocks` and `decode_units` do, in whose place `switch_native` puts them. To
-those they leave the work wherever a tensor is more than its numbers: under autograd, a function
-transform or autocast, while PyTorch traces, on another device, in float64, or where a layer has a
-hook.
+those they leave the work wherever a tensor is more than its numbers or a layer more than its
+weights: under autograd, a function transform or autocast, while PyTorch traces or counts, with
+hooks or layers of another kind, on another device, and for dtypes but float32 and bfloat16.
 
 Weights are laid out for the kernels, in a copy, at the first call, and anew whenever one has been
 changed or replaced. A change through `.data` is not seen, since PyTorch does not count it.
@@ -15,14 +15,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules import module as all_modules
 
 from deco_lab.models.deco import DeCo, Model
-from deco_lab.models.decoder import PixelDecoder, decode_units, folded, position_features
+from deco_lab.models.decoder import (
+    PixelBlock,
+    PixelDecoder,
+    decode_units,
+    folded,
+    position_features,
+)
 from deco_lab.models.dit import DiTTrunk, run_blocks
-from deco_lab.models.kernels import LANES, call, from_lanes, has_bfloat16, in_lanes, packed
-from deco_lab.models.layers import DiTBlock, rotary_table, swapped
+from deco_lab.models.kernels import (
+    LANES,
+    TOGETHER,
+    call,
+    from_lanes,
+    has_bfloat16,
+    in_lanes,
+    kernels,
+    packed,
+)
+from deco_lab.models.layers import (
+    Attention,
+    DiTBlock,
+    RMSNorm,
+    SwiGLU,
+    rotary_table,
+    swapped,
+)
+
+MAX_TOKENS = 4096
+"""Of an image: a thread keeps the scores of sixteen with all others on its stack."""
 
 State = list[tuple[int, int]]
+_KNOWN_TYPES = {
+    Attention, DiTBlock, PixelBlock, PixelDecoder, RMSNorm, SwiGLU,
+    nn.LayerNorm, nn.Linear, nn.ModuleList, nn.Sequential, nn.SiLU,
+}  # fmt: skip
+_KNOWN_DTYPES = {torch.float32, torch.bfloat16}
 
 
 def switch_native(model: Model, on: bool) -> None:
@@ -34,39 +65,47 @@ def switch_native(model: Model, on: bool) -> None:
         Where the kernels cannot be had on this machine.
     """
     if on:
-        has_bfloat16()  # builds them
+        kernels()
     model.trunk.run_blocks = NativeBlocks() if on else run_blocks
     if isinstance(model, DeCo):
         model.decoder.decode_units = NativeDecoder() if on else decode_units
 
 
-def _state(module: nn.Module, x: Tensor) -> State | None:
-    """Return address and version of every weight, or None where the kernels cannot do a call on x.
+def _state(module: nn.Module, *inputs: Tensor) -> State | None:
+    """Return address and version of every weight, or None where the kernels cannot do the call.
 
     One walk over all modules, which takes some 40 microseconds for a model of six blocks.
     """
-    known = (torch.float32, torch.bfloat16)
     if (
-        x.device.type != "cpu"
-        or x.dtype not in known
-        or torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
+        torch.is_grad_enabled()
         or torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack()  # type: ignore[attr-defined]
         or torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]
         or forward_ad._current_level >= 0
+        or all_modules._global_forward_hooks
+        or all_modules._global_forward_pre_hooks
     ):
         return None
+    for x in inputs:
+        if type(x) is not Tensor or not x.is_cpu or x.dtype not in _KNOWN_DTYPES:
+            return None
     state, modules = [], [module]
     while modules:
         each = modules.pop()
-        if each._forward_hooks or each._forward_pre_hooks:
+        if (
+            type(each) not in _KNOWN_TYPES
+            or "forward" in each.__dict__
+            or each._forward_hooks
+            or each._forward_pre_hooks
+        ):
             return None
         for weight in each._parameters.values():
             if weight is not None:
-                if weight.dtype not in known:
+                if weight.is_inference() or not weight.is_cpu or weight.dtype not in _KNOWN_DTYPES:
                     return None
-                version = 0 if weight.is_inference() else weight._version
-                state.append((weight.data_ptr(), version))
+                state.append((weight.data_ptr(), weight._version))
         modules += [part for part in each._modules.values() if part is not None]
     return state
 
@@ -76,14 +115,20 @@ class _Laid:
 
     def __init__(self, lay: Callable[..., list[Tensor]]) -> None:
         self._lay = lay
-        self._made_of: tuple[State, tuple[int, ...]] | None = None
-        self._tensors: list[Tensor] = []
+        self._kept: tuple[State, tuple[int, ...], list[Tensor], list[Tensor]] | None = None
+
+    def __reduce__(self) -> tuple[type["_Laid"], tuple[Callable[..., list[Tensor]]]]:
+        return _Laid, (self._lay,)  # a copy of the module has weights of its own
 
     def of(self, module: nn.Module, state: State, *sizes: int) -> list[Tensor]:
-        if self._made_of != (state, sizes):
-            self._tensors = self._lay(module, *sizes)
-            self._made_of = state, sizes
-        return self._tensors
+        """Return it for sizes, of which the last ones alone are kept, from one of many threads."""
+        kept = self._kept
+        if kept is None or kept[:2] != (state, sizes):
+            self._kept = kept = None  # not two of them at a time
+            # The weights are held, so that no other can come to their addresses.
+            weights = [weight.detach() for weight in module.parameters()]
+            self._kept = kept = state, sizes, self._lay(module, *sizes), weights
+        return kept[2]
 
 
 class NativeBlocks:
@@ -96,13 +141,15 @@ class NativeBlocks:
         self, trunk: DiTTrunk, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
     ) -> Tensor:
         """Return the last block's tokens, for those of a grid (B, N, D) and conditioning."""
-        state = _state(trunk, tokens)
+        B, N, D = tokens.shape
+        blocks = trunk.blocks
+        fits = conditioning.shape == (B, 1, D) and rows * columns == N <= MAX_TOKENS
+        state = _state(blocks, tokens, conditioning) if fits else None
         if state is None:
             return run_blocks(trunk, tokens, conditioning, rows, columns)
-        steering, bias, *weights = self._weights.of(trunk, state)
-        (rotation,) = self._rotation.of(trunk, state, rows, columns)
-        B, N, D = tokens.shape
-        depth = len(trunk.blocks)
+        steering, bias, *weights = self._weights.of(blocks, state)
+        (rotation,) = self._rotation.of(blocks, state, rows, columns)
+        depth = len(blocks)
         narrow = steering.dtype == torch.int32
         c = in_lanes(conditioning[:, 0])
         modulation = c.new_empty(len(c), len(bias), LANES)
@@ -114,7 +161,7 @@ class NativeBlocks:
             "trunk",
             narrow,
             [x, queries, keys, values, modulation.contiguous(), rotation, *weights],
-            [B, N, D, _blocks(trunk)[0].attention.num_heads, weights[3].shape[-1], depth],
+            [B, N, D, _typed(blocks)[0].attention.num_heads, weights[3].shape[-1], depth],
         )
         return from_lanes(x, N).to(tokens.dtype)
 
@@ -129,11 +176,16 @@ class NativeDecoder:
         self, decoder: PixelDecoder, units: Tensor, tokens: Tensor, position: Tensor
     ) -> Tensor:
         """Return the velocities of units (M, G * G, values) of M tokens (M, D), shaped as units."""
-        state = None if decoder.adds else _state(decoder, units)
+        count, places, values = units.shape
+        fits = (
+            not decoder.adds
+            and len(tokens) == count
+            and position is position_features(decoder.grid_side, position.device)
+        )
+        state = _state(decoder, units, tokens) if fits else None
         if state is None:
             return decode_units(decoder, units, tokens, position)
         weights = self._weights.of(decoder, state)
-        count, places, values = units.shape
         x, s = in_lanes(units.flatten(1)), in_lanes(tokens)
         velocity = torch.empty_like(x)
         width, depth = decoder.head.in_features, len(decoder.blocks)
@@ -146,19 +198,21 @@ class NativeDecoder:
         return from_lanes(velocity, count).view(units.shape).to(units.dtype)
 
 
-def _blocks(trunk: DiTTrunk) -> list[DiTBlock]:
-    return list(trunk.blocks)  # type: ignore[arg-type]
+def _typed(blocks: nn.Module) -> list[DiTBlock]:
+    return list(blocks)  # type: ignore[arg-type,call-overload]
 
 
-def _lay_blocks(trunk: DiTTrunk) -> list[Tensor]:
+def _lay_blocks(blocks: nn.Module) -> list[Tensor]:
     """Return all blocks' AdaLN as one layer, and the weights that the kernel takes, in its order.
 
     A norm's weight joins the scale that follows it, w * (1 + scale). Zeros fill the MLP's inner
     channels up to a number that the kernel's columns divide.
     """
-    narrow = trunk.patch_embedding.weight.dtype == torch.bfloat16 and has_bfloat16()
-    steering, biases, layers = [], [], []
-    for block in _blocks(trunk):
+    all_blocks = _typed(blocks)
+    first = all_blocks[0]
+    narrow = first.attention.qkv.weight.dtype == torch.bfloat16 and has_bfloat16()
+    steering, biases = [], []
+    for block in all_blocks:
         weight = list(block.modulation.weight.float().chunk(6))
         bias = list(block.modulation.bias.float().chunk(6))
         for i, norm in ((1, block.attention_norm), (4, block.mlp_norm)):
@@ -166,32 +220,33 @@ def _lay_blocks(trunk: DiTTrunk) -> list[Tensor]:
             weight[i], bias[i] = scale[:, None] * weight[i], scale * (1 + bias[i])
         steering += weight
         biases += bias
-        attention, mlp = block.attention, block.mlp
-        missing = -mlp.gate.out_features % 48
-        layers.append(
-            (
-                packed(attention.qkv.weight, narrow),
-                packed(attention.output.weight, narrow),
-                attention.output.bias.float(),
-                packed(F.pad(mlp.gate.weight, (0, 0, 0, missing)), narrow),
-                packed(F.pad(mlp.value.weight, (0, 0, 0, missing)), narrow),
-                packed(F.pad(mlp.output.weight, (0, missing)), narrow),
-            )
-        )
-    stacked = [torch.stack(same) for same in zip(*layers, strict=True)]
-    return [packed(torch.cat(steering), narrow), torch.cat(biases), *stacked]
+    missing = -first.mlp.gate.out_features % TOGETHER
+
+    def stacked(weight_of: Callable[[DiTBlock], Tensor]) -> Tensor:
+        return torch.stack([packed(weight_of(block), narrow) for block in all_blocks])
+
+    return [
+        packed(torch.cat(steering), narrow),
+        torch.cat(biases),
+        stacked(lambda block: block.attention.qkv.weight),
+        stacked(lambda block: block.attention.output.weight),
+        torch.stack([block.attention.output.bias.float() for block in all_blocks]),
+        stacked(lambda block: F.pad(block.mlp.gate.weight, (0, 0, 0, missing))),
+        stacked(lambda block: F.pad(block.mlp.value.weight, (0, 0, 0, missing))),
+        stacked(lambda block: F.pad(block.mlp.output.weight, (0, missing))),
+    ]
 
 
-def _lay_rotation(trunk: DiTTrunk, rows: int, columns: int) -> list[Tensor]:
+def _lay_rotation(blocks: nn.Module, rows: int, columns: int) -> list[Tensor]:
     """Return the rotation of every block's q and k, their norms' weights and attention's scale in.
 
     (depth, 2, 2, groups, head_dim, 16): of q and k, what multiplies a channel and its partner.
     """
-    attention = _blocks(trunk)[0].attention
+    attention = _typed(blocks)[0].attention
     head_dim = attention.output.in_features // attention.num_heads
     cos, sin = rotary_table(rows, columns, head_dim, torch.device("cpu"))
     tables = []
-    for block in _blocks(trunk):
+    for block in _typed(blocks):
         query, key = block.attention.query_norm.weight, block.attention.key_norm.weight
         for weight in (query.float() * head_dim**-0.5, key.float()):
             tables += [in_lanes(cos * weight), in_lanes(sin * swapped(weight))]

@@ -4,7 +4,7 @@ Image i has label class_ids[i % len(class_ids)] and seed + i, so it is the same 
 count, batch size and number of processes, to rounding. The unit of work is the aligned batch of
 images [k * batch_size, (k + 1) * batch_size): processes take in turn those that are not written
 yet, and a batch of which a part is written is drawn whole again. So a job that was killed and
-resumed leaves, on a CPU, the same bytes as one that was not.
+resumed leaves, on a CPU and with the same kernels, the same bytes as one that was not.
 
 A folder holds one job. `sampling.json` in it says what image i is, and a job that differs is
 refused; one of another count goes on with what is there.

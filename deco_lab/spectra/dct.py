@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 @lru_cache(maxsize=64)
@@ -27,7 +28,7 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
-_PIECE = 2**18  # numbers: 1 MiB in float32
+_PIECE = 2**17  # numbers: half a MiB in float32
 
 
 def _product(blocks: Tensor, D: Tensor) -> Tensor:
@@ -36,22 +37,22 @@ def _product(blocks: Tensor, D: Tensor) -> Tensor:
     if n > 16:  # n^4 numbers are too many
         return D @ blocks @ D.T
     basis = torch.kron(D.T, D.T)  # of rows (r, c) and columns (u, v)
-    transformed = torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]
-    if (
-        blocks.numel() <= _PIECE
-        or blocks.device.type != "cpu"
-        or blocks.requires_grad
-        or transformed
-    ):
+    if blocks.numel() <= _PIECE or blocks.device.type != "cpu" or _has_derivatives(blocks):
         return (blocks.reshape(-1, n * n) @ basis).view(blocks.shape)
     # In pieces that the cache holds from their copy into order to their product.
     products = torch.empty(blocks.shape, dtype=blocks.dtype)
     pieces = -(-blocks.numel() // _PIECE)
     for some, out in zip(
-        blocks.flatten(0, 1).chunk(pieces), products.flatten(0, 1).chunk(pieces), strict=True
+        blocks.flatten(0, 2).chunk(pieces), products.flatten(0, 2).chunk(pieces), strict=True
     ):
         torch.mm(some.reshape(-1, n * n), basis, out=out.view(-1, n * n))
     return products
+
+
+def _has_derivatives(x: Tensor) -> bool:
+    """Return whether x is more than its numbers: under autograd or a function transform."""
+    transform = torch._C._functorch.maybe_current_level()  # type: ignore[attr-defined]
+    return x.requires_grad or transform is not None or forward_ad._current_level >= 0
 
 
 def pad_to_blocks(images: Tensor, block_size: int = 8) -> Tensor:
