@@ -80,7 +80,7 @@ def _state(module: nn.Module, *inputs: Tensor) -> State | None:
         torch.is_grad_enabled()
         or torch.is_autocast_enabled("cpu")
         or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
         or torch._C._len_torch_dispatch_stack()  # type: ignore[attr-defined]
         or torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]
         or forward_ad._current_level >= 0
