@@ -328,6 +328,14 @@ def test_native_switched_off_is_the_plain_model(calls):
     assert calls == []
 
 
+@torch.no_grad()
+def test_native_leaves_large_blocks_to_pytorch(calls, monkeypatch):
+    monkeypatch.setattr(native_module, "MAX_WEIGHTS", 1000)
+    plain, given = random_model("published"), inputs(2)
+    torch.testing.assert_close(native(plain)(*given), plain(*given), rtol=1e-5, atol=2e-6)
+    assert calls == ["decoder"]
+
+
 def test_load_fast_draws_the_same_images(calls):
     plain = deco_lab.load("tiny", device="cpu")
     fast = deco_lab.load("tiny", device="cpu", dtype=torch.float32, fast=True)

@@ -48,6 +48,10 @@ from deco_lab.models.layers import (
 MAX_TOKENS = 4096
 """Of an image: a thread keeps the scores of sixteen with all others on its stack."""
 
+MAX_WEIGHTS = 2**22
+"""Of a block: the kernels read them anew for every sixteen tokens, so they must fit a cache. Those
+of DeCo-XL/16 do not, and PyTorch's products, which read them once, are faster."""
+
 State = list[tuple[int, int]]
 _KNOWN_TYPES = {
     Attention, DiTBlock, PixelBlock, PixelDecoder, RMSNorm, SwiGLU,
@@ -57,7 +61,7 @@ _KNOWN_DTYPES = {torch.float32, torch.bfloat16}
 
 
 def switch_native(model: Model, on: bool) -> None:
-    """Let the kernels compute a model's blocks and decoder, or undo that.
+    """Let the kernels compute a model's blocks, if they are small, and decoder, or undo that.
 
     Raises
     ------
@@ -66,7 +70,8 @@ def switch_native(model: Model, on: bool) -> None:
     """
     if on:
         kernels()
-    model.trunk.run_blocks = NativeBlocks() if on else run_blocks
+    small = sum(p.numel() for p in model.trunk.blocks[0].parameters()) <= MAX_WEIGHTS
+    model.trunk.run_blocks = NativeBlocks() if on and small else run_blocks
     if isinstance(model, DeCo):
         model.decoder.decode_units = NativeDecoder() if on else decode_units
 
