@@ -122,7 +122,7 @@ def main() -> None:
     use_machine()
     try:
         auth = check_access(arguments.host, arguments.auth)
-        print(f"Loading {arguments.model} ...", flush=True)
+        print(f"Loading {arguments.model} ...", file=sys.stderr, flush=True)
         library = Library(
             arguments.model, arguments.device, arguments.models, fast=not arguments.plain
         )
