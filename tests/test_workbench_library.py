@@ -198,6 +198,14 @@ def test_get_of_a_broken_file_keeps_the_model_before(library: Library, folder: P
     assert library.get("one.safetensors") is before
 
 
+def test_fast_models_need_room_for_a_copy_of_their_weights(folder: Path, monkeypatch):
+    size = (folder / "two.safetensors").stat().st_size
+    monkeypatch.setattr(library_module, "_free_memory", lambda device: 2 * size)
+    with pytest.raises(ModelError, match=r"two.safetensors needs about"):
+        Library("tiny", device="cpu", folder=folder, fast=True).get("two.safetensors")
+    Library("tiny", device="cpu", folder=folder).get("two.safetensors")
+
+
 def test_get_says_where_memory_would_not_suffice(library: Library, monkeypatch):
     before = library.get("one.safetensors")
     monkeypatch.setattr(library_module, "load", lambda *a, **k: pytest.fail("it was read"))

@@ -27,7 +27,6 @@ from deco_lab.models.decoder import (
 )
 from deco_lab.models.dit import DiTTrunk, run_blocks
 from deco_lab.models.kernels import (
-    LANES,
     TOGETHER,
     call,
     from_lanes,
@@ -157,7 +156,7 @@ class NativeBlocks:
         depth = len(blocks)
         narrow = steering.dtype == torch.int32
         c = in_lanes(conditioning[:, 0])
-        modulation = c.new_empty(len(c), len(bias), LANES)
+        modulation = c.new_empty(len(c), len(bias), c.shape[-1])
         call("layer", narrow, [modulation, c, steering, bias], [len(c), D, len(bias)])
         modulation = from_lanes(modulation, B).unflatten(1, (depth, -1)).transpose(0, 1)
         x = in_lanes(tokens)
