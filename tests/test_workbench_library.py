@@ -199,11 +199,11 @@ def test_get_of_a_broken_file_keeps_the_model_before(library: Library, folder: P
 
 
 def test_fast_models_need_room_for_a_copy_of_their_weights(folder: Path, monkeypatch):
-    size = (folder / "two.safetensors").stat().st_size
+    size = (folder / "one.safetensors").stat().st_size
     monkeypatch.setattr(library_module, "_free_memory", lambda device: 2 * size)
-    with pytest.raises(ModelError, match=r"two.safetensors needs about"):
-        Library("tiny", device="cpu", folder=folder, fast=True).get("two.safetensors")
-    Library("tiny", device="cpu", folder=folder).get("two.safetensors")
+    with pytest.raises(ModelError, match=r"one.safetensors needs about"):
+        Library("tiny", device="cpu", folder=folder, fast=True).get("one.safetensors")
+    Library("tiny", device="cpu", folder=folder).get("one.safetensors")
 
 
 def test_get_says_where_memory_would_not_suffice(library: Library, monkeypatch):
