@@ -4,6 +4,7 @@ import scipy.fft
 import torch
 from safetensors.torch import load_file
 
+from deco_lab.kernels import KernelError, call
 from deco_lab.spectra.dct import (
     block_dct,
     dct_matrix,
@@ -31,19 +32,69 @@ def test_block_dct_matches_scipy(block_size, height, width):
     np.testing.assert_allclose(single, expected, atol=5e-6)
 
 
-def test_block_dct_of_large_images_matches_scipy_and_keeps_derivatives():
-    """Those that are done in pieces, 1.5 of them; not where a derivative is asked for."""
-    images = random_images(2, 3, 256, 256, dtype=torch.float32)
-    blocks = images.numpy().reshape(2, 3, 32, 8, 32, 8).swapaxes(3, 4)
+LARGE = (2, 3, 256, 200)
+
+
+@pytest.fixture
+def by_kernel(monkeypatch) -> list[str]:
+    """The native kernels that were called, in order."""
+    made = []
+
+    def counted(source, kernel, *arguments):
+        made.append(kernel)
+        call(source, kernel, *arguments)
+
+    monkeypatch.setattr("deco_lab.spectra.dct.call", counted)
+    return made
+
+
+def test_large_block_dct_matches_scipy_and_the_product(by_kernel, monkeypatch):
+    images = random_images(*LARGE, dtype=torch.float32)
+    blocks = images.numpy().reshape(2, 3, 32, 8, 25, 8).swapaxes(3, 4)
     expected = torch.from_numpy(np.asarray(scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho")))
+    strided = images.transpose(2, 3).contiguous().transpose(2, 3)
+    unaligned = torch.cat([torch.zeros(1), images.flatten()])[1:].view(images.shape)
+    for given in (images, strided, unaligned):
+        torch.testing.assert_close(block_dct(given), expected, rtol=1e-5, atol=5e-6)
+    torch.testing.assert_close(inverse_block_dct(expected), images, rtol=1e-5, atol=5e-6)
+    coefficients = block_dct(images[..., :-3, :-5])
+    assert coefficients.shape == expected.shape
+    torch.testing.assert_close(
+        inverse_block_dct(coefficients, 253, 195), images[..., :-3, :-5], rtol=1e-5, atol=5e-6
+    )
+    assert by_kernel == ["blocks"] * 6
+
+    def fail(source):
+        raise KernelError("none here")
+
+    monkeypatch.setattr("deco_lab.spectra.dct.library", fail)
+    torch.testing.assert_close(block_dct(images), expected, rtol=1e-5, atol=5e-6)
+    torch.testing.assert_close(inverse_block_dct(expected), images, rtol=1e-5, atol=5e-6)
+    assert len(by_kernel) == 6
+
+
+def test_large_block_dct_keeps_derivatives(by_kernel):
+    images = random_images(*LARGE, dtype=torch.float32)
+    expected = block_dct(images.double()).float()
     whole = block_dct(images.clone().requires_grad_())
     assert whole.requires_grad
     tangent = torch.func.jvp(block_dct, (images,), (images,))[1]
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(images, images)
         dual_tangent = torch.autograd.forward_ad.unpack_dual(block_dct(dual)).tangent
-    for coefficients in (block_dct(images), whole.detach(), tangent, dual_tangent):
+    for coefficients in (whole.detach(), tangent, dual_tangent):
         torch.testing.assert_close(coefficients, expected, rtol=1e-5, atol=5e-6)
+    assert by_kernel == []
+
+
+@pytest.mark.parametrize(("block_size", "dtype"), [(4, torch.float32), (8, torch.float64)])
+def test_large_block_dct_of_other_kinds_matches_scipy(by_kernel, block_size, dtype):
+    images = random_images(*LARGE, dtype=dtype)
+    n = block_size
+    blocks = images.numpy().reshape(2, 3, 256 // n, n, 200 // n, n).swapaxes(3, 4)
+    expected = torch.from_numpy(np.asarray(scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho")))
+    torch.testing.assert_close(block_dct(images, n), expected, rtol=1e-5, atol=5e-6)
+    assert by_kernel == []
 
 
 def test_block_dct_matches_recorded_outputs(golden):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import deco_lab
 from deco_lab.config import DeCoConfig, DiTConfig
-from deco_lab.models import DeCo, build, kernels
+from deco_lab.kernels import KernelError
+from deco_lab.models import DeCo, build
 from deco_lab.models import native as native_module
 from deco_lab.models.decoder import position_features
-from deco_lab.models.kernels import KernelError, from_lanes, in_lanes, packed
-from deco_lab.models.native import switch_native
+from deco_lab.models.native import from_lanes, in_lanes, packed, switch_native
 from deco_lab.spectra import pixel_jacobian
 
 DECO = DeCoConfig(
@@ -71,13 +70,13 @@ def native(model: Any) -> Any:
 def calls(monkeypatch) -> list[str]:
     """The kernels that were called, in order."""
     made = []
-    plain_call = kernels.call
+    plain_run = native_module._run
 
-    def call(kernel, *arguments):
+    def run(kernel, *arguments):
         made.append(kernel)
-        plain_call(kernel, *arguments)
+        plain_run(kernel, *arguments)
 
-    monkeypatch.setattr("deco_lab.models.native.call", call)
+    monkeypatch.setattr("deco_lab.models.native._run", run)
     return made
 
 
@@ -360,54 +359,11 @@ def test_in_lanes_and_packed_lay_numbers_as_the_kernels_read_them():
     assert torch.equal(pairs.view(torch.bfloat16).view(3, 2).float(), weight)
 
 
-STARTED = """
-from deco_lab.models.kernels import KernelError, kernels
-try:
-    print(kernels()._name)
-except KernelError as error:
-    print(error)
-"""
-
-
-def started(tmp_path: Path, compiler: str | None = None) -> str:
-    """Return what a fresh Python says that looks for the kernels in an empty cache."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    if compiler is not None:
-        environment["CXX"] = compiler
-    command = [sys.executable, "-c", STARTED]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def test_kernels_are_built_once_and_found_again(tmp_path):
-    path = Path(started(tmp_path))
-    assert path.parent == tmp_path / "cache" / "deco_lab"
-    built = path.stat().st_mtime_ns
-    assert started(tmp_path) == str(path)
-    assert path.stat().st_mtime_ns == built
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
-
-
-def test_kernels_say_why_they_cannot_be_built(tmp_path):
-    missing = started(tmp_path, str(tmp_path / "no-compiler"))
-    assert missing.startswith("native kernels cannot be built: ")
-    assert "no-compiler" in missing
-    assert missing.endswith("install a C++ compiler with OpenMP, or name one in CXX")
-    broken = tmp_path / "broken"
-    broken.write_text("#!/bin/sh\necho 'broken: what is this?' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    assert "broken: what is this?" in started(tmp_path, str(broken))
-    assert not list((tmp_path / "cache").rglob("*.so"))
-    assert "No closing quotation" in started(tmp_path, 'c++ "')
-    if platform.machine() in ("x86_64", "AMD64"):
-        assert "the processor has no AVX2" in started(tmp_path, "c++ -mno-avx2")
-
-
 def test_switch_native_raises_where_there_are_no_kernels(monkeypatch):
-    def fail():
-        raise KernelError("none here")
+    def fail(source):
+        raise KernelError(f"none for {source}")
 
-    monkeypatch.setattr("deco_lab.models.native.kernels", fail)
+    monkeypatch.setattr("deco_lab.models.native.library", fail)
     model = random_model("published")
-    with pytest.raises(KernelError, match="none here"):
+    with pytest.raises(KernelError, match="none for model"):
         switch_native(model, True)

@@ -1,4 +1,4 @@
-"""A model's blocks and pixel decoder by the kernels of `kernels.cpp`.
+"""A model's blocks and pixel decoder by the kernels of `deco_lab/kernels/model.cpp`.
 
 They compute what `run_blocks` and `decode_units` do, in whose place `switch_native` puts them. To
 those they leave the work wherever a tensor is more than its numbers or a layer more than its
@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn.modules import module as all_modules
 
+from deco_lab.kernels import call, library, only_numbers
 from deco_lab.models.deco import DeCo, Model
 from deco_lab.models.decoder import (
     PixelBlock,
@@ -26,15 +26,6 @@ from deco_lab.models.decoder import (
     position_features,
 )
 from deco_lab.models.dit import DiTTrunk, run_blocks
-from deco_lab.models.kernels import (
-    TOGETHER,
-    call,
-    from_lanes,
-    has_bfloat16,
-    in_lanes,
-    kernels,
-    packed,
-)
 from deco_lab.models.layers import (
     Attention,
     DiTBlock,
@@ -43,6 +34,9 @@ from deco_lab.models.layers import (
     rotary_table,
     swapped,
 )
+
+LANES, TOGETHER = 16, 48
+"""Tokens side by side, and columns that are finished together, as in the kernels' source."""
 
 MAX_TOKENS = 4096
 """Of an image: a thread keeps the scores of sixteen with all others on its stack."""
@@ -68,7 +62,7 @@ def switch_native(model: Model, on: bool) -> None:
         Where the kernels cannot be had on this machine.
     """
     if on:
-        kernels()
+        library("model")
     small = sum(p.numel() for p in model.trunk.blocks[0].parameters()) <= MAX_WEIGHTS
     model.trunk.run_blocks = NativeBlocks() if on and small else run_blocks
     if isinstance(model, DeCo):
@@ -83,18 +77,12 @@ def _state(module: nn.Module, *inputs: Tensor) -> State | None:
     if (
         torch.is_grad_enabled()
         or torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        or torch._C._len_torch_dispatch_stack()  # type: ignore[attr-defined]
-        or torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]
-        or forward_ad._current_level >= 0
         or all_modules._global_forward_hooks
         or all_modules._global_forward_pre_hooks
+        or not only_numbers(*inputs)
+        or any(x.dtype not in _KNOWN_DTYPES for x in inputs)
     ):
         return None
-    for x in inputs:
-        if type(x) is not Tensor or not x.is_cpu or x.dtype not in _KNOWN_DTYPES:
-            return None
     state, modules = [], [module]
     while modules:
         each = modules.pop()
@@ -135,6 +123,43 @@ class _Laid:
         return kept[2]
 
 
+def in_lanes(rows: Tensor) -> Tensor:
+    """Return rows (..., M, C) as float32 lanes, (..., ceil(M / 16), C, 16), filled with zeros."""
+    whole = rows.float()
+    if missing := -rows.shape[-2] % LANES:
+        whole = F.pad(whole, (0, 0, 0, missing))
+    return whole.unflatten(-2, (-1, LANES)).transpose(-1, -2).contiguous()
+
+
+def from_lanes(lanes: Tensor, count: int) -> Tensor:
+    """Return the first `count` rows, (..., count, C), of `in_lanes`."""
+    return lanes.transpose(-1, -2).flatten(-3, -2)[..., :count, :]
+
+
+def has_bfloat16() -> bool:
+    """Return whether the kernels multiply in bfloat16 on this processor."""
+    return hasattr(library("model"), "trunk_bfloat16")
+
+
+def packed(weight: Tensor, narrow: bool) -> Tensor:
+    """Return the weight of a linear layer, (J, K), as the kernels read it.
+
+    That is (K, J) in float32, or where `narrow` (K / 2, J) in int32, each two of bfloat16.
+    """
+    columns = weight.detach().T
+    if not narrow:
+        return columns.float().contiguous()
+    pairs = columns.to(torch.bfloat16).unflatten(0, (-1, 2)).transpose(1, 2).contiguous()
+    return pairs.view(torch.int32)[..., 0]
+
+
+def _run(kernel: str, narrow: bool, tensors: list[Tensor], sizes: list[int]) -> None:
+    """Run the kernel "layer", "trunk" or "decoder", with products in bfloat16 where `narrow`."""
+    if any(tensor.data_ptr() % 64 for tensor in tensors):
+        raise ValueError("tensors must begin at a whole vector of lanes; copy them")
+    call("model", f"{kernel}_{'bfloat16' if narrow else 'float32'}", tensors, sizes)
+
+
 class NativeBlocks:
     """Stands in for `run_blocks`."""
 
@@ -157,11 +182,11 @@ class NativeBlocks:
         narrow = steering.dtype == torch.int32
         c = in_lanes(conditioning[:, 0])
         modulation = c.new_empty(len(c), len(bias), c.shape[-1])
-        call("layer", narrow, [modulation, c, steering, bias], [len(c), D, len(bias)])
+        _run("layer", narrow, [modulation, c, steering, bias], [len(c), D, len(bias)])
         modulation = from_lanes(modulation, B).unflatten(1, (depth, -1)).transpose(0, 1)
         x = in_lanes(tokens)
         queries, keys, values = (torch.empty_like(x) for _ in range(3))
-        call(
+        _run(
             "trunk",
             narrow,
             [x, queries, keys, values, modulation.contiguous(), rotation, *weights],
@@ -193,7 +218,7 @@ class NativeDecoder:
         x, s = in_lanes(units.flatten(1)), in_lanes(tokens)
         velocity = torch.empty_like(x)
         width, depth = decoder.head.in_features, len(decoder.blocks)
-        call(
+        _run(
             "decoder",
             weights[2].dtype == torch.int32,
             [velocity, x, s, *weights],

@@ -10,7 +10,8 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from deco_lab.kernels import KernelError, call, library, only_numbers
 
 
 @lru_cache(maxsize=64)
@@ -28,7 +29,8 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
-_PIECE = 2**17  # numbers: half a MiB in float32
+_LARGE = 2**16
+"""Numbers that the kernel is built for; of fewer, a product takes some tens of microseconds."""
 
 
 def _product(blocks: Tensor, D: Tensor) -> Tensor:
@@ -37,22 +39,22 @@ def _product(blocks: Tensor, D: Tensor) -> Tensor:
     if n > 16:  # n^4 numbers are too many
         return D @ blocks @ D.T
     basis = torch.kron(D.T, D.T)  # of rows (r, c) and columns (u, v)
-    if blocks.numel() <= _PIECE or blocks.device.type != "cpu" or _has_derivatives(blocks):
-        return (blocks.reshape(-1, n * n) @ basis).view(blocks.shape)
-    # In pieces that the cache holds from their copy into order to their product.
-    products = torch.empty(blocks.shape, dtype=blocks.dtype)
-    pieces = -(-blocks.numel() // _PIECE)
-    for some, out in zip(
-        blocks.flatten(0, 2).chunk(pieces), products.flatten(0, 2).chunk(pieces), strict=True
-    ):
-        torch.mm(some.reshape(-1, n * n), basis, out=out.view(-1, n * n))
+    return (blocks.reshape(-1, n * n) @ basis).view(blocks.shape)
+
+
+def _by_kernel(x: Tensor, D: Tensor, columns: int, from_images: bool) -> Tensor | None:
+    """Return the flat products of blocks in images or in order, or None where it cannot be had."""
+    if len(D) != 8 or x.numel() < _LARGE or x.dtype != torch.float32 or not only_numbers(x):
+        return None
+    try:
+        library("dct")
+    except KernelError:
+        return None
+    products = torch.empty(x.numel())
+    matrices = [D.contiguous(), D.T.contiguous()]
+    sizes = [x.numel() // (64 * columns), columns, from_images]
+    call("dct", "blocks", [products, x.contiguous(), *matrices], sizes)
     return products
-
-
-def _has_derivatives(x: Tensor) -> bool:
-    """Return whether x is more than its numbers: under autograd or a function transform."""
-    transform = torch._C._functorch.maybe_current_level()  # type: ignore[attr-defined]
-    return x.requires_grad or transform is not None or forward_ad._current_level >= 0
 
 
 def pad_to_blocks(images: Tensor, block_size: int = 8) -> Tensor:
@@ -73,7 +75,9 @@ def block_dct(images: Tensor, block_size: int = 8) -> Tensor:
     """Return the orthonormal DCT-II of every block of every channel.
 
     A product of each block's pixels with the block_size**2 basis images. (A strided convolution
-    does the same, but cuDNN rounds it to TF32 by default, and its gradient is slow on a CPU.)
+    does the same, but cuDNN rounds it to TF32 by default, and its gradient is slow on a CPU.) On a
+    CPU, for large float32 images without gradients and blocks of 8, a native kernel, which a C++
+    compiler builds once; without one, the product.
 
     Parameters
     ----------
@@ -107,8 +111,11 @@ def block_dct(images: Tensor, block_size: int = 8) -> Tensor:
         padded = pad_to_blocks(images.to(dtype), block_size)
         B, C, H, W = padded.shape
         n, rows, columns = block_size, H // block_size, W // block_size
-        blocks = padded.reshape(B, C, rows, n, columns, n).transpose(3, 4)
-        coefficients = _product(blocks, dct_matrix(n, dtype, images.device))
+        D = dct_matrix(n, dtype, images.device)
+        coefficients = _by_kernel(padded, D, columns, from_images=True)
+        if coefficients is None:
+            blocks = padded.reshape(B, C, rows, n, columns, n).transpose(3, 4)
+            coefficients = _product(blocks, D)
         return coefficients.reshape(B, C, rows, columns, n, n)
 
 
@@ -137,12 +144,14 @@ def inverse_block_dct(coefficients: Tensor, height: int | None = None, width: in
             "coefficients must have shape (B, C, rows, columns, n, n), "
             f"got {tuple(coefficients.shape)}; pass what block_dct returned"
         )
-    n = coefficients.shape[-1]
+    B, C, rows, columns, n, _ = coefficients.shape
     dtype = _working_dtype(coefficients.dtype)
     with torch.autocast(coefficients.device.type, enabled=False):
-        blocks = _product(coefficients.to(dtype), dct_matrix(n, dtype, coefficients.device).T)
-    images = blocks.permute(0, 1, 2, 4, 3, 5).flatten(2, 3).flatten(3, 4)
-    return images[..., :height, :width]
+        given, inverse = coefficients.to(dtype), dct_matrix(n, dtype, coefficients.device).T
+        images = _by_kernel(given, inverse, columns, from_images=False)
+        if images is None:
+            images = _product(given, inverse).permute(0, 1, 2, 4, 3, 5)
+    return images.reshape(B, C, rows * n, columns * n)[..., :height, :width]
 
 
 @lru_cache(maxsize=16)

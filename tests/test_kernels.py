@@ -1,0 +1,90 @@
+"""How native kernels are built, found and called; what they compute, their users' tests hold."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
+
+from deco_lab.kernels import call, only_numbers
+
+STARTED = """
+from deco_lab.kernels import KernelError, library
+for source in ("dct", "model"):
+    try:
+        print(library(source)._name)
+    except KernelError as error:
+        print(error)
+"""
+
+
+def started(tmp_path: Path, compiler: str | None = None) -> list[str]:
+    """Return what a fresh Python says that looks for both libraries in an empty cache."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    if compiler is not None:
+        environment["CXX"] = compiler
+    command = [sys.executable, "-c", STARTED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()
+
+
+def test_library_is_built_once_and_found_again(tmp_path):
+    paths = [Path(line) for line in started(tmp_path)]
+    folder = tmp_path / "cache" / "deco_lab"
+    assert sorted(folder.iterdir()) == paths
+    assert [path.name.split("-")[0] for path in paths] == ["dct", "model"]
+    built = [path.stat().st_mtime_ns for path in paths]
+    assert started(tmp_path) == [str(path) for path in paths]
+    assert [path.stat().st_mtime_ns for path in paths] == built
+
+
+def test_library_says_why_it_cannot_be_built(tmp_path):
+    for missing in started(tmp_path, str(tmp_path / "no-compiler")):
+        assert missing.startswith("native kernels cannot be built: ")
+        assert "no-compiler" in missing
+        assert missing.endswith("install a C++ compiler with OpenMP, or name one in CXX")
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'broken: what is this?' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    assert "broken: what is this?" in started(tmp_path, str(broken))[0]
+    assert not list((tmp_path / "cache").rglob("*.so"))
+    assert "No closing quotation" in started(tmp_path, 'c++ "')[0]
+    if platform.machine() in ("x86_64", "AMD64"):
+        of_dct, of_model = started(tmp_path, "c++ -mno-avx2")
+        assert of_dct.endswith(".so")
+        assert "the processor has no AVX2" in of_model
+
+
+def test_library_says_that_it_cannot_be_kept(tmp_path):
+    (tmp_path / "cache").write_text("a file, not a folder")
+    for message in started(tmp_path):
+        assert message.startswith(f"native kernels cannot be kept in {tmp_path}/cache/deco_lab: ")
+        assert message.endswith("name another folder in XDG_CACHE_HOME")
+
+
+def test_call_takes_contiguous_tensors_alone():
+    x = torch.zeros(8, 16)
+    with pytest.raises(ValueError, match=r"must be contiguous on the CPU, got one of .*\[16, 8\]"):
+        call("dct", "blocks", [x, x.T, x, x], [1, 2, 1])
+
+
+def test_only_numbers_knows_what_is_more():
+    x = torch.ones(3)
+    weight = torch.ones(3, requires_grad=True)
+    assert only_numbers(x, x)
+    assert not only_numbers(x, weight)
+    with torch.no_grad():
+        assert only_numbers(x, weight)
+    assert not only_numbers(x.to("meta"))
+    assert not only_numbers(torch.complex(x, x).conj().imag)  # its memory holds the negative
+    assert not only_numbers(torch.nn.Parameter(x, requires_grad=False))
+    with FlopCounterMode(display=False):
+        assert not only_numbers(x)
+    with forward_ad.dual_level():
+        assert not only_numbers(x)
+    assert torch.vmap(lambda row: row * only_numbers(x))(torch.ones(2, 1)).sum() == 0
