@@ -53,7 +53,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--plain",
         action="store_true",
-        help="compute without native kernels (CPU) or torch.compile and bfloat16 (GPU)",
+        help="draw without native kernels (CPU) or torch.compile, CUDA graphs and bfloat16 (GPU)",
     )
     parser.add_argument(
         "--host",

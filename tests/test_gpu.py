@@ -16,6 +16,8 @@ from deco_lab.config import DeCoConfig
 from deco_lab.data import bundled_crops
 from deco_lab.losses import frequency_loss
 from deco_lab.models import DeCo, build
+from deco_lab.models.compiled import ready_for_sampling, switch_compiled
+from deco_lab.models.graphs import Graphed, switch_graphs
 from deco_lab.sampling import sample
 from deco_lab.spectra import block_dct, decompose, inverse_block_dct
 from deco_lab.training import Trainer, TrainingConfig
@@ -73,6 +75,37 @@ def test_sample_and_decompose_equal_the_cpu(model):
     there_parts = decompose(there, images.cuda(), 0.5, [0, 3], pixel_reference="noise")
     assert relative(there_parts.dit, here_parts.dit) < 1e-4
     assert relative(there_parts.decoder, here_parts.decoder) < 1e-4
+
+
+@torch.no_grad()
+def test_graphs_equal_the_plain_model_and_follow_its_weights(model):
+    model = model.cuda().requires_grad_(False)
+    fast = copy.deepcopy(model)
+    switch_graphs(fast, True)
+    generator = torch.Generator("cuda").manual_seed(0)
+    for rows in (1, 2, 5, 2):
+        x = torch.randn(rows, 3, 64, 64, generator=generator, device="cuda")
+        given = x, torch.rand(rows, device="cuda"), torch.arange(rows, device="cuda")
+        assert relative(fast(*given), model(*given).cpu()) < 1e-6
+    assert isinstance(fast.trunk.run_blocks, Graphed)
+    assert len(fast.trunk.run_blocks._graphs) == 3
+    for each in (model, fast):
+        each.trunk.blocks[0].attention.qkv.weight.mul_(2)
+    assert relative(fast(*given), model(*given).cpu()) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ready_for_sampling_draws_the_same_images(model, dtype):
+    model = model.cuda().to(dtype).requires_grad_(False)
+    expected = sample(model, [0, 3, 5], num_steps=8, guidance_scale=2.0).cpu()
+    assert ready_for_sampling(model)
+    assert isinstance(model.trunk.run_blocks, Graphed)
+    images = sample(model, [0, 3, 5], num_steps=8, guidance_scale=2.0)
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
+    assert relative(images, expected) < tolerance
+    switch_graphs(model, False)
+    switch_compiled(model, False)
+    assert relative(sample(model, [0, 3, 5], num_steps=8, guidance_scale=2.0), expected) < 1e-6
 
 
 def test_crops_equal_the_cpu():

@@ -62,9 +62,9 @@ def load(
         without effect on others.
     fast : bool
         Compute without gradients as fast as the device can: on a CPU by native kernels, which the
-        machine's compiler builds once in a second or two, on a GPU by torch.compile. Compared with
-        the plain model once, and left plain with a warning where they differ or a compiler is
-        missing.
+        machine's compiler builds once in some seconds, on a GPU by torch.compile and CUDA graphs.
+        Compared with the plain model once, and left plain with a warning where they differ or a
+        compiler is missing.
         On a CPU weights are kept twice, a change of them through `.data` is not seen, and the
         process keeps memory that is freed (`deco_lab.memory.keep_freed_memory`).
 

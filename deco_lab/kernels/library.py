@@ -91,7 +91,7 @@ def _no_kernels(why: str) -> str:
 
 
 def only_numbers(*tensors: Tensor) -> bool:
-    """Return whether the tensors lie in a CPU's memory and are no more than their numbers.
+    """Return whether tensors are no more than the numbers in their memory.
 
     They are more under autograd and function transforms, and while PyTorch traces or counts.
     """
@@ -102,10 +102,7 @@ def only_numbers(*tensors: Tensor) -> bool:
         or torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]
         or forward_ad._current_level >= 0
     ) and all(
-        type(x) is Tensor
-        and x.is_cpu
-        and not x.is_neg()
-        and not (x.requires_grad and torch.is_grad_enabled())
+        type(x) is Tensor and not x.is_neg() and not (x.requires_grad and torch.is_grad_enabled())
         for x in tensors
     )
 

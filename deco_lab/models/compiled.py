@@ -2,7 +2,8 @@
 
 On a CPU, without gradients, the native kernels (`deco_lab.models.native`). Elsewhere and for
 training torch.compile by region: each DiT block and the pixel decoder by themselves. For sampling
-the blocks are compiled for all batch sizes at once.
+the blocks are compiled for all batch sizes at once, and on a CUDA device, compiled or not, replayed
+as CUDA graphs (`deco_lab.models.graphs`).
 
 Compiling a whole DeCo is not safe: with PyTorch 2.13 on a CPU the velocity of the compiled model is
 off by most of its norm, without an error. By region the result is right to rounding. Where the two
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from deco_lab.models.deco import DeCo, Model
 from deco_lab.models.decoder import decode_piece
+from deco_lab.models.graphs import switch_graphs
 from deco_lab.models.native import switch_native
 
 
@@ -40,8 +42,8 @@ def ready_for_sampling(model: Model) -> bool:
     Returns
     -------
     bool
-        Whether it does; where not, a warning has said why. The first time takes a second or two
-        on a CPU, with torch.compile a minute; later ones find on disk what was built.
+        Whether it does; where not, a warning has said why. The first time takes some seconds on a
+        CPU, with torch.compile a minute; later ones find on disk what was built.
     """
     config, weight = model.config, model.trunk.patch_embedding.weight
     shape = (2, 3, config.image_size, config.image_size)
@@ -49,11 +51,15 @@ def ready_for_sampling(model: Model) -> bool:
     t = torch.full((2,), 0.5, device=weight.device)
     class_ids = torch.tensor([0, config.null_class], device=weight.device)
     tolerance = 1e-4 if weight.dtype == torch.float32 else 5e-2
-    on_cpu = weight.device.type == "cpu"
     with torch.no_grad():
-        switch = switch_native if on_cpu else switch_compiled
-        ready = _adopt(model, switch, (x, t, class_ids), None, tolerance)
-        if ready and not on_cpu:
+        if weight.is_cpu:
+            return _adopt(model, switch_native, (x, t, class_ids), None, tolerance)
+        ready = _adopt(model, switch_compiled, (x, t, class_ids), None, tolerance)
+        if weight.is_cuda:
+            ready |= _adopt(
+                model, switch_graphs, (x, t, class_ids), None, tolerance, "CUDA graphs are not used"
+            )
+        if ready:
             model(x[:1], t[:1], class_ids[:1])  # one row has a graph of its own
     return ready
 
@@ -148,8 +154,9 @@ def _adopt(
     inputs: tuple[Tensor, Tensor, Tensor],
     autocast: torch.dtype | None,
     tolerance: float,
+    otherwise: str = "the plain model is used",
 ) -> bool:
-    """Switch a faster way on if its results are the plain ones'; return whether it is on."""
+    """Switch a faster way on if its results are those without; return whether it is on."""
     with _without_zeros(model), warnings.catch_warnings():
         # Tracing a block with a hook looks at the gradient of its inputs, and warns of itself.
         warnings.filterwarnings("ignore", "The .grad attribute", UserWarning)
@@ -164,5 +171,5 @@ def _adopt(
             reason, right = str(error).strip().splitlines()[0], False
     if not right:
         switch(model, False)
-        warnings.warn(f"the plain model is used: {reason}", stacklevel=3)
+        warnings.warn(f"{otherwise}: {reason}", stacklevel=3)
     return right

@@ -125,7 +125,7 @@ class PixelDecoder(nn.Module):
         super().__init__()
         d = config.decoder_width
         self.decode_units: Callable[..., Tensor] = decode_units
-        """Or the kernels, where `deco_lab.models.native` has switched them on."""
+        """Or what `deco_lab.models.native` or `deco_lab.models.graphs` has put in its place."""
         self.decode_piece = decode_piece
         """Or its compiled form, where `deco_lab.models.compiled` has switched that on."""
         self.adds = config.decoder_conditioning == "add"

@@ -83,7 +83,7 @@ class DiTTrunk(nn.Module):
         super().__init__()
         self.patch_size = config.patch_size
         self.run_blocks: Callable[..., Tensor] = run_blocks
-        """Or the kernels, where `deco_lab.models.native` has switched them on."""
+        """Or what `deco_lab.models.native` or `deco_lab.models.graphs` has put in its place."""
         self.patch_embedding = nn.Linear(3 * config.patch_size**2, config.hidden_size)
         self.time_embedding = TimeEmbedding(config.hidden_size)
         self.label_embedding = nn.Embedding(config.num_classes + 1, config.hidden_size)

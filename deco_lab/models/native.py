@@ -1,9 +1,7 @@
 """A model's blocks and pixel decoder by the kernels of `deco_lab/kernels/model.cpp`.
 
-They compute what `run_blocks` and `decode_units` do, in whose place `switch_native` puts them. To
-those they leave the work wherever a tensor is more than its numbers or a layer more than its
-weights: under autograd, a function transform or autocast, while PyTorch traces or counts, with
-hooks or layers of another kind, on another device, and for dtypes but float32 and bfloat16.
+They compute what `run_blocks` and `decode_units` do, in whose place `switch_native` puts them, and
+leave to those the calls that `deco_lab.models.state` names.
 
 Weights are laid out for the kernels, in a copy, at the first call, and anew whenever one has been
 changed or replaced. A change through `.data` is not seen, since PyTorch does not count it.
@@ -14,26 +12,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules import module as all_modules
 
-from deco_lab.kernels import call, library, only_numbers
+from deco_lab.kernels import call, library
 from deco_lab.models.deco import DeCo, Model
-from deco_lab.models.decoder import (
-    PixelBlock,
-    PixelDecoder,
-    decode_units,
-    folded,
-    position_features,
-)
+from deco_lab.models.decoder import PixelDecoder, decode_units, folded, position_features
 from deco_lab.models.dit import DiTTrunk, run_blocks
-from deco_lab.models.layers import (
-    Attention,
-    DiTBlock,
-    RMSNorm,
-    SwiGLU,
-    rotary_table,
-    swapped,
-)
+from deco_lab.models.layers import DiTBlock, rotary_table, swapped
+from deco_lab.models.state import State, state_of
 
 LANES, TOGETHER = 16, 48
 """Tokens side by side, and columns that are finished together, as in the kernels' source."""
@@ -44,13 +29,6 @@ MAX_TOKENS = 4096
 MAX_WEIGHTS = 2**22
 """Of a block: the kernels read them anew for every sixteen tokens, so they must fit a cache. Those
 of DeCo-XL/16 do not, and PyTorch's products, which read them once, are faster."""
-
-State = list[tuple[int, int]]
-_KNOWN_TYPES = {
-    Attention, DiTBlock, PixelBlock, PixelDecoder, RMSNorm, SwiGLU,
-    nn.LayerNorm, nn.Linear, nn.ModuleList, nn.Sequential, nn.SiLU,
-}  # fmt: skip
-_KNOWN_DTYPES = {torch.float32, torch.bfloat16}
 
 
 def switch_native(model: Model, on: bool) -> None:
@@ -67,39 +45,6 @@ def switch_native(model: Model, on: bool) -> None:
     model.trunk.run_blocks = NativeBlocks() if on and small else run_blocks
     if isinstance(model, DeCo):
         model.decoder.decode_units = NativeDecoder() if on else decode_units
-
-
-def _state(module: nn.Module, *inputs: Tensor) -> State | None:
-    """Return address and version of every weight, or None where the kernels cannot do the call.
-
-    One walk over all modules, which takes some 40 microseconds for a model of six blocks.
-    """
-    if (
-        torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
-        or all_modules._global_forward_hooks
-        or all_modules._global_forward_pre_hooks
-        or not only_numbers(*inputs)
-        or any(x.dtype not in _KNOWN_DTYPES for x in inputs)
-    ):
-        return None
-    state, modules = [], [module]
-    while modules:
-        each = modules.pop()
-        if (
-            type(each) not in _KNOWN_TYPES
-            or "forward" in each.__dict__
-            or each._forward_hooks
-            or each._forward_pre_hooks
-        ):
-            return None
-        for weight in each._parameters.values():
-            if weight is not None:
-                if weight.is_inference() or not weight.is_cpu or weight.dtype not in _KNOWN_DTYPES:
-                    return None
-                state.append((weight.data_ptr(), weight._version))
-        modules += [part for part in each._modules.values() if part is not None]
-    return state
 
 
 class _Laid:
@@ -173,7 +118,7 @@ class NativeBlocks:
         B, N, D = tokens.shape
         blocks = trunk.blocks
         fits = conditioning.shape == (B, 1, D) and rows * columns == N <= MAX_TOKENS
-        state = _state(blocks, tokens, conditioning) if fits else None
+        state = state_of(blocks, "cpu", tokens, conditioning) if fits else None
         if state is None:
             return run_blocks(trunk, tokens, conditioning, rows, columns)
         steering, bias, *weights = self._weights.of(blocks, state)
@@ -211,7 +156,7 @@ class NativeDecoder:
             and len(tokens) == count
             and position is position_features(decoder.grid_side, position.device)
         )
-        state = _state(decoder, units, tokens) if fits else None
+        state = state_of(decoder, "cpu", units, tokens) if fits else None
         if state is None:
             return decode_units(decoder, units, tokens, position)
         weights = self._weights.of(decoder, state)

@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--time-shift", type=float, help="above 1, more steps near the noise" + _DEFAULT)
     add("--seed", type=int, help="image i has seed + i" + _DEFAULT)
     add("--precision", choices=list(PRECISIONS), help="of weights; states are float32" + _DEFAULT)
-    add("--plain", action="store_true", help="without native kernels or torch.compile")
+    add("--plain", action="store_true", help="without native kernels, torch.compile or CUDA graphs")
     add("--batch-size", type=int, default=32, help="images at a time, of a process" + _DEFAULT)
     add("--device", help="cpu, cuda, mps; the best there is when not given")
     return parser

@@ -44,7 +44,8 @@ def _product(blocks: Tensor, D: Tensor) -> Tensor:
 
 def _by_kernel(x: Tensor, D: Tensor, columns: int, from_images: bool) -> Tensor | None:
     """Return the flat products of blocks in images or in order, or None where it cannot be had."""
-    if len(D) != 8 or x.numel() < _LARGE or x.dtype != torch.float32 or not only_numbers(x):
+    large = x.is_cpu and x.numel() >= _LARGE
+    if len(D) != 8 or not large or x.dtype != torch.float32 or not only_numbers(x):
         return None
     try:
         library("dct")

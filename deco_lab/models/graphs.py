@@ -1,0 +1,126 @@
+"""A model's blocks and pixel decoder as CUDA graphs: all their launches in one.
+
+At small batches a GPU waits for Python, which launches a thousand operations a velocity. A graph
+holds the operations of one call, with their addresses, and replays them by a single launch: inputs
+are copied to where the recorded call read its own, the result is copied from where it was written.
+It reads weights where they lie, so it sees a change of their values; replaced ones are recorded
+anew. Calls that `deco_lab.models.state` names, and large ones, are left to the function itself.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from deco_lab.models.deco import DeCo, Model
+from deco_lab.models.decoder import decode_units
+from deco_lab.models.dit import DiTTrunk, run_blocks
+from deco_lab.models.layers import rotary_table
+from deco_lab.models.state import state_of
+
+MAX_NUMBERS = 2**24
+"""Of tokens, B * N * D: 56 rows of DeCo-XL/16 at 256 pixels, which take a GPU longer than Python,
+and whose graph would keep more than a GiB."""
+
+MAX_GRAPHS = 4
+"""Of a part, the ones used last: a guided run has two, with and without the null class."""
+
+
+class _Graph(NamedTuple):
+    inputs: list[Tensor]
+    replay: Callable[[], None]
+    output: Tensor
+    kept: Sequence[Tensor]
+    """What the operations read besides, which must not be freed."""
+
+
+_ONE_AT_A_TIME = Lock()  # a process may record one graph at a time, and a graph has one memory
+
+
+def record(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], None], Tensor]:
+    """Return what replays the operations of a call on a CUDA device, and where its result lies."""
+    with torch.cuda.device(device):
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            run()  # what happens at a first call alone is not to be recorded
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads go on allocating memory.
+        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+            output = run()
+    return graph.replay, output
+
+
+class Graphed:
+    """Stands in for a function of a module, tensors and sizes that returns a tensor.
+
+    Parameters
+    ----------
+    function : callable
+        It reads its tensors, the module's weights, and what `constants` returns.
+    constants : callable, optional
+        Returns, for the same arguments, the tensors that the function takes from a cache.
+    """
+
+    device_type = "cuda"
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        constants: Callable[..., Sequence[Tensor]] | None = None,
+    ) -> None:
+        self._function, self._constants = function, constants
+        self._graphs: OrderedDict[object, _Graph] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type["Graphed"], tuple[Any, ...]]:
+        return Graphed, (self._function, self._constants)  # a copy of the module has its own
+
+    def __call__(self, module: nn.Module, *arguments: Any) -> Tensor:
+        """Return the function's result, in memory of its own."""
+        tensors = [each for each in arguments if isinstance(each, Tensor)]
+        part = module.blocks if isinstance(module, DiTTrunk) else module
+        small = max(tensor.numel() for tensor in tensors) <= MAX_NUMBERS
+        state = state_of(part, self.device_type, *tensors) if small else None
+        if state is None:
+            return self._function(module, *arguments)
+        described = [
+            (each.shape, each.dtype, each.device) if isinstance(each, Tensor) else each
+            for each in arguments
+        ]
+        key = (*described, *(address for address, _ in state))
+        with _ONE_AT_A_TIME, torch.inference_mode(False), torch.no_grad():
+            graph = self._graphs.get(key)
+            if graph is None:
+                graph = self._graphs[key] = self._record(module, arguments)
+                if len(self._graphs) > MAX_GRAPHS:
+                    self._graphs.popitem(last=False)
+            self._graphs.move_to_end(key)
+            for kept, given in zip(graph.inputs, tensors, strict=True):
+                kept.copy_(given)
+            graph.replay()
+            return graph.output.clone()
+
+    def _record(self, module: nn.Module, arguments: Sequence[Any]) -> _Graph:
+        own = [each.clone() if isinstance(each, Tensor) else each for each in arguments]
+        inputs = [each for each in own if isinstance(each, Tensor)]
+        replay, output = record(lambda: self._function(module, *own), inputs[0].device)
+        constants = self._constants(module, *own) if self._constants else ()
+        return _Graph(inputs, replay, output, [*module.parameters(), *constants])
+
+
+def _rotation(
+    trunk: DiTTrunk, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
+) -> Sequence[Tensor]:
+    head_dim = tokens.shape[-1] // trunk.blocks[0].attention.num_heads  # type: ignore[union-attr]
+    return rotary_table(rows, columns, head_dim, tokens.device)
+
+
+def switch_graphs(model: Model, on: bool) -> None:
+    """Let CUDA graphs run a model's blocks and decoder, or undo that."""
+    model.trunk.run_blocks = Graphed(run_blocks, _rotation) if on else run_blocks
+    if isinstance(model, DeCo):
+        model.decoder.decode_units = Graphed(decode_units) if on else decode_units

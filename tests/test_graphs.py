@@ -1,0 +1,204 @@
+"""What stands between a model and its CUDA graphs, with a recorder that a CPU can run.
+
+`tests/test_gpu.py` holds the graphs themselves to the plain model.
+"""
+
+import copy
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from deco_lab.config import DeCoConfig, DiTConfig
+from deco_lab.models import DeCo, build
+from deco_lab.models.decoder import decode_units
+from deco_lab.models.dit import run_blocks
+from deco_lab.models.graphs import MAX_GRAPHS, Graphed, switch_graphs
+
+DECO = DeCoConfig(
+    image_size=16,
+    patch_size=4,
+    num_classes=3,
+    hidden_size=32,
+    num_heads=2,
+    depth=2,
+    decoder_depth=1,
+    decoder_width=8,
+)
+CONFIGS = {
+    "published": DECO,
+    "add": replace(DECO, decoder_conditioning="add"),
+    "dit": DiTConfig(
+        image_size=16, patch_size=4, num_classes=3, hidden_size=32, num_heads=2, depth=2
+    ),
+}
+
+
+@pytest.fixture
+def recorded(monkeypatch) -> list[Tensor]:
+    """Where each graph has its result: a graph here repeats the Python of the call."""
+    outputs = []
+
+    def record(run: Callable[[], Tensor], device: torch.device):
+        output = run().clone()
+        outputs.append(output)
+
+        def replay() -> None:
+            output.copy_(run())
+
+        return replay, output
+
+    monkeypatch.setattr("deco_lab.models.graphs.record", record)
+    monkeypatch.setattr(Graphed, "device_type", "cpu")
+    return outputs
+
+
+def random_model(name: str = "published") -> Any:
+    torch.manual_seed(0)
+    model = build(CONFIGS[name])
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3 / parameter.shape[-1] ** 0.5)
+    return model.requires_grad_(False)
+
+
+def graphed(model: Any) -> Any:
+    other = copy.deepcopy(model)
+    switch_graphs(other, True)
+    return other
+
+
+def inputs(rows: int, height: int = 16, width: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, 3, height, width, generator=generator)
+    return x, torch.rand(rows, generator=generator), torch.arange(rows) % 4
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_graphs_equal_the_plain_model(recorded, name):
+    model = random_model(name)
+    fast = graphed(model)
+    results = []
+    for rows, size in ((2, (16, 16)), (1, (16, 16)), (2, (16, 24)), (2, (16, 16))):
+        given = inputs(rows, *size)
+        results.append((fast(*given), model(*given)))
+    for got, expected in results:  # a later call leaves earlier results as they are
+        assert torch.equal(got, expected)
+    parts = 1 if name == "dit" else 2
+    assert len(recorded) == 3 * parts
+
+
+@torch.no_grad()
+def test_graphs_see_changed_and_replaced_weights(recorded):
+    model = random_model()
+    fast = graphed(model)
+    given = inputs(2)
+    fast(*given)
+    for each in (model, fast):
+        each.trunk.blocks[0].attention.qkv.weight.mul_(2)
+        each.decoder.blocks[0].modulation.bias.add_(1)
+    assert torch.equal(fast(*given), model(*given))
+    assert len(recorded) == 2
+    old = weakref.ref(fast.decoder.head.weight)
+    for each in (model, fast):
+        each.decoder.head.weight = torch.nn.Parameter(each.decoder.head.weight * 3, False)
+    assert torch.equal(fast(*given), model(*given))
+    assert len(recorded) == 3
+    assert old() is not None  # a graph may still read it
+    fast.to(torch.float64)
+    assert fast(*given).isfinite().all()
+    assert len(recorded) == 3
+
+
+@torch.no_grad()
+def test_graphs_of_the_sizes_used_last_are_kept(recorded):
+    fast = graphed(random_model("dit"))
+    for rows in range(1, MAX_GRAPHS + 2):
+        fast(*inputs(rows))
+    assert len(recorded) == MAX_GRAPHS + 1
+    fast(*inputs(2))
+    assert len(recorded) == MAX_GRAPHS + 1
+    fast(*inputs(1))
+    assert len(recorded) == MAX_GRAPHS + 2
+    assert len(fast.trunk.run_blocks._graphs) == MAX_GRAPHS
+
+
+def test_graphs_leave_gradients_hooks_autocast_and_large_calls_to_the_function(
+    recorded, monkeypatch
+):
+    model = random_model()
+    fast = graphed(model)
+    given = inputs(2)
+    x = given[0].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(fast(x, *given[1:]).sum(), x)
+    (expected,) = torch.autograd.grad(model(x, *given[1:]).sum(), x)
+    torch.testing.assert_close(gradient, expected)
+    tokens = []
+    with torch.no_grad():
+        handle = fast.trunk.blocks[1].register_forward_hook(lambda *call: tokens.append(call[-1]))
+        fast.decoder.blocks[0].register_forward_hook(lambda *call: tokens.append(call[-1]))
+        fast(*given)
+        fast(*given)
+        assert len(tokens) == 4
+        handle.remove()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(fast(*given), model(*given))
+        monkeypatch.setattr("deco_lab.models.graphs.MAX_NUMBERS", 10)
+        assert torch.equal(fast(*given), model(*given))
+    assert recorded == []
+
+
+def test_graphs_recorded_in_inference_mode_serve_outside_it(recorded):
+    model = random_model()
+    fast = graphed(model)
+    given = inputs(2)
+    with torch.inference_mode():
+        first = fast(*given)
+    with torch.no_grad():
+        assert torch.equal(fast(*given), first)
+        assert torch.equal(model(*given), first)
+    assert len(recorded) == 2
+
+
+@torch.no_grad()
+def test_graphs_serve_many_threads(recorded):
+    model = random_model()
+    fast = graphed(model)
+    given = [inputs(2)] + [(seed * inputs(2)[0], *inputs(2)[1:]) for seed in (0.5, 2.0, -1.0)]
+    expected = [model(*each) for each in given]
+
+    def draw(i: int) -> bool:
+        with torch.no_grad():
+            return all(torch.equal(fast(*given[i]), expected[i]) for _ in range(50))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(draw, range(4)))
+    assert len(recorded) == 2
+
+
+@torch.no_grad()
+def test_copies_of_a_graphed_model_draw_with_their_own_weights(recorded):
+    model = random_model()
+    fast = graphed(model)
+    given = inputs(2)
+    fast(*given)
+    other = copy.deepcopy(fast)
+    for parameter in (*other.parameters(), *model.parameters()):
+        parameter.mul_(1.5)
+    assert torch.equal(other(*given), model(*given))
+    assert not torch.equal(other(*given), fast(*given))
+
+
+@torch.no_grad()
+def test_switch_graphs_off_is_the_plain_model_again(recorded):
+    model = random_model()
+    switch_graphs(model, True)
+    switch_graphs(model, False)
+    assert isinstance(model, DeCo)
+    assert model.trunk.run_blocks is run_blocks
+    assert model.decoder.decode_units is decode_units
