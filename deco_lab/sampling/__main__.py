@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         processes = processes_here(given.device)
+        if processes.is_main:
+            print(f"Loading {given.model} ...", file=sys.stderr, flush=True)
         model = checkpoints.load(
             given.model, processes.device, PRECISIONS[given.precision], fast=not given.plain
         )
