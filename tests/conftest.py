@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from deco_lab.checkpoints import published_name
 from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
+from deco_lab.kernels import KernelError, library
 from deco_lab.models import DeCo, DiT, Model, build
 
 _SHAPE: Any = {
@@ -46,3 +47,13 @@ def golden_dit(golden: Path) -> DiT:
     model = _recorded_model(golden / "baseline_dit.safetensors", config, "DiT")
     assert isinstance(model, DiT)
     return model
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """Skip where native kernels cannot be had; CI has a compiler."""
+    try:
+        for source in ("dct", "model"):
+            library(source)
+    except KernelError as error:
+        pytest.skip(str(error))

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import scipy.fft
@@ -36,7 +39,7 @@ LARGE = (2, 3, 256, 200)
 
 
 @pytest.fixture
-def by_kernel(monkeypatch) -> list[str]:
+def by_kernel(kernels, monkeypatch) -> list[str]:
     """The native kernels that were called, in order."""
     made = []
 
@@ -71,6 +74,30 @@ def test_large_block_dct_matches_scipy_and_the_product(by_kernel, monkeypatch):
     torch.testing.assert_close(block_dct(images), expected, rtol=1e-5, atol=5e-6)
     torch.testing.assert_close(inverse_block_dct(expected), images, rtol=1e-5, atol=5e-6)
     assert len(by_kernel) == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_large_block_dct_does_not_depend_on_what_new_tensors_are(by_kernel, dtype):
+    images = random_images(*LARGE, dtype=torch.float32)
+    expected = block_dct(images)
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(block_dct(images), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert torch.equal(block_dct(images), expected)
+    assert len(by_kernel) == 3
+
+
+def test_large_block_dct_without_kernels_keeps_no_images(monkeypatch):
+    monkeypatch.setattr("deco_lab.kernels.build._found", lambda source: "there are none")
+    images = random_images(*LARGE, dtype=torch.float32)
+    block_dct(images)
+    kept = weakref.ref(images)
+    del images
+    gc.collect()
+    assert kept() is None
 
 
 def test_large_block_dct_keeps_derivatives(by_kernel):

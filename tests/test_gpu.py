@@ -94,6 +94,28 @@ def test_graphs_equal_the_plain_model_and_follow_its_weights(model):
     assert relative(fast(*given), model(*given).cpu()) < 1e-6
 
 
+@torch.no_grad()
+def test_graphs_stay_out_of_a_recording_and_have_one_for_each_stream(model):
+    model = model.cuda().requires_grad_(False)
+    fast = copy.deepcopy(model)
+    switch_graphs(fast, True)
+    x = torch.randn(2, 3, 64, 64, device="cuda")
+    given = x, torch.rand(2, device="cuda"), torch.arange(2, device="cuda")
+    expected = model(*given).cpu()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        fast(*given)
+        fast(*given)
+    torch.cuda.synchronize()
+    outer = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(outer):
+        velocity = fast(*given)
+    outer.replay()
+    assert relative(velocity, expected) < 1e-6
+    assert relative(fast(*given), expected) < 1e-6
+    assert isinstance(fast.trunk.run_blocks, Graphed)
+    assert len(fast.trunk.run_blocks._graphs) == 2
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_ready_for_sampling_draws_the_same_images(model, dtype):
     model = model.cuda().to(dtype).requires_grad_(False)

@@ -4,10 +4,13 @@
 """
 
 import copy
+import gc
+import pickle
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -16,9 +19,12 @@ from torch import Tensor
 
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import DeCo, build
+from deco_lab.models.compiled import _ways, switch_compiled
 from deco_lab.models.decoder import decode_units
 from deco_lab.models.dit import run_blocks
 from deco_lab.models.graphs import MAX_GRAPHS, Graphed, switch_graphs
+from deco_lab.models.layers import rotary_table
+from deco_lab.models.native import switch_native
 
 DECO = DeCoConfig(
     image_size=16,
@@ -46,11 +52,13 @@ def recorded(monkeypatch) -> list[Tensor]:
 
     def record(run: Callable[[], Tensor], device: torch.device):
         output = run().clone()
+        assert not output.requires_grad
         outputs.append(output)
 
         def replay() -> None:
             output.copy_(run())
 
+        replay.graph = Lock()  # type: ignore[attr-defined]  # as a graph, it cannot be copied
         return replay, output
 
     monkeypatch.setattr("deco_lab.models.graphs.record", record)
@@ -107,25 +115,80 @@ def test_graphs_see_changed_and_replaced_weights(recorded):
     old = weakref.ref(fast.decoder.head.weight)
     for each in (model, fast):
         each.decoder.head.weight = torch.nn.Parameter(each.decoder.head.weight * 3, False)
+    assert old() is not None  # a graph may still read it
     assert torch.equal(fast(*given), model(*given))
     assert len(recorded) == 3
-    assert old() is not None  # a graph may still read it
+    gc.collect()
+    assert old() is None
+    for each in (model, fast):  # the same memory, read otherwise
+        output = each.trunk.blocks[0].attention.output
+        output.weight = torch.nn.Parameter(output.weight.T, False)
+    assert torch.equal(fast(*given), model(*given))
+    assert len(recorded) == 4
     fast.to(torch.float64)
     assert fast(*given).isfinite().all()
-    assert len(recorded) == 3
+    assert len(recorded) == 4
 
 
 @torch.no_grad()
 def test_graphs_of_the_sizes_used_last_are_kept(recorded):
     fast = graphed(random_model("dit"))
-    for rows in range(1, MAX_GRAPHS + 2):
+    for rows in range(1, MAX_GRAPHS + 1):
         fast(*inputs(rows))
+    fast(*inputs(1))
+    assert len(recorded) == MAX_GRAPHS
+    fast(*inputs(MAX_GRAPHS + 1))  # in the place of two rows
+    fast(*inputs(1))
     assert len(recorded) == MAX_GRAPHS + 1
     fast(*inputs(2))
-    assert len(recorded) == MAX_GRAPHS + 1
-    fast(*inputs(1))
     assert len(recorded) == MAX_GRAPHS + 2
     assert len(fast.trunk.run_blocks._graphs) == MAX_GRAPHS
+
+
+@torch.no_grad()
+def test_graphs_hold_the_tables_they_read(recorded):
+    fast = graphed(random_model("dit"))
+    fast(*inputs(2))
+    (graph,) = fast.trunk.run_blocks._graphs.values()
+    for table in rotary_table(4, 4, 16, torch.device("cpu")):
+        assert any(each is table for each in graph.kept)
+
+
+@torch.no_grad()
+def test_graphs_are_recorded_for_each_dtype_and_precision(recorded):
+    model = random_model()
+    fast = graphed(model)
+    x, *others = inputs(2)
+    for given in (x, x.bfloat16(), x):
+        assert torch.equal(fast(given, *others), model(given, *others))
+    assert len(recorded) == 3  # the blocks' tokens are float32, whatever x is
+    torch.set_float32_matmul_precision("high")
+    try:
+        fast(x, *others)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert len(recorded) == 5
+
+
+@torch.no_grad()
+def test_graphs_that_cannot_be_recorded_are_given_up(recorded, monkeypatch):
+    model = random_model("dit")
+    fast = graphed(model)
+
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("no memory\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deco_lab.models.graphs.record", fail)
+        with pytest.raises(torch.OutOfMemoryError):  # the first: nothing is known to work
+            fast(*inputs(2))
+    fast(*inputs(2))
+    with monkeypatch.context() as patch:
+        patch.setattr("deco_lab.models.graphs.record", fail)
+        with pytest.warns(UserWarning, match="a CUDA graph is not used: no memory$"):
+            assert torch.equal(fast(*inputs(3)), model(*inputs(3)))
+    assert torch.equal(fast(*inputs(3)), model(*inputs(3)))
+    assert len(recorded) == 1
 
 
 def test_graphs_leave_gradients_hooks_autocast_and_large_calls_to_the_function(
@@ -156,6 +219,7 @@ def test_graphs_leave_gradients_hooks_autocast_and_large_calls_to_the_function(
 def test_graphs_recorded_in_inference_mode_serve_outside_it(recorded):
     model = random_model()
     fast = graphed(model)
+    fast.requires_grad_(True)
     given = inputs(2)
     with torch.inference_mode():
         first = fast(*given)
@@ -188,6 +252,7 @@ def test_copies_of_a_graphed_model_draw_with_their_own_weights(recorded):
     given = inputs(2)
     fast(*given)
     other = copy.deepcopy(fast)
+    assert not pickle.loads(pickle.dumps(fast.trunk.run_blocks))._graphs
     for parameter in (*other.parameters(), *model.parameters()):
         parameter.mul_(1.5)
     assert torch.equal(other(*given), model(*given))
@@ -202,3 +267,20 @@ def test_switch_graphs_off_is_the_plain_model_again(recorded):
     assert isinstance(model, DeCo)
     assert model.trunk.run_blocks is run_blocks
     assert model.decoder.decode_units is decode_units
+
+
+@torch.no_grad()
+def test_switch_compiled_forgets_graphs_of_what_was_compiled(recorded):
+    model = graphed(random_model())
+    model(*inputs(2))
+    assert model.trunk.run_blocks._graphs
+    switch_compiled(model, False)
+    assert isinstance(model.trunk.run_blocks, Graphed)
+    assert not model.trunk.run_blocks._graphs
+    assert not model.decoder.decode_units._graphs
+
+
+def test_fast_ways_are_kernels_on_a_cpu_and_compiled_graphs_on_cuda():
+    assert list(_ways("cpu").values()) == [switch_native]
+    assert list(_ways("cuda").values()) == [switch_compiled, switch_graphs]
+    assert list(_ways("mps").values()) == [switch_compiled]

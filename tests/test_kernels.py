@@ -11,15 +11,22 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
-from deco_lab.kernels import call, only_numbers
+from deco_lab.kernels import KernelError, build, call, library, only_numbers
 
 STARTED = """
+from concurrent.futures import ThreadPoolExecutor
 from deco_lab.kernels import KernelError, library
-for source in ("dct", "model"):
+
+def found(source):
     try:
-        print(library(source)._name)
+        return library(source)._name
     except KernelError as error:
-        print(error)
+        return str(error)
+
+with ThreadPoolExecutor(4) as threads:
+    names = list(threads.map(found, ["dct", "model"] * 2))
+assert names[:2] == names[2:]
+print("\\n".join(names[:2]))
 """
 
 
@@ -60,11 +67,45 @@ def test_library_says_why_it_cannot_be_built(tmp_path):
         assert "the processor has no AVX2" in of_model
 
 
-def test_library_says_that_it_cannot_be_kept(tmp_path):
+def test_library_asks_the_compiler_once(tmp_path):
+    compiler, log = tmp_path / "compiler", tmp_path / "log"
+    compiler.write_text(f"#!/bin/sh\necho asked >> {log}\nexit 1\n")
+    compiler.chmod(0o755)
+    started(tmp_path, str(compiler))
+    assert log.read_text().split() == ["asked"] * 2  # for each of two sources
+
+
+def test_library_says_that_it_cannot_be_kept(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file, not a folder")
     for message in started(tmp_path):
         assert message.startswith(f"native kernels cannot be kept in {tmp_path}/cache/deco_lab: ")
         assert message.endswith("name another folder in XDG_CACHE_HOME")
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    for error, method in (
+        (PermissionError("it is read-only"), "touch"),
+        (RuntimeError("nobody has a home"), "expanduser"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, method, fail)
+            said = build._found.__wrapped__("dct")
+        assert isinstance(said, str)
+        assert said.startswith("native kernels cannot be kept")
+        assert f"{error}; name another folder in XDG_CACHE_HOME" in said
+
+
+def test_library_raises_a_new_error_each_time(monkeypatch):
+    """One that is raised again holds what every call before it held."""
+    monkeypatch.setattr(build, "_found", lambda source: "there are none")
+    errors = []
+    for _ in range(2):
+        with pytest.raises(KernelError, match="there are none") as raised:
+            library("dct")
+        errors.append(raised.value)
+    assert errors[0] is not errors[1]
 
 
 def test_call_takes_contiguous_tensors_alone():
@@ -86,4 +127,5 @@ def test_only_numbers_knows_what_is_more():
         assert not only_numbers(x)
     with forward_ad.dual_level():
         assert not only_numbers(x)
+    assert not torch.compile(lambda a: a * only_numbers(a), backend="eager")(x).any()
     assert torch.vmap(lambda row: row * only_numbers(x))(torch.ones(2, 1)).sum() == 0

@@ -25,6 +25,8 @@ from deco_lab.models.decoder import position_features
 from deco_lab.models.native import from_lanes, in_lanes, packed, switch_native
 from deco_lab.spectra import pixel_jacobian
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 DECO = DeCoConfig(
     image_size=16,
     patch_size=4,

@@ -66,7 +66,8 @@ def load(
         Compared with the plain model once, and left plain with a warning where they differ or a
         compiler is missing.
         On a CPU weights are kept twice, a change of them through `.data` is not seen, and the
-        process keeps memory that is freed (`deco_lab.memory.keep_freed_memory`).
+        process keeps memory that is freed (`deco_lab.memory.keep_freed_memory`). On a GPU what is
+        computed for the four sizes drawn last is kept, up to about a GiB for each.
 
     Returns
     -------

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from deco_lab.models.deco import DeCo, Model
 from deco_lab.models.decoder import decode_piece
-from deco_lab.models.graphs import switch_graphs
+from deco_lab.models.graphs import Graphed, switch_graphs
 from deco_lab.models.native import switch_native
 
 
@@ -42,8 +42,9 @@ def ready_for_sampling(model: Model) -> bool:
     Returns
     -------
     bool
-        Whether it does; where not, a warning has said why. The first time takes some seconds on a
-        CPU, with torch.compile a minute; later ones find on disk what was built.
+        Whether it is faster in any way; of each that is not taken, a warning says why. The first
+        time takes some seconds on a CPU, with torch.compile a minute; later ones find on disk what
+        was built.
     """
     config, weight = model.config, model.trunk.patch_embedding.weight
     shape = (2, 3, config.image_size, config.image_size)
@@ -52,20 +53,27 @@ def ready_for_sampling(model: Model) -> bool:
     class_ids = torch.tensor([0, config.null_class], device=weight.device)
     tolerance = 1e-4 if weight.dtype == torch.float32 else 5e-2
     with torch.no_grad():
-        if weight.is_cpu:
-            return _adopt(model, switch_native, (x, t, class_ids), None, tolerance)
-        ready = _adopt(model, switch_compiled, (x, t, class_ids), None, tolerance)
-        if weight.is_cuda:
-            ready |= _adopt(
-                model, switch_graphs, (x, t, class_ids), None, tolerance, "CUDA graphs are not used"
-            )
-        if ready:
-            model(x[:1], t[:1], class_ids[:1])  # one row has a graph of its own
-    return ready
+        adopted = [
+            _adopt(model, switch, (x, t, class_ids), None, tolerance, otherwise)
+            for otherwise, switch in _ways(weight.device.type).items()
+        ]
+    return any(adopted)
+
+
+def _ways(device_type: str) -> dict[str, Callable[[Model, bool], None]]:
+    """Return what is to be tried in turn, by what a warning says where it is not taken."""
+    if device_type == "cuda":
+        return {
+            "torch.compile is not used": switch_compiled,
+            "CUDA graphs are not used": switch_graphs,
+        }
+    return {"the plain model is used": switch_native if device_type == "cpu" else switch_compiled}
 
 
 def switch_compiled(model: Model, on: bool) -> None:
     """Compile the regions, those for sampling where autograd is off, or undo both."""
+    if isinstance(model.trunk.run_blocks, Graphed):
+        switch_graphs(model, True)  # those there are hold the regions as they were
     if not on:
         for region in regions(model):
             region._compiled_call_impl = None
@@ -84,15 +92,18 @@ def switch_compiled(model: Model, on: bool) -> None:
 def _velocity_and_gradient(
     model: Model, x: Tensor, t: Tensor, class_ids: Tensor, autocast: torch.dtype | None
 ) -> Tensor:
-    """Return the velocity and, under autograd, one gradient through every region, in one vector."""
+    """Return in one vector the velocity and one gradient through every region.
+
+    Without autograd instead of the gradient the velocity of one image alone.
+    """
     with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
-        velocity = model(x, t, class_ids)
-    velocity = velocity.float()
-    if not torch.is_grad_enabled():
-        return velocity.flatten()
+        velocity = model(x, t, class_ids).float().flatten()
+        if not torch.is_grad_enabled():
+            one = model(x[:1], t[:1], class_ids[:1])  # which torch.compile treats by itself
+            return torch.cat([velocity, one.float().flatten()])
     weight = model.trunk.patch_embedding.weight
     (gradient,) = torch.autograd.grad(velocity.square().sum(), weight)
-    parts = [velocity.detach().flatten(), gradient.flatten()]
+    parts = [velocity.detach(), gradient.flatten()]
     return torch.cat([part / part.norm() for part in parts])
 
 
@@ -168,7 +179,8 @@ def _adopt(
             reason = f"results differ by {difference:.1e}, more than {tolerance:.0e}"
             right = difference <= tolerance
         except RuntimeError as error:
-            reason, right = str(error).strip().splitlines()[0], False
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            right = False
     if not right:
         switch(model, False)
         warnings.warn(f"{otherwise}: {reason}", stacklevel=3)

@@ -3,10 +3,13 @@
 At small batches a GPU waits for Python, which launches a thousand operations a velocity. A graph
 holds the operations of one call, with their addresses, and replays them by a single launch: inputs
 are copied to where the recorded call read its own, the result is copied from where it was written.
-It reads weights where they lie, so it sees a change of their values; replaced ones are recorded
-anew. Calls that `deco_lab.models.state` names, and large ones, are left to the function itself.
+It reads weights where they lie, so it sees a change of their values; for replaced ones all are
+recorded anew. Calls that `deco_lab.models.state` names, and large ones, are left to the function.
+
+A graph keeps the memory of all that it computes, up to about a GiB for the largest call.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -21,9 +24,8 @@ from deco_lab.models.dit import DiTTrunk, run_blocks
 from deco_lab.models.layers import rotary_table
 from deco_lab.models.state import state_of
 
-MAX_NUMBERS = 2**24
-"""Of tokens, B * N * D: 56 rows of DeCo-XL/16 at 256 pixels, which take a GPU longer than Python,
-and whose graph would keep more than a GiB."""
+MAX_NUMBERS = 2**22
+"""Of tokens, B * N * D: 14 rows of DeCo-XL/16 at 256 pixels, which keep a GPU as busy as Python."""
 
 MAX_GRAPHS = 4
 """Of a part, the ones used last: a guided run has two, with and without the null class."""
@@ -43,20 +45,30 @@ _ONE_AT_A_TIME = Lock()  # a process may record one graph at a time, and a graph
 def record(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], None], Tensor]:
     """Return what replays the operations of a call on a CUDA device, and where its result lies."""
     with torch.cuda.device(device):
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        caller, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(caller)
+        with torch.cuda.stream(aside):  # which a recording that fails would not leave
             run()  # what happens at a first call alone is not to be recorded
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads go on allocating memory.
-        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
-            output = run()
+            graph = torch.cuda.CUDAGraph()
+            # Other threads go on allocating memory.
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+                output = run()
+        caller.wait_stream(aside)
     return graph.replay, output
+
+
+def _circumstances(device: torch.device) -> tuple[object, ...]:
+    """Return what else a recording holds for good: the order on a stream, and the algorithms."""
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    precision = torch.get_float32_matmul_precision()
+    return stream, precision, torch.are_deterministic_algorithms_enabled()
 
 
 class Graphed:
     """Stands in for a function of a module, tensors and sizes that returns a tensor.
+
+    Where a first recording fails, it raises what was raised; a later one is given up with a
+    warning, and calls like it are left to the function.
 
     Parameters
     ----------
@@ -74,7 +86,8 @@ class Graphed:
         constants: Callable[..., Sequence[Tensor]] | None = None,
     ) -> None:
         self._function, self._constants = function, constants
-        self._graphs: OrderedDict[object, _Graph] = OrderedDict()
+        self._graphs: OrderedDict[object, _Graph | None] = OrderedDict()
+        self._weights: object = None
 
     def __reduce__(self) -> tuple[type["Graphed"], tuple[Any, ...]]:
         return Graphed, (self._function, self._constants)  # a copy of the module has its own
@@ -87,22 +100,37 @@ class Graphed:
         state = state_of(part, self.device_type, *tensors) if small else None
         if state is None:
             return self._function(module, *arguments)
-        described = [
+        key = [
             (each.shape, each.dtype, each.device) if isinstance(each, Tensor) else each
             for each in arguments
         ]
-        key = (*described, *(address for address, _ in state))
+        weights = [(address, strides) for address, _, strides in state]
         with _ONE_AT_A_TIME, torch.inference_mode(False), torch.no_grad():
-            graph = self._graphs.get(key)
-            if graph is None:
-                graph = self._graphs[key] = self._record(module, arguments)
-                if len(self._graphs) > MAX_GRAPHS:
-                    self._graphs.popitem(last=False)
-            self._graphs.move_to_end(key)
-            for kept, given in zip(graph.inputs, tensors, strict=True):
-                kept.copy_(given)
-            graph.replay()
-            return graph.output.clone()
+            if weights != self._weights:
+                self._graphs.clear()
+                self._weights = weights
+            graph = self._graph((*key, *_circumstances(tensors[0].device)), module, arguments)
+            if graph is not None:
+                for own, given in zip(graph.inputs, tensors, strict=True):
+                    own.copy_(given)
+                graph.replay()
+                return graph.output.clone()
+        return self._function(module, *arguments)
+
+    def _graph(self, key: object, module: nn.Module, arguments: Sequence[Any]) -> _Graph | None:
+        if key not in self._graphs:
+            while len(self._graphs) >= MAX_GRAPHS:
+                self._graphs.popitem(last=False)
+            try:
+                self._graphs[key] = self._record(module, arguments)
+            except RuntimeError as error:
+                if not self._graphs:
+                    raise
+                self._graphs[key] = None
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                warnings.warn(f"a CUDA graph is not used: {reason}", stacklevel=3)
+        self._graphs.move_to_end(key)
+        return self._graphs[key]
 
     def _record(self, module: nn.Module, arguments: Sequence[Any]) -> _Graph:
         own = [each.clone() if isinstance(each, Tensor) else each for each in arguments]

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -42,52 +43,54 @@ def library(source: str) -> ctypes.CDLL:
         Where the compiler, $CXX or c++, is missing, or does not know the source or OpenMP, or where
         the cache folder cannot be used.
     """
-    found = _found(source)
-    if isinstance(found, KernelError):
-        raise found
+    with _ONE_AT_A_TIME:
+        found = _found(source)
+    if isinstance(found, str):
+        raise KernelError(found)
     return found
 
 
+_ONE_AT_A_TIME = Lock()
+
+
 @lru_cache
-def _found(source: str) -> ctypes.CDLL | KernelError:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "deco_lab"
+def _found(source: str) -> ctypes.CDLL | str:
+    """Return the library, or why it cannot be had."""
     path = SOURCES / f"{source}.cpp"
     try:
         compiler = shlex.split(os.environ.get("CXX") or "c++")
         about = _run([*compiler, *FLAGS, "-dM", "-E", os.devnull])
         name = hashlib.sha256(path.read_bytes() + about).hexdigest()[:24]
-    except (OSError, ValueError) as error:
-        return KernelError(_no_kernels(str(error)))
-    except KernelError as error:
-        return error
-    built = folder / f"{source}-{name}.so"
+    except (KernelError, OSError, ValueError) as error:
+        return _cannot_be("built", error, "install a C++ compiler with OpenMP, or name one in CXX")
+    elsewhere = "name another folder in XDG_CACHE_HOME"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError as error:  # nobody's home
+        return _cannot_be("kept", error, elsewhere)
+    built = cache / "deco_lab" / f"{source}-{name}.so"
     try:
         if not built.exists():
             with replacing(built) as beside:
+                beside.touch()  # or the linker fails for want of the folder
                 _run([*compiler, *FLAGS, "-shared", "-fPIC", "-o", str(beside), str(path)])
         return ctypes.CDLL(str(built))
     except KernelError as error:
-        return error
+        return _cannot_be("built", error, "install a C++ compiler with OpenMP, or name one in CXX")
     except OSError as error:
-        return KernelError(
-            f"native kernels cannot be kept in {folder}: {error}; name another folder in "
-            "XDG_CACHE_HOME"
-        )
+        return _cannot_be(f"kept in {built.parent}", error, elsewhere)
+
+
+def _cannot_be(done: str, error: Exception, remedy: str) -> str:
+    return f"native kernels cannot be {done}: {error}; {remedy}"
 
 
 def _run(command: Sequence[str]) -> bytes:
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        raise KernelError(_no_kernels(f"{command[0]}: {said[0]}"))
+        raise KernelError(f"{command[0]}: {said[0]}")
     return done.stdout
-
-
-def _no_kernels(why: str) -> str:
-    return (
-        f"native kernels cannot be built: {why}; install a C++ compiler with OpenMP, or name one "
-        "in CXX"
-    )
 
 
 def only_numbers(*tensors: Tensor) -> bool:
