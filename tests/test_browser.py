@@ -331,6 +331,29 @@ def test_nothing_jumps(browser, address, width):
     assert sum(shift["value"] for shift in shifts) < 0.02
 
 
+def test_on_a_phone_settings_are_folded_above_the_pictures(browser, address):
+    page = browser.new_page()
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{address}?num_steps=3")
+    page.wait_for_function(f"{PANEL}?.dataset.status === 'done'")
+    steps, settings = page.get_by_label("Steps", exact=True), page.locator("#controls .fold button")
+    picture = page.locator(".dl-pictures canvas").first.bounding_box()
+    assert picture["y"] + picture["height"] < 800
+    assert not steps.is_visible()
+    settings.click()
+    assert settings.get_attribute("aria-expanded") == "true"
+    steps.fill("5")
+    steps.blur()
+    page.wait_for_function(f"{PANEL}.dataset.step === '5' && {PANEL}.dataset.status === 'done'")
+    assert steps.is_visible()
+    settings.click()
+    assert not steps.is_visible()
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert steps.is_visible()
+    assert not settings.is_visible()
+    page.close()
+
+
 def test_keys_reach_lists_and_leave_them(page):
     for key in ("Tab", "Shift+Tab"):
         page.get_by_label("Solver", exact=True).focus()

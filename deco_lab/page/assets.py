@@ -66,6 +66,12 @@ def inlet(name: str, label: str) -> gr.HTML:
     )
 
 
+def fold() -> gr.HTML:
+    """Return a button that, on a narrow page alone, shows and hides the controls after it."""
+    button = '<button type="button" aria-expanded="false">Settings</button>'
+    return gr.HTML(button, padding=False, apply_default_css=False, elem_classes="fold")
+
+
 def as_json(messages: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield messages as a panel's value."""
     for message in messages:

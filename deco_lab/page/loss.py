@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from deco_lab.page.assets import ANSWER, QUIET, as_csv_file, as_json, panel
+from deco_lab.page.assets import ANSWER, QUIET, as_csv_file, as_json, fold, panel
 from deco_lab.page.controls import Controls, class_names
 from deco_lab.page.picture import PictureChoice
 from deco_lab.spectra import OCTAVES, band_names
@@ -27,6 +27,7 @@ class LossTab:
         with gr.Row(elem_classes="workbench"):
             with gr.Column(elem_classes="side instant"):
                 self._go = gr.Button("Weigh", variant="primary", size="md", elem_classes="go")
+                fold()
                 self._quality = gr.Slider(
                     1, 100, 85, step=1, label="Quality", buttons=[],
                     info="JPEG's, whose steps make the weights; at 100 all are 1.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from deco_lab.page.assets import ANSWER, QUIET, as_csv_file, as_json, panel
+from deco_lab.page.assets import ANSWER, QUIET, as_csv_file, as_json, fold, panel
 from deco_lab.page.controls import Controls, class_names
 from deco_lab.page.picture import PictureChoice
 from deco_lab.workbench import REFERENCES, PartsView, Workbench, curves_csv, explain
@@ -31,6 +31,7 @@ class PartsTab:
         with gr.Row(elem_classes="workbench"):
             with gr.Column(elem_classes="side instant"):
                 self._go = gr.Button("Take apart", variant="primary", size="md", elem_classes="go")
+                fold()
                 self.choice = PictureChoice("parts-inlet", names)
                 self._t = gr.Slider(
                     0, 0.99, 0.5, step=0.01, label="t", info="From noise, 0, to image, 1.",

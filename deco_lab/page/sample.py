@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from deco_lab.page.assets import ASK, QUIET, as_file, inlet, panel
+from deco_lab.page.assets import ASK, QUIET, as_file, fold, inlet, panel
 from deco_lab.page.controls import Controls, class_choice, class_names
 from deco_lab.page.header import header
 from deco_lab.page.live import Live
@@ -71,6 +71,7 @@ class SampleTab:
                         "Start", variant="primary", size="md", elem_id="start", elem_classes="go"
                     )
                     self.stop = gr.Button("Stop", size="md", elem_id="stop")
+                fold()
                 self.controls = Controls(bench.library.names(), first, config)
                 with gr.Column(elem_id="keep"):
                     gr.HTML("<h2>Keep this run</h2>", padding=False)

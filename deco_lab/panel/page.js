@@ -14,3 +14,9 @@ document.addEventListener("change", (event) => {
 document.addEventListener("keydown", (event) => {
   if (["Tab", "Shift"].includes(event.key) && event.target.matches('[role="combobox"]')) event.stopImmediatePropagation();
 }, true);
+
+// On a narrow page the button "Settings" shows and hides what comes after it (panel/page.css).
+document.addEventListener("click", (event) => {
+  const button = event.target.closest(".fold button");
+  button?.setAttribute("aria-expanded", button.getAttribute("aria-expanded") !== "true");
+});

@@ -375,7 +375,7 @@ def run(
         now = time.monotonic()
         if index <= 1 or now >= due:
             due = max(due + pause, now)
-            yield Update("running", "Drawing.", watch.frames())
+            yield Update("running", f"Drawing with {watch.settings.model}.", watch.frames())
 
 
 def _signals(taken: _Taken) -> dict[str, Tensor]:
