@@ -54,8 +54,8 @@ ALLOWED = {
         "sampling", "spectra", "training", "workbench",
     },
     "training": {
-        "checkpoints", "config", "data", "evaluation", "files", "flow", "losses", "models",
-        "sampling", "spectra",
+        "checkpoints", "config", "data", "evaluation", "files", "flow", "losses", "memory",
+        "models", "sampling", "spectra",
     },
 }  # fmt: skip
 ALLOWED_INSIDE_FUNCTIONS = {

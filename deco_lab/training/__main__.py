@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from deco_lab.checkpoints import CheckpointError
 from deco_lab.data import PictureCrops, open_source
+from deco_lab.memory import keep_freed_memory
 from deco_lab.training.arguments import make_parser, read_order
 from deco_lab.training.measuring import Measure
 from deco_lab.training.parallel import processes_here
@@ -18,6 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         order = read_order(parser, arguments)
         processes = processes_here(order.device)
+        if processes.device.type == "cpu":
+            keep_freed_memory()  # three hundredths of a step of `tiny`, or more
         source = open_source(order.source, order.model.image_size, processes.device)
         if source.unreadable and processes.is_main:
             for name in source.unreadable:
