@@ -94,9 +94,10 @@ def velocity_cases(bench: Bench, preset: str, batch: int, decoder: bool = False)
 
 
 def sampling_cases(bench: Bench, preset: str, batch: int) -> list[Case]:
-    """Return fifty guided Euler steps, by each variant.
+    """Return fifty guided Euler steps, by each variant, or what stands in for them.
 
-    The floor has the passes that guidance needs: a pair inside the interval, one outside.
+    The floor has the passes that guidance needs: a pair inside the interval, one outside. It is
+    also that of variants with fewer steps or passes of the DiT, which may come below it.
     """
     config = config_of(preset)
     side, low = config.image_size, GUIDANCE["guidance_interval"][0]

@@ -33,6 +33,8 @@ class Variant:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for `sample`, besides those that all have; where there are some, the variant has
     no place in rows of a single velocity."""
+    most_steps: int = sys.maxsize
+    """Steps of a run whose row has more."""
     plain: bool = False
     """Whether the weights are given to the plain path."""
     autocast: torch.dtype | None = None
@@ -57,8 +59,10 @@ class Variant:
         return self.autocast or weights
 
     def draw(self, model: Any, class_ids: Sequence[int], num_steps: int) -> Tensor:
-        """Return images, (B, 3, H, W), by guided Euler steps from the noise of seed 0."""
-        arguments = {"num_steps": num_steps, **GUIDANCE, **self.sampling}
+        """Return images (B, 3, H, W) of guided steps, Euler's by default, from noise of seed 0."""
+        arguments = {
+            "num_steps": min(num_steps, self.most_steps), **GUIDANCE, **self.sampling,
+        }  # fmt: skip
         if not self.plain:
             return sample(model, class_ids, **arguments)
         side = model.config.image_size
@@ -91,4 +95,5 @@ def variants_for(device: torch.device) -> tuple[Variant, ...]:
         Variant("library fast", {"fast": True}),
         Variant(f"library fast, {other}", {"fast": True, "dtype": getattr(torch, other)}),
         Variant("library fast, reuse 2", {"fast": True}, {"condition_reuse": 2}),
+        Variant("library fast, 25 of adams2", {"fast": True}, {"solver": "adams2"}, 25),
     )
