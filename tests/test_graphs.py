@@ -9,15 +9,14 @@ import pickle
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from threading import Lock
 from typing import Any
 
 import pytest
 import torch
+from test_compiled import CONFIGS
 from torch import Tensor
 
-from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import DeCo, build
 from deco_lab.models.compiled import _ways, switch_compiled
 from deco_lab.models.decoder import decode_units
@@ -25,24 +24,6 @@ from deco_lab.models.dit import run_blocks
 from deco_lab.models.graphs import MAX_GRAPHS, Graphed, switch_graphs
 from deco_lab.models.layers import rotary_table
 from deco_lab.models.native import switch_native
-
-DECO = DeCoConfig(
-    image_size=16,
-    patch_size=4,
-    num_classes=3,
-    hidden_size=32,
-    num_heads=2,
-    depth=2,
-    decoder_depth=1,
-    decoder_width=8,
-)
-CONFIGS = {
-    "published": DECO,
-    "add": replace(DECO, decoder_conditioning="add"),
-    "dit": DiTConfig(
-        image_size=16, patch_size=4, num_classes=3, hidden_size=32, num_heads=2, depth=2
-    ),
-}
 
 
 @pytest.fixture

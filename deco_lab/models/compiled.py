@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from deco_lab.models.deco import DeCo, Model
 from deco_lab.models.decoder import decode_piece
-from deco_lab.models.graphs import Graphed, switch_graphs
+from deco_lab.models.graphs import Graphed, first_line, switch_graphs
 from deco_lab.models.native import switch_native
 
 
@@ -179,8 +179,7 @@ def _adopt(
             reason = f"results differ by {difference:.1e}, more than {tolerance:.0e}"
             right = difference <= tolerance
         except RuntimeError as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            right = False
+            reason, right = first_line(error), False
     if not right:
         switch(model, False)
         warnings.warn(f"{otherwise}: {reason}", stacklevel=3)

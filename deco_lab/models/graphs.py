@@ -57,6 +57,11 @@ def record(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[]
     return graph.replay, output
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _circumstances(device: torch.device) -> tuple[object, ...]:
     """Return what else a recording holds for good: the order on a stream, and the algorithms."""
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
@@ -127,8 +132,7 @@ class Graphed:
                 if not self._graphs:
                     raise
                 self._graphs[key] = None
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                warnings.warn(f"a CUDA graph is not used: {reason}", stacklevel=3)
+                warnings.warn(f"a CUDA graph is not used: {first_line(error)}", stacklevel=3)
         self._graphs.move_to_end(key)
         return self._graphs[key]
 
