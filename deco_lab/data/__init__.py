@@ -3,6 +3,7 @@
 from deco_lab.data.crops import Batch, Crops, to_picture
 from deco_lab.data.dataset import read_dataset
 from deco_lab.data.folder import read_folder
+from deco_lab.data.metadata import pixels_alone
 from deco_lab.data.photographs import SCALE_RANGE, CropSampler, bundled_crops, load_photograph
 from deco_lab.data.picture_crops import PictureCrops
 from deco_lab.data.pictures import Folder, Pictures, UnreadablePictureError, open_picture
@@ -23,6 +24,7 @@ __all__ = [
     "load_photograph",
     "open_picture",
     "open_source",
+    "pixels_alone",
     "read_dataset",
     "read_folder",
     "to_picture",

@@ -5,7 +5,8 @@ Whatever a file holds becomes eight bits of red, green and blue, upright:
     orientation (EXIF) applied, transparency laid on white, palettes and CMYK resolved,
     16 bits scaled by 255 / 65535, floating point by 255 where it lies in [0, 1].
 
-Embedded colour profiles are not applied. Of an animation the first frame is taken.
+All other metadata are left alone and may be damaged; colour profiles are not applied. Of an
+animation the first frame is taken.
 """
 
 import os
@@ -18,7 +19,9 @@ from typing import IO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+
+from deco_lab.data.metadata import exif_orientation, pixels_alone
 
 # EPS would run another program; Pillow only knows the names of the others, and reads none of them.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
@@ -38,6 +41,18 @@ _DAMAGED = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture of each orientation upright; of 1, nothing need be done."""
 
 
 class UnreadablePictureError(ValueError):
@@ -149,17 +164,28 @@ def open_picture(
     if formats is None:
         formats = [name for name in Image.OPEN if name not in _NOT_PICTURES]
     try:
-        with Image.open(file, formats=list(formats)) as image:
-            # Pillow raises at twice its limit and only warns below.
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise UnreadablePictureError(
-                    f"{image.width} x {image.height} pixels are more than Pillow's limit of {limit}"
-                )
-            ImageOps.exif_transpose(image, in_place=True)  # decodes in full
-            return _to_rgb(image)
+        if isinstance(file, str | os.PathLike):
+            with open(file, "rb") as stream:
+                return _read(stream, formats)
+        return _read(file, formats)
     except _DAMAGED as error:
         raise UnreadablePictureError(str(error) or type(error).__name__) from error
+
+
+def _read(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
+    pixels, orientation = pixels_alone(file)
+    with Image.open(pixels, formats=list(formats)) as image:
+        # Pillow raises at twice its limit and only warns below.
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and image.width * image.height > limit:
+            raise UnreadablePictureError(
+                f"{image.width} x {image.height} pixels are more than Pillow's limit of {limit}"
+            )
+        image.load()
+        orientation = max(orientation, exif_orientation(image.info.get("exif") or b""))
+        picture = _to_rgb(image)
+    turn = _TURNS.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def picture_suffixes() -> set[str]:

@@ -10,7 +10,7 @@ import io
 
 from PIL import Image
 
-from deco_lab.data import UnreadablePictureError, open_picture
+from deco_lab.data import UnreadablePictureError, open_picture, pixels_alone
 
 MAX_BYTES = 16 * 2**20
 """Longest file."""
@@ -65,7 +65,7 @@ def read_picture(data: bytes) -> Image.Image:
             "save it smaller"
         )
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(pixels_alone(io.BytesIO(data))[0], formats=FORMATS) as image:
             width, height = image.size
             most = MAX_DEEP_PIXELS if image.mode[0] in "IF" else MAX_PICTURE_PIXELS
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
