@@ -14,13 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deco_lab.data.pictures import (
-    Folder,
-    Pictures,
-    UnreadablePictureError,
-    hold_out,
-    open_picture,
-)
+from deco_lab.data.decoding import UnreadablePictureError, open_picture
+from deco_lab.data.pictures import Folder, Pictures, hold_out
 
 _SHARDS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 """What the library calls the format of a shard, by its suffix."""

@@ -11,14 +11,8 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from deco_lab.data.pictures import (
-    Folder,
-    Pictures,
-    UnreadablePictureError,
-    hold_out,
-    open_picture,
-    picture_suffixes,
-)
+from deco_lab.data.decoding import UnreadablePictureError, open_picture, picture_suffixes
+from deco_lab.data.pictures import Folder, Pictures, hold_out
 
 
 def read_folder(path: str | os.PathLike[str], *, held_out: float = 0.1) -> Folder:
