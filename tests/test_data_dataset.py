@@ -73,7 +73,7 @@ def shard(tmp_path: Path) -> Path:
 
 def test_read_dataset_takes_columns_by_their_types(shard: Path):
     found = read_dataset(str(shard))
-    assert found.unreadable == ()
+    assert found.unreadable == {}
     seen = []
     for pictures in (found.training, found.held_out):
         assert pictures.class_names == ("cat", "dog", "owl")

@@ -1,4 +1,6 @@
 import struct
+import sys
+import types
 import warnings
 import zlib
 from io import BytesIO
@@ -10,7 +12,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from deco_lab.data import Pictures, UnknownRangeError, UnreadablePictureError, open_picture
+from deco_lab.data import (
+    Pictures,
+    UnknownRangeError,
+    UnreadablePictureError,
+    decoding,
+    open_picture,
+)
+from deco_lab.data.decoding import picture_suffixes
 from deco_lab.data.pictures import hold_out
 
 CASES = Path(__file__).parent / "cases"
@@ -282,12 +291,12 @@ def test_open_picture_refuses_what_is_cut_short(kind: str):
 
 def test_open_picture_refuses_what_is_no_picture(tmp_path: Path):
     (tmp_path / "words.jpg").write_text("not a picture")
-    with pytest.raises(UnreadablePictureError, match="cannot identify"):
+    with pytest.raises(UnreadablePictureError, match="no picture of a known format"):
         open_picture(tmp_path / "words.jpg")
     with pytest.raises(UnreadablePictureError, match="No such file"):
         open_picture(tmp_path / "missing.jpg")
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    with pytest.raises(UnreadablePictureError, match="cannot identify"):
+    with pytest.raises(UnreadablePictureError, match="no picture of a known format"):
         open_picture(BytesIO(postscript))
 
 
@@ -297,7 +306,7 @@ def test_open_picture_reads_no_other_format_than_is_allowed():
     file.seek(0)
     assert open_picture(file).size == (4, 4)
     file.seek(0)
-    with pytest.raises(UnreadablePictureError, match="cannot identify"):
+    with pytest.raises(UnreadablePictureError, match="no picture of a known format"):
         open_picture(file, ["PNG", "JPEG"])
 
 
@@ -312,6 +321,22 @@ def test_open_picture_refuses_more_pixels_than_the_limit(monkeypatch: pytest.Mon
         open_picture(stored(Image.new("RGB", (10, 11))))
     with pytest.raises(UnreadablePictureError, match="decompression bomb DOS attack"):
         open_picture(stored(Image.new("RGB", (10, 50))))
+
+
+def test_picture_suffixes_has_those_of_heic_where_pillow_heif_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
+    del Image.EXTENSION[".heic"]  # so that what is registered below goes when the test ends
+    assert ".heic" not in picture_suffixes()
+    plugin = types.ModuleType("pillow_heif")
+    plugin.register_heif_opener = lambda: Image.register_extension("HEIF", ".heic")  # type: ignore
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    decoding._init.cache_clear()
+    try:
+        assert ".heic" in picture_suffixes()
+    finally:
+        decoding._init.cache_clear()
 
 
 def pictures_of(labels: list[int], **replaced: Any) -> Pictures:

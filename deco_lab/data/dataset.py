@@ -102,7 +102,7 @@ def read_dataset(
         _RowNames(f"{name} ({split})", len(labels)),
     )
     away = hold_out(labels, [str(row) for row in range(len(labels))], held_out)
-    return Folder(pictures.select(~away), pictures.select(away), ())
+    return Folder(pictures.select(~away), pictures.select(away), {}, {})
 
 
 def _local_shards(name: str) -> list[str]:

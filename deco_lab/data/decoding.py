@@ -15,6 +15,7 @@ order a file gives the low bytes, and with both
     round(value * 255 / 65535) = round((256 high + low) / 257) = high + round((low - high) / 257)
 """
 
+import functools
 import os
 import struct
 import sys
@@ -24,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from deco_lab.data.metadata import exif_orientation, pixels_alone
 
@@ -97,7 +98,7 @@ def open_picture(
     UnreadablePictureError
         Where it cannot be decoded in full, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    Image.init()
+    _init()
     if formats is None:
         formats = [name for name in Image.OPEN if name not in _NOT_PICTURES]
     try:
@@ -107,6 +108,8 @@ def open_picture(
         return _read(file, formats)
     except UnreadablePictureError:
         raise
+    except UnidentifiedImageError:
+        raise UnreadablePictureError("it is no picture of a known format") from None
     except _DAMAGED as error:
         raise UnreadablePictureError(str(error) or type(error).__name__) from error
 
@@ -138,13 +141,25 @@ def _read(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
 
 def picture_suffixes() -> set[str]:
     """Return the file suffixes of the formats that `open_picture` reads, such as ".jpg"."""
+    _init()
     formats = Image.registered_extensions()
     return {suffix for suffix, name in formats.items() if name not in _NOT_PICTURES}
 
 
+@functools.cache
+def _init() -> None:
+    """Have Pillow know all formats, HEIC too where pillow-heif is installed."""
+    Image.init()
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        return
+    pillow_heif.register_heif_opener()
+
+
 def is_deep(image: Image.Image) -> bool:
     """Return whether an opened picture that is not decoded yet has more than 8 bits a channel."""
-    return image.mode[0] in "IF" or ";16" in _layout(image) or _bits(image) > 8
+    return image.mode[0] in "IF" or _layout(image) in _OTHER_BYTES or _bits(image) > 8
 
 
 def _bits(image: Image.Image) -> int:

@@ -1,7 +1,7 @@
 """Labelled pictures of any source, each decoded to RGB when it is asked for."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple, Protocol
@@ -90,8 +90,11 @@ class Folder(NamedTuple):
     """To train on; it has a picture of every class."""
     held_out: Pictures
     """To measure against. Where a class has a single picture, none of that class."""
-    unreadable: tuple[str, ...]
-    """Names of the pictures left out because they cannot be decoded."""
+    unreadable: Mapping[str, str]
+    """Why pictures are left out that cannot be decoded, by their names."""
+    passed_over: Mapping[str, int]
+    """How many files and folders were not looked into, by their kind: a suffix such as ".heic", or
+    what else is told in words."""
 
 
 def hold_out(labels: NDArray[np.int64], keys: Sequence[str], share: float) -> NDArray[np.bool_]:
