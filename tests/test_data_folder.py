@@ -149,6 +149,7 @@ def test_read_folder_counts_folders_that_cannot_be_listed(
 def test_read_folder_says_that_splits_are_no_classes(tmp_path: Path, splits: tuple[str, ...]):
     for split in splits:
         add(tmp_path / split / "cats" / "x.png")
+        (tmp_path / split / "labels.csv").touch()
     listed = ", ".join(sorted(splits))
     rule = f"holds {listed}, which are splits and no classes; give .*{splits[0]}, of which a share"
     with pytest.raises(ValueError, match=rule):

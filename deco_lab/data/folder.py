@@ -113,12 +113,12 @@ def _class_folders(path: Path, passed_over: Counter[str]) -> list[Path]:
     """Return the sub-folders, sorted, and count what else there is."""
     try:
         entries = sorted(path.iterdir())
+        folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
         raise ValueError(
             f"{path} cannot be listed ({error.strerror}); see that you may read it"
         ) from error
     hidden = [entry for entry in entries if entry.name.startswith(".")]
-    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if not folders:
         raise ValueError(
             f"{path} has no sub-folders; put the pictures of each class into a sub-folder of it, "
@@ -126,8 +126,9 @@ def _class_folders(path: Path, passed_over: Counter[str]) -> list[Path]:
         )
     training = [folder for folder in folders if folder.name.lower() in ("train", "training")]
     if training and {folder.name.lower() for folder in folders} <= _SPLITS:
-        inner = [e for e in training[0].iterdir() if not e.name.startswith(".")]
-        if inner and all(entry.is_dir() for entry in inner):
+        _, below, files = next(os.walk(training[0]), ("", [], []))
+        pictures = [name for name in files if Path(name).suffix.lower() in picture_suffixes()]
+        if below and not pictures:
             raise ValueError(
                 f"{path} holds {', '.join(f.name for f in folders)}, which are splits and no "
                 f"classes; give {training[0]}, of which a share is held out to measure against"
