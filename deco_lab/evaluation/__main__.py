@@ -111,6 +111,8 @@ def main(arguments: list[str] | None = None) -> None:
         model = checkpoints.load(given.model, device, fast=device.type == "cpu")
         record: Any = checkpoints.read_training(given.model).get("data", {})
         source = source_of(model.config, record, given.data, given.dataset, device)
+        for line in source.left_out:
+            print(line, file=sys.stderr)
         evaluate(model, source, given)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"{parser.prog}: error: {error}")

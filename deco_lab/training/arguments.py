@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from deco_lab.config import PRESETS, DeCoConfig, DiTConfig, ModelConfig
-from deco_lab.data import SourceConfig
+from deco_lab.data import SourceConfig, printable
 from deco_lab.training.recipe import TrainingConfig
 
 PROGRAM = "python -m deco_lab.training"
@@ -208,4 +208,4 @@ def command_again(parser: argparse.ArgumentParser, given: dict[str, Any]) -> str
             words.append(option)
         else:
             words += [option, *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    return printable(shlex.join(words))
