@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from deco_lab.models.compiled import (
     fast_dtype,
     ready_for_sampling,
     regions,
+    switch_compiled,
 )
 from deco_lab.models.decoder import decode_piece
 from deco_lab.models.dit import run_blocks
@@ -115,7 +117,7 @@ def test_compile_regions_leaves_hooks_on_blocks_as_they_are(model, inputs, when)
 
 
 def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypatch):
-    def compile_wrongly(self: torch.nn.Module) -> None:
+    def compile_wrongly(self: torch.nn.Module, **options: int) -> None:
         self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
 
     plain = model(*inputs)
@@ -126,7 +128,7 @@ def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypat
 
 
 def test_compile_regions_sees_through_an_untrained_head(inputs, monkeypatch):
-    def compile_wrongly(self: torch.nn.Module) -> None:
+    def compile_wrongly(self: torch.nn.Module, **options: int) -> None:
         self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
 
     untrained = build(CONFIG)
@@ -140,7 +142,7 @@ def test_compile_regions_sees_through_an_untrained_head(inputs, monkeypatch):
 
 
 def test_compile_regions_is_undone_where_compiling_fails(model, inputs, monkeypatch):
-    def fail(self: torch.nn.Module) -> None:
+    def fail(self: torch.nn.Module, **options: int) -> None:
         def call(*arguments):
             raise RuntimeError("no compiler\nmore")
 
@@ -169,6 +171,25 @@ def test_compile_regions_without_gradients_equals_the_plain_model_in_all_batches
         torch.testing.assert_close(
             model(x, t, class_ids), plain(x, t, class_ids), rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.slow
+@torch._dynamo.config.patch(recompile_limit=4)
+@torch.no_grad()
+def test_ready_for_sampling_has_as_many_graphs_for_any_batch_and_any_number_of_models(monkeypatch):
+    """Of the blocks one for a single image and one for all other batches, of the decoder one."""
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr("deco_lab.models.compiled._ways", lambda _: {"plain": switch_compiled})
+    models = [(CONFIG, 3), *((replace(CONFIGS["dit"], hidden_size=n), 2) for n in (16, 64))]
+    graphs = torch._dynamo.utils.counters["stats"]
+    for config, expected in models:
+        model, before = build(config).requires_grad_(False), graphs["unique_graphs"]
+        assert ready_for_sampling(model)
+        for rows in (1, 2, 4, 8):
+            x = torch.randn(rows, 3, config.image_size, config.image_size)
+            model(x, torch.rand(rows), torch.arange(rows) % 4)
+        assert graphs["unique_graphs"] - before == expected, config
 
 
 def test_ready_for_sampling_is_undone_where_results_differ(model, inputs, monkeypatch):

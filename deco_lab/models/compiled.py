@@ -10,9 +10,11 @@ off by most of its norm, without an error. By region the result is right to roun
 ways differ, or one fails, it is undone and a warning says why.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,10 @@ from deco_lab.models.deco import DeCo, Model
 from deco_lab.models.decoder import decode_piece
 from deco_lab.models.graphs import Graphed, first_line, switch_graphs
 from deco_lab.models.native import switch_native
+
+MAX_GRAPHS = 64
+"""Graphs of a block, and of a decoder, that all models of the process may have together: beyond
+its limit, 8 by default, PyTorch computes without a graph and only logs that."""
 
 
 def regions(model: Model) -> Iterator[nn.Module]:
@@ -47,10 +53,11 @@ def ready_for_sampling(model: Model) -> bool:
         was built.
     """
     config, weight = model.config, model.trunk.patch_embedding.weight
-    shape = (2, 3, config.image_size, config.image_size)
+    # Three images: torch.compile would take a batch of two for the two channels of a rotation.
+    shape = (3, 3, config.image_size, config.image_size)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight.device)
-    t = torch.full((2,), 0.5, device=weight.device)
-    class_ids = torch.tensor([0, config.null_class], device=weight.device)
+    t = torch.full((3,), 0.5, device=weight.device)
+    class_ids = torch.tensor([0, 0, config.null_class], device=weight.device)
     tolerance = 1e-4 if weight.dtype == torch.float32 else 5e-2
     with torch.no_grad():
         adopted = [
@@ -81,12 +88,20 @@ def switch_compiled(model: Model, on: bool) -> None:
             model.decoder.decode_piece = decode_piece
     elif torch.is_grad_enabled():
         for region in regions(model):
-            region.compile()
+            region.compile(**_limit())
     else:
         for block in model.trunk.blocks:
-            block.compile(dynamic=True)
+            block.compile(dynamic=True, **_limit())
         if isinstance(model, DeCo):
-            model.decoder.decode_piece = torch.compile(decode_piece, dynamic=True)
+            model.decoder.decode_piece = torch.compile(decode_piece, dynamic=True, **_limit())
+
+
+def _limit() -> dict[str, Any]:
+    """Return what lets torch.compile make `MAX_GRAPHS`; where it takes no such thing, set it."""
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        return {"recompile_limit": MAX_GRAPHS}
+    torch._dynamo.config.recompile_limit = MAX_GRAPHS  # in PyTorch 2.13 this thread's alone
+    return {}
 
 
 def _velocity_and_gradient(

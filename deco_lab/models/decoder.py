@@ -179,7 +179,8 @@ def decode_units(decoder: PixelDecoder, units: Tensor, tokens: Tensor, position:
     if units.device.type == "cpu" and not torch.is_grad_enabled():
         pieces = max(1, -(-units.shape[0] * units.shape[1] // UNITS_AT_ONCE))
     velocities = [
-        decoder.decode_piece(decoder, *piece, *parts)
+        # Copies: torch.compile would tell views apart by what they are views of.
+        decoder.decode_piece(decoder, *(rows.clone() for rows in piece), *parts)
         for piece in zip(units.chunk(pieces), tokens.chunk(pieces), strict=True)
     ]
     return torch.cat(velocities) if pieces > 1 else velocities[0]
