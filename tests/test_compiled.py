@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch._inductor.compile_fx import _warn_tf32_disabled
 
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import DeCo, Model, build
@@ -127,6 +128,47 @@ def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypat
     assert torch.equal(model(*inputs), plain)
 
 
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_compile_regions_in_bfloat16_is_held_to_float32(model, inputs, monkeypatch, autocast):
+    factor = 1.0
+
+    def compile_so(self: torch.nn.Module, **options: int) -> None:
+        self._compiled_call_impl = lambda *arguments: factor * self.forward(*arguments)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_so)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    if autocast is None:
+        model = model.bfloat16()
+    with torch.set_grad_enabled(autocast is not None):
+        assert compile_regions(model, *inputs, autocast=autocast)
+        switch_compiled(model, False)
+        factor = 1.1  # two hundredths of the velocity
+        with pytest.warns(UserWarning, match="results differ by .* from those in float32"):
+            assert not compile_regions(model, *inputs, autocast=autocast)
+
+
+def test_compile_regions_overlooks_that_products_could_be_less_exact(model, inputs, monkeypatch):
+    """What inductor warns of on a GPU, once a process, and tests make an error."""
+    warn = _warn_tf32_disabled.__wrapped__
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    with pytest.warns(UserWarning, match="TensorFloat32"):
+        warn()
+
+    def compile_and_warn(self: torch.nn.Module, **options: int) -> None:
+        def call(*arguments):
+            try:
+                warn()
+            except UserWarning as error:  # as the compiler does
+                raise RuntimeError(error) from error
+            return self.forward(*arguments)
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_and_warn)
+    assert compile_regions(model, *inputs)
+
+
 def test_compile_regions_sees_through_an_untrained_head(inputs, monkeypatch):
     def compile_wrongly(self: torch.nn.Module, **options: int) -> None:
         self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
@@ -240,7 +282,10 @@ assert torch.equal(*images)
 
 def test_fast_dtype_is_exact_but_on_a_gpu_that_knows_bfloat16(monkeypatch):
     assert fast_dtype(torch.device("cpu")) == torch.float32
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert fast_dtype(torch.device("cuda")) == torch.bfloat16
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert fast_dtype(torch.device("cuda")) == torch.float32
+    for answer, expected in (
+        (lambda including_emulation=True: True, torch.bfloat16),
+        (lambda including_emulation=True: including_emulation, torch.float32),  # as a T4
+        (lambda including_emulation=True: False, torch.float32),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", answer)
+        assert fast_dtype(torch.device("cuda")) == expected
