@@ -17,7 +17,7 @@ from huggingface_hub import errors
 import deco_lab
 from deco_lab.checkpoints import save
 from deco_lab.config import DeCoConfig, DiTConfig
-from deco_lab.models import build
+from deco_lab.models import build, graphs
 from deco_lab.models.native import NativeBlocks
 from deco_lab.spectra import weights_hash
 from deco_lab.workbench import library as library_module
@@ -363,6 +363,26 @@ def test_out_of_memory_frees_what_the_run_held():
         run()
     assert held[0]() is None
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_free_memory_of_a_gpu_counts_what_pytorch_keeps_free(monkeypatch):
+    for name, answer in {
+        "mem_get_info": (100, 1000), "memory_reserved": 700, "memory_allocated": 300,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+    assert library_module._free_memory(torch.device("cuda")) == 100 + 700 - 300
+
+
+def test_memory_is_given_back_while_no_graph_is_recorded(monkeypatch):
+    given_back = threading.Event()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", given_back.set)
+    giving = threading.Thread(target=library_module._free)
+    with graphs._ONE_AT_A_TIME:  # as while one is recorded
+        giving.start()
+        assert not given_back.wait(0.2)
+    assert given_back.wait(10)
+    giving.join()
 
 
 def test_fast_library_loads_every_model_so(folder):

@@ -10,7 +10,6 @@ band is measured with `deco_lab.spectra.solver_error`.
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -24,7 +23,7 @@ class ReusedCondition(nn.Module):
         `decode(x, condition)`.
     evaluations : int
         k, at least 1: evaluations for which one pass of the DiT serves. It is asked anew, too,
-        where the labels are others than the last time, as where guidance begins.
+        where the labels are another tensor than the last time, as where guidance begins.
 
     Raises
     ------
@@ -52,7 +51,8 @@ class ReusedCondition(nn.Module):
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return the condition, (B, N, D), of this evaluation: each call counts as one."""
-        known = self._class_ids is not None and torch.equal(self._class_ids, class_ids)
+        # By their memory, not by their values, for which the host would wait.
+        known = self._class_ids is not None and self._class_ids.is_set_to(class_ids)
         if not known or self._features is None or self._served == self.evaluations:
             self._features, self._class_ids = self.model.features(x, t, class_ids), class_ids
             self._served = 0

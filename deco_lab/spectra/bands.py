@@ -11,6 +11,7 @@ is linear in the part, so the shares of parts that sum to the whole sum to 1 in 
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -73,11 +74,17 @@ def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
     check_edges(edges)
     H, W = images.shape[-2:]
     pixels = images if images.dtype == torch.float64 else images.float()
-    band = band_of_frequencies(H, W, edges)
-    masks = band == torch.arange(len(edges) + 1)[:, None, None]
-    spectrum = torch.fft.rfft2(pixels)
-    kept = spectrum * masks[:, None, None].to(images.device)
+    kept = torch.fft.rfft2(pixels) * _masks_on(H, W, tuple(edges), images.device)
     return torch.fft.irfft2(kept, s=(H, W))
+
+
+@lru_cache(maxsize=16)
+def _masks_on(height: int, width: int, edges: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return which coefficients that rfft2 keeps are in each band, (K, 1, 1, H, W // 2 + 1)."""
+    with torch.inference_mode(False):
+        band = band_of_frequencies(height, width, edges)
+        masks = band == torch.arange(len(edges) + 1)[:, None, None]
+        return masks[:, None, None].to(device)
 
 
 def band_shares(part: Tensor, whole: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:

@@ -177,3 +177,10 @@ def zigzag_order(block_size: int = 8) -> tuple[int, ...]:
         return diagonal, row if diagonal % 2 else column
 
     return tuple(row * block_size + column for row, column in sorted(places, key=along_diagonals))
+
+
+@lru_cache(maxsize=32)
+def zigzag_index(block_size: int, device: torch.device) -> Tensor:
+    """Return `zigzag_order` as an index, (n * n,), int64."""
+    with torch.inference_mode(False):
+        return torch.tensor(zigzag_order(block_size), device=device)

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from deco_lab.spectra.bands import OCTAVES, check_edges, split_bands
@@ -84,9 +83,8 @@ class PartGains(nn.Module):
         # Only what is changed is split, so that a gain of 1 is the part itself.
         for part, gains in ((parts.dit, self.dit), (parts.decoder, self.decoder)):
             if any(gain != 1 for gain in gains):
-                changes = torch.tensor([gain - 1 for gain in gains], device=x.device)
-                bands = split_bands(part, self.edges)
-                velocity = velocity + torch.einsum("k,kbchw->bchw", changes.to(bands), bands)
+                for gain, band in zip(gains, split_bands(part, self.edges), strict=True):
+                    velocity = velocity + (gain - 1) * band
         return velocity.to(x.dtype)
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:

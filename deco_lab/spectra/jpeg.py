@@ -10,6 +10,8 @@ References
 [2] Ma et al., "DeCo", arXiv 2511.19365, section 4.3.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -55,8 +57,13 @@ def rgb_to_ycbcr(images: Tensor) -> Tensor:
             f"images must be RGB of shape (B, 3, H, W), got {tuple(images.shape)}; "
             "repeat a grey channel three times"
         )
-    matrix = torch.tensor(_YCBCR, dtype=images.dtype, device=images.device)
-    return torch.einsum("ij,bjhw->bihw", matrix, images)
+    return torch.einsum("ij,bjhw->bihw", _matrix_on(images.dtype, images.device), images)
+
+
+@lru_cache(maxsize=32)
+def _matrix_on(dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(_YCBCR, dtype=dtype, device=device)
 
 
 def jpeg_table(quality: int = 85, chrominance: bool = False) -> Tensor:

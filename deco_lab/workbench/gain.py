@@ -95,4 +95,4 @@ def _range(values: Tensor) -> tuple[float, float]:
 
 
 def _band_energy(images: Tensor) -> Tensor:
-    return split_bands(images.float()).double().square().sum((1, 2, 3, 4)).cpu()
+    return split_bands(images.float()).cpu().double().square().sum((1, 2, 3, 4))

@@ -23,6 +23,7 @@ import torch
 from deco_lab.checkpoints import CheckpointError, choose_device, load, read_training
 from deco_lab.checkpoints.files import local_file
 from deco_lab.models import Model
+from deco_lab.models.graphs import empty_cache
 from deco_lab.spectra import weights_hash
 
 BUNDLED = {
@@ -266,13 +267,14 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _free() -> None:
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        empty_cache()
 
 
 def _free_memory(device: torch.device) -> int | None:
     """Return the bytes that are free on a device; None where nobody can tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cuda":  # what the driver has, and what PyTorch keeps for itself
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     return psutil.virtual_memory().available if device.type == "cpu" else None
 
 
