@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -255,6 +256,8 @@ def test_page_says_what_is_loaded(address):
         '<p class="facts"><b>slow & steady</b> · SlowField, 0.0 M parameters · 16 px, patches of 2 '
         "· cpu, float32 · <script></p>"
     )
+    guess = replace(SlowLibrary().facts("slow & steady"), image_size_assumed=True)
+    assert "16 px (assumed), patches of 2" in header(guess)
 
 
 def test_server_closes_what_it_does_not_need(address):
@@ -295,7 +298,13 @@ def test_parse_arguments_defaults_to_this_machine_alone(app):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--model", "no-such"], ["--device", "abacus"], ["--host", "0.0.0.0"], ["--auth", "me"]],
+    [
+        ["--model", "no-such"],
+        ["--image-size", "32"],
+        ["--device", "abacus"],
+        ["--host", "0.0.0.0"],
+        ["--auth", "me"],
+    ],
     ids=" ".join,
 )
 def test_main_ends_with_a_sentence(app, monkeypatch, arguments):
