@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -320,6 +321,46 @@ def test_load_takes_the_raw_weights_of_a_lightning_file_on_request(golden, golde
     for name, tensor in raw.items():
         assert torch.equal(tensor, stored[f"denoiser.{published_name(name, 'DeCo')}"])
     assert any(not torch.equal(t, golden_deco.state_dict()[name]) for name, t in raw.items())
+
+
+@pytest.mark.parametrize("kind", ["own", "published", "lightning"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("denoiser.", "denoiser._orig_mod."),
+        lambda name: re.sub(r"(blocks\.\d+)\.", r"\1._orig_mod.", name),
+        lambda name: re.sub(r"(blocks\.\d+)\.", r"\1._checkpoint_wrapped_module.", name),
+        lambda name: re.sub(r"\bblocks\.", "_fsdp_wrapped_module.blocks.", name),
+    ],
+)
+def test_load_sees_past_the_names_of_wrappers(golden_deco, published, tmp_path, kind, wrap):
+    state = {"own": golden_deco.state_dict(), "published": published}.get(kind) or {
+        f"{network}.{name}": tensor + (network == "denoiser")
+        for network in ("denoiser", "ema_denoiser")
+        for name, tensor in published.items()
+    }
+    path = tmp_path / "wrapped.ckpt"
+    torch.save({"state_dict": {wrap(name): tensor for name, tensor in state.items()}}, path)
+    for name, tensor in load(path, device="cpu").state_dict().items():
+        assert torch.equal(tensor, golden_deco.state_dict()[name])
+
+
+def test_load_of_wrapped_files_is_as_strict(published, tmp_path):
+    path = tmp_path / "wrapped.safetensors"
+    missing, *names = [f"_orig_mod.{name}" for name in published]
+    wrapped = {name: published[name.removeprefix("_orig_mod.")].clone() for name in names}
+    for change, message in (
+        ({}, f"lacks {missing.removeprefix('_orig_mod.')}"),
+        ({missing: torch.ones(3), "module_.more": torch.ones(1)}, r"unexpected module_\.more"),
+        ({names[0].removeprefix("_orig_mod."): torch.ones(3)}, "holds .* twice"),
+    ):
+        save_file({**wrapped, **change}, path)
+        with pytest.raises(CheckpointError, match=message) as error:
+            load(path)
+        assert one_sentence(error, path)
 
 
 def test_load_refuses_a_lightning_file_without_the_moving_average(published, tmp_path):
@@ -755,9 +796,15 @@ def test_load_refuses_devices_that_are_not_there(written):
         load(written, device="abacus")
 
 
-def test_load_refuses_integer_dtypes(written):
-    with pytest.raises(ValueError, match=r"dtype must be a floating-point dtype, got torch\.int8"):
-        load(written, dtype=torch.int8)
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.float8_e4m3fn, torch.float8_e8m0fnu, torch.complex64, "float32"]
+)
+def test_load_and_save_refuse_dtypes_that_models_do_not_compute_in(written, golden_deco, dtype):
+    match = rf"dtype must be torch\.float32, .*, got {re.escape(str(dtype))}"
+    with pytest.raises(ValueError, match=match):
+        load(written, dtype=dtype)
+    with pytest.raises(ValueError, match=match):
+        save(golden_deco, written, dtype=dtype)
 
 
 def test_choose_device_prefers_cuda_then_mps(monkeypatch):

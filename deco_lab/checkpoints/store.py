@@ -17,6 +17,7 @@ References
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,11 @@ from deco_lab.models.compiled import fast_dtype, ready_for_sampling
 
 _CONFIG, _TRAINING = "deco_lab_config", "training"
 _EMA, _RAW, _TRAINER = "ema_denoiser.", "denoiser.", "diffusion_trainer."
+_WRAPPERS = re.compile(
+    r"(?<![^.])(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+"""What PyTorch's compile, DataParallel, FSDP and checkpoint wrappers put into a tensor's name."""
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PUBLISHED_SIZES = {
     "hf://zehongma/DeCo/imagenet256_epoch320.ckpt": 256,
     "hf://zehongma/DeCo/imagenet256_epoch600.ckpt": 256,
@@ -64,8 +70,8 @@ def load(
     device : str or torch.device, optional
         Where the model goes; by default CUDA, then MPS, then the CPU, whichever there is.
     dtype : torch.dtype, optional
-        The parameters' dtype, whatever the file stores; by default float32, or with `fast`
-        bfloat16 on a GPU that multiplies in it.
+        The parameters' dtype, whatever the file stores: torch.float32, float64, bfloat16 or
+        float16; by default float32, or with `fast` bfloat16 on a GPU that multiplies in it.
     ema : bool
         Of a file that holds two networks, take the moving average or, if False, the raw weights;
         without effect on others.
@@ -101,9 +107,7 @@ def load(
         tile or that is not what the file's own configuration says.
     """
     target = choose_device(device)
-    dtype = dtype or (fast_dtype(target) if fast else torch.float32)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype must be a floating-point dtype, got {dtype}; use torch.float32")
+    dtype = _checked(dtype) or (fast_dtype(target) if fast else torch.float32)
     if image_size is None:
         image_size = PUBLISHED_SIZES.get(os.fspath(name_or_path))
     with local_file(name_or_path) as path:
@@ -161,8 +165,10 @@ def save(
     ------
     CheckpointError
         Where weights are not finite, or not those of a DeCo or DiT; nothing is written then.
+    ValueError
+        For another dtype than `load` takes.
     """
-    path = Path(path)
+    path, dtype = Path(path), _checked(dtype)
     tensors = {
         name: tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
@@ -186,6 +192,13 @@ def save(
     with replacing(path) as beside:
         save_file(tensors, beside, metadata=metadata)
         beside.chmod(0o666 & ~_umask())
+
+
+def _checked(dtype: torch.dtype | None) -> torch.dtype | None:
+    """Return a dtype; raise ValueError for one that models do not compute in."""
+    if dtype is not None and dtype not in _DTYPES:
+        raise ValueError(f"dtype must be {', '.join(map(str, _DTYPES))} or None, got {dtype}")
+    return dtype
 
 
 def _umask() -> int:
@@ -249,7 +262,14 @@ class _Network:
 
 def _network(path: Path, tensors: dict[str, Tensor], ema: bool) -> _Network:
     """Take one network out of a file's tensors and give it our names."""
-    unexpected = []
+    wrapped, tensors, unexpected = tensors, {}, []
+    for name, tensor in wrapped.items():
+        plain = _WRAPPERS.sub("", name)
+        if plain in tensors:
+            raise CheckpointError(
+                f"{path} holds {plain} twice, wrapped and not; save one network's weights alone"
+            )
+        tensors[plain] = tensor
     if any(name.startswith((_EMA, _RAW)) for name in tensors):
         prefix = _EMA if ema else _RAW
         unexpected = [n for n in tensors if not n.startswith((_EMA, _RAW, _TRAINER))]
