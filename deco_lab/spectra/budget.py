@@ -41,6 +41,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
 from deco_lab.spectra.dct import block_dct
@@ -149,6 +150,7 @@ def _statistics(batches: Any, D: int) -> tuple[Tensor, Tensor]:
     return mean, square / count - mean[:, None] * mean
 
 
+@takes_arrays
 @torch.no_grad()
 def condition_budget(
     model: Any,

@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
 from deco_lab.spectra.decompose import HasDecoder
@@ -97,6 +98,7 @@ def check_colours(images: Tensor) -> None:
         )
 
 
+@takes_arrays
 @torch.no_grad()
 def pixel_jacobian(model: HasDecoder, x: Tensor, condition: Tensor) -> Tensor:
     """Return the decoder's Jacobian at every pixel, at a fixed condition.
@@ -168,6 +170,7 @@ def gain_of(jacobian: Tensor) -> Tensor:
     return jacobian.square().sum((-2, -1)).div(3).sqrt()
 
 
+@takes_arrays
 @torch.no_grad()
 def decoder_gain(
     model: Any,

@@ -13,6 +13,8 @@ References
 import torch
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
+
 LUMINANCE = torch.tensor(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -40,6 +42,7 @@ _YCBCR = (
 )
 
 
+@takes_arrays
 def rgb_to_ycbcr(images: Tensor) -> Tensor:
     """Return JPEG's Y, Cb and Cr of RGB images, (B, 3, H, W), without offsets.
 
