@@ -23,7 +23,8 @@ References
     arXiv 2511.19365, section 4.2.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,16 @@ class DecoderGain(Analysis):
     def slopes(self) -> list[Estimate]:
         """Return the mean slope at each time with its interval over images, of whatever class."""
         return estimates(lambda means: means, self.slope.T)
+
+
+def directional_derivative(
+    function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+) -> Tensor:
+    """Return d/de function(point + e direction) at e = 0."""
+    with warnings.catch_warnings():
+        # For the first one PyTorch imports a module of its own that calls what PyTorch deprecates.
+        warnings.filterwarnings("ignore", "`torch.jit")
+        return torch.func.jvp(function, point, direction)[1]
 
 
 def _narrowest(model: Any, x: Tensor) -> torch.dtype:
@@ -136,7 +147,7 @@ def pixel_jacobian(model: HasDecoder, x: Tensor, condition: Tensor) -> Tensor:
     x = x if x.dtype == torch.float64 else x.float()
 
     def derivative(direction: Tensor) -> Tensor:
-        return torch.func.jvp(lambda p: model.decode(p, condition), (x,), (direction,))[1]
+        return directional_derivative(lambda p: model.decode(p, condition), (x,), (direction,))
 
     columns = []
     for channel in range(3):
