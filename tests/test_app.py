@@ -17,10 +17,12 @@ import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from safetensors.torch import save_file
 
-from deco_lab.page import check_access, free_port, header, serve
+import deco_lab
+from deco_lab.page import ModelsTab, check_access, free_port, header, serve
 from deco_lab.spectra import frequency_weights
-from deco_lab.workbench import ModelFacts, Settings, Workbench
+from deco_lab.workbench import Library, ModelFacts, Settings, Workbench
 
 
 def load_app():
@@ -246,6 +248,20 @@ def test_models_are_the_librarys(client):
 def test_decompose_says_that_a_model_has_no_decoder(client):
     with pytest.raises(AppError, match=r"^slow & steady has no pixel decoder, .*\.$"):
         client.predict(model="slow & steady", api_name="/decompose")
+
+
+@pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
+def test_models_tab_says_an_assumed_size_and_takes_the_right_one(tmp_path):
+    name = "ImageNet512.safetensors"  # without a configuration
+    save_file(deco_lab.load("tiny", device="cpu").state_dict(), tmp_path / name)
+    tab = ModelsTab.__new__(ModelsTab)  # without its components, which want a page
+    tab._bench = Workbench(Library("tiny", device="cpu", folder=tmp_path), time_limit=20)
+    for told, said in ((None, "64 px (assumed)"), (128, "128 px")):
+        *_, last = tab._loaded(name, told, [])
+        says, table, *_, head = last
+        assert f"Loaded {name}, which draws images of {said}." in says
+        assert f"{said}, patches of 8" in table
+        assert f"{said}, patches of 8" in head
 
 
 def test_page_says_what_is_loaded(address):
