@@ -49,6 +49,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="FOLDER",
         help="where the Models tab finds checkpoints (default: runs)",
     )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="of --model, where its file does not say; the Models tab asks for others",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument(
         "--plain",
@@ -124,7 +130,11 @@ def main() -> None:
         auth = check_access(arguments.host, arguments.auth)
         print(f"Loading {arguments.model} ...", file=sys.stderr, flush=True)
         library = Library(
-            arguments.model, arguments.device, arguments.models, fast=not arguments.plain
+            arguments.model,
+            arguments.device,
+            arguments.models,
+            fast=not arguments.plain,
+            image_size=arguments.image_size,
         )
         bench = Workbench(library, arguments.time_limit)
         blocks, live = build_app(bench, Settings(model=arguments.model))

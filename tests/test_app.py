@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,12 @@ import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from safetensors.torch import save_file
 
-from deco_lab.page import check_access, free_port, header, serve
+import deco_lab
+from deco_lab.page import ModelsTab, check_access, free_port, header, serve
 from deco_lab.spectra import frequency_weights
-from deco_lab.workbench import ModelFacts, Settings, Workbench
+from deco_lab.workbench import Library, ModelFacts, Settings, Workbench
 
 
 def load_app():
@@ -247,6 +250,20 @@ def test_decompose_says_that_a_model_has_no_decoder(client):
         client.predict(model="slow & steady", api_name="/decompose")
 
 
+@pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
+def test_models_tab_says_an_assumed_size_and_takes_the_right_one(tmp_path):
+    name = "ImageNet512.safetensors"  # without a configuration
+    save_file(deco_lab.load("tiny", device="cpu").state_dict(), tmp_path / name)
+    tab = ModelsTab.__new__(ModelsTab)  # without its components, which want a page
+    tab._bench = Workbench(Library("tiny", device="cpu", folder=tmp_path), time_limit=20)
+    for told, said in ((None, "64 px (assumed)"), (128, "128 px")):
+        *_, last = tab._loaded(name, told, [])
+        says, table, *_, head = last
+        assert f"Loaded {name}, which draws images of {said}." in says
+        assert f"{said}, patches of 8" in table
+        assert f"{said}, patches of 8" in head
+
+
 def test_page_says_what_is_loaded(address):
     assert "DeCo Lab" in httpx.get(address).text
     said = header(SlowLibrary().facts("slow & steady"))
@@ -255,6 +272,8 @@ def test_page_says_what_is_loaded(address):
         '<p class="facts"><b>slow & steady</b> · SlowField, 0.0 M parameters · 16 px, patches of 2 '
         "· cpu, float32 · <script></p>"
     )
+    guess = replace(SlowLibrary().facts("slow & steady"), image_size_assumed=True)
+    assert "16 px (assumed), patches of 2" in header(guess)
 
 
 def test_server_closes_what_it_does_not_need(address):
@@ -295,7 +314,13 @@ def test_parse_arguments_defaults_to_this_machine_alone(app):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--model", "no-such"], ["--device", "abacus"], ["--host", "0.0.0.0"], ["--auth", "me"]],
+    [
+        ["--model", "no-such"],
+        ["--image-size", "32"],
+        ["--device", "abacus"],
+        ["--host", "0.0.0.0"],
+        ["--auth", "me"],
+    ],
     ids=" ".join,
 )
 def test_main_ends_with_a_sentence(app, monkeypatch, arguments):

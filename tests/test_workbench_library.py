@@ -5,7 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors
+from safetensors.torch import save_file
 
 import deco_lab
 from deco_lab.checkpoints import save
+from deco_lab.checkpoints.store import PUBLISHED_SIZES
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import build, graphs
 from deco_lab.models.native import NativeBlocks
@@ -305,7 +307,7 @@ def test_load_fetches_a_published_checkpoint(library: Library, tmp_path: Path, m
 
     def download(repo_id: str, filename: str) -> str:
         asked.append((repo_id, filename))
-        return str(write(tmp_path / filename))
+        return str(write(tmp_path / filename, replace(DECO, image_size=256)))
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = library.load(PUBLISHED_NAME)
@@ -316,6 +318,42 @@ def test_load_fetches_a_published_checkpoint(library: Library, tmp_path: Path, m
     with pytest.raises(ModelError, match=r"epoch600.ckpt needs about"):
         library.load(list(PUBLISHED)[1])
     assert library.get(PUBLISHED_NAME) is model
+
+
+def test_published_are_those_whose_size_is_known():
+    assert set(PUBLISHED) == set(PUBLISHED_SIZES)
+    for address, text in PUBLISHED.items():
+        assert f"{PUBLISHED_SIZES[address]} x {PUBLISHED_SIZES[address]}" in text
+
+
+@pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
+def test_load_with_a_size_reads_the_file_again_and_keeps_to_it(library: Library, folder: Path):
+    name = "ImageNet32.safetensors"
+    save_file(deco_lab.load(folder / "one.safetensors", device="cpu").state_dict(), folder / name)
+    guess = library.get(name)
+    assert (library.facts(name).image_size, library.facts(name).image_size_assumed) == (16, True)
+    with pytest.raises(ModelError, match="image_size must be divisible by patch_size=2, got 33"):
+        library.load(name, 33)
+    assert library.get(name) is guess
+    for _ in range(2):
+        model = library.load(name, 32)
+        assert library.get(name) is model
+        facts = library.facts(name)
+        assert (model.config.image_size, facts.image_size_assumed) == (32, False)
+        library.get("one.safetensors")  # in its place
+        assert library.get(name).config.image_size == 32
+    with pytest.raises(ModelError, match=r"must be 16, as one.safetensors says, got 32"):
+        library.load("one.safetensors", 32)
+
+
+@pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
+def test_library_of_a_first_without_a_size_takes_it(folder: Path):
+    first = str(folder / "first.safetensors")
+    save_file(deco_lab.load(folder / "one.safetensors", device="cpu").state_dict(), first)
+    assert Library(first, device="cpu").facts(first).image_size_assumed
+    library = Library(first, device="cpu", image_size=32)
+    assert (library.facts(first).image_size, library.facts(first).image_size_assumed) == (32, False)
+    assert library.load(first, 64).config.image_size == 64  # told anew, in the Models tab
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.frequencies import check_images, mirrored, radial_frequency
 
 OCTAVES = (1 / 16, 1 / 8, 1 / 4)
@@ -49,6 +50,7 @@ def band_of_frequencies(height: int, width: int, edges: Sequence[float]) -> Tens
     return torch.bucketize(radial_frequency(height, width, half=True), boundaries, right=True)
 
 
+@takes_arrays
 def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
     """Return the images' orthogonal bands of radial frequency, which sum to the images.
 
@@ -87,6 +89,7 @@ def _masks_on(height: int, width: int, edges: tuple[float, ...], device: torch.d
         return masks[:, None, None].to(device)
 
 
+@takes_arrays
 def band_shares(part: Tensor, whole: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
     """Return the share of `whole` that `part` supplies in each band, summed over all images.
 

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.flow import seeded_noise
 from deco_lab.spectra.states import check_decoder
 
@@ -120,6 +121,7 @@ def _reference_pixels(model: Any, kind: str, x: Tensor, seed: int) -> Tensor:
     return seeded_noise(x.shape[0], x.shape[1:], _NOISE_STREAM + seed).to(x)
 
 
+@takes_arrays
 @torch.no_grad()
 def decompose(
     model: HasDecoder,

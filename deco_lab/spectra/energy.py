@@ -16,6 +16,7 @@ References
 import torch
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.dct import block_dct, zigzag_index
 from deco_lab.spectra.frequencies import check_estimator, check_images
 
@@ -41,6 +42,7 @@ def _wide(values: Tensor) -> Tensor:
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
+@takes_arrays
 def dct_energy(
     images: Tensor, block_size: int = 8, *, offset: int = 0, average: str = "power"
 ) -> Tensor:
@@ -79,6 +81,7 @@ def dct_energy(
     return each.mean(0) if average == "power" else each.log().mean(0).exp()
 
 
+@takes_arrays
 def log_energy(energy: Tensor) -> Tensor:
     """Return the curve of [1], log(1 + E) / max log(1 + E), low frequencies first.
 
@@ -115,6 +118,7 @@ def token_grid(tokens: Tensor, height: int, width: int) -> tuple[int, int]:
     return height // P, width // P
 
 
+@takes_arrays
 def token_map(tokens: Tensor, rows: int, columns: int) -> Tensor:
     """Return tokens as an image with D channels, one pixel for each patch.
 

@@ -15,6 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
+
 LUMINANCE = torch.tensor(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -42,6 +44,7 @@ _YCBCR = (
 )
 
 
+@takes_arrays
 def rgb_to_ycbcr(images: Tensor) -> Tensor:
     """Return JPEG's Y, Cb and Cr of RGB images, (B, 3, H, W), without offsets.
 

@@ -19,7 +19,7 @@ from deco_lab.training.recipe import TrainingConfig
 
 PROGRAM = "python -m deco_lab.training"
 _DEFAULT = " (default: %(default)s)"
-_OF_THE_DATA = {"num_classes", "class_names"}
+_NOT_ASKED = {"num_classes", "class_names", "image_size_assumed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def _add_options(group: argparse._ArgumentGroup, config: type, *, given_only: bo
     """Add an option for each field; those of `given_only` are absent unless given."""
     texts = field_texts(config)
     for field in fields(config):
-        if field.name in _OF_THE_DATA:
+        if field.name in _NOT_ASKED:
             continue
         assert field.default is not MISSING
         option = "--" + field.name.replace("_", "-")

@@ -22,6 +22,7 @@ import torch
 
 from deco_lab.checkpoints import CheckpointError, choose_device, load, read_training
 from deco_lab.checkpoints.files import local_file
+from deco_lab.checkpoints.store import PUBLISHED_SIZES
 from deco_lab.models import Model
 from deco_lab.models.graphs import empty_cache
 from deco_lab.spectra import weights_hash
@@ -61,6 +62,8 @@ class ModelFacts:
     """"DeCo" or "DiT"."""
     parameters: int
     image_size: int
+    image_size_assumed: bool = False
+    """Whether that is a guess, since neither the file nor a person has said."""
     patch_size: int
     num_classes: int
     class_names: tuple[str, ...]
@@ -95,6 +98,8 @@ class Library:
         other file can, but for `first`.
     fast : bool
         Load them as `deco_lab.load(..., fast=True)` does.
+    image_size : int, optional
+        Of `first`, as for `deco_lab.load`.
 
     Raises
     ------
@@ -108,6 +113,7 @@ class Library:
         device: str | None = None,
         folder: Path | None = None,
         fast: bool = False,
+        image_size: int | None = None,
     ) -> None:
         self._fast = fast
         self._device = choose_device(device)
@@ -116,7 +122,10 @@ class Library:
         self._loading = Lock()  # held while a model is read, which may take minutes
         self._lock = Lock()  # held for moments, around the two dictionaries
         self._models: dict[str, tuple[Model, ModelFacts]] = {}
-        self._add(first, load(first, device=self._device, fast=fast))
+        self._sizes = dict(PUBLISHED_SIZES)  # and those that persons have told, by name
+        if image_size is not None:
+            self._sizes[first] = image_size
+        self._add(first, load(first, device=self._device, fast=fast, image_size=image_size))
 
     def names(self) -> list[str]:
         """Return the names of what can draw at once: what is loaded, and the bundled ones."""
@@ -143,9 +152,18 @@ class Library:
             raise ModelError(f"model must be the name of a model, got {str(name)[:60]}")
         return self._entry(name)[0]
 
-    def load(self, name: str) -> Model:
-        """Return a model by name as `get`, fetched if it is an hf:// address."""
-        return self._entry(name, may_fetch=True)[0]
+    def load(self, name: str, image_size: int | None = None) -> Model:
+        """Return a model by name as `get`, fetched if it is an hf:// address.
+
+        Where an image_size is told, the file is read again with it, and so it is from then on.
+        """
+        if image_size is None:
+            return self._entry(name, may_fetch=True)[0]
+        path = None if name == self._first else self._path(name)
+        with self._loading:
+            model = self._load(name, path, image_size)
+            self._sizes[name] = image_size
+            return self._add(name, model)[0]
 
     def facts(self, name: str) -> ModelFacts:
         """Return what is known of a model; raises as `get`."""
@@ -164,7 +182,7 @@ class Library:
             with self._lock:
                 if name in self._models:  # loaded by another meanwhile
                     return self._models[name]
-            return self._add(name, self._load(name, path))
+            return self._add(name, self._load(name, path, self._sizes.get(name)))
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a name's file in the folder; None for other models."""
@@ -192,7 +210,7 @@ class Library:
         real = path.resolve()
         return real.suffix in SUFFIXES and real.is_relative_to(self._folder.resolve())
 
-    def _load(self, name: str, path: Path | None) -> Model:
+    def _load(self, name: str, path: Path | None, image_size: int | None) -> Model:
         if path is not None:
             self._check_room(name, path)
         try:
@@ -203,7 +221,7 @@ class Library:
             with out_of_memory_as_sentence(too_large), local_file(path or name) as file:
                 if path is None and name not in BUNDLED:
                     self._check_room(name, file)
-                return load(file, device=self._device, fast=self._fast)
+                return load(file, device=self._device, fast=self._fast, image_size=image_size)
         except ModelError:
             raise
         except (ValueError, OSError) as error:
@@ -292,6 +310,7 @@ def _facts(name: str, model: Any, training: Mapping[str, Any]) -> ModelFacts:
         kind=type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
         image_size=config.image_size,
+        image_size_assumed=config.image_size_assumed,
         patch_size=config.patch_size,
         num_classes=config.num_classes,
         class_names=tuple(config.class_names),
