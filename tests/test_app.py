@@ -62,6 +62,12 @@ class SlowLibrary:
             raise ValueError(f"model must be one of {self.names()}, got {name!r}")
         return self.model
 
+    def entry(self, name):
+        return self.get(name), self.facts(name)
+
+    def all_facts(self):
+        return [self.facts(name) for name in self.names()]
+
     def facts(self, name):
         return ModelFacts(
             name=name, kind=type(self.get(name)).__name__, parameters=1, image_size=16,

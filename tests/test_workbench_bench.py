@@ -8,6 +8,9 @@ import pytest
 import torch
 
 import deco_lab
+from deco_lab.checkpoints import save
+from deco_lab.config import DiTConfig
+from deco_lab.models import build
 from deco_lab.workbench import (
     PRESETS,
     Library,
@@ -76,6 +79,24 @@ def test_draw_refuses_in_a_sentence_and_keeps_what_was(bench):
     assert messages[-1]["status"] == "refused"
     assert messages[-1]["text"].startswith("model must be one of tiny, tiny-fm, tiny-dit")
     assert bench.kept("a").settings == SHORT
+
+
+def test_draw_keeps_a_run_whose_model_has_left_library_and_folder(tmp_path):
+    tiny = DiTConfig(
+        image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1
+    )
+    for name in ("old", "new"):
+        save(build(tiny), tmp_path / f"{name}.safetensors")
+    bench = Workbench(Library("tiny", device="cpu", folder=tmp_path))
+    running = bench.draw("a", [replace(SHORT, model="old.safetensors", num_steps=200)])
+    while next(running)["status"] != "running":
+        pass
+    newcomer = bench.library.get("new.safetensors")  # takes the place of the other
+    (tmp_path / "old.safetensors").unlink()
+    assert statuses(running)[-1] == "done"
+    assert bench.kept("a").model["name"] == "old.safetensors"
+    assert "old.safetensors" not in bench.library.names()
+    assert bench.library.get("new.safetensors") is newcomer
 
 
 def test_draw_is_ended_by_the_sessions_next(bench):

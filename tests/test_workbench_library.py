@@ -160,6 +160,21 @@ def test_no_name_reaches_outside_the_folder(
         assert len(str(caught.value)) < 300
 
 
+def test_all_facts_are_of_what_can_draw_and_load_nothing_again(library: Library, folder: Path):
+    library.get("one.safetensors")
+    (folder / "one.safetensors").unlink()
+    found = library.all_facts()
+    assert [facts.name for facts in found] == library.names()
+    assert {facts.name for facts in found} == {*BUNDLED, "one.safetensors"}
+
+
+@pytest.mark.parametrize("name", [None, 3, True, ["tiny"], {"tiny": 1}])
+def test_a_name_that_is_no_text_is_refused(name: Any, library: Library):
+    for ask in (library.get, library.load, library.facts, library.size):
+        with pytest.raises(ModelError, match="model must be the name of a model, got"):
+            ask(name)
+
+
 def test_get_without_a_folder_gives_no_file(folder: Path):
     with pytest.raises(ModelError, match="must be one of tiny, "):
         Library("tiny", device="cpu").get(str(folder / "one.safetensors"))

@@ -27,7 +27,7 @@ class PartsTab:
         self._bench = bench
         self._session_of = session_of
         self._model = controls.parts["model"]
-        names = class_names(bench.library.get(controls.first.model).config)
+        names = class_names(bench.library.facts(controls.first.model))
         with gr.Row(elem_classes="workbench"):
             with gr.Column(elem_classes="side instant"):
                 self._go = gr.Button("Take apart", variant="primary", size="md", elem_classes="go")

@@ -86,7 +86,7 @@ class Workbench:
 
         def work() -> Iterator[Update]:
             nonlocal begin
-            model = self.library.get(settings.model)
+            model, facts = self.library.entry(settings.model)
             watch = Watch(model, settings)
             begin = _begin(settings, model) | {"pin": pin}
             try:
@@ -99,8 +99,7 @@ class Workbench:
                     )
             finally:
                 if watch.has_begun:
-                    record = watch.record(asdict(self.library.facts(settings.model)))
-                    self.sessions.keep(session, number, record)
+                    self.sessions.keep(session, number, watch.record(asdict(facts)))
 
         begun = False
         try:

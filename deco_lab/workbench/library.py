@@ -131,43 +131,59 @@ class Library:
         return [path.relative_to(self._folder).as_posix() for path in inside[:200]]
 
     def get(self, name: str) -> Model:
-        """Return a model by name, read from this machine if need be; nothing is fetched.
+        """Return a model by name, as `entry`."""
+        return self.entry(name)[0]
+
+    def facts(self, name: str) -> ModelFacts:
+        """Return what is known of a model, as `entry`."""
+        return self.entry(name)[1]
+
+    def entry(self, name: str) -> tuple[Model, ModelFacts]:
+        """Return a model and what is known of it, read from this machine if need be.
+
+        Nothing is fetched. Who needs both asks once: by a second question another model may have
+        taken this one's place.
 
         Raises
         ------
         ModelError
             For a name that is not known, or a model that cannot be loaded; what was loaded stays.
         """
-        if not isinstance(name, str):  # a script may send anything
-            raise ModelError(f"model must be the name of a model, got {str(name)[:60]}")
-        return self._entry(name)[0]
+        return self._entry(name)
 
     def load(self, name: str) -> Model:
         """Return a model by name as `get`, fetched if it is an hf:// address."""
         return self._entry(name, may_fetch=True)[0]
 
-    def facts(self, name: str) -> ModelFacts:
-        """Return what is known of a model; raises as `get`."""
-        return self._entry(name)[1]
+    def all_facts(self) -> list[ModelFacts]:
+        """Return what is known of each model that can draw at once, in the order of `names`."""
+        for name in BUNDLED:
+            self.entry(name)
+        with self._lock:
+            return [facts for _, facts in self._models.values()]
 
     def _entry(self, name: str, *, may_fetch: bool = False) -> tuple[Model, ModelFacts]:
-        with self._lock:
-            if name in self._models:
-                return self._models[name]
+        if entry := self._loaded(name):
+            return entry
         path = self._path(name)
         if name.startswith("hf://") and not may_fetch:
             raise ModelError(
                 f"{name[:200]} must be loaded before it draws; do so in the Models tab"
             )
         with self._loading:
-            with self._lock:
-                if name in self._models:  # loaded by another meanwhile
-                    return self._models[name]
+            if entry := self._loaded(name):  # by another meanwhile
+                return entry
             return self._add(name, self._load(name, path))
+
+    def _loaded(self, name: str) -> tuple[Model, ModelFacts] | None:
+        if not isinstance(name, str):  # a script may send anything
+            raise ModelError(f"model must be the name of a model, got {str(name)[:60]}")
+        with self._lock:
+            return self._models.get(name)
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a name's file in the folder; None for other models."""
-        path = None if name in self._models else self._path(name)
+        path = None if self._loaded(name) else self._path(name)
         return None if path is None else path.stat().st_size
 
     def _path(self, name: str) -> Path | None:
