@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from deco_lab.workbench import (
     settings_from_png,
     to_png,
 )
+from deco_lab.workbench.turns import Reader
 
 SHORT = Settings(num_images=1, num_steps=3, decompose=False)
 
@@ -108,6 +110,17 @@ def test_draw_is_ended_by_the_sessions_next(bench):
     assert last["status"] == "stopped"
     assert last["text"].startswith("Stopped at step ")
     assert bench.kept("a").settings == SHORT
+
+
+def test_draw_says_so_where_nobody_read(bench):
+    running = bench.draw("a", [replace(SHORT, num_steps=1000)], reader=Reader(0.2))
+    while next(running)["status"] != "running":
+        pass
+    time.sleep(1)
+    *_, last = running
+    said = "Stopped: for 0.2 s nobody read what was drawn."
+    assert (last["status"], last["text"]) == ("stopped", said)
+    assert 0 < bench.kept("a").num_steps < 1000
 
 
 def test_draw_stopped_while_it_waits_says_so(bench):

@@ -9,7 +9,7 @@ import gradio as gr
 from deco_lab.page.assets import ASK, QUIET, as_file, fold, inlet, panel
 from deco_lab.page.controls import Controls, class_choice, class_names
 from deco_lab.page.header import header
-from deco_lab.page.live import Live
+from deco_lab.page.live import PATIENCE, Live
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.workbench import (
     PRESETS,
@@ -26,6 +26,7 @@ from deco_lab.workbench import (
     to_query,
     to_snippet,
 )
+from deco_lab.workbench.turns import Reader
 from deco_lab.workbench.watching import VELOCITY_RANGE
 
 _KINDS = {"png": "image/png", "npz": "application/octet-stream", "csv": "text/csv"}
@@ -160,8 +161,11 @@ class SampleTab:
         except ValueError as error:
             number = self._bench.sessions.call(session)
             return json.dumps({"run": number, "status": "refused", "text": sentence(error)})
-        messages = self._bench.draw(session, wanted.runs, alone=alone, note=wanted.note)
-        return json.dumps(self._live.offer(messages))
+        reader = Reader(PATIENCE)
+        messages = self._bench.draw(
+            session, wanted.runs, alone=alone, note=wanted.note, reader=reader
+        )
+        return json.dumps(self._live.offer(messages, reader))
 
     def _restore(
         self,
