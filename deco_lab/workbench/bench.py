@@ -124,6 +124,8 @@ class Workbench:
                     continue
                 status = last.status
                 frames = [f for u in updates if isinstance(u, Update) for f in u.frames]
+                if frames:
+                    self.sessions.show(session, number)
                 yield _message(status, last.text, frames, begin)
             if status == "waiting":
                 yield _message("stopped", STOPPED_WAITING)
@@ -185,7 +187,7 @@ class Workbench:
         )
 
     def kept(self, session: str) -> Record:
-        """Return the session's last run; ValueError where there is none."""
+        """Return the session's last run; ValueError where there is none, or it has not ended."""
         record = self.sessions.kept(session)
         if record is None:
             raise ValueError("there is no run to keep yet; draw one first")

@@ -14,7 +14,7 @@ from deco_lab.workbench.record import Record
 
 SOURCES = {
     "photograph": "A crop of the bundled photograph of the class.",
-    "last run": "An image that the Sample tab drew last.",
+    "last run": "An image that the Sample tab drew last, of its own class.",
     "own picture": "A picture of your own, cut to its centre square.",
 }
 """Names of the sources, and what each is."""
