@@ -24,7 +24,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from deco_lab.page import LossTab, PartsTab, check_access, free_port, header, serve
-from deco_lab.page.controls import Controls
+from deco_lab.page.controls import Controls, class_choice
 from deco_lab.spectra import frequency_weights
 from deco_lab.workbench import Library, ModelFacts, Settings, Workbench
 
@@ -312,6 +312,14 @@ def test_keep_csv_keeps_what_the_tab_shows(tabs):
     said, rows = kept_rows(tabs.loss)
     assert said == {"quality": "50", "gamma": "1.0"}
     assert [float(row["weight"]) for row in rows[:8]] == table["weights"][0]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "value"),
+    [([2, 1], [2, 1]), ([2, 3], [2]), (["a", None, -1, 2], [2]), (None, [0]), (1, [0]), ("x", [0])],
+)
+def test_class_choice_keeps_the_classes_that_the_model_has(chosen, value):
+    assert class_choice(SlowLibrary().facts("slow & steady"), chosen).value == value
 
 
 @pytest.mark.parametrize("stopped", [True, False])

@@ -12,7 +12,7 @@ from typing import Any
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.keeping import Saved
-from deco_lab.workbench.library import Library, out_of_memory_as_sentence
+from deco_lab.workbench.library import Library, out_of_memory_as_sentence, printable
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
@@ -196,7 +196,7 @@ class Workbench:
 
 def sentence(error: Exception) -> str:
     """Return an error's message as one sentence of bounded length: it may quote what was sent."""
-    text = " ".join(str(error).split())
+    text = " ".join(printable(str(error)).split())
     return f"{text if len(text) <= 300 else text[:300] + ' ...'}."
 
 

@@ -51,7 +51,8 @@ def picture_from(
         For another source, or where what it needs is missing or cannot be read.
     """
     if source == "photograph":
-        if isinstance(class_id, bool) or class_id not in range(len(PHOTOGRAPHS)):
+        whole = isinstance(class_id, int) and not isinstance(class_id, bool)
+        if not whole or class_id not in range(len(PHOTOGRAPHS)):
             raise ValueError(
                 f"class_id must be that of a bundled photograph, from 0 to {len(PHOTOGRAPHS) - 1}, "
                 f"got {str(class_id)[:60]}; choose another source"
