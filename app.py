@@ -137,13 +137,14 @@ def main() -> None:
             image_size=arguments.image_size,
         )
         bench = Workbench(library, arguments.time_limit)
-        blocks, live = build_app(bench, Settings(model=arguments.model))
+        first = Settings(model=library.names()[0])
+        blocks, live = build_app(bench, first)
         address = serve(
             blocks, live, arguments.host, arguments.port, auth, prevent_thread_lock=True
         )
     except (ValueError, OSError) as error:
         sys.exit(f"app.py: {error}")
-    print(f"DeCo Lab with {arguments.model}: {address}", flush=True)
+    print(f"DeCo Lab with {first.model}: {address}", flush=True)
     blocks.block_thread()
 
 

@@ -1,7 +1,11 @@
 """The app's endpoints through gradio_client, its page's header and its closed doors."""
 
+import asyncio
+import base64
+import csv
 import html
 import importlib.util
+import json
 import re
 import socket
 import subprocess
@@ -12,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 import torch
@@ -20,7 +25,16 @@ from gradio_client.exceptions import AppError
 from safetensors.torch import save_file
 
 import deco_lab
-from deco_lab.page import ModelsTab, check_access, free_port, header, serve
+from deco_lab.page import (
+    LossTab,
+    ModelsTab,
+    PartsTab,
+    check_access,
+    free_port,
+    header,
+    serve,
+)
+from deco_lab.page.controls import Controls, class_choice
 from deco_lab.spectra import frequency_weights
 from deco_lab.workbench import Library, ModelFacts, Settings, Workbench
 
@@ -64,6 +78,12 @@ class SlowLibrary:
         if name not in self.names():
             raise ValueError(f"model must be one of {self.names()}, got {name!r}")
         return self.model
+
+    def entry(self, name):
+        return self.get(name), self.facts(name)
+
+    def all_facts(self):
+        return [self.facts(name) for name in self.names()]
 
     def facts(self, name):
         return ModelFacts(
@@ -262,6 +282,97 @@ def test_models_tab_says_an_assumed_size_and_takes_the_right_one(tmp_path):
         assert f"Loaded {name}, which draws images of {said}." in says
         assert f"{said}, patches of 8" in table
         assert f"{said}, patches of 8" in head
+
+
+class Tabs:
+    """The tabs of a page, its session "a", asked without a browser."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        with gr.Blocks():
+            controls = Controls(["tiny"], Settings(), bench.library.facts("tiny"))
+            self.parts = PartsTab(bench, lambda request: "a", controls)
+            self.loss = LossTab(bench, lambda request: "a", controls)
+
+    def take_apart(self, source, class_id=0, index=1, t=0.5):
+        values = ("tiny", source, class_id, index, 0, t, "mean", "zero", "shapley", 8)
+        return json.loads(list(self.parts._answer(None, *values))[-1])
+
+    def weigh(self, quality):
+        values = ("tiny", quality, 1.0, "photograph", 0, 1, 0)
+        return json.loads(next(self.loss._weighed(None, *values)))
+
+
+@pytest.fixture(scope="module")
+def tabs():
+    async def built():  # where there is an event loop, Gradio leaves none of its own behind
+        return Tabs(Workbench(Library("tiny", device="cpu")))
+
+    return asyncio.run(built())
+
+
+def kept_rows(tab):
+    """Return the table that a tab's button keeps: its lines with "#", and its rows."""
+    lines = base64.b64decode(json.loads(tab._kept(None))["data"]).decode().splitlines()
+    said = dict(line[2:].split(": ", 1) for line in lines if line[0] == "#")
+    return said, list(csv.DictReader(lines[len(said) :]))
+
+
+def test_keep_csv_keeps_what_the_tab_shows(tabs):
+    tabs.bench.close("a")
+    for tab in (tabs.parts, tabs.loss):
+        assert json.loads(tab._kept(None))["says"].startswith("there is nothing to keep yet")
+    view = tabs.take_apart("photograph", t=0.3)["view"]
+    refused = tabs.take_apart("photograph", t=2)
+    assert (refused["status"], "view" in refused) == ("refused", False)
+    said, rows = kept_rows(tabs.parts)
+    assert said["t"] == "0.3"
+    shares = [
+        float(row["value"]) for row in rows if (row["quantity"], row["of"]) == ("share", "dit")
+    ]
+    assert shares == view["shares"]["dit"]
+    table = tabs.weigh(50)["weights"]["channels"][0]
+    assert tabs.weigh(0)["status"] == "refused"
+    said, rows = kept_rows(tabs.loss)
+    assert said == {"quality": "50", "gamma": "1.0"}
+    assert [float(row["weight"]) for row in rows[:8]] == table["weights"][0]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "value"),
+    [([2, 1], [2, 1]), ([2, 3], [2]), (["a", None, -1, 2], [2]), (None, [0]), (1, [0]), ("x", [0])],
+)
+def test_class_choice_keeps_the_classes_that_the_model_has(chosen, value):
+    assert class_choice(SlowLibrary().facts("slow & steady"), chosen).value == value
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_decompose_takes_the_last_run_as_it_was(tabs, stopped):
+    running = tabs.bench.draw("a", [Settings(class_ids=(2, 3), num_images=2, num_steps=20)])
+    for message in running:
+        if stopped and message["frames"] and message["frames"][-1].index > 3:
+            tabs.bench.stop("a")
+    record = tabs.bench.kept("a")
+    x, t = record.paused
+    assert t == record.curves["t"].values[-1 if stopped else -2]
+    view = tabs.take_apart("last run", class_id=0, index=2, t=0.1)["view"]
+    assert (view["settings"]["class_name"], view["settings"]["t"]) == ("coffee", t)
+    model = tabs.bench.library.get("tiny")
+    with torch.no_grad():
+        velocity = model(x[1:], torch.tensor([t]), torch.tensor([3]))
+    assert view["rms"]["velocity"] == pytest.approx(
+        float(velocity.square().mean().sqrt()), rel=1e-3
+    )
+
+
+def test_decompose_refuses_a_last_run_of_other_classes(tabs):
+    list(tabs.bench.draw("a", [Settings(num_images=1, num_steps=1)]))
+    record = tabs.bench.kept("a")
+    other = replace(record, model=record.model | {"class_names": ("cat", "dog")})
+    tabs.bench.sessions.keep("a", tabs.bench.sessions.call("a"), other)
+    refused = tabs.take_apart("last run")
+    assert refused["status"] == "refused"
+    assert refused["text"].startswith("the last run must be of a model with the same classes")
 
 
 def test_page_says_what_is_loaded(address):

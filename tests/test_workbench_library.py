@@ -1,6 +1,7 @@
 """Which models can draw: names, what may be read, what stays loaded, and memory that ends."""
 
 import json
+import os
 import threading
 import time
 import weakref
@@ -124,6 +125,41 @@ def test_found_lists_the_checkpoints_of_the_folder(library: Library, folder: Pat
     assert Library("tiny", device="cpu").found() == []
 
 
+def encodes(values: Any) -> bool:
+    """Return whether values can be sent: Gradio's JSON is UTF-8, and no lone surrogate is."""
+    return bool(json.dumps(values, ensure_ascii=False).encode())
+
+
+OTHER = os.fsdecode(b"caf\xe9")  # as Latin-1 has it
+OTHER_CONFIG = DeCoConfig(
+    **SHAPE, num_heads=2, depth=1, decoder_depth=1, decoder_width=8, class_names=("a", OTHER, "c")
+)
+
+
+def test_files_whose_names_are_no_utf8_are_shown_and_loaded(
+    library: Library, folder: Path, monkeypatch
+):
+    for name in (f"{OTHER}.safetensors", f"{OTHER}/one.ckpt"):
+        write(folder / name)
+    assert encodes(library.found())
+    names = [r"caf\udce9.safetensors", r"caf\udce9/one.ckpt"]
+    assert {name for name in library.found() if "caf" in name} == set(names)
+    with pytest.raises(ModelError, match=r"^caf\\udce9.safetensors must have a path in UTF-8"):
+        library.get(names[0])
+    read = []
+    monkeypatch.setattr(library_module, "load", lambda path, **_: read.append(path) or build(DECO))
+    assert encodes(asdict(library.facts(names[1])))
+    assert read == [folder / OTHER / "one.ckpt"]
+    first = Library(str(folder / OTHER / "one.ckpt"), device="cpu")
+    assert encodes([first.names(), asdict(first.facts(first.names()[0]))])
+
+
+def test_classes_whose_names_are_no_utf8_are_shown(library: Library, folder: Path):
+    write(folder / "other.safetensors", OTHER_CONFIG)
+    model, facts = library.entry("other.safetensors")
+    assert model.config.class_names == facts.class_names == ("a", r"caf\udce9", "c")
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -160,6 +196,21 @@ def test_no_name_reaches_outside_the_folder(
         with pytest.raises(ModelError, match="must be one of tiny, ") as caught:
             ask(name.format(tmp=tmp_path))
         assert len(str(caught.value)) < 300
+
+
+def test_all_facts_are_of_what_can_draw_and_load_nothing_again(library: Library, folder: Path):
+    library.get("one.safetensors")
+    (folder / "one.safetensors").unlink()
+    found = library.all_facts()
+    assert [facts.name for facts in found] == library.names()
+    assert {facts.name for facts in found} == {*BUNDLED, "one.safetensors"}
+
+
+@pytest.mark.parametrize("name", [None, 3, True, ["tiny"], {"tiny": 1}])
+def test_a_name_that_is_no_text_is_refused(name: Any, library: Library):
+    for ask in (library.get, library.load, library.facts, library.size):
+        with pytest.raises(ModelError, match="model must be the name of a model, got"):
+            ask(name)
 
 
 def test_get_without_a_folder_gives_no_file(folder: Path):

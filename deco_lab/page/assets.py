@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from deco_lab.workbench import Workbench, sentence
+
 _SCRIPTS = (
     "page.js", "draw.js", "spectrum.js", "heatmap.js", "sample.js", "parts.js", "loss.js",
     "inlet.js",
@@ -84,6 +86,10 @@ def as_file(name: str, kind: str, content: bytes) -> str:
     return json.dumps({"name": name, "type": kind, "data": data, "says": f"Saved as {name}."})
 
 
-def as_csv_file(name: str, text: str) -> str:
-    """Return the keeper's value for a table."""
-    return as_file(name, "text/csv", text.encode())
+def as_csv_file(bench: Workbench, session: str, name: str) -> str:
+    """Return the keeper's value for the table of what a session is shown under a name."""
+    try:
+        text = bench.sessions.table(session, name)
+    except ValueError as error:
+        return json.dumps({"says": sentence(error)})
+    return as_file(f"deco-lab-{name}.csv", "text/csv", text.encode())

@@ -95,14 +95,13 @@ class ModelsTab:
             self._facts(),
             gr.Dropdown(self._choices(), value=name),
             choice,
-            class_choice(library.get(name).config, labels),
+            class_choice(facts, labels),
             header(facts),
         ]
 
     def _facts(self) -> str:
         """Return what is known of the models that can draw, as a table with a column for each."""
-        library = self._bench.library
-        names, *facts = zip(*(_cells(library.facts(name)) for name in library.names()), strict=True)
+        names, *facts = zip(*map(_cells, self._bench.library.all_facts()), strict=True)
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
         rows = "".join(
             f'<tr><th scope="row">{what}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'

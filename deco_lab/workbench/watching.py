@@ -39,7 +39,7 @@ from deco_lab.spectra import (
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.live_spectra import in_zigzag, spectra_of
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
-from deco_lab.workbench.record import Array, Curve, Record
+from deco_lab.workbench.record import Array, Curve, Record, State
 from deco_lab.workbench.settings import Settings, check_model
 from deco_lab.wrapper import Wrapper
 
@@ -205,6 +205,7 @@ class Watch:
         self._steps = sample_steps(drawing, **arguments)
         self._before: Step | None = None
         self._last: Step | None = None
+        self._paused: Step | None = None  # the last that leaves something to draw
         self._taken: list[_Taken] = []
         self._measured: list[dict[str, Tensor]] = []
         self._rows: list[tuple[int, float, float, int, float]] = []
@@ -261,6 +262,8 @@ class Watch:
             )
             frames.append(frame)
             self._last = step
+            if step.t < 1:
+                self._paused = step
         return frames
 
     def _parts(self, start: Step, passes: _Passes) -> dict[str, Tensor]:
@@ -290,6 +293,7 @@ class Watch:
     def record(self, model_facts: dict[str, Any]) -> Record:
         """Return what was drawn and measured so far; after the first frame, not before."""
         assert self._last is not None
+        assert self._paused is not None
         x = self._last.x
         rows = np.array(self._rows, dtype=np.float64)
         axes: dict[str, Array] = {
@@ -319,6 +323,7 @@ class Watch:
             num_steps=self._last.index,
             axes=axes,
             curves=curves,
+            paused=State(self._paused.x.detach().cpu(), self._paused.t),
         )
 
 
