@@ -2,12 +2,16 @@
 
 import html
 import importlib.util
+import os
 import re
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +22,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from deco_lab.page import check_access, free_port, header, serve
+from deco_lab.proxies import past_proxies
 from deco_lab.spectra import frequency_weights
 from deco_lab.workbench import ModelFacts, Settings, Workbench
 
@@ -270,12 +275,96 @@ def test_server_closes_what_it_does_not_need(address):
         assert httpx.get(f"{address}gradio_api/file={path}").status_code == 404
 
 
-def test_free_port_skips_a_taken_one():
-    with socket.socket() as taken:
+@pytest.fixture
+def refusing_proxy():
+    """The address of a proxy that answers 503, and what it was asked."""
+    asked = []
+
+    class Refuse(StreamRequestHandler):
+        def handle(self):
+            asked.append(self.rfile.readline())
+            self.wfile.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Refuse) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+
+
+@contextmanager
+def started(*arguments, **environment):
+    """Start app.py as a person does, and yield the address that it prints."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "app.py"), "--device", "cpu"]
+    with subprocess.Popen(
+        [*command, "--plain", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        said = server.stdout.readline()
+        assert said.startswith("DeCo Lab with tiny: "), server.stderr.read()
+        yield said.split()[-1]
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        {"http_proxy": "REFUSING", "all_proxy": "socks://127.0.0.1:9", "no_proxy": "127.0.0.1"},
+        {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"},
+    ],
+    ids=["refusing and socks", "dead and socks5"],
+)
+def test_app_starts_past_any_proxy(proxies, refusing_proxy):
+    proxy, asked = refusing_proxy
+    named = {name: proxy if value == "REFUSING" else value for name, value in proxies.items()}
+    with started("--port", "7980", **named) as address:
+        assert httpx.get(address, trust_env=False).status_code == 200
+    assert asked == []
+
+
+@pytest.mark.parametrize("before", [{}, {"no_proxy": "example.com"}])
+def test_past_proxies_lets_clients_be_made_and_leaves_the_environment(monkeypatch, before):
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name, value in {"all_proxy": "socks://127.0.0.1:9", **before}.items():
+        monkeypatch.setenv(name, value)
+    environment = dict(os.environ)
+    with past_proxies():
+        httpx.Client().close()
+    assert dict(os.environ) == environment
+    with pytest.raises(ValueError, match="Unknown scheme for proxy URL"):
+        httpx.Client()
+
+
+def test_app_serves_on_ipv6():
+    if not can_bind("::1"):
+        pytest.skip("this machine has no IPv6: switch it on for the loopback device")
+    with started("--host", "::1", "--port", "7980") as address:
+        assert address.startswith("http://[::1]:")
+        assert httpx.get(address, trust_env=False).status_code == 200
+
+
+def can_bind(host):
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0"])
+def test_free_port_skips_a_taken_one(host):
+    if ":" in host and not can_bind(host):
+        pytest.skip("this machine has no IPv6: switch it on for the loopback device")
+    with socket.socket() as taken:  # Gradio wants the port free on 127.0.0.1, whatever the host
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert port < free_port("127.0.0.1", port) < port + 100
+        assert port < free_port(host, port) < port + 100
 
 
 def test_check_access_wants_a_password_where_others_can_reach():

@@ -21,6 +21,7 @@ ALLOWED = {
     "flow": set(),
     "files": set(),
     "memory": set(),
+    "proxies": set(),
     "kernels": {"files"},
     "spectra.dct": {"kernels"},
     "spectra.jpeg": set(),
@@ -39,7 +40,7 @@ ALLOWED = {
     "workbench": {
         "checkpoints", "config", "data", "flow", "models", "sampling", "spectra",
     },
-    "page": {"sampling", "spectra", "workbench"},
+    "page": {"proxies", "sampling", "spectra", "workbench"},
     "evaluation": {"data", "files", "spectra"},
     "evaluation.samples": {"evaluation", "models", "sampling"},
     "evaluation.__main__": {
