@@ -12,6 +12,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from deco_lab.page.assets import head
 from deco_lab.page.doors import Doors
 from deco_lab.page.live import Live
+from deco_lab.page.policy import Policy
 from deco_lab.proxies import past_proxies
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -123,6 +124,7 @@ def serve(
                 "openapi_url": None,
                 "routes": [live.route],
                 "middleware": [
+                    Middleware(Policy, head=head()),
                     Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
                     Middleware(Doors, blocks=blocks),
                 ],
