@@ -12,6 +12,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from deco_lab.page.assets import head
 from deco_lab.page.doors import Doors
 from deco_lab.page.live import Live
+from deco_lab.page.login import MAX_WRONG, Login
 from deco_lab.page.policy import Policy
 from deco_lab.proxies import past_proxies
 
@@ -114,6 +115,7 @@ def serve(
             server_name=name,
             server_port=free_port(host, port),
             auth=auth,
+            auth_message=f"After {MAX_WRONG} wrong logins in a minute, wait for one.",
             share=False,
             run_history=False,
             enable_monitoring=False,
@@ -126,6 +128,7 @@ def serve(
                 "middleware": [
                     Middleware(Policy, head=head()),
                     Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+                    Middleware(Login),
                     Middleware(Doors, blocks=blocks),
                 ],
             },
