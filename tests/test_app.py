@@ -269,10 +269,45 @@ def test_server_closes_what_it_does_not_need(address):
     assert httpx.get(address + "monitoring/summary").status_code != 200
     upload = httpx.post(address + "gradio_api/upload", files={"files": ("a.bin", b"0" * 5000)})
     assert upload.status_code == 404
-    large = httpx.post(address + "gradio_api/queue/join", content=b"0" * (25 * 2**20))
+    large = httpx.post(
+        address + "gradio_api/queue/join",
+        content=b"0" * (25 * 2**20),
+        headers={"content-type": "application/json"},
+    )
     assert large.status_code == 413
     for path in ("/etc/hostname", str(Path(__file__).resolve())):
         assert httpx.get(f"{address}gradio_api/file={path}").status_code == 404
+
+
+def test_page_says_what_a_browser_may_do_with_it_and_believes_no_forwarded_host(address):
+    forged = {"X-Forwarded-Host": "evil.example", "X-Gradio-Server": "http://evil.example"}
+    for path in ("", "config", "nothing here"):
+        answer = httpx.get(address + path, headers=forged)
+        assert "evil.example" not in answer.text
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("GET", "call/models/0123456789abcdef", None),
+        ("GET", "call/nothing/0123456789abcdef", None),
+        ("GET", "queue/data?session_hash=unknown", None),
+        ("POST", "call/nothing", {"data": []}),
+        ("POST", "run/nothing", {"data": []}),
+        ("POST", "run/predict", {"data": [], "fn_index": 999}),
+        ("POST", "queue/join", {"data": [], "fn_index": 999, "session_hash": "a"}),
+        ("POST", "cancel", {"fn_index": [], "event_id": 5, "session_hash": "a"}),
+    ],
+    ids=str,
+)
+def test_unknown_events_are_refused_plainly(address, log, method, path, said):
+    answer = httpx.request(method, f"{address}gradio_api/{path}", json=said)
+    assert answer.status_code in (400, 404, 422)
+    assert answer.json()["detail"]
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture
