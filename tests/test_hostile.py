@@ -129,7 +129,7 @@ def test_a_known_session_ends_nobody_elses_run(app):
     address = app[0]
     owner = Client(address, verbose=False, auth=AUTH)
     session = {"session_hash": owner.session_hash}
-    job = owner.submit(num_images=16, num_steps=1000, api_name="/sample")
+    job: Any = owner.submit(num_images=16, num_steps=1000, api_name="/sample")
     while not any(message["frames"] for message in job.outputs()):
         time.sleep(0.01)
     with logged_in(address) as eve:

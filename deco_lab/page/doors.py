@@ -147,7 +147,7 @@ class Doors:
         session = said.get("session_hash")
         if not (session is None or (isinstance(session, str) and _HASH.fullmatch(session))):
             raise ValueError("session_hash must be at most 64 letters, digits, - and _")
-        kept = {"session_hash": session and _own(session, scope)}
+        kept: dict[str, Any] = {"session_hash": session and _own(session, scope)}
         if is_call:
             if fn is None:
                 number = kept["fn_index"] = said.get("fn_index")
