@@ -9,25 +9,28 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-
-import gradio as gr
 import torch
 
 from deco_lab.memory import share_one_heap
-from deco_lab.page import (
-    Live,
-    LossTab,
-    ModelsTab,
-    PartsTab,
-    SampleTab,
-    check_access,
-    endpoints,
-    header,
-    serve,
-    session_of,
-)
+from deco_lab.proxies import past_proxies
 from deco_lab.workbench import Library, Settings, Workbench
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+with past_proxies():
+    import gradio as gr
+
+    from deco_lab.page import (
+        Live,
+        LossTab,
+        ModelsTab,
+        PartsTab,
+        SampleTab,
+        check_access,
+        endpoints,
+        header,
+        serve,
+        session_of,
+    )
 
 LINE = "Watch a diffusion model draw, frequency by frequency."
 

@@ -23,6 +23,7 @@ ALLOWED = {
     "files": set(),
     "memory": set(),
     "wrapper": set(),
+    "proxies": set(),
     "kernels": {"files"},
     "spectra.dct": {"arrays", "kernels"},
     "spectra.jpeg": {"arrays"},
@@ -41,7 +42,7 @@ ALLOWED = {
     "workbench": {
         "checkpoints", "config", "data", "flow", "models", "sampling", "spectra", "wrapper",
     },
-    "page": {"sampling", "spectra", "workbench"},
+    "page": {"proxies", "sampling", "spectra", "workbench"},
     "evaluation": {"data", "files", "spectra"},
     "evaluation.samples": {"evaluation", "models", "sampling"},
     "evaluation.__main__": {

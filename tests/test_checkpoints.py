@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -753,10 +754,15 @@ def test_load_finds_bundled_models_by_name(monkeypatch, golden_deco, tmp_path):
         (errors.EntryNotFoundError("404"), r"someone/something holds no file a/model\.ckpt"),
         (errors.HFValidationError("bad name"), r"could not be downloaded \(bad name\)"),
         (OSError("disk\nfull"), r"could not be downloaded \(disk\)"),
+        (ImportError("Using SOCKS proxy"), r"could not be downloaded \(Using SOCKS proxy\)"),
+        (ValueError("Unknown scheme"), r"could not be downloaded \(Unknown scheme\)"),
     ],
 )
-def test_load_from_the_hub_says_what_went_wrong(monkeypatch, error, message):
-    def fails(repo_id, filename):
+@pytest.mark.parametrize("begun", [False, True], ids=["asked", "begun"])
+def test_load_from_the_hub_says_what_went_wrong(monkeypatch, error, message, begun):
+    def fails(repo_id, filename, dry_run=False):
+        if begun and dry_run:
+            return SimpleNamespace(file_size=1, will_download=True)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
@@ -775,14 +781,28 @@ def test_load_from_the_hub_without_a_network_says_so(monkeypatch, tmp_path):
 def test_load_from_the_hub_reads_what_it_downloads(monkeypatch, golden, golden_deco):
     asked = []
 
-    def download(repo_id, filename):
+    def download(repo_id, filename, dry_run=False):
         asked.append((repo_id, filename))
+        if dry_run:
+            return SimpleNamespace(file_size=1, will_download=True)
         return str(golden / "official_layout.ckpt")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = load("hf://zehongma/DeCo/folder/model.ckpt", device="cpu")
-    assert asked == [("zehongma/DeCo", "folder/model.ckpt")]
+    assert asked == [("zehongma/DeCo", "folder/model.ckpt")] * 2
     assert model.config.depth == golden_deco.config.depth
+
+
+def test_load_from_the_hub_begins_no_download_that_the_disk_cannot_hold(monkeypatch, tmp_path):
+    def download(repo_id, filename, dry_run=False):
+        assert dry_run, "the download began"
+        return SimpleNamespace(file_size=2**60, will_download=True)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "not yet"))
+    with pytest.raises(CheckpointError, match=r"1,073,741,824\.0 GiB, and .* GiB free") as caught:
+        load("hf://someone/something/model.ckpt")
+    assert one_sentence(caught, "model.ckpt")
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/repo", "hf://owner/repo/"])

@@ -7,7 +7,8 @@ reader, which refuses everything but tensors and plain values.
 
 import pickle
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from os import PathLike, fspath
@@ -32,12 +33,18 @@ class CheckpointError(ValueError):
 
 
 @contextmanager
-def local_file(name_or_path: str | PathLike[str]) -> Iterator[Path]:
-    """Give the file on this machine that a bundled name, a path or an hf:// address stands for."""
+def local_file(
+    name_or_path: str | PathLike[str], check_size: Callable[[int], None] = lambda size: None
+) -> Iterator[Path]:
+    """Give the file on this machine that a bundled name, a path or an hf:// address stands for.
+
+    `check_size` takes the bytes of a file at Hugging Face, before any of it is downloaded, and
+    raises where they are too many.
+    """
     text = fspath(name_or_path)
     bundled = files("deco_lab") / "weights" / f"{text}.safetensors"
     if text.startswith("hf://"):
-        yield _download(text)
+        yield _download(text, check_size)
     elif re.fullmatch(r"[\w-]+", text) and bundled.is_file():
         with as_file(bundled) as path:
             yield path
@@ -64,17 +71,37 @@ def _bundled_names() -> list[str]:
     return sorted(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors"))
 
 
-def _download(address: str) -> Path:
+def _download(address: str, check_size: Callable[[int], None]) -> Path:
     # Imported here: not needed for a file on this machine.
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
-    # The error class of whichever HTTP library the hub is built on is a base of its own.
-    http_errors = cast("tuple[type[Exception], ...]", errors.HfHubHTTPError.__bases__)
     owner, repo, file = [*address.removeprefix("hf://").split("/", 2), "", ""][:3]
     if not (owner and repo and file):
         raise CheckpointError(f"{address} must read hf://owner/repo/file")
-    try:
+    with _hub_errors_as_sentences(address, owner, repo, file):
+        found = hf_hub_download(repo_id=f"{owner}/{repo}", filename=file, dry_run=True)
+        size = found.file_size or 0
+    check_size(size)
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if found.will_download and size > free:
+        raise CheckpointError(
+            f"{address} has {size / 2**30:,.1f} GiB, and {cache} has {free / 2**30:,.1f} GiB free; "
+            "make room, or name a folder on another disk in the variable HF_HOME"
+        )
+    with _hub_errors_as_sentences(address, owner, repo, file):
         return Path(hf_hub_download(repo_id=f"{owner}/{repo}", filename=file))
+
+
+@contextmanager
+def _hub_errors_as_sentences(address: str, owner: str, repo: str, file: str) -> Iterator[None]:
+    from huggingface_hub import errors
+
+    # The error class of whichever HTTP library the hub is built on is a base of its own.
+    http_errors = cast("tuple[type[Exception], ...]", errors.HfHubHTTPError.__bases__)
+    try:
+        yield
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         raise CheckpointError(
             f"{address} is not in the cache and Hugging Face cannot be reached; "
@@ -90,7 +117,8 @@ def _download(address: str) -> Path:
             f"{address}: {owner}/{repo} holds no file {file}; look up its name at "
             f"https://huggingface.co/{owner}/{repo}"
         ) from None
-    except (*http_errors, errors.HFValidationError, OSError) as error:
+    # ValueError and ImportError are what the HTTP library raises for proxies that it cannot use.
+    except (*http_errors, ValueError, ImportError, OSError) as error:
         raise CheckpointError(
             f"{address} could not be downloaded ({first_line(error)}); try again later, "
             "or pass the path of a file"

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -249,15 +250,14 @@ class Library:
                     f"{name} must have a path in UTF-8, as the library that reads such files asks; "
                     "rename it"
                 )
-            self._check_room(name, path)
+            self._check_room(name, path.stat().st_size)
         try:
             too_large = (
                 f"{name} must fit into the memory of {self._device}, and does not; close other "
                 "programs, or take a smaller model"
             )
-            with out_of_memory_as_sentence(too_large), local_file(path or name) as file:
-                if path is None and name not in BUNDLED:
-                    self._check_room(name, file)
+            fits = partial(self._check_room, name)
+            with out_of_memory_as_sentence(too_large), local_file(path or name, fits) as file:
                 return load(file, device=self._device, fast=self._fast, image_size=image_size)
         except ModelError:
             raise
@@ -266,10 +266,10 @@ class Library:
             said = str(error).replace(str(path), name) if path else str(error)
             raise ModelError(said) from error
 
-    def _check_room(self, name: str, path: Path) -> None:
-        """Raise ModelError where a file would not fit beside what is loaded."""
+    def _check_room(self, name: str, size: int) -> None:
+        """Raise ModelError where a file of some bytes would not fit beside what is loaded."""
         room = _ROOM_FAST if self._fast and self._device.type == "cpu" else _ROOM
-        needed, free = int(room * path.stat().st_size), _free_memory(self._device)
+        needed, free = int(room * size), _free_memory(self._device)
         if free is not None and needed > free:
             raise ModelError(
                 f"{name} needs about {needed / 2**30:.1f} GiB of memory, and {self._device} has "
