@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from deco_lab.config import DeCoConfig
 from deco_lab.data import CropSampler
 from deco_lab.training.journal import EvaluationLog, LossLog
 from deco_lab.training.recipe import TrainingConfig
-from deco_lab.training.run import run
-from deco_lab.training.trainer import Losses, ResumeError, Trainer
+from deco_lab.training.run import FILES, run
+from deco_lab.training.trainer import Losses, Trainer
 
 TINY = DeCoConfig(
     image_size=16, patch_size=8, num_classes=2, hidden_size=32, num_heads=2, depth=2,
@@ -256,11 +257,61 @@ def test_run_writes_over_no_model_that_it_cannot_resume(crops, tmp_path: Path):
     run(trained_run(crops, 6), tmp_path, name="t", compiled=False, save_every=2)
     (tmp_path / "state.pt").unlink()
     before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(ResumeError, match=r"of 6 steps without the state\.pt .*give a new --out"):
+    with pytest.raises(
+        ValueError, match=r"which holds model\.safetensors, .* and no state\.pt; giv"
+    ):
         run(trained_run(crops, 6), tmp_path, name="t", compiled=False, save_every=2)
     assert (tmp_path / "model.safetensors").read_bytes() == before
-    # A run that was killed in its first checkpoint leaves the same, and begins anew.
-    run(trained_run(crops, 6), tmp_path, name="t", compiled=False, save_every=20)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "state.pt"])
+def test_run_takes_no_folder_that_holds_files_of_its_names(name: str, crops, tmp_path: Path):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(ValueError, match=rf"{tmp_path}, which holds {name} and no state\.pt; give"):
+        run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"mine")]
+
+
+def test_run_killed_before_its_first_checkpoint_goes_on(crops, tmp_path: Path, monkeypatch):
+    """Its preview is there already; an error that nobody catches stands in for the kill."""
+
+    def kill(*_: object, **__: object) -> None:
+        raise KeyError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", kill)
+        with pytest.raises(KeyError, match="killed"):
+            run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False, preview_every=2)
+    assert (tmp_path / "preview.png").exists()
+    run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    for key, value in trained(crops, TINY, RECIPE.steps).average.items():
+        assert torch.equal(state["average"][key], value), key
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt"])
+def test_run_names_the_file_that_a_full_disk_cuts_and_goes_on(
+    name: str, crops, tmp_path: Path, full_disk
+):
+    """The disk is full once the model was evaluated for the first time."""
+    straight = trained(crops, TINY, RECIPE.steps)
+    with ExitStack() as stack:
+
+        def fill(model: Any) -> dict[str, float]:
+            size = (tmp_path / "model.safetensors").stat().st_size
+            stack.enter_context(full_disk(10_000 if name == "model.safetensors" else size + 10_000))
+            return {}
+
+        options: dict[str, Any] = {"name": "t", "compiled": False, "save_every": 4}
+        with pytest.raises(
+            OSError, match=rf"^{tmp_path / name} cannot be written \(.*File too lar"
+        ):
+            run(Trainer(TINY, RECIPE, crops), tmp_path, **options, evaluate=fill, evaluate_every=4)
+    resumed = Trainer(TINY, RECIPE, crops)
+    run(resumed, tmp_path, **options)
+    for key, value in straight.average.items():
+        assert torch.equal(resumed.average[key], value), key
+    assert not list(tmp_path.glob(".*"))
 
 
 def trained_run(crops, steps: int) -> Trainer:

@@ -106,7 +106,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.per_class < 2:
         parser.error(f"--per-class must be at least 2, for a spread, got {given.per_class}")
+    given.out = given.out or Path("evaluation") / report.name_of(given.model)
     try:
+        report.claim(given.out, (".json", ".png"), "model")
         device = checkpoints.choose_device(given.device)
         model = checkpoints.load(given.model, device, fast=device.type == "cpu")
         record: Any = checkpoints.read_training(given.model).get("data", {})
@@ -155,18 +157,6 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
     own, real, random = findings.values()
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     missing = config.num_classes - len(present)
-    written = report.write(
-        given.out or Path("evaluation") / name,
-        findings,
-        title=name,
-        settings={
-            **settings,
-            "model": str(given.model),
-            "per_class": given.per_class,
-            "data": source.record,
-            "config": config_to_dict(config),
-        },
-    )
     print(
         f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {len(class_ids)} samples, "
         f"{given.per_class} a class ({given.num_steps} {given.solver} steps, guidance "
@@ -181,6 +171,18 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
         report.verdict(own, real, random),
         "",
         sep="\n",
+    )
+    written = report.write(
+        given.out,
+        findings,
+        title=name,
+        settings={
+            **settings,
+            "model": str(given.model),
+            "per_class": given.per_class,
+            "data": source.record,
+            "config": config_to_dict(config),
+        },
     )
     print("written:", *written)
 

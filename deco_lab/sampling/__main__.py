@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from deco_lab import checkpoints
+from deco_lab.files import check_writable
 from deco_lab.sampling import SOLVERS
 from deco_lab.sampling.image_files import FORMATS
 from deco_lab.sampling.many import PRECISIONS, SamplingConfig, sample_many
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = make_parser()
     given = parser.parse_args(arguments)
     try:
+        check_writable(given.out)
         processes = processes_here(given.device)
         if processes.is_main:
             print(f"Loading {given.model} ...", file=sys.stderr, flush=True)

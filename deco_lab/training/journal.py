@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deco_lab.files import replacing
+from deco_lab.files import replacing, writing
 from deco_lab.training.trainer import Losses
 
 
@@ -122,29 +122,29 @@ class Board:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
+        self.folder = folder
         self._writer: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        with writing(folder):
+            self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def add(self, step: int, figures: Mapping[str, float], group: str) -> None:
         """Write figures by name, under the heading `group`."""
-        for name, value in figures.items() if self._writer else ():
-            self._writer.add_scalar(f"{group}/{name}", value, step)
+        with writing(self.folder):
+            for name, value in figures.items() if self._writer else ():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def add_picture(self, step: int, picture: Image.Image) -> None:
         """Write the preview."""
         if self._writer:
-            self._writer.add_image("preview", np.asarray(picture), step, dataformats="HWC")
-
-    def flush(self) -> None:
-        """See that what was written is on disk."""
-        if self._writer:
-            self._writer.flush()
+            with writing(self.folder):
+                self._writer.add_image("preview", np.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write the rest."""
         if self._writer:
-            self._writer.close()
+            with writing(self.folder):
+                self._writer.close()

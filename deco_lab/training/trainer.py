@@ -278,8 +278,11 @@ class Trainer:
             "optimizers": [whole_state(optimizer) for optimizer in self.optimizers],
         }
         if self.processes.is_main:
-            with replacing(path) as beside:
-                torch.save(state, beside)
+            with replacing(path) as beside, beside.open("wb") as file:
+                try:
+                    torch.save(state, file)
+                except RuntimeError as error:  # that the archive is cut; why is in its context
+                    raise error.__context__ or error from None
 
     def read(self, path: Path) -> dict[str, Any]:
         """Return what `save` wrote, for `load`, if it belongs to this run.
