@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 # What PyTorch's reader raises for damaged archives, found by damaging and cutting some.
-_DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
 
 
 class CheckpointError(ValueError):
@@ -140,7 +140,7 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
             f"{path} holds {code} and is refused; "
             "download it again, or save its weights as safetensors where you trust it"
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path} is not a PyTorch checkpoint, or is cut short or damaged "
             f"({first_line(error)}); check that it is the right file, and download it again"

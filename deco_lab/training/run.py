@@ -101,7 +101,7 @@ def run(
     claim(out)
     state = _found_state(trainer, out)
     step = state["step"] if state else 0
-    log = LossLog(out / "loss.csv", step)
+    log = LossLog(out / "loss.csv", step, pending=state.get("losses") if state else None)
     evaluations = EvaluationLog(out / "evaluation.csv", step)
     if compiled and step < config.steps:
         _say(trainer, "compiling by region (a minute on a CPU) ...")
@@ -148,7 +148,7 @@ def run(
             }
             checkpoints.save(model, out / "model.safetensors", training=training)
             log.write()
-        trainer.save(out / "state.pt")
+        trainer.save(out / "state.pt", log.pending)
 
     def show() -> None:
         model = trainer.averaged_model()
