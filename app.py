@@ -27,6 +27,7 @@ from deco_lab.page import (
     serve,
     session_of,
 )
+from deco_lab.terminal import print_any_text
 from deco_lab.workbench import Library, Settings, Workbench
 
 LINE = "Watch a diffusion model draw, frequency by frequency."
@@ -118,6 +119,7 @@ def use_machine() -> None:
 
 def main() -> None:
     """Load the model and serve the page until interrupted."""
+    print_any_text()
     arguments = parse_arguments()
     use_machine()
     try:

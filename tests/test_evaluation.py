@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import re
@@ -431,6 +432,18 @@ def test_main_shows_what_it_found_where_the_disk_is_full_and_goes_on(
     assert "spectral error (dB)" in capsys.readouterr().out
     main(options)
     assert {path.name for path in tmp_path.glob("x*")} == {"x.json", "x.png"}
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "ascii"])
+def test_main_prints_where_the_terminal_lacks_letters(
+    encoding: str, tmp_path: Path, monkeypatch, quick_judge
+):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding, write_through=True))
+    model = write_model(tmp_path / "фото.safetensors")
+    main([str(model), "--per-class", "2", "--num-steps", "1", "--out", str(tmp_path / "фото")])
+    assert b"Fr\\xe9chet distance is 1/1 of that of random weights" in shown.getvalue()
+    assert {path.name for path in tmp_path.glob("*.png")} == {"фото.png"}
 
 
 @pytest.mark.parametrize(

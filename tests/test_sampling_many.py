@@ -1,6 +1,7 @@
 """A job of many images leaves the same files, however it is stopped, shared and resumed."""
 
 import inspect
+import io
 import json
 import multiprocessing
 import os
@@ -569,6 +570,13 @@ def test_main_names_the_file_that_a_full_disk_cuts_and_goes_on(
 def test_main_refuses_an_out_that_it_cannot_use_before_it_loads_the_model(capsys):
     shown = refusal(["--model", "none", "--count", "2", "--out", "/proc/new"], capsys)
     assert "that can be written to, got /proc/new (No such file or directory); give" in shown
+
+
+def test_main_prints_where_the_terminal_lacks_letters(options, tmp_path: Path, monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "cp1251", write_through=True))
+    main([*options, "--count", "2", "--out", str(tmp_path / "é")])
+    assert rf"2 images in {tmp_path}/\xe9: 2 drawn in".encode() in shown.getvalue()
 
 
 def test_bf16_draws_about_the_same_images(options, tmp_path: Path):

@@ -20,6 +20,7 @@ from deco_lab.benchmark.rows import ROWS, Case
 from deco_lab.benchmark.workers import WorkerError
 from deco_lab.checkpoints import choose_device
 from deco_lab.files import check_writable
+from deco_lab.terminal import print_any_text
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,6 +81,7 @@ def with_floor(result: Result, work: Sequence[Work], dtype: torch.dtype, rates: 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option."""
+    print_any_text()
     parser = make_parser()
     given = parser.parse_args(arguments)
     if given.out and given.out.is_dir():

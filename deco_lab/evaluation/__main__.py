@@ -20,6 +20,7 @@ from deco_lab.evaluation.judge import Judge
 from deco_lab.evaluation.samples import FIRST_SEED, draw_samples
 from deco_lab.models import Model, build
 from deco_lab.sampling import SOLVERS
+from deco_lab.terminal import print_any_text
 
 
 def source_of(
@@ -83,6 +84,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
+    print_any_text()
     parser = argparse.ArgumentParser(
         prog="python -m deco_lab.evaluation",
         description="Measure a model's samples against fresh crops, with floors and intervals. "

@@ -47,6 +47,7 @@ from deco_lab.spectra import (
     zigzag_order,
 )
 from deco_lab.spectra.energy import image_energies, token_grid, token_map
+from deco_lab.terminal import print_any_text
 
 Array = NDArray[np.float64]
 
@@ -199,6 +200,7 @@ def table(found: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
+    print_any_text()
     parser = argparse.ArgumentParser(
         prog="python -m deco_lab.evaluation.compare",
         description="Compare models of the bundled photographs on the same crops, noise and times; "

@@ -14,6 +14,7 @@ from deco_lab.sampling.image_files import FORMATS
 from deco_lab.sampling.many import PRECISIONS, SamplingConfig, sample_many
 from deco_lab.sampling.processes import processes_here
 from deco_lab.spectra import weights_hash
+from deco_lab.terminal import print_any_text
 
 _DEFAULT = " [%(default)s]"
 
@@ -49,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
+    print_any_text()
     parser = make_parser()
     given = parser.parse_args(arguments)
     try:

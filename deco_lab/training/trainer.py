@@ -315,9 +315,10 @@ class Trainer:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, *DAMAGED) as error:
+            reason = first_line(error).split(". ")[0]
             raise ResumeError(
-                f"{path} is damaged ({first_line(error)}); put a copy of it back, or give a new "
-                "--out to start again"
+                f"{path} is damaged ({reason}); put a copy of it back, or give a new --out to "
+                "start again"
             ) from error
         if not isinstance(state, dict) or not state.keys() >= _STATE:
             raise ResumeError(
