@@ -13,6 +13,7 @@ import torch
 
 from deco_lab.memory import share_one_heap
 from deco_lab.proxies import past_proxies
+from deco_lab.terminal import print_any_text
 from deco_lab.workbench import Library, Settings, Workbench
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -127,6 +128,7 @@ def use_machine() -> None:
 
 def main() -> None:
     """Load the model and serve the page until interrupted."""
+    print_any_text()
     arguments = parse_arguments()
     use_machine()
     try:

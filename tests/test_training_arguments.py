@@ -306,6 +306,43 @@ def test_main_says_in_a_sentence_that_a_run_broke(tmp_path: Path, monkeypatch, k
         main([*SMALL, "--out", str(tmp_path)])
 
 
+def test_main_says_in_a_sentence_that_the_disk_is_full_and_goes_on(
+    folder, tmp_path: Path, full_disk
+):
+    out = tmp_path / "run"
+    with full_disk(10_000), pytest.raises(SystemExit) as stop:
+        train(folder, out)
+    message = str(stop.value.code)
+    assert message.startswith(
+        f"{PROGRAM}: error: {out}/state.pt cannot be written (File too large)"
+    )
+    assert train(folder, out)["step"] == 3
+
+
+def test_main_refuses_an_out_that_it_cannot_use_before_it_reads_pictures(
+    tmp_path: Path, capsys, monkeypatch
+):
+    def fail(*_: Any) -> None:
+        raise AssertionError("pictures were read")
+
+    monkeypatch.setattr("deco_lab.training.__main__.open_source", fail)
+    (tmp_path / "loss.csv").write_text("mine", encoding="utf-8")
+    for out, message in (
+        (tmp_path, f"got {tmp_path}, which holds loss.csv and no state.pt; give another --out, or"),
+        (tmp_path / "loss.csv", "that can be written to, got"),
+        (
+            Path("/proc/run"),
+            "that can be written to, got /proc/run (No such file or directory); gi",
+        ),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*SMALL, "--out", str(out)])
+        assert message in capsys.readouterr().err
+    assert [(p.name, p.read_text(encoding="utf-8")) for p in tmp_path.iterdir()] == [
+        ("loss.csv", "mine")
+    ]
+
+
 def test_main_refuses_fewer_steps_than_were_taken(folder, tmp_path: Path, capsys):
     train(folder, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 # What PyTorch's reader raises for damaged archives, found by damaging and cutting some.
-_DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
 
 
 # Where Lightning keeps what a model and its data were made with, and what a size is called there.
@@ -176,7 +176,7 @@ def _read_archive(path: Path) -> File:
             f"{path} holds {code} and is refused; "
             "download it again, or save its weights as safetensors where you trust it"
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path} is not a PyTorch checkpoint, or is cut short or damaged "
             f"({first_line(error)}); check that it is the right file, and download it again"

@@ -20,6 +20,7 @@ from deco_lab.evaluation.judge import Judge
 from deco_lab.evaluation.samples import FIRST_SEED, draw_samples
 from deco_lab.models import Model, build
 from deco_lab.sampling import SOLVERS
+from deco_lab.terminal import print_any_text
 
 
 def source_of(
@@ -83,6 +84,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
+    print_any_text()
     parser = argparse.ArgumentParser(
         prog="python -m deco_lab.evaluation",
         description="Measure a model's samples against fresh crops, with floors and intervals. "
@@ -107,7 +109,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.per_class < 2:
         parser.error(f"--per-class must be at least 2, for a spread, got {given.per_class}")
+    given.out = given.out or Path("evaluation") / report.name_of(given.model)
     try:
+        report.claim(given.out, (".json", ".png"), "model")
         device = checkpoints.choose_device(given.device)
         fast = device.type == "cpu"
         model = checkpoints.load(given.model, device, fast=fast, image_size=given.image_size)
@@ -160,18 +164,6 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     missing = config.num_classes - len(present)
     assumed = " (assumed)" if config.image_size_assumed else ""
-    written = report.write(
-        given.out or Path("evaluation") / name,
-        findings,
-        title=name,
-        settings={
-            **settings,
-            "model": str(given.model),
-            "per_class": given.per_class,
-            "data": source.record,
-            "config": config_to_dict(config),
-        },
-    )
     print(
         f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {len(class_ids)} samples "
         f"of {config.image_size} px{assumed}, {given.per_class} a class "
@@ -186,6 +178,18 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
         report.verdict(own, real, random),
         "",
         sep="\n",
+    )
+    written = report.write(
+        given.out,
+        findings,
+        title=name,
+        settings={
+            **settings,
+            "model": str(given.model),
+            "per_class": given.per_class,
+            "data": source.record,
+            "config": config_to_dict(config),
+        },
     )
     print("written:", *written)
 

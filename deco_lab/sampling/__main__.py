@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from deco_lab import checkpoints
+from deco_lab.files import check_writable
 from deco_lab.sampling import SOLVERS
 from deco_lab.sampling.image_files import FORMATS
 from deco_lab.sampling.many import PRECISIONS, SamplingConfig, sample_many
 from deco_lab.sampling.processes import processes_here
 from deco_lab.spectra import weights_hash
+from deco_lab.terminal import print_any_text
 
 _DEFAULT = " [%(default)s]"
 
@@ -49,9 +51,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
+    print_any_text()
     parser = make_parser()
     given = parser.parse_args(arguments)
     try:
+        check_writable(given.out)
         processes = processes_here(given.device)
         if processes.is_main:
             print(f"Loading {given.model} ...", file=sys.stderr, flush=True)
