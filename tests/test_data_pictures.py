@@ -148,6 +148,14 @@ def test_open_picture_scales_from_the_range_that_a_file_declares(kind: Any):
             open_picture(tiff(least, damaged))
 
 
+def test_open_picture_takes_numbers_that_overflow():
+    """A signalling NaN, and a range so small that scaling by it overflows."""
+    signalling = np.array([[0x7F800001, 0x3F800000]], np.uint32).view(np.float32)
+    assert grey_of(tiff(signalling)) == [0, 255]
+    values = np.array([[-1.0, 0.0, 1.0, np.inf]], np.float32)
+    assert grey_of(tiff(values, {SMALLEST: -5e-324, LARGEST: 5e-324})) == [0, 128, 255, 255]
+
+
 def test_open_picture_scales_unsigned_integers_beyond_the_signed_ones():
     values = np.array([[0, 2**31, 2**32 - 1]], np.uint32)
     assert grey_of(tiff(values, {LARGEST: 2.0**32 - 1})) == [0, 128, 255]

@@ -195,16 +195,18 @@ def _mend(image: Any) -> str:
 
 def _scaled(image: Image.Image, layout: str) -> Image.Image:
     """Return a decoded picture of one deep channel as grey of 8 bits, or as grey and alpha."""
-    values = np.array(image, np.float64)
-    if layout == "I;32N":  # unsigned
-        values %= 2.0**32
-    transparent = values == image.info.get("transparency")
-    black, white = _range(image, layout, values)
-    values[np.isnan(values)] = black
-    values -= black
-    values *= 255
-    values /= white - black
-    grey = Image.fromarray(values.round(out=values).clip(0, 255, out=values).astype(np.uint8))
+    with np.errstate(all="ignore"):  # NaN is black, infinity and what overflows is clipped
+        values = np.array(image, np.float64)
+        if layout == "I;32N":  # unsigned
+            values %= 2.0**32
+        transparent = values == image.info.get("transparency")
+        black, white = _range(image, layout, values)
+        values[np.isnan(values)] = black
+        values -= black
+        values *= 255
+        values /= white - black
+        pixels = values.round(out=values).clip(0, 255, out=values).astype(np.uint8)
+    grey = Image.fromarray(pixels)
     if np.any(transparent):
         grey.putalpha(Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8)))
     return grey
