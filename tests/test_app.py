@@ -26,18 +26,11 @@ import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import deco_lab
-from deco_lab.page import (
-    LossTab,
-    ModelsTab,
-    PartsTab,
-    check_access,
-    free_port,
-    header,
-    serve,
-)
+from deco_lab.page import LossTab, ModelsTab, PartsTab, check_access, free_port, header, serve
 from deco_lab.page.controls import Controls, class_choice
 from deco_lab.proxies import past_proxies
 from deco_lab.spectra import frequency_weights
@@ -341,6 +334,35 @@ def test_keep_csv_keeps_what_the_tab_shows(tabs):
     said, rows = kept_rows(tabs.loss)
     assert said == {"quality": "50", "gamma": "1.0"}
     assert [float(row["weight"]) for row in rows[:8]] == table["weights"][0]
+
+
+def test_models_tab_shows_what_a_file_says_as_text(tmp_path):
+    image = '<img src="http://example.org/a.png">'
+    tiny = Path(deco_lab.__file__).parent / "weights/tiny.safetensors"
+    with safe_open(tiny, "pt") as file:
+        tensors = load_file(tiny) | {image: torch.zeros(1)}
+        save_file(tensors, tmp_path / "<b>.safetensors", file.metadata())
+    bench = Workbench(Library("tiny", device="cpu", folder=tmp_path))
+
+    async def built():
+        with gr.Blocks():
+            return ModelsTab(bench, lambda request: "a")
+
+    loading = asyncio.run(built())._loaded("<b>.safetensors", [0])
+    said = []
+    with pytest.raises(gr.Error) as refused:
+        said.extend(update[0] for update in loading)
+    for text in (refused.value.message, said[-1].removeprefix('<p role="status">')):
+        assert "&lt;img src=" in text
+        assert "<" not in text.removesuffix("</p>")
+    assert said[-1].removeprefix('<p role="status">').removesuffix("</p>") == refused.value.message
+
+
+def test_toasts_are_made_at_one_place():
+    page = Path(deco_lab.page.__file__).parent
+    shows = re.compile(r"gr\.(Error|Warning|Info|Success)\(")
+    makers = {path.name for path in page.glob("*.py") if shows.search(path.read_text())}
+    assert makers == {"assets.py", "api.py"}  # what the API raises goes to programs
 
 
 @pytest.mark.parametrize(

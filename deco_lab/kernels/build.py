@@ -88,7 +88,7 @@ def _found(source: str) -> ctypes.CDLL | str:
                 _check(beside, source, compiler[0])
                 digest = _digest(beside)
             with replacing(checksum) as beside:
-                beside.write_text(digest)
+                beside.write_text(digest, encoding="utf-8")
         return ctypes.CDLL(str(built))
     except KernelError as error:
         return _cannot_be("built", error, "install a C++ compiler with OpenMP, or name one in CXX")

@@ -1,6 +1,7 @@
 """Scripts and styles of deco_lab/panel, and the components that they draw in."""
 
 import base64
+import html
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
@@ -66,6 +67,11 @@ def inlet(name: str, label: str) -> gr.HTML:
         apply_default_css=False,
         setup={"label": label},
     )
+
+
+def toast(sentence: str) -> gr.Error:
+    """Return what shows a sentence, which may quote a file, over the page: as HTML, by Gradio."""
+    return gr.Error(html.escape(sentence), print_exception=False)
 
 
 def fold() -> gr.HTML:

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from deco_lab.page.assets import toast
 from deco_lab.page.controls import class_choice
 from deco_lab.page.header import header, image_side
 from deco_lab.page.sample import SampleTab
@@ -88,7 +89,7 @@ class ModelsTab:
         except ValueError as error:
             says = f"{sentence(error)} What was loaded before goes on."
             yield [_said(says), *unchanged]
-            raise gr.Error(says, print_exception=False) from error
+            raise toast(says) from error
         choice = gr.Dropdown(library.names(), value=name)
         yield [
             _said(f"Loaded {name}, which draws images of {image_side(facts)}."),

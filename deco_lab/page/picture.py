@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from torch import Tensor
 
-from deco_lab.page.assets import QUIET, inlet
+from deco_lab.page.assets import QUIET, inlet, toast
 from deco_lab.workbench import (
     MAX_IMAGES,
     SOURCES,
@@ -65,7 +65,7 @@ class PictureChoice:
             try:
                 picture = read_picture(from_data_uri(uri))
             except ValueError as error:
-                raise gr.Error(sentence(error), print_exception=False) from error
+                raise toast(sentence(error)) from error
             picture.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
             bench.sessions.keep_picture(session_of(request), picture)
             return "own picture", ""
