@@ -71,8 +71,11 @@ def _jpeg_pixels(data: bytes) -> tuple[bytes, bytes]:
         content = data[start + 4 : end]
         if kind == 0xE1 and content.startswith(b"Exif\0\0"):
             exif = exif or content
-        colours = content.startswith(_JPEG_COLOURS.get(kind, b"-")) and len(content) >= 12
-        if colours or not (0xE0 <= kind <= 0xEF or kind == 0xFE):
+        if kind in _JPEG_COLOURS:
+            is_kept = content.startswith(_JPEG_COLOURS[kind]) and len(content) >= 12
+        else:
+            is_kept = not (0xE0 <= kind <= 0xEF or kind == 0xFE)
+        if is_kept:
             kept.append(data[start:end])
     return b"".join(kept), exif
 
@@ -87,7 +90,7 @@ def _png_pixels(data: bytes) -> tuple[bytes, bytes]:
             kept.append(data[start:end])
         elif kind == b"eXIf":
             exif = data[start + 8 : end - 4]
-        start = end
+        start = len(data) if kind == b"IEND" else end
     return b"".join(kept), exif
 
 
