@@ -296,6 +296,13 @@ def test_open_picture_turns_it_upright(kind: str, orientation: int, turned: Any)
     assert np.abs(result.astype(int) - turned(blocks)).max() <= 3
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+def test_open_picture_turns_a_tiff_on_disk_upright(mode: str, tmp_path: Path):
+    """Grey and RGBA, which Pillow maps into memory, stayed as they were."""
+    Image.new(mode, (7, 4)).save(tmp_path / "x.tif", tiffinfo={ORIENTATION: 6})
+    assert open_picture(tmp_path / "x.tif").size == (4, 7)
+
+
 def test_open_picture_takes_the_first_frame():
     frames = [Image.new("L", (4, 4), value) for value in (50, 200)]
     file = stored(frames[0], "GIF", save_all=True, append_images=frames[1:])
