@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin, features
 
 from deco_lab.data import open_picture, pixels_alone
 from deco_lab.data.metadata import exif_orientation
@@ -142,6 +142,20 @@ def test_open_picture_takes_the_pixels_whatever_the_metadata(kind: str, tmp_path
         assert picture.tobytes() + bytes(picture.shape[:2]) in outcomes, number
         upright += np.array_equal(picture, TURNED[6](clean))
     assert 200 < upright < 400  # the damage does reach the orientation
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="needs Pillow with AVIF: 11.3 or later")
+def test_open_picture_takes_avif_whatever_its_exif():
+    draw = random.Random(0)
+    files = [BytesIO(), BytesIO()]
+    for file, metadata in zip(files, ({}, {"exif": CAMERA}), strict=True):
+        Image.fromarray(PIXELS).save(file, "AVIF", quality=90, **metadata)
+    data = files[1].getvalue()
+    at = data.index(b"Exif\0\0" + CAMERA[6:8])
+    for _ in range(100):
+        changed = damaged(data[at : at + 60], draw)  # the header and the first entries
+        picture = open_picture(BytesIO(data[:at] + changed + data[at + 60 :]))
+        assert np.array_equal(np.array(picture), TURNED[6](np.array(open_picture(files[0]))))
 
 
 def test_open_picture_reads_what_people_met():

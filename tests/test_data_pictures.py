@@ -148,6 +148,21 @@ def test_open_picture_scales_from_the_range_that_a_file_declares(kind: Any):
             open_picture(tiff(least, damaged))
 
 
+@pytest.mark.parametrize("most", [65535, 1000])
+def test_open_picture_takes_white_of_a_pgm_from_its_header(most: int):
+    values = np.array([[0, most, most // 5]], ">u2")
+    assert grey_of(BytesIO(b"P5 3 1 %d\n" % most + values.tobytes())) == [0, 255, 51]
+
+
+def test_open_picture_refuses_16_bits_of_fits():
+    cards = ("SIMPLE = T", "BITPIX = 16", "NAXIS = 2", "NAXIS1 = 2", "NAXIS2 = 1", "END")
+    header = "".join(
+        f"{c.partition(' = ')[0]:8}{'=' * (' = ' in c)} {c.partition(' = ')[2]:70}" for c in cards
+    )
+    with pytest.raises(UnknownRangeError, match="8 or 16 unsigned bits"):
+        open_picture(BytesIO(header.encode().ljust(2880) + bytes(2880)))
+
+
 def test_open_picture_takes_numbers_that_overflow():
     """A signalling NaN, and a range so small that scaling by it overflows."""
     signalling = np.array([[0x7F800001, 0x3F800000]], np.uint32).view(np.float32)
@@ -279,6 +294,13 @@ def test_open_picture_turns_it_upright(kind: str, orientation: int, turned: Any)
     result = opened(Image.fromarray(blocks), kind, **options)
     assert result.shape == turned(blocks).shape
     assert np.abs(result.astype(int) - turned(blocks)).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+def test_open_picture_turns_a_tiff_on_disk_upright(mode: str, tmp_path: Path):
+    """Grey and RGBA, which Pillow maps into memory, stayed as they were."""
+    Image.new(mode, (7, 4)).save(tmp_path / "x.tif", tiffinfo={ORIENTATION: 6})
+    assert open_picture(tmp_path / "x.tif").size == (4, 7)
 
 
 def test_open_picture_takes_the_first_frame():

@@ -54,8 +54,8 @@ def read_dataset(
     Returns
     -------
     Folder
-        Nothing is decoded up front, so `unreadable` is empty: `PictureCrops` passes over the
-        pictures that cannot be read, and counts them.
+        Nothing is decoded up front, so `unreadable` and `passed_over` are empty: `PictureCrops`
+        passes over the pictures that cannot be read, and counts them.
 
     Raises
     ------

@@ -62,8 +62,6 @@ _TURNS = {
 
 _BLACK, _WHITE, _PHOTOMETRIC = 340, 341, 262
 """Tags of TIFF."""
-_FULL_RANGE = {"PNG", "PPM", "TIFF", "JPEG2000"}
-"""Formats whose grey of 16 bits, as Pillow gives it, is white at 65535."""
 _OTHER_BYTES = {"LA;16B": "RGBA"} | {
     f"{channels};16{order}": f"{channels};16{other}"
     for channels in ("RGB", "RGBA", "RGBX", "CMYK", "R", "G", "B")
@@ -96,7 +94,8 @@ def open_picture(
     Raises
     ------
     UnreadablePictureError
-        Where it cannot be decoded in full, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+        Where it cannot be decoded in full, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`;
+        `UnknownRangeError` where it is not known which of its values are black and white.
     """
     _init()
     if formats is None:
@@ -223,7 +222,8 @@ def _range(image: Image.Image, layout: str, values: NDArray[np.float64]) -> tupl
         known = not ((values < -0.5) | (values > 1.5)).any()
     else:
         black, white = 0.0, 4095.0 if layout == "I;12" else 65535.0
-        known = image.format in _FULL_RANGE and not (image.format == "TIFF" and image.mode == "I")
+        # FITS has signed numbers, which Pillow takes for others; of PPM it scales to 16 bits.
+        known = image.format == "PPM" or (image.mode != "I" and image.format != "FITS")
     if not known:
         kind = "floating point in [0, 1]" if image.mode == "F" else "8 or 16 unsigned bits"
         raise UnknownRangeError(

@@ -6,7 +6,8 @@ what its pixels are made of, and of the metadata a single number is read, as bro
 orientation of the first directory of EXIF. Where that number cannot be read, the pixels are upright
 as they are stored. XMP, which may repeat it, is not asked.
 
-WebP, and formats beyond these, keep EXIF apart from the pixels as it is.
+In AVIF and HEIC the orientation stands beside the pixels too, so that EXIF is only hidden. WebP,
+and formats beyond these, keep EXIF apart from the pixels as it is.
 """
 
 import re
@@ -19,6 +20,8 @@ _JPEG = b"\xff\xd8\xff"
 _JPEG_SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd9])")
 _JPEG_COLOURS = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}
 """Segments among the metadata that decide whether three channels are RGB or YCbCr."""
+_HEIF_EXIF = re.compile(rb"(infe.{8})Exif", re.DOTALL)
+"""What names an item of AVIF or HEIC as EXIF; which way is up is also told beside the pixels."""
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_PIXELS = {
     *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324),
@@ -35,7 +38,8 @@ def pixels_alone(file: IO[bytes]) -> tuple[IO[bytes], int]:
     Parameters
     ----------
     file : binary file
-        Of any format; others than JPEG, PNG and TIFF are returned as they are, with 1.
+        Of any format; others than JPEG, PNG, TIFF, AVIF and HEIC are returned as they are. Of the
+        last two and others the orientation is 1.
     """
     file.seek(0)
     head = file.read(8)
@@ -48,6 +52,8 @@ def pixels_alone(file: IO[bytes]) -> tuple[IO[bytes], int]:
         return BytesIO(kept), exif_orientation(exif)
     if head.startswith(_TIFF):
         return _tiff_pixels(file)
+    if head[4:] == b"ftyp":
+        return BytesIO(_HEIF_EXIF.sub(rb"\1free", file.read())), 1
     return file, 1
 
 
@@ -71,8 +77,11 @@ def _jpeg_pixels(data: bytes) -> tuple[bytes, bytes]:
         content = data[start + 4 : end]
         if kind == 0xE1 and content.startswith(b"Exif\0\0"):
             exif = exif or content
-        colours = content.startswith(_JPEG_COLOURS.get(kind, b"-")) and len(content) >= 12
-        if colours or not (0xE0 <= kind <= 0xEF or kind == 0xFE):
+        if kind in _JPEG_COLOURS:
+            is_kept = content.startswith(_JPEG_COLOURS[kind]) and len(content) >= 12
+        else:
+            is_kept = not (0xE0 <= kind <= 0xEF or kind == 0xFE)
+        if is_kept:
             kept.append(data[start:end])
     return b"".join(kept), exif
 
@@ -87,7 +96,7 @@ def _png_pixels(data: bytes) -> tuple[bytes, bytes]:
             kept.append(data[start:end])
         elif kind == b"eXIf":
             exif = data[start + 8 : end - 4]
-        start = end
+        start = len(data) if kind == b"IEND" else end
     return b"".join(kept), exif
 
 
