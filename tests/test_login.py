@@ -94,6 +94,27 @@ def test_login_makes_an_address_wait_after_a_few_wrong_ones(door, monkeypatch):
     assert try_to_log_in(door, 1, 200) == [200]
 
 
+def test_login_counts_those_that_come_at_once_as_they_are_answered():
+    async def app(scope, receive, send):
+        await asyncio.sleep(0)  # all are under way
+        await send({"type": "http.response.start", "status": scope["would be"], "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def at_once(times, status):
+        statuses = []
+
+        async def send(message):
+            statuses.append(message.get("status"))
+
+        scopes = [{**scope_of("/login", "POST"), "would be": status} for _ in range(times)]
+        await asyncio.gather(*(door(scope, None, send) for scope in scopes))  # type: ignore[arg-type]
+        return [status for status in statuses if status]
+
+    door = Login(app)
+    assert asyncio.run(at_once(20, 200)) == [200] * 20
+    assert asyncio.run(at_once(20, 400)) == [400] * MAX_WRONG + [429] * (20 - MAX_WRONG)
+
+
 def test_login_bounds_the_guesses_of_all_addresses_together(door):
     guesses = [try_to_log_in(door, 1, 400, client=f"10.0.0.{i}")[0] for i in range(150)]
     assert guesses == [400] * MAX_WRONG_OF_ALL + [429] * 50

@@ -67,18 +67,23 @@ class Login:
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = (scope.get("client") or ("",))[0]
-        now = time.monotonic()
-        self._wrong = [(at, by) for at, by in self._wrong if now - at < WINDOW]
-        here = sum(by == address for _, by in self._wrong)
-        if here >= MAX_WRONG or len(self._wrong) >= MAX_WRONG_OF_ALL:
-            await refusal(429, "Too many wrong logins; wait a minute.")(scope, receive, send)
-            return
-        this = (now, address)
-        self._wrong.append(this)  # until it is right: many may come at once
+        is_refused = False
 
         async def watched(message: Message) -> None:
-            if message.get("status") == 200:
-                self._wrong = [wrong for wrong in self._wrong if wrong is not this]
-            await send(message)
+            # Counted as they are answered, since many may be tried at once: of those after the
+            # last that may be wrong nobody learns whether they were right.
+            nonlocal is_refused
+            if message["type"] == "http.response.start":
+                now = time.monotonic()
+                self._wrong = [(at, by) for at, by in self._wrong if now - at < WINDOW]
+                here = sum(by == address for _, by in self._wrong)
+                if here >= MAX_WRONG or len(self._wrong) >= MAX_WRONG_OF_ALL:
+                    is_refused = True
+                    answer = refusal(429, "Too many wrong logins; wait a minute.")
+                    await answer(scope, receive, send)
+                elif message["status"] != 200:
+                    self._wrong.append((now, address))
+            if not is_refused:
+                await send(message)
 
         await self._app(scope, receive, watched)
