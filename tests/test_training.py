@@ -340,7 +340,9 @@ def test_muon_updates_the_matrices_of_the_blocks_alone(crops):
 def test_restore_refuses_other_data(crops, tmp_path: Path):
     path = tmp_path / "state.pt"
     data = {"name": "here", "classes": ["a", "b"], "pictures": 2}
-    Trainer(TINY, RECIPE, crops, data=data).save(path)
+    trainer = Trainer(TINY, RECIPE, crops, data=data)
+    trainer.train_step()
+    trainer.save(path)
     Trainer(TINY, RECIPE, crops, data={**data, "name": "moved"}).restore(path)
     other = {**data, "classes": ["a", "c"], "pictures": 3}
     with pytest.raises(ResumeError, match="other data, which differ in classes, pictures; give"):

@@ -332,12 +332,13 @@ class Trainer:
                 except RuntimeError as error:  # that the archive is cut; why is in its context
                     raise error.__context__ or error from None
 
-    def read(self, path: Path) -> dict[str, Any]:
+    def read(self, path: Path) -> dict[str, Any] | None:
         """Return what `save` wrote, for `load`, if it belongs to this run.
 
         The number of steps may differ from the saved run's, since to train longer or to begin the
         cool-down earlier is how a run is shortened or prolonged, and so may `accumulate`, which
-        changes no more than rounding; nothing else may.
+        changes no more than rounding; nothing else may. A run that has taken no step may begin anew
+        as any other: of it, None is returned.
 
         Raises
         ------
@@ -357,6 +358,8 @@ class Trainer:
             raise ResumeError(
                 f"{path} is not what this version of the package writes; give a new --out"
             )
+        if not state["step"]:
+            return None
         if config_from_dict(state["model_config"]) != self.model.config:
             raise ResumeError(f"{path} holds another model; give a new --out to train this one")
         own, saved = asdict(self.config), state["training_config"]
@@ -396,4 +399,5 @@ class Trainer:
 
     def restore(self, path: Path) -> None:
         """Continue from what `save` wrote to `path`; errors as for `read`."""
-        self.load(self.read(path))
+        if state := self.read(path):
+            self.load(state)
