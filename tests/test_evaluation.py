@@ -389,7 +389,7 @@ def test_main_prints_a_table_and_writes_json_and_figure(tmp_path: Path, capsys):
     model = write_model(tmp_path / "small.safetensors")
     main([str(model), "--per-class", "2", "--num-steps", "2", "--out", str(tmp_path / "e" / "x")])
     shown = capsys.readouterr()
-    assert "28 samples, 2 a class (2 adams2 steps, guidance 3)" in shown.out
+    assert "28 samples of 16 px, 2 a class (2 adams2 steps, guidance 3)" in shown.out
     assert "Fréchet distance is 1/1 of that of random weights" in shown.out
     assert "28/" not in shown.out
     assert "56/56" in shown.err
@@ -403,6 +403,8 @@ def test_main_prints_a_table_and_writes_json_and_figure(tmp_path: Path, capsys):
 def test_main_says_in_one_sentence_what_is_wrong(tmp_path: Path, capsys):
     with pytest.raises(SystemExit, match="error: name_or_path must be a bundled model"):
         main(["small"])
+    with pytest.raises(SystemExit, match=r"error: image_size must be 64, as .* says, got 32"):
+        main(["tiny", "--image-size", "32"])
     with pytest.raises(SystemExit, match="2"):
         main(["tiny", "--per-class", "1"])
     assert "--per-class must be at least 2" in capsys.readouterr().err

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import deco_lab
 from deco_lab import checkpoints
@@ -108,6 +109,17 @@ def test_main_draws_the_images_of_sample(model: str, options, tmp_path: Path, ca
         shown.out,
     )
     assert re.search(r"7/7 \[00:\d\d<00:00, +[\d.]+ images/s\]", shown.err)
+
+
+def test_main_draws_images_of_the_size_that_it_is_told(model: str, tmp_path: Path):
+    foreign = tmp_path / "ImageNet512.safetensors"
+    save_file(deco_lab.load(model, device="cpu").state_dict(), foreign)  # without a configuration
+    arguments = ["--model", str(foreign), "--count", "2", "--num-steps", "1", "--device", "cpu"]
+    with pytest.warns(UserWarning, match=r"ImageNet512.safetensors does not say .*=64 is assumed"):
+        main([*arguments, "--out", str(tmp_path / "assumed")])
+    main([*arguments, "--image-size", "16", "--out", str(tmp_path / "told")])
+    sizes = {name: pngs(tmp_path / name).shape[1] for name in ("assumed", "told")}
+    assert sizes == {"assumed": 64, "told": 16}
 
 
 def test_main_draws_chosen_classes_in_turn_and_in_any_batches(model: str, options, tmp_path: Path):

@@ -1,6 +1,7 @@
 import csv
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,39 @@ def test_record_says_what_the_data_were(folder, tmp_path: Path, capsys):
     assert data["pictures"] + data["held_out"] == 12
     assert (data["crop"], data["crop_scale"], data["flip"]) == ("random", [1.0, 1.0], True)
     shown = capsys.readouterr().err
-    assert "left out, since it cannot be read: dogs/broken.png\n1 pictures cannot be read" in shown
+    line = "left out, since it cannot be read: dogs/broken.png (it is no picture of a known format)"
+    assert f"{line}\n1 pictures cannot be read\n" in shown
+    assert "passed over" not in shown
+
+
+def test_main_says_what_it_passes_over_whatever_the_names(folder, tmp_path: Path, capsys):
+    """Names that are no UTF-8 come through a checkpoint, its evaluation and what is printed."""
+    pictures = tmp_path / "caf\udce9"
+    shutil.copytree(folder, pictures)
+    (pictures / "cats").rename(pictures / "ch\udce2ts\udcff")
+    (pictures / "dogs" / "broken.png").rename(pictures / "dogs" / "\udcff.png")
+    for name in ("dogs/1.HEIC", "dogs/2.HEIC", "dogs/x.jpg_large", "dogs/y", "read me"):
+        (pictures / name).write_bytes(b"words")
+    said = (
+        "left out, since it cannot be read: dogs/\\xff.png (it is no picture of a known format)\n"
+        "1 pictures cannot be read\n"
+        "passed over: 2 .heic, 1 .jpg_large, 1 outside of the class folders, 1 without suffix; "
+        "HEIC pictures are read where pillow-heif is installed: pip install pillow-heif\n"
+    )
+    train(pictures, tmp_path / "run")
+    assert said in capsys.readouterr().err
+    model, names = tmp_path / "run" / "model.safetensors", ("ch\\xe2ts\\xff", "dogs")
+    assert load(model, "cpu").config.class_names == names
+    record: Any = read_training(model)
+    assert (record["data"]["name"], record["data"]["classes"]) == ("caf\\xe9", list(names))
+    assert r"caf\xe9" in record["command"]
+    quick = ["--per-class", "2", "--num-steps", "2", "--device", "cpu"]
+    out = tmp_path / "evaluation"
+    evaluation.main([str(model), "--data", str(pictures), *quick, "--out", str(out)])
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert names[0] in shown.out
+    assert json.loads(out.with_suffix(".json").read_text())["settings"]["data"] == record["data"]
 
 
 def test_main_counts_the_pictures_passed_over(folder, tmp_path: Path, capsys, monkeypatch):

@@ -2,12 +2,16 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
 import deco_lab
+from deco_lab.checkpoints import save
+from deco_lab.config import DiTConfig
+from deco_lab.models import build
 from deco_lab.workbench import (
     PRESETS,
     Library,
@@ -16,6 +20,7 @@ from deco_lab.workbench import (
     settings_from_png,
     to_png,
 )
+from deco_lab.workbench.turns import Reader
 
 SHORT = Settings(num_images=1, num_steps=3, decompose=False)
 
@@ -78,6 +83,24 @@ def test_draw_refuses_in_a_sentence_and_keeps_what_was(bench):
     assert bench.kept("a").settings == SHORT
 
 
+def test_draw_keeps_a_run_whose_model_has_left_library_and_folder(tmp_path):
+    tiny = DiTConfig(
+        image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1
+    )
+    for name in ("old", "new"):
+        save(build(tiny), tmp_path / f"{name}.safetensors")
+    bench = Workbench(Library("tiny", device="cpu", folder=tmp_path))
+    running = bench.draw("a", [replace(SHORT, model="old.safetensors", num_steps=200)])
+    while next(running)["status"] != "running":
+        pass
+    newcomer = bench.library.get("new.safetensors")  # takes the place of the other
+    (tmp_path / "old.safetensors").unlink()
+    assert statuses(running)[-1] == "done"
+    assert bench.kept("a").model["name"] == "old.safetensors"
+    assert "old.safetensors" not in bench.library.names()
+    assert bench.library.get("new.safetensors") is newcomer
+
+
 def test_draw_is_ended_by_the_sessions_next(bench):
     old = bench.draw("a", [replace(SHORT, num_steps=1000)])
     while next(old)["status"] != "running":
@@ -87,6 +110,17 @@ def test_draw_is_ended_by_the_sessions_next(bench):
     assert last["status"] == "stopped"
     assert last["text"].startswith("Stopped at step ")
     assert bench.kept("a").settings == SHORT
+
+
+def test_draw_says_so_where_nobody_read(bench):
+    running = bench.draw("a", [replace(SHORT, num_steps=1000)], reader=Reader(0.2))
+    while next(running)["status"] != "running":
+        pass
+    time.sleep(1)
+    *_, last = running
+    said = "Stopped: for 0.2 s nobody read what was drawn."
+    assert (last["status"], last["text"]) == ("stopped", said)
+    assert 0 < bench.kept("a").num_steps < 1000
 
 
 def test_draw_stopped_while_it_waits_says_so(bench):

@@ -234,6 +234,16 @@ def test_explain_takes_every_choice_with_a_help_and_hears_it(deco, image):
         assert len(seen) == len(choices)
 
 
+def test_explain_takes_a_state_as_it_is(deco, image):
+    x = 2 * seeded_noise(1, (3, 16, 16), 3)
+    view = explain(deco, image, 2, t=0.3, noisy=x[0])
+    parts = decompose(deco, x, 0.3, [2])
+    for key in ("velocity", *PARTS):
+        rms = float(getattr(parts, key).square().mean().sqrt())
+        assert view.rms[key] == pytest.approx(rms, rel=1e-3)
+    np.testing.assert_allclose(levels(view.noisy), x[0].clamp(-1, 1), atol=1 / 255 + 1e-5)
+
+
 def test_explain_is_json_ready_and_the_same_twice(deco, image, view):
     again = asdict(explain(deco, image[None], 1, t=0.3, seed=7))
     text = json.dumps(again | {"milliseconds": 0}, allow_nan=False)
@@ -259,6 +269,7 @@ def test_explain_is_json_ready_and_the_same_twice(deco, image, view):
         ({"image": torch.zeros(3, 16, 16, dtype=torch.uint8)}, "image must be floating point"),
         ({"image": torch.full((3, 16, 16), torch.nan)}, "image must be finite"),
         ({"image": None}, "image must be .* got NoneType"),
+        ({"noisy": torch.zeros(3, 8, 8)}, r"noisy must .* got \(3, 8, 8\)"),
     ],
 )
 def test_explain_refuses_what_breaks_a_rule(deco, image, wrong, match):

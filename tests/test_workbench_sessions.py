@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import pytest
 import torch
 
 from deco_lab.workbench.record import Curve, Record
@@ -71,6 +72,38 @@ def test_sessions_keep_nothing_of_a_stale_run():
     sessions.keep("a", new, newer)
     sessions.keep("a", old, record())
     assert sessions.kept("a") is newer
+
+
+def test_sessions_keep_a_stale_run_that_is_still_shown():
+    sessions, left = Sessions(), record()
+    number = sessions.call("a")
+    sessions.show("a", number)
+    sessions.call("a")  # such as one that is refused
+    sessions.keep("a", number, left)
+    assert sessions.kept("a") is left
+
+
+def test_sessions_give_no_run_while_a_newer_one_is_shown():
+    sessions, newer = Sessions(), record()
+    sessions.keep("a", sessions.call("a"), record())
+    number = sessions.call("a")
+    sessions.show("a", number)
+    with pytest.raises(ValueError, match="the run that is shown must have ended; stop it, or wait"):
+        sessions.kept("a")
+    sessions.keep("a", number, newer)
+    assert sessions.kept("a") is newer
+
+
+def test_sessions_keep_a_table_of_each_tab():
+    sessions = Sessions()
+    with pytest.raises(ValueError, match="there is nothing to keep yet"):
+        sessions.table("a", "parts")
+    for text in ("t: 0.5", "t: 0.7"):
+        sessions.keep_table("a", "parts", text)
+    assert sessions.table("a", "parts") == "t: 0.7"
+    for session, tab in (("a", "weights"), ("b", "parts")):
+        with pytest.raises(ValueError, match="there is nothing to keep yet"):
+            sessions.table(session, tab)
 
 
 def test_sessions_closed_are_not_brought_back_by_their_runs():

@@ -52,6 +52,7 @@ def test_prepare_cuts_the_middle_square_and_averages():
     ("source", "values", "message"),
     [
         ("photograph", {"class_id": 14}, r"class_id must be .* from 0 to 13, got 14"),
+        ("photograph", {"class_id": 3.0}, "class_id must be that .* got 3.0; choose"),
         ("photograph", {"class_id": True}, "class_id must be that of a bundled photograph"),
         ("photograph", {"class_id": "cat"}, "got cat; choose another source"),
         ("last run", {}, "there is no run to take an image from yet; draw one first"),

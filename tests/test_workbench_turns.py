@@ -2,11 +2,12 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from deco_lab.workbench.turns import Turns, Waiting
+from deco_lab.workbench.turns import Reader, Turns, Waiting
 
 
 def count(n: int) -> Callable[[], Iterator[int]]:
@@ -150,8 +151,8 @@ def test_in_turn_closed_ends_the_job():
 
 
 def test_in_turn_ends_a_job_whose_reader_vanished():
-    turns, endless = Turns(patience=0.3), Endless()
-    vanished = turns.in_turn(endless)  # kept alive, never resumed and never closed
+    turns, endless = Turns(), Endless()
+    vanished = turns.in_turn(endless, reader=Reader(0.3))  # never resumed, nor closed
     next(vanished)
     started = time.monotonic()
     assert 0 in answers_of(turns.in_turn(count(1)))
@@ -160,8 +161,8 @@ def test_in_turn_ends_a_job_whose_reader_vanished():
 
 
 def test_in_turn_is_not_blocked_by_waiting_readers_that_vanished():
-    turns = Turns(most_waiting=2, patience=0.3)
-    jobs = [turns.in_turn(Endless()) for _ in range(3)]
+    turns = Turns(most_waiting=2)
+    jobs = [turns.in_turn(Endless(), reader=Reader(0.3)) for _ in range(3)]
     for job in jobs:
         next(job)
     wait_for(lambda: not turns._queue, 5)
@@ -169,7 +170,7 @@ def test_in_turn_is_not_blocked_by_waiting_readers_that_vanished():
 
 
 def test_in_turn_waits_for_a_job_that_computes_for_long():
-    turns = Turns(patience=0.1)
+    turns = Turns()
 
     def slow():
         time.sleep(0.5)
@@ -177,7 +178,7 @@ def test_in_turn_waits_for_a_job_that_computes_for_long():
         time.sleep(0.5)
         yield 2
 
-    assert answers_of(turns.in_turn(slow)) == [1, 2]
+    assert answers_of(turns.in_turn(slow, reader=Reader(0.1))) == [1, 2]
 
 
 def test_in_turn_leaves_the_queue_when_it_is_not_wanted():
@@ -205,3 +206,40 @@ def test_in_turn_leaves_a_job_to_its_last_word():
     next(running)
     stop.set()
     assert answers_of(running)[-1] == "stopped"
+
+
+def test_in_turn_has_one_thread_for_all_jobs():
+    turns, used = Turns(), set()
+
+    def job() -> Iterator[int]:
+        used.add(threading.get_ident())
+        yield 1
+        raise ZeroDivisionError
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            list(turns.in_turn(job))
+    assert len(used) == 1
+    assert threading.get_ident() not in used
+
+
+def test_in_turn_holds_nothing_of_a_job_that_has_ended():
+    turns, held = Turns(), Endless()
+    reading = turns.in_turn(held)
+    next(reading)
+    reading.close()
+    assert held.closed.wait(5)
+    left = weakref.ref(held)
+    del held, reading
+    wait_for(lambda: left() is None)
+
+
+def test_in_turn_goes_on_while_the_reader_is_seen_to_read():
+    turns, reader, endless = Turns(), Reader(0.3), Endless()
+    reading = turns.in_turn(endless, reader=reader)
+    next(reading)
+    for _ in range(20):
+        time.sleep(0.05)
+        reader.touch()
+    assert not endless.closed.is_set()
+    assert endless.closed.wait(5)

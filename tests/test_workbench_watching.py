@@ -237,6 +237,19 @@ def test_record_holds_every_frame_in_full_precision(deco):
     assert record.curves["velocity_energy"].values.dtype == np.float64
 
 
+@pytest.mark.parametrize("taken", [1, 3, 5])
+def test_record_is_paused_where_something_is_left_to_draw(deco, taken):
+    watch = Watch(deco, SETTINGS)
+    for _ in range(taken):
+        next(watch)
+    steps = list(sample_steps(deco, **SETTINGS.sampling_arguments()))
+    expected = steps[min(taken, 4) - 1]  # of a finished run, where its last step started
+    paused = watch.record({}).paused
+    assert paused is not None
+    assert torch.equal(paused.x, expected.x)
+    assert paused.t == expected.t < 1
+
+
 def test_run_gives_each_frame_once_and_ends_with_done(deco):
     updates = list(run(Watch(deco, replace(SETTINGS, num_steps=30))))
     assert [u.status for u in updates] == ["running"] * 30 + ["done"]

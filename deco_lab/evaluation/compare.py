@@ -115,7 +115,7 @@ def behaviour(
         x = interpolate(images[chosen], noise[chosen], t[chosen])
         velocity = model(x, t[chosen], class_ids[chosen])
         tokens = model.features(x, t[chosen], class_ids[chosen])
-        error = velocity - velocity_target(images[chosen], noise[chosen])
+        error = (velocity - velocity_target(images[chosen], noise[chosen])).cpu()
         energy = block_dct(rgb_to_ycbcr(error)).double().square().mean((2, 3))
         grid = token_map(tokens, *token_grid(tokens, *x.shape[-2:]))
         side = min(8, *grid.shape[-2:])

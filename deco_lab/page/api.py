@@ -117,7 +117,7 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
 
     def models() -> list[dict]:
         """Return the models that can draw at once: name, kind, sizes, what they were trained on."""
-        return [asdict(bench.library.facts(name)) for name in bench.library.names()]
+        return [asdict(facts) for facts in bench.library.all_facts()]
 
     def frequency_weights(quality: int = 85, gamma: float = 1.0) -> dict:
         """Return the loss's JPEG tables and weights for a quality and gamma, by channel."""

@@ -1,12 +1,15 @@
 """Scripts and styles of deco_lab/panel, and the components that they draw in."""
 
 import base64
+import html
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
 import gradio as gr
+
+from deco_lab.workbench import Workbench, sentence
 
 _SCRIPTS = (
     "page.js", "draw.js", "spectrum.js", "heatmap.js", "sample.js", "parts.js", "loss.js",
@@ -66,6 +69,11 @@ def inlet(name: str, label: str) -> gr.HTML:
     )
 
 
+def toast(sentence: str) -> gr.Error:
+    """Return what shows a sentence, which may quote a file, over the page: as HTML, by Gradio."""
+    return gr.Error(html.escape(sentence), print_exception=False)
+
+
 def fold() -> gr.HTML:
     """Return a button that, on a narrow page alone, shows and hides the controls after it."""
     button = '<button type="button" aria-expanded="false">Settings</button>'
@@ -84,6 +92,10 @@ def as_file(name: str, kind: str, content: bytes) -> str:
     return json.dumps({"name": name, "type": kind, "data": data, "says": f"Saved as {name}."})
 
 
-def as_csv_file(name: str, text: str) -> str:
-    """Return the keeper's value for a table."""
-    return as_file(name, "text/csv", text.encode())
+def as_csv_file(bench: Workbench, session: str, name: str) -> str:
+    """Return the keeper's value for the table of what a session is shown under a name."""
+    try:
+        text = bench.sessions.table(session, name)
+    except ValueError as error:
+        return json.dumps({"says": sentence(error)})
+    return as_file(f"deco-lab-{name}.csv", "text/csv", text.encode())

@@ -8,7 +8,7 @@ import gradio as gr
 
 from deco_lab.sampling import SOLVERS
 from deco_lab.spectra import OCTAVES, band_names
-from deco_lab.workbench import GUIDANCE_RULES, MAX_IMAGES, MAX_STEPS, Settings
+from deco_lab.workbench import GUIDANCE_RULES, MAX_IMAGES, MAX_STEPS, ModelFacts, Settings
 
 BANDS = band_names(OCTAVES)
 
@@ -28,7 +28,7 @@ Control = gr.Dropdown | gr.Number | gr.Slider | gr.Checkbox
 class Controls:
     """Components by the name of their field; fields with a value a band have four, "name.0" on."""
 
-    def __init__(self, names: Sequence[str], first: Settings, config: Any) -> None:
+    def __init__(self, names: Sequence[str], first: Settings, model: ModelFacts) -> None:
         self.first = first
         self.parts: dict[str, Control] = {}
         keep = self.parts.__setitem__
@@ -41,7 +41,7 @@ class Controls:
                 info="What draws; the Models tab has more.",
             ),
         )
-        keep("class_ids", class_choice(config, first.class_ids))
+        keep("class_ids", class_choice(model, first.class_ids))
         with gr.Row(elem_classes="pair"):
             self._number("num_images", "Images", f"1 to {MAX_IMAGES}, together.")
             self._number("seed", "Seed", "Image i: seed + i.")
@@ -132,31 +132,32 @@ class Controls:
                 said[field] = value
         return Settings(**said)
 
-    def filled(self, settings: Settings, config: Any) -> list[Any]:
+    def filled(self, settings: Settings, model: ModelFacts) -> list[Any]:
         """Return what to hand the components so that they say `settings`."""
         values: Mapping[str, Any] = {f.name: getattr(settings, f.name) for f in fields(settings)}
         updates: list[Any] = []
         for name in self.parts:
             field, _, band = name.partition(".")
             if name == "class_ids":
-                updates.append(class_choice(config, settings.class_ids))
+                updates.append(class_choice(model, settings.class_ids))
             else:
                 updates.append(values[field][int(band)] if band else values[field])
         return updates
 
 
-def class_choice(config: Any, chosen: Sequence[int]) -> gr.Dropdown:
-    """Return the choice of classes of a model, with those that it has of `chosen`."""
+def class_choice(model: ModelFacts, chosen: Any) -> gr.Dropdown:
+    """Return the choice of classes of a model, with those that it has of `chosen`, a list."""
+    labels = chosen if isinstance(chosen, list | tuple) else ()  # a script may send anything
     return gr.Dropdown(
-        class_names(config),
-        value=[label for label in chosen if label < config.num_classes] or [0],
+        class_names(model),
+        value=[label for label in labels if label in range(model.num_classes)] or [0],
         multiselect=True,
         label="Classes",
         info="Images take them in turn.",
     )
 
 
-def class_names(config: Any) -> list[tuple[str, int]]:
+def class_names(model: ModelFacts) -> list[tuple[str, int]]:
     """Return a model's classes as a dropdown has them: what is shown, and the label."""
-    names = config.class_names or [f"class {i}" for i in range(config.num_classes)]
+    names = model.class_names or [f"class {i}" for i in range(model.num_classes)]
     return [(f"{i} \N{MIDDLE DOT} {name}", i) for i, name in enumerate(names)]

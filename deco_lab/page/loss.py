@@ -8,7 +8,7 @@ import gradio as gr
 
 from deco_lab.page.assets import ANSWER, QUIET, as_csv_file, as_json, fold, panel
 from deco_lab.page.controls import Controls, class_names
-from deco_lab.page.picture import PictureChoice
+from deco_lab.page.picture import Chosen, PictureChoice
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.workbench import Workbench, loss_share, sentence, split, tables_csv, weights
 from deco_lab.workbench.loss import MAX_GAMMA, TIMES
@@ -23,7 +23,7 @@ class LossTab:
         self._bench = bench
         self._session_of = session_of
         self._model = controls.parts["model"]
-        names = class_names(bench.library.get(controls.first.model).config)
+        names = class_names(bench.library.facts(controls.first.model))
         with gr.Row(elem_classes="workbench"):
             with gr.Column(elem_classes="side instant"):
                 self._go = gr.Button("Weigh", variant="primary", size="md", elem_classes="go")
@@ -52,21 +52,21 @@ class LossTab:
         for event in (tab.select, self._go.click, self.choice.class_id.input, taken):
             event(self._weighed, inputs, self._panel, **ANSWER)
         self._measure.click(self._measured, inputs, self._panel, **ANSWER)
-        table = [self._quality, self._gamma]
-        self._csv.click(self._kept, table, self._keeper, preprocess=False, **QUIET)
+        self._csv.click(self._kept, None, self._keeper, **QUIET)
 
     def _weighed(self, request: gr.Request, *values: Any) -> Iterator[str]:
         name, quality, gamma, *picture = values
 
         def question() -> Any:
-            size = self._bench.library.get(name).config.image_size
-            return split(self._picture(request, size, picture)[0], quality, gamma)
+            config = self._bench.library.get(name).config
+            return split(self._picture(request, config, picture).image, quality, gamma)
 
         try:
             table = weights(quality, gamma)
         except ValueError as error:
             yield json.dumps({"status": "refused", "text": sentence(error)})
             return
+        self._bench.sessions.keep_table(self._session_of(request), "weights", tables_csv(table))
         yield from as_json([{"status": "running", "text": "", "weights": table}])
         yield from as_json(self._bench.ask(question, "split"))
 
@@ -77,21 +77,21 @@ class LossTab:
             model = self._bench.library.get(name)
             if picture[0] == "photograph":
                 return loss_share(model, quality, gamma, name=name)
-            image, class_id, seed = self._picture(request, model.config.image_size, picture)
+            chosen = self._picture(request, model.config, picture)
             return loss_share(
-                model, quality, gamma, image=image, class_id=class_id, seed=seed, name=name
+                model,
+                quality,
+                gamma,
+                image=chosen.image,
+                class_id=chosen.class_id,
+                seed=chosen.seed,
+                name=name,
             )
 
         yield from as_json(self._bench.ask(question, "shares"))
 
-    def _picture(
-        self, request: gr.Request, image_size: int, values: Sequence[Any]
-    ) -> tuple[Any, int, int]:
-        return self.choice.picture(self._bench, self._session_of(request), image_size, values)
+    def _picture(self, request: gr.Request, config: Any, values: Sequence[Any]) -> Chosen:
+        return self.choice.picture(self._bench, self._session_of(request), config, values)
 
-    def _kept(self, quality: Any, gamma: Any) -> str:
-        try:
-            text = tables_csv(weights(quality, gamma))
-        except ValueError as error:
-            return json.dumps({"says": sentence(error)})
-        return as_csv_file("deco-lab-weights.csv", text)
+    def _kept(self, request: gr.Request) -> str:
+        return as_csv_file(self._bench, self._session_of(request), "weights")

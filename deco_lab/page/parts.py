@@ -1,6 +1,5 @@
 """The Decompose tab: a picture, a time and references; the parts of the velocity there."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,14 +26,15 @@ class PartsTab:
         self._bench = bench
         self._session_of = session_of
         self._model = controls.parts["model"]
-        names = class_names(bench.library.get(controls.first.model).config)
+        names = class_names(bench.library.facts(controls.first.model))
         with gr.Row(elem_classes="workbench"):
             with gr.Column(elem_classes="side instant"):
                 self._go = gr.Button("Take apart", variant="primary", size="md", elem_classes="go")
                 fold()
                 self.choice = PictureChoice("parts-inlet", names)
                 self._t = gr.Slider(
-                    0, 0.99, 0.5, step=0.01, label="t", info="From noise, 0, to image, 1.",
+                    0, 0.99, 0.5, step=0.01, label="t",
+                    info="From noise, 0, to image, 1; a last run has its own.",
                     buttons=[],
                 )  # fmt: skip
                 self._references = [
@@ -70,22 +70,21 @@ class PartsTab:
         ]
         for event in events:
             event(self._answer, inputs, self._panel, **ANSWER)
-        self._csv.click(self._kept, inputs, self._keeper, preprocess=False, **QUIET)
+        self._csv.click(self._kept, None, self._keeper, **QUIET)
 
     def _question(self, request: gr.Request, values: Sequence[Any]) -> PartsView:
         """Return the answer to what the components say; called when the model is free."""
         name, *picture, t, condition, pixel, order, clusters = values
         model = self._bench.library.get(name)
         session = self._session_of(request)
-        image, class_id, seed = self.choice.picture(
-            self._bench, session, model.config.image_size, picture
-        )
+        chosen = self.choice.picture(self._bench, session, model.config, picture)
         return explain(
             model,
-            image,
-            class_id,
-            t=t,
-            seed=seed,
+            chosen.image,
+            chosen.class_id,
+            t=t if chosen.t is None else chosen.t,
+            seed=chosen.seed,
+            noisy=chosen.noisy,
             condition_reference=condition,
             pixel_reference=pixel,
             order=order,
@@ -94,10 +93,14 @@ class PartsTab:
         )
 
     def _answer(self, request: gr.Request, *values: Any) -> Iterator[str]:
-        yield from as_json(self._bench.ask(lambda: self._question(request, values)))
+        def shown() -> Iterator[dict[str, Any]]:
+            for message in self._bench.ask(lambda: self._question(request, values)):
+                if "view" in message:
+                    text = curves_csv(message["view"])
+                    self._bench.sessions.keep_table(self._session_of(request), "parts", text)
+                yield message
 
-    def _kept(self, request: gr.Request, *values: Any) -> str:
-        (*_, message) = self._bench.ask(lambda: self._question(request, values))
-        if "view" not in message:
-            return json.dumps({"says": message["text"]})
-        return as_csv_file("deco-lab-parts.csv", curves_csv(message["view"]))
+        yield from as_json(shown())
+
+    def _kept(self, request: gr.Request) -> str:
+        return as_csv_file(self._bench, self._session_of(request), "parts")

@@ -1,12 +1,12 @@
 """The choice of a picture to look into, the same in two tabs."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from torch import Tensor
 
-from deco_lab.page.assets import QUIET, inlet
+from deco_lab.page.assets import QUIET, inlet, toast
 from deco_lab.workbench import (
     MAX_IMAGES,
     SOURCES,
@@ -20,6 +20,19 @@ from deco_lab.workbench.settings import check_whole
 
 MAX_KEPT_SIDE = 2048
 """Longest side, in pixels, of a picture that a session keeps."""
+
+
+class Chosen(NamedTuple):
+    """A picture to look into, and how."""
+
+    image: Tensor
+    """(3, S, S) in [-1, 1]."""
+    class_id: int
+    """What the model is to be told."""
+    seed: int
+    noisy: Tensor | None = None
+    """(3, S, S), of the last run: where it stood at t, in place of image and noise."""
+    t: float | None = None
 
 
 class PictureChoice:
@@ -52,7 +65,7 @@ class PictureChoice:
             try:
                 picture = read_picture(from_data_uri(uri))
             except ValueError as error:
-                raise gr.Error(sentence(error), print_exception=False) from error
+                raise toast(sentence(error)) from error
             picture.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
             bench.sessions.keep_picture(session_of(request), picture)
             return "own picture", ""
@@ -60,20 +73,27 @@ class PictureChoice:
         taken = self._inlet.input(take, self._inlet, [self._source, self._inlet], **QUIET)
         return taken.success
 
-    def picture(
-        self, bench: Workbench, session: str, image_size: int, values: Sequence[Any]
-    ) -> tuple[Tensor, int, int]:
-        """Return the picture, its class and the seed; raises ValueError as `picture_from`."""
+    def picture(self, bench: Workbench, session: str, config: Any, values: Sequence[Any]) -> Chosen:
+        """Return the picture for a model's config; raises ValueError as `picture_from`."""
         source, class_id, index, seed = values
         check_whole("seed", seed, 0, 2**31)
         check_whole("image", index, 1, MAX_IMAGES)
+        record = bench.sessions.kept(session) if source == "last run" else None
         image = picture_from(
             source,
-            image_size=image_size,
+            image_size=config.image_size,
             class_id=class_id,
             seed=seed,
-            record=bench.sessions.kept(session),
+            record=record,
             index=index - 1,
             picture=bench.sessions.picture(session),
         )
-        return image, class_id, seed
+        if record is None or record.paused is None:
+            return Chosen(image, class_id, seed)
+        if tuple(record.model["class_names"]) != tuple(config.class_names):
+            raise ValueError(
+                "the last run must be of a model with the same classes, so that its label means "
+                f"the same, got one of {record.settings.model}; draw with this model first"
+            )
+        label, (x, t) = record.settings.labels[index - 1], record.paused
+        return Chosen(image, label, seed, x[index - 1], t)

@@ -9,7 +9,7 @@ import gradio as gr
 from deco_lab.page.assets import ASK, QUIET, as_file, fold, inlet, panel
 from deco_lab.page.controls import Controls, class_choice, class_names
 from deco_lab.page.header import header
-from deco_lab.page.live import Live
+from deco_lab.page.live import PATIENCE, Live
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.workbench import (
     PRESETS,
@@ -26,6 +26,7 @@ from deco_lab.workbench import (
     to_query,
     to_snippet,
 )
+from deco_lab.workbench.turns import Reader
 from deco_lab.workbench.watching import VELOCITY_RANGE
 
 _KINDS = {"png": "image/png", "npz": "application/octet-stream", "csv": "text/csv"}
@@ -63,7 +64,7 @@ class SampleTab:
         self._bench = bench
         self._live = live
         self._session_of = session_of
-        config = bench.library.get(first.model).config
+        facts = bench.library.facts(first.model)
         with gr.Row(elem_id="watch", elem_classes="workbench"):
             with gr.Column(elem_id="controls", elem_classes="side instant"):
                 with gr.Row(elem_classes="pair"):
@@ -72,7 +73,7 @@ class SampleTab:
                     )
                     self.stop = gr.Button("Stop", size="md", elem_id="stop")
                 fold()
-                self.controls = Controls(bench.library.names(), first, config)
+                self.controls = Controls(bench.library.names(), first, facts)
                 with gr.Column(elem_id="keep"):
                     gr.HTML("<h2>Keep this run</h2>", padding=False)
                     with gr.Row(elem_classes="many"):
@@ -160,8 +161,11 @@ class SampleTab:
         except ValueError as error:
             number = self._bench.sessions.call(session)
             return json.dumps({"run": number, "status": "refused", "text": sentence(error)})
-        messages = self._bench.draw(session, wanted.runs, alone=alone, note=wanted.note)
-        return json.dumps(self._live.offer(messages))
+        reader = Reader(PATIENCE)
+        messages = self._bench.draw(
+            session, wanted.runs, alone=alone, note=wanted.note, reader=reader
+        )
+        return json.dumps(self._live.offer(messages, reader))
 
     def _restore(
         self,
@@ -177,11 +181,10 @@ class SampleTab:
         def fill(request: gr.Request, *value: Any) -> list[Any]:
             try:
                 settings = wanted_of(value[0] if value else request).runs[-1]
-                config = library.get(settings.model).config
+                facts = library.facts(settings.model)
             except ValueError:
                 return [gr.skip()] * (len(controls.parts) + 1)
-            facts = header(library.facts(settings.model))
-            return [*controls.filled(settings, config), facts]
+            return [*controls.filled(settings, facts), header(facts)]
 
         def draw(request: gr.Request, *value: Any) -> str:
             return self._drawn(
@@ -202,12 +205,11 @@ class SampleTab:
 
     def _model_changed(self, name: str, labels: list[int]) -> list[Any]:
         try:
-            config = self._bench.library.get(name).config
+            facts = self._bench.library.facts(name)
         except ValueError:  # what draws says why
             return [gr.skip()] * 4
-        shown = header(self._bench.library.facts(name))
-        other = gr.Dropdown(class_names(config), value=0)
-        return [class_choice(config, labels), shown, other, other]
+        other = gr.Dropdown(class_names(facts), value=0)
+        return [class_choice(facts, labels), header(facts), other, other]
 
     def _keep(self, kind: str) -> Callable[[gr.Request], str]:
         def keep(request: gr.Request) -> str:

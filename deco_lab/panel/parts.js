@@ -139,7 +139,7 @@ function mountParts(root, setup) {
     const facts = { dit: view.dit_passes, decoder: view.decoder_passes, ms: view.milliseconds.toFixed(0) };
     for (const key in facts) find(`[data-fact="${key}"]`).textContent = facts[key];
     find('[data-note="made"]').textContent =
-      `${settings.class_name}, t = ${settings.t}, seed ${settings.seed}. Condition reference ${plain(settings.condition_reference)}, ` +
+      `${settings.class_name}, t = ${+settings.t.toFixed(4)}, seed ${settings.seed}. Condition reference ${plain(settings.condition_reference)}, ` +
       `pixel reference ${plain(settings.pixel_reference)}, order ${plain(settings.order)}.`;
     find('[data-note="clusters"]').textContent =
       `Map: ${clusters.rows} × ${clusters.columns} tokens in ${clusters.count} clusters, coloured from the darkest region on; they hold ` +

@@ -325,7 +325,9 @@ function mountSample(root, setup) {
     source.addEventListener("end", () => source.close());
     source.onerror = () => {
       source.close();
-      if (stream === source) find(".dl-says").textContent = "The connection to the server was lost; start again.";
+      if (stream !== source) return;
+      root.dataset.status = "stopped";
+      find(".dl-says").textContent = "The connection to the server was lost; start again.";
     };
   }
 

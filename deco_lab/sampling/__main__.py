@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.set_defaults(**defaults)
     add = parser.add_argument
     add("--model", required=True, help="bundled name, file or hf:// address, as for deco_lab.load")
+    add("--image-size", type=int, metavar="PIXELS", help="where the model's file does not say")
     add("--count", type=int, required=True, help="images in all")
     add("--out", type=Path, required=True, help="folder of the job; resumed if there")
     add("--format", choices=list(FORMATS), help="PNGs, or one NPZ for ADM's evaluator" + _DEFAULT)
@@ -59,7 +60,11 @@ def main(arguments: list[str] | None = None) -> None:
         if processes.is_main:
             print(f"Loading {given.model} ...", file=sys.stderr, flush=True)
         model = checkpoints.load(
-            given.model, processes.device, PRECISIONS[given.precision], fast=not given.plain
+            given.model,
+            processes.device,
+            PRECISIONS[given.precision],
+            fast=not given.plain,
+            image_size=given.image_size,
         )
         asked = {f.name: getattr(given, f.name) for f in fields(SamplingConfig) if f.name in given}
         asked["class_ids"] = given.class_ids or range(model.config.num_classes)

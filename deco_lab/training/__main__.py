@@ -23,10 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
         if processes.device.type == "cpu":
             keep_freed_memory()  # three hundredths of a step of `tiny`, or more
         source = open_source(order.source, order.model.image_size, processes.device)
-        if source.unreadable and processes.is_main:
-            for name in source.unreadable:
-                print(f"left out, since it cannot be read: {name}", file=sys.stderr)
-            print(f"{len(source.unreadable)} pictures cannot be read", file=sys.stderr)
+        for line in source.left_out if processes.is_main else ():
+            print(line, file=sys.stderr)
         classes = {
             "num_classes": source.crops.num_classes,
             "class_names": source.crops.class_names,

@@ -35,7 +35,7 @@ from deco_lab.files import replacing
 from deco_lab.flow import interpolate, sample_times, velocity_target
 from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
-from deco_lab.models.compiled import compile_regions
+from deco_lab.models.compiled import compile_regions, fast_dtype
 from deco_lab.models.dit import zero_block_modulation
 from deco_lab.training.alignment import Learner, VisionEncoder
 from deco_lab.training.parallel import OneProcess, load_whole_state, placed, whole, whole_state
@@ -129,8 +129,8 @@ class Trainer:
         self.data = dict(data or {})
         self.device = crops.device
         if config.precision == "auto":
-            fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-            config = replace(config, precision="bf16" if fast else "float32")
+            narrow = fast_dtype(self.device) == torch.bfloat16
+            config = replace(config, precision="bf16" if narrow else "float32")
         self.config = config
         self.step = 0
         self.seconds = 0.0

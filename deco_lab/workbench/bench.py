@@ -12,11 +12,11 @@ from typing import Any
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.keeping import Saved
-from deco_lab.workbench.library import Library, out_of_memory_as_sentence
+from deco_lab.workbench.library import Library, out_of_memory_as_sentence, printable
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
-from deco_lab.workbench.turns import Turns, Waiting
+from deco_lab.workbench.turns import Reader, Turns, Waiting
 from deco_lab.workbench.watching import MAX_DECOMPOSED, Frame, Update, Watch, run
 
 Message = dict[str, Any]
@@ -24,6 +24,8 @@ Message = dict[str, Any]
 
 UPDATES_A_SECOND = 22
 """Frames of steps that are faster than this travel together."""
+
+STOPPED_WAITING = "Stopped while it waited."
 
 
 class Workbench:
@@ -44,7 +46,13 @@ class Workbench:
         self.sessions = Sessions()
 
     def draw(
-        self, session: str, runs: Sequence[Settings], *, alone: bool = False, note: str = ""
+        self,
+        session: str,
+        runs: Sequence[Settings],
+        *,
+        alone: bool = False,
+        note: str = "",
+        reader: Reader | None = None,
     ) -> Generator[Message, None, None]:
         """Draw runs one after the other; the newest call of a session ends those before it.
 
@@ -58,6 +66,8 @@ class Workbench:
             Whether what was pinned before is to be unpinned.
         note : str
             A sentence on these runs, said after what each message says.
+        reader : Reader, optional
+            For who takes long to send on what he has read: a run that nobody reads ends.
 
         Yields
         ------
@@ -65,20 +75,22 @@ class Workbench:
             "run" (a number that rises), "status" ("waiting", "running", "done", "stopped" or
             "refused"), "text" (a sentence), "frames" (those since the last message, see
             `deco_lab.workbench.watching.Frame`) and "begin" (what holds for the whole run; None
-            while it waits).
+            while it waits). The last of a run is none of the first two.
         """
         for settings in runs:
             number = self.sessions.call(session, settings)
             pin = "before" if settings is not runs[0] else "none" if alone else "as it is"
             status = None
-            for message in self._draw(session, number, settings, pin):
+            for message in self._draw(session, number, settings, pin, reader):
                 status = message["status"]
                 text = f"{message['text']} {note}".strip()
                 yield message | {"text": text, "run": number}
             if status != "done":
                 return
 
-    def _draw(self, session: str, number: int, settings: Settings, pin: str) -> Iterator[Message]:
+    def _draw(
+        self, session: str, number: int, settings: Settings, pin: str, reader: Reader | None
+    ) -> Iterator[Message]:
         def is_wanted() -> bool:
             return self.sessions.is_newest(session, number)
 
@@ -86,7 +98,7 @@ class Workbench:
 
         def work() -> Iterator[Update]:
             nonlocal begin
-            model = self.library.get(settings.model)
+            model, facts = self.library.entry(settings.model)
             watch = Watch(model, settings)
             begin = _begin(settings, model) | {"pin": pin}
             try:
@@ -99,22 +111,27 @@ class Workbench:
                     )
             finally:
                 if watch.has_begun:
-                    record = watch.record(asdict(self.library.facts(settings.model)))
-                    self.sessions.keep(session, number, record)
+                    self.sessions.keep(session, number, watch.record(asdict(facts)))
 
-        begun = False
+        status = "waiting"
         try:
-            yield _message("waiting", "Waiting for the model.")
-            for updates in self.turns.in_turn(work, is_wanted):
+            yield _message(status, "Waiting for the model.")
+            reader = reader or Reader()
+            for updates in self.turns.in_turn(work, is_wanted, reader):
                 last = updates[-1]
                 if isinstance(last, Waiting):
                     yield _message("waiting", _place(last.place))
                     continue
-                begun = True
+                status = last.status
                 frames = [f for u in updates if isinstance(u, Update) for f in u.frames]
-                yield _message(last.status, last.text, frames, begin)
-            if not begun:
-                yield _message("stopped", "Stopped while it waited.")
+                if frames:
+                    self.sessions.show(session, number)
+                yield _message(status, last.text, frames, begin)
+            if status == "waiting":
+                yield _message("stopped", STOPPED_WAITING)
+            elif status == "running":
+                text = f"Stopped: for {reader.patience:g} s nobody read what was drawn."
+                yield _message("stopped", text, begin=begin)
         except ValueError as error:
             yield _message("refused", sentence(error))
 
@@ -132,11 +149,13 @@ class Workbench:
                     yield _message("waiting", _place(answers[-1].place))
                 else:
                     yield {"status": "done", "text": "", name: answers[-1]}
+                    return
+            yield {"status": "stopped", "text": STOPPED_WAITING}
         except ValueError as error:
             yield {"status": "refused", "text": sentence(error)}
 
-    def load(self, name: str) -> Iterator[str]:
-        """Load a model and say how that goes; raises as `Library.load`.
+    def load(self, name: str, image_size: int | None = None) -> Iterator[str]:
+        """Load a model and say how that goes; as `Library.load`.
 
         Not in turn: a download takes minutes, in which others may draw.
         """
@@ -145,7 +164,7 @@ class Workbench:
         if name.startswith("hf://"):
             where = "downloaded, if it has not been before"
         yield f"Loading {name} ({where})."
-        self.library.load(name)
+        self.library.load(name, image_size)
 
     def stop(self, session: str) -> None:
         """End the session's run, within a step; what it kept stays."""
@@ -168,7 +187,7 @@ class Workbench:
         )
 
     def kept(self, session: str) -> Record:
-        """Return the session's last run; ValueError where there is none."""
+        """Return the session's last run; ValueError where there is none, or it has not ended."""
         record = self.sessions.kept(session)
         if record is None:
             raise ValueError("there is no run to keep yet; draw one first")
@@ -177,7 +196,7 @@ class Workbench:
 
 def sentence(error: Exception) -> str:
     """Return an error's message as one sentence of bounded length: it may quote what was sent."""
-    text = " ".join(str(error).split())
+    text = " ".join(printable(str(error)).split())
     return f"{text if len(text) <= 300 else text[:300] + ' ...'}."
 
 

@@ -8,11 +8,13 @@ A run, or a link that starts one, may name a file of the folder, which is then r
 that is a person who asks for it, makes this machine fetch something.
 """
 
+import dataclasses
 import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,7 +24,9 @@ import torch
 
 from deco_lab.checkpoints import CheckpointError, choose_device, load, read_training
 from deco_lab.checkpoints.files import local_file
+from deco_lab.checkpoints.store import PUBLISHED_SIZES
 from deco_lab.models import Model
+from deco_lab.models.graphs import empty_cache
 from deco_lab.spectra import weights_hash
 
 BUNDLED = {
@@ -46,6 +50,15 @@ _ROOM = 1.2  # times a file's size: what loading takes beside the model
 _ROOM_FAST = 2.2  # on a CPU, whose kernels have a copy of the weights
 
 
+def printable(text: str) -> str:
+    r"""Return text that any file, page or program takes.
+
+    Names of files and what files say may hold lone surrogates, Python's stand-ins for bytes that
+    are no UTF-8, which neither UTF-8 nor Gradio's JSON has: they are written out, as \udce9.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class ModelError(ValueError):
     """A model that cannot be had; the message says why, and what to do."""
 
@@ -60,6 +73,8 @@ class ModelFacts:
     """"DeCo" or "DiT"."""
     parameters: int
     image_size: int
+    image_size_assumed: bool = False
+    """Whether that is a guess, since neither the file nor a person has said."""
     patch_size: int
     num_classes: int
     class_names: tuple[str, ...]
@@ -94,6 +109,8 @@ class Library:
         other file can, but for `first`.
     fast : bool
         Load them as `deco_lab.load(..., fast=True)` does.
+    image_size : int, optional
+        Of `first`, as for `deco_lab.load`.
 
     Raises
     ------
@@ -107,15 +124,20 @@ class Library:
         device: str | None = None,
         folder: Path | None = None,
         fast: bool = False,
+        image_size: int | None = None,
     ) -> None:
         self._fast = fast
         self._device = choose_device(device)
         self._folder = folder
-        self._first = first
+        self._first = printable(first)
         self._loading = Lock()  # held while a model is read, which may take minutes
         self._lock = Lock()  # held for moments, around the two dictionaries
         self._models: dict[str, tuple[Model, ModelFacts]] = {}
-        self._add(first, load(first, device=self._device, fast=fast))
+        self._sizes = dict(PUBLISHED_SIZES)  # and those that persons have told, by name
+        if image_size is not None:
+            self._sizes[self._first] = image_size
+        model = load(first, device=self._device, fast=fast, image_size=image_size)
+        self._add(self._first, model, first)
 
     def names(self) -> list[str]:
         """Return the names of what can draw at once: what is loaded, and the bundled ones."""
@@ -124,50 +146,78 @@ class Library:
 
     def found(self) -> list[str]:
         """Return the names of the folder's files, in alphabetical order, at most 200."""
+        return list(self._files())
+
+    def _files(self) -> dict[str, Path]:
         if self._folder is None or not self._folder.is_dir():
-            return []
+            return {}
         files = (path for path in self._folder.rglob("*") if path.suffix in SUFFIXES)
         inside = sorted(path for path in files if path.is_file() and self._is_inside(path))
-        return [path.relative_to(self._folder).as_posix() for path in inside[:200]]
+        return {printable(path.relative_to(self._folder).as_posix()): path for path in inside[:200]}
 
     def get(self, name: str) -> Model:
-        """Return a model by name, read from this machine if need be; nothing is fetched.
+        """Return a model by name, as `entry`."""
+        return self.entry(name)[0]
+
+    def facts(self, name: str) -> ModelFacts:
+        """Return what is known of a model, as `entry`."""
+        return self.entry(name)[1]
+
+    def entry(self, name: str) -> tuple[Model, ModelFacts]:
+        """Return a model and what is known of it, read from this machine if need be.
+
+        Nothing is fetched. Who needs both asks once: by a second question another model may have
+        taken this one's place.
 
         Raises
         ------
         ModelError
             For a name that is not known, or a model that cannot be loaded; what was loaded stays.
         """
-        if not isinstance(name, str):  # a script may send anything
-            raise ModelError(f"model must be the name of a model, got {str(name)[:60]}")
-        return self._entry(name)[0]
+        return self._entry(name)
 
-    def load(self, name: str) -> Model:
-        """Return a model by name as `get`, fetched if it is an hf:// address."""
-        return self._entry(name, may_fetch=True)[0]
+    def load(self, name: str, image_size: int | None = None) -> Model:
+        """Return a model by name as `get`, fetched if it is an hf:// address.
 
-    def facts(self, name: str) -> ModelFacts:
-        """Return what is known of a model; raises as `get`."""
-        return self._entry(name)[1]
+        Where an image_size is told, the file is read again with it, and so it is from then on.
+        """
+        if image_size is None:
+            return self._entry(name, may_fetch=True)[0]
+        path = None if name == self._first else self._path(name)
+        with self._loading:
+            model = self._load(name, path, image_size)
+            self._sizes[name] = image_size
+            return self._add(name, model, path or name)[0]
+
+    def all_facts(self) -> list[ModelFacts]:
+        """Return what is known of each model that can draw at once, in the order of `names`."""
+        for name in BUNDLED:
+            self.entry(name)
+        with self._lock:
+            return [facts for _, facts in self._models.values()]
 
     def _entry(self, name: str, *, may_fetch: bool = False) -> tuple[Model, ModelFacts]:
-        with self._lock:
-            if name in self._models:
-                return self._models[name]
+        if entry := self._loaded(name):
+            return entry
         path = self._path(name)
         if name.startswith("hf://") and not may_fetch:
             raise ModelError(
                 f"{name[:200]} must be loaded before it draws; do so in the Models tab"
             )
         with self._loading:
-            with self._lock:
-                if name in self._models:  # loaded by another meanwhile
-                    return self._models[name]
-            return self._add(name, self._load(name, path))
+            if entry := self._loaded(name):  # by another meanwhile
+                return entry
+            return self._add(name, self._load(name, path, self._sizes.get(name)), path or name)
+
+    def _loaded(self, name: str) -> tuple[Model, ModelFacts] | None:
+        if not isinstance(name, str):  # a script may send anything
+            raise ModelError(f"model must be the name of a model, got {str(name)[:60]}")
+        with self._lock:
+            return self._models.get(name)
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a name's file in the folder; None for other models."""
-        path = None if name in self._models else self._path(name)
+        path = None if self._loaded(name) else self._path(name)
         return None if path is None else path.stat().st_size
 
     def _path(self, name: str) -> Path | None:
@@ -180,6 +230,8 @@ class Library:
                 return path
         except OSError:  # such as a name that is too long
             pass
+        if "\\" in name and (path := self._files().get(name)):  # not as the system has it
+            return path
         raise ModelError(
             f"model must be one of {', '.join(self.names())}, a .safetensors or .ckpt "
             f"file in the folder of models, or hf://owner/repo/file, got {name[:80]!r}"
@@ -191,18 +243,22 @@ class Library:
         real = path.resolve()
         return real.suffix in SUFFIXES and real.is_relative_to(self._folder.resolve())
 
-    def _load(self, name: str, path: Path | None) -> Model:
+    def _load(self, name: str, path: Path | None, image_size: int | None) -> Model:
         if path is not None:
-            self._check_room(name, path)
+            if path.suffix == ".safetensors" and printable(str(path)) != str(path):
+                raise ModelError(
+                    f"{name} must have a path in UTF-8, as the library that reads such files asks; "
+                    "rename it"
+                )
+            self._check_room(name, path.stat().st_size)
         try:
             too_large = (
                 f"{name} must fit into the memory of {self._device}, and does not; close other "
                 "programs, or take a smaller model"
             )
-            with out_of_memory_as_sentence(too_large), local_file(path or name) as file:
-                if path is None and name not in BUNDLED:
-                    self._check_room(name, file)
-                return load(file, device=self._device, fast=self._fast)
+            fits = partial(self._check_room, name)
+            with out_of_memory_as_sentence(too_large), local_file(path or name, fits) as file:
+                return load(file, device=self._device, fast=self._fast, image_size=image_size)
         except ModelError:
             raise
         except (ValueError, OSError) as error:
@@ -210,18 +266,20 @@ class Library:
             said = str(error).replace(str(path), name) if path else str(error)
             raise ModelError(said) from error
 
-    def _check_room(self, name: str, path: Path) -> None:
-        """Raise ModelError where a file would not fit beside what is loaded."""
+    def _check_room(self, name: str, size: int) -> None:
+        """Raise ModelError where a file of some bytes would not fit beside what is loaded."""
         room = _ROOM_FAST if self._fast and self._device.type == "cpu" else _ROOM
-        needed, free = int(room * path.stat().st_size), _free_memory(self._device)
+        needed, free = int(room * size), _free_memory(self._device)
         if free is not None and needed > free:
             raise ModelError(
                 f"{name} needs about {needed / 2**30:.1f} GiB of memory, and {self._device} has "
                 f"{free / 2**30:.1f} GiB free; close other programs, or take a smaller model"
             )
 
-    def _add(self, name: str, model: Model) -> tuple[Model, ModelFacts]:
-        entry = (model, _facts(name, model, self._training(name)))
+    def _add(self, name: str, model: Model, source: str | Path) -> tuple[Model, ModelFacts]:
+        names = tuple(map(printable, model.config.class_names))
+        model.config = dataclasses.replace(model.config, class_names=names)
+        entry = (model, _facts(name, model, _training(source)))
         with self._lock:
             stays = {name, self._first, *BUNDLED}
             if name not in {self._first, *BUNDLED}:
@@ -230,15 +288,15 @@ class Library:
         _free()
         return entry
 
-    def _training(self, name: str) -> Mapping[str, Any]:
-        """Return the record of a model's training, empty for files of others."""
-        if name.startswith("hf://"):
-            return {}
-        try:
-            bundled_or_first = name in {self._first, *BUNDLED}
-            return read_training(name if bundled_or_first else self._path(name) or name)
-        except CheckpointError:  # the model itself has loaded
-            return {}
+
+def _training(source: str | Path) -> Mapping[str, Any]:
+    """Return the record of a model's training, empty for files of others."""
+    if str(source).startswith("hf://"):
+        return {}
+    try:
+        return read_training(source)
+    except CheckpointError:  # the model itself has loaded
+        return {}
 
 
 @contextmanager
@@ -266,13 +324,14 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _free() -> None:
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        empty_cache()
 
 
 def _free_memory(device: torch.device) -> int | None:
     """Return the bytes that are free on a device; None where nobody can tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cuda":  # what the driver has, and what PyTorch keeps for itself
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     return psutil.virtual_memory().available if device.type == "cpu" else None
 
 
@@ -282,7 +341,7 @@ def _facts(name: str, model: Any, training: Mapping[str, Any]) -> ModelFacts:
     data = training.get("data")
     trained_on = BUNDLED.get(name) or PUBLISHED.get(name)
     if trained_on is None and isinstance(data, dict):
-        trained_on = str(data.get("name", ""))[:200]
+        trained_on = printable(str(data.get("name", ""))[:200])
     steps = training.get("step", training.get("steps"))
     depth, width = (getattr(config, f"decoder_{what}", None) for what in ("depth", "width"))
     return ModelFacts(
@@ -290,6 +349,7 @@ def _facts(name: str, model: Any, training: Mapping[str, Any]) -> ModelFacts:
         kind=type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
         image_size=config.image_size,
+        image_size_assumed=config.image_size_assumed,
         patch_size=config.patch_size,
         num_classes=config.num_classes,
         class_names=tuple(config.class_names),

@@ -30,6 +30,7 @@ from deco_lab.spectra import (
 from deco_lab.workbench.gain import Gain, decoder_gain
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
 from deco_lab.workbench.settings import check_choice, check_number, check_whole
+from deco_lab.wrapper import Wrapper
 
 MAX_CLUSTERS = 16
 """Most clusters of the condition's map: more colours are not told apart."""
@@ -117,11 +118,11 @@ class PartsView:
     milliseconds: float
 
 
-class _Known:
+class _Known(Wrapper):
     """A model whose condition has been computed: `token_clusters` then costs no further pass."""
 
     def __init__(self, model: Any, condition: Tensor) -> None:
-        self.config = model.config
+        super().__init__(model)
         self._condition = condition
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
@@ -136,6 +137,7 @@ def explain(
     *,
     t: float = 0.5,
     seed: int = 0,
+    noisy: Tensor | None = None,
     condition_reference: str = "mean",
     pixel_reference: str = "zero",
     order: str = "shapley",
@@ -157,6 +159,9 @@ def explain(
         In [0, 1): 0 is noise. At 1 there is nothing left to draw.
     seed : int
         Of the noise, as in `sample`; and of k-means.
+    noisy : Tensor, optional
+        (3, S, S), what the model is given at t in place of image and noise, such as the state of a
+        run; the image is then only shown.
     condition_reference, pixel_reference, order : str
         Keys of `REFERENCES`, as for `deco_lab.spectra.decompose`.
     num_clusters : int
@@ -193,8 +198,11 @@ def explain(
     check_whole("num_clusters", num_clusters, 2, min(MAX_CLUSTERS, side * side))
 
     device = next(model.parameters()).device
-    clean = _one_image(image, config.image_size).to(device)
-    x = interpolate(clean, seeded_noise(1, clean.shape[1:], seed).to(device), t)
+    clean = _one_image("image", image, config.image_size).clamp(-1, 1).to(device)
+    if noisy is None:
+        x = interpolate(clean, seeded_noise(1, clean.shape[1:], seed).to(device), t)
+    else:
+        x = _one_image("noisy", noisy, config.image_size).to(device)
     parts = decompose(model, x, t, [class_id], **choices, seed=seed)
     if not bool(parts.velocity.isfinite().all()):
         raise ValueError(
@@ -275,17 +283,17 @@ def curves_csv(view: PartsView) -> str:
     return text.getvalue()
 
 
-def _one_image(image: Any, size: int) -> Tensor:
+def _one_image(name: str, image: Any, size: int) -> Tensor:
     shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
     if shape not in ((3, size, size), (1, 3, size, size)) or not image.is_floating_point():
         kind = f" of {image.dtype}" if isinstance(image, Tensor) else ""
         raise ValueError(
-            f"image must be floating point of shape (3, {size}, {size}), the model's size, got "
+            f"{name} must be floating point of shape (3, {size}, {size}), the model's size, got "
             f"{shape}{kind}; pass a picture through prepare"
         )
     if not bool(image.isfinite().all()):
-        raise ValueError("image must be finite, got NaN or infinity; pass another one")
-    return image.detach().reshape(1, 3, size, size).float().clamp(-1, 1)
+        raise ValueError(f"{name} must be finite, got NaN or infinity; pass another one")
+    return image.detach().reshape(1, 3, size, size).float()
 
 
 def _short(value: float) -> float | None:

@@ -23,6 +23,15 @@ class Curve(NamedTuple):
     """What a value of 1 means, in a few words."""
 
 
+class State(NamedTuple):
+    """Where sampling stood at a time."""
+
+    x: Tensor
+    """(B, 3, H, W), on the CPU, unclamped."""
+    t: float
+    """In [0, 1): something is left to draw."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
     """A run that has ended, or was stopped on the way."""
@@ -38,3 +47,6 @@ class Record:
     """Axis values by name: "step" and "t_start" go together, S values each ..."""
     curves: dict[str, Curve]
     """By name, such as "predicted_image_energy" over ("step", "zigzag")."""
+    paused: State | None = None
+    """The last state before t = 1: where the run was stopped, or where its last step started. None
+    of a run that comes from a file."""

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 from PIL import Image
@@ -20,6 +20,11 @@ class _Session:
     asked: Settings | None = None
     used: float = 0.0
     record: Record | None = None
+    kept: int = 0
+    """The run whose record it is."""
+    shown: int = 0
+    """The newest run of which something was shown."""
+    tables: dict[str, str] = field(default_factory=dict)
     picture: Image.Image | None = None
 
     @property
@@ -29,6 +34,8 @@ class _Session:
         if self.record is not None:
             size += sum(curve.values.nbytes for curve in self.record.curves.values())
             size += self.record.images.nbytes
+            size += self.record.paused.x.nbytes if self.record.paused else 0
+        size += sum(map(len, self.tables.values()))
         if self.picture is not None:
             size += 3 * self.picture.width * self.picture.height
         return size
@@ -99,23 +106,53 @@ class Sessions:
         with self._lock:
             self._sessions.pop(name, None)
 
+    def show(self, name: str, number: int) -> None:
+        """Say that something of a run is shown from now on, and no longer what was kept before."""
+        with self._lock:
+            if session := self._used(name):
+                session.shown = max(session.shown, number)
+
     def keep(self, name: str, number: int, record: Record) -> None:
-        """Keep a run in place of the session's last, unless a newer was called since.
+        """Keep a run in place of the session's last, unless a newer was kept or shown since.
 
         A session that was closed stays closed.
         """
         with self._lock:
             session = self._used(name)
-            if session is None or session.newest != number:
+            if session is None or number < max(session.kept, session.shown):
                 return
-            session.record = record
+            session.record, session.kept = record, number
             self._make_room()
 
     def kept(self, name: str) -> Record | None:
-        """Return the session's last run, if there is one."""
+        """Return the session's last run, if there is one.
+
+        Raises
+        ------
+        ValueError
+            While a newer one is shown that has not ended.
+        """
         with self._lock:
             session = self._used(name)
+            if session is not None and session.kept < session.shown:
+                raise ValueError(
+                    "the run that is shown must have ended; stop it, or wait until it is done"
+                )
             return session.record if session else None
+
+    def keep_table(self, name: str, tab: str, text: str) -> None:
+        """Keep what a tab shows, as a table, in place of what it showed before."""
+        with self._lock:
+            self._opened(name).tables[tab] = text
+            self._make_room()
+
+    def table(self, name: str, tab: str) -> str:
+        """Return what a tab shows, as a table; ValueError where there is nothing yet."""
+        with self._lock:
+            session = self._used(name)
+            if session is None or tab not in session.tables:
+                raise ValueError("there is nothing to keep yet; let the tab compute it first")
+            return session.tables[tab]
 
     def keep_picture(self, name: str, picture: Image.Image) -> None:
         """Keep a person's own picture in place of the session's last."""

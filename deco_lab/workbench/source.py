@@ -14,7 +14,7 @@ from deco_lab.workbench.record import Record
 
 SOURCES = {
     "photograph": "A crop of the bundled photograph of the class.",
-    "last run": "An image that the Sample tab drew last.",
+    "last run": "An image that the Sample tab drew last, of its own class.",
     "own picture": "A picture of your own, cut to its centre square.",
 }
 """Names of the sources, and what each is."""
@@ -51,7 +51,8 @@ def picture_from(
         For another source, or where what it needs is missing or cannot be read.
     """
     if source == "photograph":
-        if isinstance(class_id, bool) or class_id not in range(len(PHOTOGRAPHS)):
+        whole = isinstance(class_id, int) and not isinstance(class_id, bool)
+        if not whole or class_id not in range(len(PHOTOGRAPHS)):
             raise ValueError(
                 f"class_id must be that of a bundled photograph, from 0 to {len(PHOTOGRAPHS) - 1}, "
                 f"got {str(class_id)[:60]}; choose another source"
