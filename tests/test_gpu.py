@@ -4,16 +4,17 @@ On a machine with one: `pytest tests/test_gpu.py`.
 """
 
 import copy
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_analyses_input import ANALYSES, IMAGES, Asked, model_of
 
 from deco_lab.config import DeCoConfig
-from deco_lab.data import bundled_crops
+from deco_lab.data import SourceConfig, bundled_crops, open_source
 from deco_lab.losses import frequency_loss
 from deco_lab.models import DeCo, build
 from deco_lab.models.compiled import ready_for_sampling, switch_compiled
@@ -152,6 +153,23 @@ def test_training_compiles_learns_and_resumes(tmp_path: Path):
     resumed.restore(tmp_path / "state.pt")
     assert float(resumed.train_step()[0]) == pytest.approx(float(trainer.train_step()[0]), rel=2e-2)
     assert build(CONFIG).state_dict().keys() == resumed.averaged_model().state_dict().keys()
+
+
+def test_prefetched_and_accumulated_steps_are_those_of_whole_batches(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    for index in range(40):
+        (tmp_path / f"{index % 14:02}").mkdir(exist_ok=True)
+        pixels = generator.integers(0, 255, (80, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index % 14:02}" / f"{index}.png")
+    crops = open_source(SourceConfig(data=str(tmp_path)), 64, torch.device("cuda")).crops
+    recipe = TrainingConfig(steps=20, batch_size=32, precision="float32", optimizer="adamw")
+    whole = Trainer(CONFIG, recipe, crops)
+    ahead = Trainer(CONFIG, recipe, crops, prefetch=True)
+    parts = Trainer(CONFIG, replace(recipe, accumulate=4), crops, prefetch=True)
+    for _ in range(recipe.steps):
+        expected = [float(loss) for loss in whole.train_step()]
+        assert [float(loss) for loss in ahead.train_step()] == pytest.approx(expected, rel=1e-3)
+        assert [float(loss) for loss in parts.train_step()] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ANALYSES)

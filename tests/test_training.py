@@ -1,6 +1,8 @@
 import threading
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,6 +134,33 @@ def test_prefetch_passes_on_what_cutting_raised(crops):
         trainer.train_step()
 
 
+def test_prefetched_draws_are_handed_over_from_their_stream(crops, monkeypatch):
+    """The order of calls; what a GPU makes of it is in test_gpu.py."""
+    trainer = Trainer(TINY, RECIPE, crops, prefetch=True)
+    calls: list[str] = []
+
+    class Stream:
+        def wait_stream(self, other: object) -> None:
+            calls.append("here waits")
+
+    @contextmanager
+    def entered(stream: object):
+        assert stream is trainer._stream
+        calls.append(f"drawn in {threading.current_thread().name[:10]}")
+        yield
+
+    trainer._stream = here = Stream()  # type: ignore[assignment]
+    monkeypatch.setattr(torch.cuda, "stream", entered)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: here)
+    kept = SimpleNamespace(record_stream=lambda stream: calls.append(f"kept for {stream is here}"))
+    monkeypatch.setattr(trainer, "draw", lambda step: [kept])
+    for trainer.step in (0, 1):
+        trainer._drawn()
+        assert trainer._next is not None
+        trainer._next[1].result()
+    assert calls == ["here waits", "kept for True", "drawn in next batch"] * 2
+
+
 class Second(OneProcess):
     """The second of two processes, without the first."""
 
@@ -146,8 +175,72 @@ def test_processes_draw_their_rows_of_the_whole_batch(crops):
 
 
 def test_trainer_refuses_a_batch_that_processes_cannot_share(crops):
-    with pytest.raises(ValueError, match="divisible by the number of processes=2, got 3; it"):
+    with pytest.raises(ValueError, match="processes=2 times accumulate=1, got 3; it"):
         Trainer(TINY, replace(RECIPE, batch_size=3), crops, processes=Second(crops.device))
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(crops, accumulate: int):
+    recipe = replace(RECIPE, optimizer="adamw", batch_size=8, warmup_steps=0)
+    whole, parts = (Trainer(TINY, replace(recipe, accumulate=n), crops) for n in (1, accumulate))
+    for _ in range(6):
+        expected, got = whole.train_step(), parts.train_step()
+        assert [float(v) for v in got] == pytest.approx([float(v) for v in expected], rel=1e-5)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_accumulated_step_keeps_the_tensors_of_one_part(crops):
+    def most_kept(accumulate: int) -> int:
+        """Return the most numbers that autograd holds for a backward pass."""
+        trainer = Trainer(TINY, replace(RECIPE, batch_size=8, accumulate=accumulate), crops)
+        kept, most = [0], [0]
+        backward = trainer.processes.backward
+
+        def noted(loss: torch.Tensor) -> None:
+            most[0] = max(most[0], kept[0])
+            kept[0] = 0
+            backward(loss)
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            kept[0] += 0 if isinstance(tensor, torch.nn.Parameter) else tensor.numel()
+            return tensor
+
+        trainer.processes.backward = noted  # type: ignore[method-assign]
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            trainer.train_step()
+        return most[0]
+
+    assert most_kept(4) < 0.4 * most_kept(1)
+
+
+def test_accumulating_run_resumes_with_the_same_bits_and_may_be_divided_anew(crops, tmp_path: Path):
+    recipe = replace(RECIPE, accumulate=2)
+    straight = trained(crops, TINY, 8, recipe)
+    trained(crops, TINY, 5, recipe).save(tmp_path / "state.pt")
+    resumed = Trainer(TINY, recipe, crops)
+    resumed.restore(tmp_path / "state.pt")
+    for _ in range(3):
+        resumed.train_step()
+    assert_same_bits(straight, resumed)
+    divided = Trainer(TINY, replace(recipe, accumulate=4), crops)
+    divided.restore(tmp_path / "state.pt")
+    assert divided.step == 5
+
+
+def test_compile_checks_a_part_of_the_batch(crops, monkeypatch):
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(
+        "deco_lab.training.trainer.compile_regions",
+        lambda model, *inputs, autocast: seen.extend(tuple(x.shape) for x in inputs),
+    )
+    Trainer(TINY, replace(RECIPE, accumulate=2), crops).compile()
+    assert seen == [(2, 3, 16, 16), (2,), (2,)]
+
+
+def test_trainer_refuses_a_batch_that_cannot_be_divided(crops):
+    with pytest.raises(ValueError, match="processes=1 times accumulate=3, got 4; it counts"):
+        Trainer(TINY, replace(RECIPE, accumulate=3), crops)
 
 
 def test_time_shift_moves_the_drawn_times(crops):
@@ -200,13 +293,27 @@ def test_draw_drops_labels_at_the_given_share(crops):
 def test_average_follows_its_recursion(crops):
     trainer = Trainer(TINY, RECIPE, crops)
     name = "decoder.head.weight"
-    average = trainer.average[name].double()
+    average, bits = trainer.average[name].double(), trainer.average[name].clone()
     for step in range(5):
         trainer.train_step()
         decay = min(RECIPE.ema_decay, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * trainer.model.state_dict()[name].double()
+        bits.lerp_(trainer.model.state_dict()[name], 1 - decay)
+    assert torch.equal(trainer.average[name], bits)
     torch.testing.assert_close(trainer.average[name].double(), average, rtol=1e-5, atol=1e-9)
     assert not torch.equal(trainer.average[name], trainer.model.state_dict()[name])
+
+
+def test_averaged_model_draws_and_copies_no_weights(crops):
+    trainer = trained(crops, TINY, 2)
+    before = torch.get_rng_state()
+    model = trainer.averaged_model()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.state_dict().keys() == trainer.average.keys()
+    for name, parameter in model.named_parameters():
+        assert parameter.data_ptr() == trainer.average[name].data_ptr()
+        assert not parameter.requires_grad
+    assert not model.training
 
 
 def test_learning_rate_warms_up_and_cools_down():
@@ -233,7 +340,9 @@ def test_muon_updates_the_matrices_of_the_blocks_alone(crops):
 def test_restore_refuses_other_data(crops, tmp_path: Path):
     path = tmp_path / "state.pt"
     data = {"name": "here", "classes": ["a", "b"], "pictures": 2}
-    Trainer(TINY, RECIPE, crops, data=data).save(path)
+    trainer = Trainer(TINY, RECIPE, crops, data=data)
+    trainer.train_step()
+    trainer.save(path)
     Trainer(TINY, RECIPE, crops, data={**data, "name": "moved"}).restore(path)
     other = {**data, "classes": ["a", "c"], "pictures": 3}
     with pytest.raises(ResumeError, match="other data, which differ in classes, pictures; give"):

@@ -118,7 +118,8 @@ def test_two_processes_equal_one_and_resume_as_one(kind: str, script: str, tmp_p
     options = [*SMALL, "--optimizer", "adamw", "--repa", encoder(tmp_path / "encoder")]
     one, two = tmp_path / "one", tmp_path / "two"
     program = ["-m", "deco_lab.training"] if kind == "ddp" else [script]
-    printed = launch(*program, *options, "--steps", "20", "--out", str(two))
+    accumulate = ["--accumulate", "2"]
+    printed = launch(*program, *options, *accumulate, "--steps", "20", "--out", str(two))
     assert printed.count("steps of 4 crops") == 1
     assert printed.count("done: ") == 1
     assert " x 2; kept in" in printed
@@ -209,7 +210,11 @@ def test_fsdp_on_cpus_and_uneven_batches_are_refused(tmp_path: Path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
     for launcher, options, message in (
         (["--use_fsdp", "--fsdp_version", "2"], [], "shards models on GPUs alone, got device cpu"),
-        (["--multi_gpu"], ["--batch-size", "3"], "divisible by the number of processes=2, got 3"),
+        (
+            ["--multi_gpu"],
+            ["--batch-size", "3"],
+            "processes=2 times accumulate=1, got 3",
+        ),
     ):
         done = subprocess.run(
             [*command, *launcher, "--main_process_port", "0", "-m", "deco_lab.training", *SMALL,

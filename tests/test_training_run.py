@@ -373,5 +373,19 @@ def test_run_names_the_file_that_a_full_disk_cuts_and_goes_on(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_run_that_took_no_step_may_begin_anew_as_another(crops, tmp_path: Path, monkeypatch):
+    def fail(self: Trainer) -> None:
+        raise torch.OutOfMemoryError("of the GPU")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    smaller = Trainer(TINY, replace(RECIPE, batch_size=2), crops)
+    run(smaller, tmp_path, name="t", compiled=False)
+    with pytest.raises(ResumeError, match="trained with another batch_size; repeat"):
+        run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+
+
 def trained_run(crops, steps: int) -> Trainer:
     return Trainer(TINY, TrainingConfig(**{**vars(RECIPE), "steps": steps}), crops)

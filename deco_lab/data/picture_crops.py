@@ -143,7 +143,10 @@ class PictureCrops:
                     f"{self.class_names[label]}, which has none here"
                 )
             rows_of[label, int(numbers[row, _PICTURE] * len(members))].append(row)
-        pixels = np.empty((len(numbers), S, S, 3), np.uint8)
+        # Pinned memory is copied to a GPU while others compute there.
+        pinned = self.device.type == "cuda"
+        held = torch.empty(len(numbers), S, S, 3, dtype=torch.uint8, pin_memory=pinned)
+        pixels = held.numpy()
 
         def cut(place: tuple[int, int]) -> None:
             copy = Image.fromarray(self._readable_copy(*place))
@@ -153,7 +156,7 @@ class PictureCrops:
         for _ in self._threads.map(cut, rows_of):
             pass  # the loop raises what a thread raised
         # In place and in order of memory, which takes a third of the time at 256 pixels.
-        images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).contiguous()
+        images = held.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
         return Batch(images.float().div_(127.5).sub_(1), class_ids.to(self.device))
 
     def _cut(self, copy: Image.Image, numbers: NDArray[np.float64]) -> NDArray[np.uint8]:

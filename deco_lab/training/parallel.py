@@ -17,6 +17,7 @@ References
 
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ class OneProcess(processes.OneProcess):
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`, averaged over processes."""
         loss.backward()
+
+    def unshared(self, forward: nn.Module) -> AbstractContextManager[None]:
+        """Return what calls of `forward` run in whose gradients are not to be averaged yet."""
+        return nullcontext()
 
     def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
         """Clip the gradient's norm over all parameters; return what it was, a scalar."""
@@ -104,6 +109,10 @@ class Processes(OneProcess):
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`, averaged over processes."""
         self.accelerator.backward(loss)
+
+    def unshared(self, forward: nn.Module) -> AbstractContextManager[None]:
+        """Return what calls of `forward` run in whose gradients are not to be averaged yet."""
+        return self.accelerator.no_sync(forward)
 
     def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
         """Clip the gradient's norm over all parameters; return what it was, a scalar."""

@@ -26,6 +26,9 @@ class TrainingConfig:
     """Optimiser steps."""
     batch_size: int = 32
     """Crops of a step, of all processes together."""
+    accumulate: int = 1
+    """Parts that a step's crops are worked through in, one after the other: the more, the less
+    memory; to rounding, the gradient is that of all together."""
     seed: int = 0
     """Of the initial weights and of everything a step draws."""
     optimizer: str = "muon"
@@ -79,6 +82,7 @@ class TrainingConfig:
 RANGES = {
     "steps": (1, 10**9),
     "batch_size": (1, 10**6),
+    "accumulate": (1, 10**6),
     "seed": (0, 2**31 - 1),
     "muon_lr": (0, 10),
     "adamw_lr": (0, 10),

@@ -92,7 +92,7 @@ class Trainer:
     processes : OneProcess, optional
         Those that share each step; this one alone when not given.
     prefetch : bool
-        Cut the next step's crops in a thread meanwhile.
+        Cut the next step's crops in a thread meanwhile, on a GPU in a stream of its own.
 
     Raises
     ------
@@ -119,10 +119,11 @@ class Trainer:
                     f"got {getattr(model_config, name)}; choose a preset that fits them, or make "
                     "a configuration with it"
                 )
-        if config.batch_size % self.processes.count:
+        if config.batch_size % (self.processes.count * config.accumulate):
             raise ValueError(
-                f"batch_size must be divisible by the number of processes={self.processes.count}, "
-                f"got {config.batch_size}; it counts the crops of all of them together"
+                f"batch_size must be divisible by the number of processes={self.processes.count} "
+                f"times accumulate={config.accumulate}, got {config.batch_size}; it counts the "
+                "crops of all of them together"
             )
         self.crops = crops
         self.data = dict(data or {})
@@ -148,6 +149,10 @@ class Trainer:
         self._take_average()
         self._make_optimizers()
         self._cutter = ThreadPoolExecutor(1, "next batch") if prefetch else None
+        self._stream: torch.cuda.Stream | None = None
+        if prefetch and self.device.type == "cuda":
+            self._stream = torch.cuda.Stream(self.device)
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))  # for the pictures
         self._next: tuple[int, Future[Draw]] | None = None
 
     def _take_average(self) -> None:
@@ -207,13 +212,23 @@ class Trainer:
         """Return this step's draw, and have the next one's prepared where that is asked for."""
         ready, self._next = self._next, None
         draw = ready[1].result() if ready and ready[0] == self.step else self.draw(self.step)
+        if self._stream:
+            here = torch.cuda.current_stream(self.device)
+            here.wait_stream(self._stream)
+            for tensor in draw:
+                tensor.record_stream(here)  # or its memory is given to the next draw meanwhile
         if self._cutter and self.step + 1 < self.config.steps:
-            self._next = self.step + 1, self._cutter.submit(self.draw, self.step + 1)
+            self._next = self.step + 1, self._cutter.submit(self._draw_ahead, self.step + 1)
         return draw
+
+    def _draw_ahead(self, step: int) -> Draw:
+        """Return what a step draws; on a GPU beside what is computed there meanwhile."""
+        with torch.cuda.stream(self._stream):  # which does nothing for None
+            return self.draw(step)
 
     def compile(self) -> bool:
         """Compile the model by region, where that is right; return whether it is compiled."""
-        images, noise, t, class_ids = self.draw(0)
+        images, noise, t, class_ids = self._parts(self.draw(0))[0]
         x = interpolate(images, noise, t[:, None, None, None])
         return compile_regions(self.model, x, t, class_ids, autocast=self.autocast_dtype)
 
@@ -230,7 +245,34 @@ class Trainer:
     def train_step(self) -> Losses:
         """Take one step; return its losses."""
         config = self.config
-        images, noise, t, class_ids = self._drawn()
+        *parts, last = self._parts(self._drawn())
+        with self.processes.unshared(self._forward):
+            found = [self._add_gradient(part) for part in parts]
+        found.append(self._add_gradient(last))
+        norm = self.processes.clip(self._forward.parameters(), config.clip)
+        factor = self.learning_rate_factor
+        for optimizer, rate in zip(self.optimizers, self._base_rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        parameters = [parameter.detach() for parameter in self.model.parameters()]
+        average = list(self.average.values())
+        torch._foreach_lerp_(average, parameters, 1 - decay)  # type: ignore[attr-defined]
+        self.step += 1
+        flow, frequency, alignment = self.processes.mean(torch.stack(found).mean(0))
+        return Losses(flow, frequency, alignment, norm.detach())
+
+    def _parts(self, draw: Draw) -> list[Draw]:
+        """Cut what a step draws into the parts that it is worked through in."""
+        chunks = (rows.chunk(self.config.accumulate) for rows in draw)
+        return [Draw(*rows) for rows in zip(*chunks, strict=True)]
+
+    def _add_gradient(self, part: Draw) -> Tensor:
+        """Add a part's share of the gradient; return its three losses, (3,), detached."""
+        config = self.config
+        images, noise, t, class_ids = part
         x = interpolate(images, noise, t)
         target = velocity_target(images, noise)
         dtype = self.autocast_dtype
@@ -245,30 +287,20 @@ class Trainer:
             grid = images.shape[2] // P, images.shape[3] // P
             alignment = alignment_loss(projected, self.encoder.features(images, grid))
             loss = loss + config.repa_weight * alignment
-        self.processes.backward(loss)
-        norm = self.processes.clip(self._forward.parameters(), config.clip)
-        factor = self.learning_rate_factor
-        for optimizer, rate in zip(self.optimizers, self._base_rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
-            optimizer.step()
-            optimizer.zero_grad()
-        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
-        for average, parameter in zip(self.average.values(), self.model.parameters(), strict=True):
-            average.lerp_(parameter.detach(), 1 - decay)
-        self.step += 1
-        losses = torch.stack([flow.detach(), frequency.detach(), alignment.detach()])
-        flow, frequency, alignment = self.processes.mean(losses)
-        return Losses(flow, frequency, alignment, norm.detach())
+        self.processes.backward(loss / config.accumulate)
+        return torch.stack([flow.detach(), frequency.detach(), alignment.detach()])
 
     def averaged_model(self) -> Model:
-        """Return a copy of the model with the averaged weights, in eval mode.
+        """Return the model with the averaged weights, in eval mode.
 
-        Every process must call this.
+        They are the trainer's own, where they are not sharded: the next step changes them. Every
+        process must call this.
         """
-        model = build(self.model.config)
-        model.load_state_dict({name: whole(value) for name, value in self.average.items()})
-        return model.to(self.device).eval().requires_grad_(False)
+        with torch.device("meta"):
+            model = build(self.model.config)
+        average = {name: whole(value) for name, value in self.average.items()}
+        model.load_state_dict(average, assign=True)
+        return model.eval().requires_grad_(False)
 
     def save(self, path: Path, losses: Tensor | None = None) -> None:
         """Write everything that resuming needs to `path`, atomically; every process must call this.
@@ -300,11 +332,13 @@ class Trainer:
                 except RuntimeError as error:  # that the archive is cut; why is in its context
                     raise error.__context__ or error from None
 
-    def read(self, path: Path) -> dict[str, Any]:
+    def read(self, path: Path) -> dict[str, Any] | None:
         """Return what `save` wrote, for `load`, if it belongs to this run.
 
-        The number of steps may differ from the saved run's, and only it: to train longer or to
-        begin the cool-down earlier is how a run is shortened or prolonged.
+        The number of steps may differ from the saved run's, since to train longer or to begin the
+        cool-down earlier is how a run is shortened or prolonged, and so may `accumulate`, which
+        changes no more than rounding; nothing else may. A run that has taken no step may begin anew
+        as any other: of it, None is returned.
 
         Raises
         ------
@@ -324,10 +358,12 @@ class Trainer:
             raise ResumeError(
                 f"{path} is not what this version of the package writes; give a new --out"
             )
+        if not state["step"]:
+            return None
         if config_from_dict(state["model_config"]) != self.model.config:
             raise ResumeError(f"{path} holds another model; give a new --out to train this one")
-        saved = {**asdict(self.config), **state["training_config"], "steps": self.config.steps}
-        own = asdict(self.config)
+        own, saved = asdict(self.config), state["training_config"]
+        own |= {name: saved.get(name) for name in ("steps", "accumulate")}
         if names := [name for name, value in saved.items() if value != own.get(name)]:
             raise ResumeError(
                 f"{path} was trained with another {', '.join(names)}; repeat those or give a new "
@@ -363,4 +399,5 @@ class Trainer:
 
     def restore(self, path: Path) -> None:
         """Continue from what `save` wrote to `path`; errors as for `read`."""
-        self.load(self.read(path))
+        if state := self.read(path):
+            self.load(state)
