@@ -27,9 +27,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils import backend_registration
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._python_dispatch import TorchDispatchMode
 
 _SETUP = "_setup_privateuseone_for_python_backend"
 _THERE = torch.device("privateuseone", 0)
@@ -149,7 +148,7 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        tensors = [each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        tensors = _tensors_of([*args, *kwargs.values()])
         given = [isinstance(tensor, _Held) for tensor in tensors]
         if function is _aten.copy_.default:
             there = given[0]
@@ -161,14 +160,17 @@ class _Operations(TorchDispatchMode):
         self._count(function, args, given, there)
         if there and kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
-        on_cpu = pytree.tree_map_only(_Held, lambda each: each.on_cpu, (args, kwargs))
-        result = function(*on_cpu[0], **on_cpu[1])
-        if not there:
-            return result
-        result = pytree.tree_map_only(Tensor, self._held, result)
-        return return_and_correct_aliasing(function, args, kwargs, result)
+        named = {name: _on_cpu(value) for name, value in kwargs.items()}
+        result = function(*map(_on_cpu, args), **named)
+        if function._schema.is_mutable and result is not None:
+            return kwargs.get("out", args[0])
+        return self._held(result) if there else result
 
-    def _held(self, result: Tensor) -> Tensor:
+    def _held(self, result: Any) -> Any:
+        if isinstance(result, list | tuple):
+            return type(result)(map(self._held, result))
+        if not isinstance(result, Tensor):
+            return result
         if self.device.kind == "mps" and result.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"an mps device has no {result.dtype}")
         return _Held(result.clone() if result._is_zerotensor() else result)
@@ -189,10 +191,8 @@ class _Operations(TorchDispatchMode):
     def _count(self, function: Any, args: Any, given: list[bool], there: bool) -> None:
         if function in _TELLING:
             self.device.wait(function.overloadpacket.__name__)
-        elif function in _COPIES and not all(given) | (not there):
+        elif function in _COPIES and not (there and all(given)):
             self.device.wait("up" if there else "down")
-        elif function in _COPIES and not there:
-            self.device.wait("down")
         elif function in _INDEXED and any(
             index is not None and (index.dtype == torch.bool or not isinstance(index, _Held))
             for index in args[1]
@@ -222,7 +222,8 @@ class _Functions(TorchFunctionMode):
                 args = (args[0], _without_lists(args[1]), *args[2:])
         if function is torch.device:
             return function(*args, **kwargs)
-        args, kwargs = pytree.tree_map(self._renamed, (args, kwargs))
+        args = tuple(map(self._renamed, args))
+        kwargs = {name: self._renamed(value) for name, value in kwargs.items()}
         if function in (torch.tensor, torch.as_tensor) and "device" in kwargs:
             place = kwargs.pop("device")
             result = function(*args, **kwargs)
@@ -236,6 +237,22 @@ class _Functions(TorchFunctionMode):
     def _renamed(self, leaf: Any) -> Any:
         place = isinstance(leaf, str | torch.device) and str(leaf).partition(":")[0]
         return _THERE if place == self.device.kind else leaf
+
+
+def _tensors_of(values: Any) -> list[Tensor]:
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors_of(value)
+    return found
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, _Held):
+        return value.on_cpu
+    return type(value)(map(_on_cpu, value)) if isinstance(value, list | tuple) else value
 
 
 def _without_lists(index: Any) -> Any:

@@ -139,8 +139,12 @@ def test_compile_regions_in_bfloat16_is_held_to_float32(model, inputs, monkeypat
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     if autocast is None:
         model = model.bfloat16()
+    before = copy.deepcopy(model.state_dict())
     with torch.set_grad_enabled(autocast is not None):
         assert compile_regions(model, *inputs, autocast=autocast)
+        for name, value in model.state_dict().items():
+            assert value.dtype == before[name].dtype
+            assert torch.equal(value, before[name])
         switch_compiled(model, False)
         factor = 1.1  # two hundredths of the velocity
         with pytest.warns(UserWarning, match="results differ by .* from those in float32"):
