@@ -3,6 +3,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import deco_lab
-from deco_lab.benchmark.__main__ import main, with_floor
+from deco_lab.benchmark.__main__ import main, measure_row, with_floor
 from deco_lab.benchmark.bench import Bench, config_of, randomize
 from deco_lab.benchmark.floor import (
     Rates,
@@ -33,6 +34,7 @@ from deco_lab.benchmark.plain import PlainDeCo, plain_sample
 from deco_lab.benchmark.report import Result, errors_of, number, table
 from deco_lab.benchmark.rows import (
     ROWS,
+    Case,
     live_cases,
     memory_cases,
     sampling_cases,
@@ -343,7 +345,7 @@ def test_bench_ends_the_workers_of_another_preset():
 def test_velocity_cases_give_the_decoder_one_condition():
     variants = [VARIANTS["library float32"], replace(VARIANTS["plain float32"], name="plain")]
     with closing(Bench(CPU, variants)) as bench:
-        cases = velocity_cases(bench, "tiny", 2, decoder=True)
+        cases = list(velocity_cases(bench, "tiny", 2, decoder=True))
         for case in cases:
             assert case.run is not None
             assert case.run() > 0
@@ -351,6 +353,25 @@ def test_velocity_cases_give_the_decoder_one_condition():
             decoder_work(config_of("tiny"), 2, 64)
         ] * 2
         assert_same(cases[1].result(), cases[0].result())
+
+
+def test_measure_row_on_a_gpu_has_one_process_at_a_time():
+    variants = [VARIANTS["plain float32"], VARIANTS["library float32"]]
+    with closing(Bench(CPU, variants)) as bench:
+        there = []
+
+        def cases() -> Iterator[Case]:
+            for case in velocity_cases(bench, "tiny", 1):
+                there.append(len(bench._workers))
+                yield case
+
+        (plain, _), (library, _) = measure_row("forward-1", cases(), 1, bench.end_workers)
+        assert there == [1, 1]
+        assert not bench._workers
+    assert (plain.variant, library.variant) == ("plain float32", "library float32")
+    assert plain.errors is None
+    assert library.errors is not None
+    assert library.errors.whole < 1e-5
 
 
 def test_sampling_cases_count_the_passes_that_guidance_needs():

@@ -3,10 +3,11 @@
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from deco_lab.benchmark import report
 from deco_lab.benchmark.bench import Bench
 from deco_lab.benchmark.floor import Rates, Work, measure_rates
-from deco_lab.benchmark.measure import interleaved, ratio, synchronizer
+from deco_lab.benchmark.measure import Timing, interleaved, ratio, synchronizer
 from deco_lab.benchmark.report import Result
 from deco_lab.benchmark.rows import ROWS, Case
 from deco_lab.benchmark.workers import WorkerError
@@ -38,24 +39,33 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure_row(name: str, cases: Sequence[Case], rounds: int) -> list[Result]:
-    """Return the lines of one row, its cases measured in turns; the floor is not known yet."""
-    title, first = ROWS[name].title, cases[0]
-    if peaks := {case.name: case.peak for case in cases if case.peak}:
-        found = {variant: [peak() for _ in range(rounds)] for variant, peak in peaks.items()}
-        return [
-            Result(name, title, variant, peak_mib=statistics.median(values))
-            for variant, values in found.items()
-        ]
-    timings = interleaved({case.name: case.run for case in cases if case.run}, rounds)
-    plain = first.result()
-    results = []
-    for case in cases:
-        timing = timings[case.name]
-        low, high = timing.quartiles
-        output = None if case is first else case.result()
-        results.append(
-            Result(
+def measure_row(
+    name: str, cases: Iterable[Case], rounds: int, end_workers: Callable[[], None] | None = None
+) -> list[tuple[Result, Case]]:
+    """Return the lines of one row and their cases; the floor is not known yet.
+
+    The cases are measured in turns. With `end_workers` one is measured after the other, and only
+    its processes are there: a GPU's memory does not hold those of all.
+    """
+    title = ROWS[name].title
+    lines: list[tuple[Result, Case]] = []
+    first: tuple[Timing, Any] | None = None
+    for group in [list(cases)] if end_workers is None else ([case] for case in cases):
+        runs = {case.name: case.run for case in group if case.run}
+        timings = interleaved(runs, rounds) if runs else {}
+        for case in group:
+            if case.peak:
+                peak = statistics.median(case.peak() for _ in range(rounds))
+                lines.append((Result(name, title, case.name, peak_mib=peak), case))
+                continue
+            timing, output = timings[case.name], case.result()
+            errors = None
+            if first is None:
+                first = timing, output
+            elif isinstance(output, Tensor):
+                errors = report.errors_of(output, first[1])
+            low, high = timing.quartiles
+            result = Result(
                 name,
                 title,
                 case.name,
@@ -63,12 +73,14 @@ def measure_row(name: str, cases: Sequence[Case], rounds: int) -> list[Result]:
                 1e3 * timing.median,
                 1e3 * low,
                 1e3 * high,
-                ratio(timing, timings[first.name]),
+                ratio(timing, first[0]),
                 images_per_second=case.images / timing.median if case.images else None,
-                errors=report.errors_of(output, plain) if isinstance(output, Tensor) else None,
+                errors=errors,
             )
-        )
-    return results
+            lines.append((result, case))
+        if end_workers:
+            end_workers()
+    return lines
 
 
 def with_floor(result: Result, work: Sequence[Work], dtype: torch.dtype, rates: Rates) -> Result:
@@ -108,15 +120,14 @@ def main(arguments: list[str] | None = None) -> None:
                 continue
             print(f"{row.title} ...", file=sys.stderr, flush=True)
             try:
-                cases = row.cases(bench)
-                lines = measure_row(name, cases, given.repeats or row.repeats)
+                alone = bench.end_workers if device.type == "cuda" else None
+                lines = measure_row(name, row.cases(bench), given.repeats or row.repeats, alone)
             except WorkerError as error:
                 bench.end_workers()
                 not_run[row.title] = str(error)
                 failed = True
                 continue
-            works = [(case.work, case.dtype) for case in cases]
-            measured += [(line, *work) for line, work in zip(lines, works, strict=True)]
+            measured += [(line, case.work, case.dtype) for line, case in lines]
             # Again, and the better: a machine that was disturbed before has no lower floor.
             rates = rates.best(measure_rates(device, synchronizer(device), repeats=2))
     results = [with_floor(*line, rates) for line in measured]

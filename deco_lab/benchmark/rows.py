@@ -7,7 +7,7 @@ own, the rest in this one.
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -72,8 +72,8 @@ def case_of(
     return Case(variant.name, run, result, work, dtype, images)
 
 
-def velocity_cases(bench: Bench, preset: str, batch: int, decoder: bool = False) -> list[Case]:
-    """Return one velocity of noisy photographs at t = 0.5, by each variant.
+def velocity_cases(bench: Bench, preset: str, batch: int, decoder: bool = False) -> Iterator[Case]:
+    """Yield one velocity of noisy photographs at t = 0.5, by each variant.
 
     With `decoder` its pixel decoder alone, of the condition that the first variant computes.
     """
@@ -85,16 +85,14 @@ def velocity_cases(bench: Bench, preset: str, batch: int, decoder: bool = False)
     if decoder:
         work = decoder_work(config, batch, (side // config.patch_size) ** 2)
         condition = bench.runner(preset, variants[0]).ask(Runner.condition, x, class_ids)
-    cases = []
     for variant in variants:
         worker = bench.runner(preset, variant)
         dtype = worker.ask(Runner.make_velocity, x, class_ids, condition)
-        cases.append(case_of(worker, variant, dtype, [work]))
-    return cases
+        yield case_of(worker, variant, dtype, [work])
 
 
-def sampling_cases(bench: Bench, preset: str, batch: int) -> list[Case]:
-    """Return fifty guided Euler steps, by each variant, or what stands in for them.
+def sampling_cases(bench: Bench, preset: str, batch: int) -> Iterator[Case]:
+    """Yield fifty guided Euler steps, by each variant, or what stands in for them.
 
     The floor has the passes that guidance needs: a pair inside the interval, one outside. It is
     also that of variants with fewer steps or passes of the DiT, which may come below it.
@@ -104,26 +102,26 @@ def sampling_cases(bench: Bench, preset: str, batch: int) -> list[Case]:
     guided = sum(t > low + 1e-9 for t in time_grid(NUM_STEPS)[:-1].tolist())
     work = [forward_work(config, 2 * batch, side, side)] * guided
     work += [forward_work(config, batch, side, side)] * (NUM_STEPS - guided)
-    cases = []
     for variant in bench.variants(preset, drawing=True):
         worker = bench.runner(preset, variant)
         dtype = worker.ask(Runner.make_sample, labels(config, batch), NUM_STEPS, WARM_STEPS)
-        cases.append(case_of(worker, variant, dtype, work, images=batch))
-    return cases
+        yield case_of(worker, variant, dtype, work, images=batch)
 
 
-def live_cases(bench: Bench) -> list[Case]:
-    """Return the app's run of one image by itself, and with what its panels are sent of it."""
-    worker = bench.worker("live panels", "tiny", LiveRunner, bench.device, Settings(num_images=1))
+def live_cases(bench: Bench) -> Iterator[Case]:
+    """Yield the app's run of one image by itself, and with what its panels are sent of it."""
+    settings = Settings(num_images=1)
 
     def case(way: str) -> Case:
+        worker = bench.worker("live panels", "tiny", LiveRunner, bench.device, settings)
+
         def run() -> float:
             return worker.ask(LiveRunner.run, way)
 
         run()
         return Case(way, run, lambda: worker.ask(LiveRunner.result, way), images=1)
 
-    return [case(way) for way in WAYS]
+    yield from map(case, WAYS)
 
 
 def dct_cases(bench: Bench, side: int = 512, batch: int = 8) -> list[Case]:
@@ -219,7 +217,8 @@ class Row:
     """One row of the table."""
 
     title: str
-    cases: Callable[[Bench], list[Case]]
+    cases: Callable[[Bench], Iterable[Case]]
+    """Each is made ready when it is asked for."""
     repeats: int
     """Rounds, where none are asked for."""
     needs_gpu: bool = False
