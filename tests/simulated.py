@@ -19,6 +19,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,13 +32,11 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _SETUP = "_setup_privateuseone_for_python_backend"
-_THERE = torch.device("privateuseone", 0)
-MISSING = ""
-if hasattr(backend_registration, _SETUP):
-    getattr(backend_registration, _SETUP)("simulated")
-    _THERE = torch.device("simulated", 0)
-else:
-    MISSING = f"needs torch.utils.backend_registration.{_SETUP}: use PyTorch 2.13"
+MISSING = (
+    ""
+    if hasattr(backend_registration, _SETUP)
+    else f"needs torch.utils.backend_registration.{_SETUP}; use PyTorch 2.13"
+)
 
 _PACKAGE = str(Path(__file__).parents[1] / "deco_lab")
 _aten = torch.ops.aten
@@ -53,17 +52,24 @@ _STRICT = {_aten.cat.default, _aten.stack.default}
 """Operations that refuse even a single number of another device."""
 
 
+@cache
+def _there() -> torch.device:
+    """Return the device's own name, for which the process gets a backend, for good."""
+    getattr(backend_registration, _SETUP)("simulated")
+    return torch.device("simulated", 0)
+
+
 class _Held(Tensor):
     """A tensor of the device, whose numbers are in `on_cpu`."""
 
     on_cpu: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, on_cpu: Tensor) -> "_Held":
         held = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, on_cpu.shape, strides=on_cpu.stride(), storage_offset=on_cpu.storage_offset(),
-            dtype=on_cpu.dtype, device=_THERE,
+            dtype=on_cpu.dtype, device=_there(),
         )  # fmt: skip
         held.on_cpu = on_cpu
         return held
@@ -79,8 +85,10 @@ class _Held(Tensor):
 class _Generator(torch.Generator):
     """A CPU's generator that says where it is."""
 
+    place: torch.device
+
     def __new__(cls, device: Any = "cpu") -> "_Generator":
-        generator = super().__new__(cls, device="cpu")
+        generator = super().__new__(cls)
         generator.place = torch.device(device)
         return generator
 
@@ -153,7 +161,7 @@ class _Operations(TorchDispatchMode):
         if function is _aten.copy_.default:
             there = given[0]
         else:
-            there = any(given) if kwargs.get("device") is None else kwargs["device"] == _THERE
+            there = any(given) if kwargs.get("device") is None else kwargs["device"] == _there()
         if not there and not any(given):
             return function(*args, **kwargs)
         self._check(function, tensors, given)
@@ -236,7 +244,7 @@ class _Functions(TorchFunctionMode):
 
     def _renamed(self, leaf: Any) -> Any:
         place = isinstance(leaf, str | torch.device) and str(leaf).partition(":")[0]
-        return _THERE if place == self.device.kind else leaf
+        return _there() if place == self.device.kind else leaf
 
 
 def _tensors_of(values: Any) -> list[Tensor]:
@@ -259,7 +267,7 @@ def _without_lists(index: Any) -> Any:
     """Return an index whose lists are tensors of the device, as PyTorch makes them."""
     if isinstance(index, tuple):
         return tuple(map(_without_lists, index))
-    return torch.tensor(index).to(_THERE) if isinstance(index, list) else index
+    return torch.tensor(index).to(_there()) if isinstance(index, list) else index
 
 
 def pytest_configure(config: pytest.Config) -> None:

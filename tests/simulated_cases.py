@@ -135,10 +135,10 @@ def test_gains_wait_for_the_checks_of_times_and_labels_alone(device, model):
 
 
 def test_frequency_loss_waits_for_nothing(device):
-    pair = torch.randn(2, 2, 3, 16, 16).cuda()
-    frequency_loss(*pair)
+    predicted, target = torch.randn(2, 2, 3, 16, 16).cuda()
+    frequency_loss(predicted, target)
     device.waits.clear()
-    frequency_loss(*pair)
+    frequency_loss(predicted, target)
     assert not device.waits
 
 

@@ -221,6 +221,7 @@ def test_decode_of_many_images_has_no_tensor_of_2_to_the_31_numbers(monkeypatch)
     with torch.device("meta"):
         model = build(PRESETS["DeCo-XL/16"])
         x, condition = torch.empty(128, 3, 256, 256), torch.empty(128, 256, 1152)
+    assert isinstance(model, DeCo)
     with Largest() as largest:
         assert model.decode(x, condition).shape == x.shape
     assert 2**28 < largest.numbers < 2**30
