@@ -82,7 +82,6 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _one_per_image(name: str, values: Tensor, x: Tensor) -> Tensor:
-    values = values.to(x.device)
     if values.ndim > 1 or values.numel() not in (1, x.shape[0]):
         raise ValueError(
             f"{name} must have one value for each image, shape ({x.shape[0]},), or one for all, "
@@ -185,6 +184,7 @@ def decompose(
     t = _one_per_image("t", torch.as_tensor(t, dtype=torch.float32), x)
     class_ids = _one_per_image("class_ids", torch.as_tensor(class_ids), x)
     _check_values(t, class_ids, getattr(getattr(model, "config", None), "num_classes", None))
+    t, class_ids = t.to(x.device), class_ids.to(x.device)
 
     s = model.condition(x, t, class_ids)
     s0 = _reference_condition(model, condition_reference, s, x, t, class_ids)
