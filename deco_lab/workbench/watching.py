@@ -301,7 +301,7 @@ class Watch:
         if min(rows, columns) > 4:
             found["condition"] = dct_energy(token_map(tokens.float(), rows, columns))
         first = slice(MAX_DECOMPOSED)
-        known = SimpleNamespace(
+        known: Any = SimpleNamespace(
             config=seen.config, condition=lambda *_: tokens[first], decode=seen.decode
         )
         parts = decompose(known, start.x[first], start.t, self.settings.labels[first])
