@@ -9,25 +9,29 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-
-import gradio as gr
 import torch
 
 from deco_lab.memory import share_one_heap
-from deco_lab.page import (
-    Live,
-    LossTab,
-    ModelsTab,
-    PartsTab,
-    SampleTab,
-    check_access,
-    endpoints,
-    header,
-    serve,
-    session_of,
-)
+from deco_lab.proxies import past_proxies
+from deco_lab.terminal import print_any_text
 from deco_lab.workbench import Library, Settings, Workbench
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+with past_proxies():
+    import gradio as gr
+
+    from deco_lab.page import (
+        Live,
+        LossTab,
+        ModelsTab,
+        PartsTab,
+        SampleTab,
+        check_access,
+        endpoints,
+        header,
+        serve,
+        session_of,
+    )
 
 LINE = "Watch a diffusion model draw, frequency by frequency."
 
@@ -48,6 +52,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=Path("runs"),
         metavar="FOLDER",
         help="where the Models tab finds checkpoints (default: runs)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="of --model, where its file does not say; the Models tab asks for others",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument(
@@ -118,13 +128,18 @@ def use_machine() -> None:
 
 def main() -> None:
     """Load the model and serve the page until interrupted."""
+    print_any_text()
     arguments = parse_arguments()
     use_machine()
     try:
         auth = check_access(arguments.host, arguments.auth)
         print(f"Loading {arguments.model} ...", file=sys.stderr, flush=True)
         library = Library(
-            arguments.model, arguments.device, arguments.models, fast=not arguments.plain
+            arguments.model,
+            arguments.device,
+            arguments.models,
+            fast=not arguments.plain,
+            image_size=arguments.image_size,
         )
         bench = Workbench(library, arguments.time_limit)
         first = Settings(model=library.names()[0])

@@ -4,7 +4,7 @@ A configuration says everything that is needed to build a model; a checkpoint st
 `DiTConfig` describes the single-DiT baseline, `DeCoConfig` adds the pixel decoder.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +31,17 @@ class DiTConfig:
     """Attention heads of a block."""
     depth: int = 24
     """Number of transformer blocks."""
+    image_size_assumed: bool = field(default=False, compare=False)
+    """Whether image_size is a guess, since the file the model came from does not say."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is not int:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.type is not int:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"{field.name} must be a whole number of at least 1, got {value!r}"
-                )
+                raise ValueError(f"{each.name} must be a whole number of at least 1, got {value!r}")
         if self.image_size % self.patch_size:
             nearest = -(-self.image_size // self.patch_size) * self.patch_size
             raise ValueError(
@@ -108,10 +108,13 @@ ModelConfig = DiTConfig
 
 def config_to_dict(config: ModelConfig) -> dict[str, object]:
     """Return `config` as a JSON-ready dictionary that `config_from_dict` reads back."""
-    return {"model": "DeCo" if isinstance(config, DeCoConfig) else "DiT", **asdict(config)}
+    values = {"model": "DeCo" if isinstance(config, DeCoConfig) else "DiT", **asdict(config)}
+    if not config.image_size_assumed:  # as most, and as files were before there was the field
+        del values["image_size_assumed"]
+    return values
 
 
-OPTIONAL_FIELDS = {"class_names", "decoder_patch", "decoder_conditioning"}
+OPTIONAL_FIELDS = {"class_names", "decoder_patch", "decoder_conditioning", "image_size_assumed"}
 """Fields that a stored configuration may lack; one that is added later belongs here."""
 
 
@@ -130,7 +133,7 @@ def config_from_dict(values: dict[str, object]) -> ModelConfig:
     if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"model must be one of {', '.join(kinds)}, got {kind!r}")
     given = {name: value for name, value in values.items() if name != "model"}
-    known = sorted(field.name for field in fields(kinds[kind]))
+    known = sorted(each.name for each in fields(kinds[kind]))
     unknown = sorted(set(given) - set(known))
     missing = sorted(set(known) - set(given) - OPTIONAL_FIELDS)
     if unknown or missing:

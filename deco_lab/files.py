@@ -9,6 +9,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from safetensors import SafetensorError
 
 
 @contextmanager
@@ -25,17 +28,61 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Path
         Beside `path`, with a name that no other process uses. Where the block raises it is
         removed, and `path` is as it was.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written; the message names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield beside
+            with beside.open("r+b") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what libraries raise where `path` cannot be written into one sentence that names it.
+
+    Raises
+    ------
+    OSError
+        In their place.
+    """
     try:
-        yield beside
-        with beside.open("r+b") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"{path} cannot be written ({reason}); make room for it or choose another place, and "
+            "try again"
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ValueError unless files can be written in a folder; it is not made if it is not there.
+
+    Parameters
+    ----------
+    folder : Path
+        Where somebody asks for what is going to be written.
+    """
+    try:
+        places = (folder, *folder.absolute().parents)
+        place = next(place for place in places if place.exists() or place.is_symlink())
+        TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise ValueError(
+            f"out must be in a folder that can be written to, got {folder} ({error.strerror}); "
+            "give another"
+        ) from error
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:

@@ -1,5 +1,8 @@
 """The recorded outputs, and the models whose outputs they are."""
 
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +60,22 @@ def kernels() -> None:
             library(source)
     except KernelError as error:
         pytest.skip(str(error))
+
+
+FullDisk = Callable[[int], AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="session")
+def full_disk() -> FullDisk:
+    """Make `with full_disk(size):`, in which no file of this process grows beyond so many bytes."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

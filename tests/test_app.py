@@ -6,13 +6,17 @@ import csv
 import html
 import importlib.util
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +32,7 @@ from safetensors.torch import load_file, save_file
 import deco_lab
 from deco_lab.page import LossTab, ModelsTab, PartsTab, check_access, free_port, header, serve
 from deco_lab.page.controls import Controls, class_choice
+from deco_lab.proxies import past_proxies
 from deco_lab.spectra import frequency_weights
 from deco_lab.workbench import Library, ModelFacts, Settings, Workbench
 
@@ -263,6 +268,20 @@ def test_decompose_says_that_a_model_has_no_decoder(client):
         client.predict(model="slow & steady", api_name="/decompose")
 
 
+@pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
+def test_models_tab_says_an_assumed_size_and_takes_the_right_one(tmp_path):
+    name = "ImageNet512.safetensors"  # without a configuration
+    save_file(deco_lab.load("tiny", device="cpu").state_dict(), tmp_path / name)
+    tab = ModelsTab.__new__(ModelsTab)  # without its components, which want a page
+    tab._bench = Workbench(Library("tiny", device="cpu", folder=tmp_path), time_limit=20)
+    for told, said in ((None, "64 px (assumed)"), (128, "128 px")):
+        *_, last = tab._loaded(name, told, [])
+        says, table, *_, head = last
+        assert f"Loaded {name}, which draws images of {said}." in says
+        assert f"{said}, patches of 8" in table
+        assert f"{said}, patches of 8" in head
+
+
 ANYONE: Any = None
 """A request of which nothing is asked."""
 
@@ -333,7 +352,7 @@ def test_models_tab_shows_what_a_file_says_as_text(tmp_path):
         with gr.Blocks():
             return ModelsTab(bench, lambda request: "a")
 
-    loading = asyncio.run(built())._loaded("<b>.safetensors", [0])
+    loading = asyncio.run(built())._loaded("<b>.safetensors", None, [0])
     said = []
     with pytest.raises(gr.Error) as refused:
         said.extend(update[0] for update in loading)
@@ -395,6 +414,8 @@ def test_page_says_what_is_loaded(address):
         '<p class="facts"><b>slow & steady</b> · SlowField, 0.0 M parameters · 16 px, patches of 2 '
         "· cpu, float32 · <script></p>"
     )
+    guess = replace(SlowLibrary().facts("slow & steady"), image_size_assumed=True)
+    assert "16 px (assumed), patches of 2" in header(guess)
 
 
 def test_server_closes_what_it_does_not_need(address):
@@ -404,18 +425,137 @@ def test_server_closes_what_it_does_not_need(address):
     assert httpx.get(address + "monitoring/summary").status_code != 200
     upload = httpx.post(address + "gradio_api/upload", files={"files": ("a.bin", b"0" * 5000)})
     assert upload.status_code == 404
-    large = httpx.post(address + "gradio_api/queue/join", content=b"0" * (25 * 2**20))
+    large = httpx.post(
+        address + "gradio_api/queue/join",
+        content=b"0" * (25 * 2**20),
+        headers={"content-type": "application/json"},
+    )
     assert large.status_code == 413
     for path in ("/etc/hostname", str(Path(__file__).resolve())):
         assert httpx.get(f"{address}gradio_api/file={path}").status_code == 404
 
 
-def test_free_port_skips_a_taken_one():
-    with socket.socket() as taken:
+def test_page_says_what_a_browser_may_do_with_it_and_believes_no_forwarded_host(address):
+    forged = {"X-Forwarded-Host": "evil.example", "X-Gradio-Server": "http://evil.example"}
+    for path in ("", "config", "nothing here"):
+        answer = httpx.get(address + path, headers=forged)
+        assert "evil.example" not in answer.text
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("GET", "call/models/0123456789abcdef", None),
+        ("GET", "call/nothing/0123456789abcdef", None),
+        ("GET", "queue/data?session_hash=unknown", None),
+        ("POST", "call/nothing", {"data": []}),
+        ("POST", "run/nothing", {"data": []}),
+        ("POST", "run/predict", {"data": [], "fn_index": 999}),
+        ("POST", "queue/join", {"data": [], "fn_index": 999, "session_hash": "a"}),
+        ("POST", "cancel", {"fn_index": [], "event_id": 5, "session_hash": "a"}),
+    ],
+    ids=str,
+)
+def test_unknown_events_are_refused_plainly(address, log, method, path, said):
+    answer = httpx.request(method, f"{address}gradio_api/{path}", json=said)
+    assert answer.status_code in (400, 404, 422)
+    assert answer.json()["detail"]
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def refusing_proxy():
+    """The address of a proxy that answers 503, and what it was asked."""
+    asked = []
+
+    class Refuse(StreamRequestHandler):
+        def handle(self):
+            asked.append(self.rfile.readline())
+            self.wfile.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Refuse) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+
+
+@contextmanager
+def started(*arguments, **environment):
+    """Start app.py as a person does, and yield the address that it prints."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "app.py"), "--device", "cpu"]
+    with subprocess.Popen(
+        [*command, "--plain", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        said = server.stdout.readline()
+        assert said.startswith("DeCo Lab with tiny: "), server.stderr.read()
+        yield said.split()[-1]
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        {"http_proxy": "REFUSING", "all_proxy": "socks://127.0.0.1:9", "no_proxy": "127.0.0.1"},
+        {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"},
+    ],
+    ids=["refusing and socks", "dead and socks5"],
+)
+def test_app_starts_past_any_proxy(proxies, refusing_proxy):
+    proxy, asked = refusing_proxy
+    named = {name: proxy if value == "REFUSING" else value for name, value in proxies.items()}
+    with started("--port", "7980", **named) as address:
+        assert httpx.get(address, trust_env=False).status_code == 200
+    assert asked == []
+
+
+@pytest.mark.parametrize("before", [{}, {"no_proxy": "example.com"}])
+def test_past_proxies_lets_clients_be_made_and_leaves_the_environment(monkeypatch, before):
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name, value in {"all_proxy": "socks://127.0.0.1:9", **before}.items():
+        monkeypatch.setenv(name, value)
+    environment = dict(os.environ)
+    with past_proxies():
+        httpx.Client().close()
+    assert dict(os.environ) == environment
+    with pytest.raises(ValueError, match="Unknown scheme for proxy URL"):
+        httpx.Client()
+
+
+def test_app_serves_on_ipv6():
+    if not can_bind("::1"):
+        pytest.skip("this machine has no IPv6: switch it on for the loopback device")
+    with started("--host", "::1", "--port", "7980") as address:
+        assert address.startswith("http://[::1]:")
+        assert httpx.get(address, trust_env=False).status_code == 200
+
+
+def can_bind(host):
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0"])
+def test_free_port_skips_a_taken_one(host):
+    if ":" in host and not can_bind(host):
+        pytest.skip("this machine has no IPv6: switch it on for the loopback device")
+    with socket.socket() as taken:  # Gradio wants the port free on 127.0.0.1, whatever the host
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert port < free_port("127.0.0.1", port) < port + 100
+        assert port < free_port(host, port) < port + 100
 
 
 def test_check_access_wants_a_password_where_others_can_reach():
@@ -435,7 +575,13 @@ def test_parse_arguments_defaults_to_this_machine_alone(app):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--model", "no-such"], ["--device", "abacus"], ["--host", "0.0.0.0"], ["--auth", "me"]],
+    [
+        ["--model", "no-such"],
+        ["--image-size", "32"],
+        ["--device", "abacus"],
+        ["--host", "0.0.0.0"],
+        ["--auth", "me"],
+    ],
     ids=" ".join,
 )
 def test_main_ends_with_a_sentence(app, monkeypatch, arguments):

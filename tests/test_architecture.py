@@ -2,11 +2,12 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pytest
 
@@ -17,41 +18,47 @@ PACKAGE = ROOT / "deco_lab"
 # that have a row of their own.
 ALLOWED = {
     "": {"checkpoints", "sampling"},
+    "arrays": set(),
     "config": set(),
     "flow": set(),
     "files": set(),
     "memory": set(),
+    "wrapper": set(),
+    "proxies": set(),
+    "terminal": set(),
     "kernels": {"files"},
-    "spectra.dct": {"kernels"},
-    "spectra.jpeg": set(),
+    "spectra.dct": {"arrays", "kernels"},
+    "spectra.jpeg": {"arrays"},
     "models.layers": set(),
     "models": {"config", "kernels"},
-    "sampling": {"flow"},
+    "sampling": {"flow", "wrapper"},
     "sampling.processes": {"checkpoints"},
     "sampling.image_files": {"data", "files"},
     "sampling.many": {"files", "sampling"},
-    "sampling.__main__": {"checkpoints", "sampling", "spectra"},
+    "sampling.__main__": {"checkpoints", "files", "sampling", "spectra", "terminal"},
     "losses": {"flow", "spectra"},
-    "spectra": {"files", "flow"},
+    "spectra": {"arrays", "files", "flow", "wrapper"},
     "checkpoints": {"config", "files", "memory", "models"},
     "data": {"config"},
     "plots": {"spectra"},
     "workbench": {
-        "checkpoints", "config", "data", "flow", "models", "sampling", "spectra",
+        "checkpoints", "config", "data", "flow", "models", "sampling", "spectra", "wrapper",
     },
-    "page": {"sampling", "spectra", "workbench"},
+    "page": {"proxies", "sampling", "spectra", "workbench"},
     "evaluation": {"data", "files", "spectra"},
     "evaluation.samples": {"evaluation", "models", "sampling"},
     "evaluation.__main__": {
-        "checkpoints", "config", "data", "evaluation", "models", "sampling",
+        "checkpoints", "config", "data", "evaluation", "models", "sampling", "terminal",
     },
-    "evaluation.compare": {"checkpoints", "data", "evaluation", "files", "flow", "spectra"},
+    "evaluation.compare": {
+        "checkpoints", "data", "evaluation", "files", "flow", "spectra", "terminal",
+    },
     "benchmark.plain": {"config"},
     "benchmark.measure": set(),
     "benchmark.workers": set(),
     "benchmark": {
         "checkpoints", "config", "data", "files", "flow", "losses", "memory", "models",
-        "sampling", "spectra", "training", "workbench",
+        "sampling", "spectra", "terminal", "training", "workbench",
     },
     "training": {
         "checkpoints", "config", "data", "evaluation", "files", "flow", "losses", "memory",
@@ -99,12 +106,12 @@ def imports_of(node: ast.AST, inside_function: bool = False) -> Iterator[Import]
 
 def imports_of_file(path: Path) -> list[Import]:
     if path.suffix == ".ipynb":
-        cells = json.loads(path.read_text())["cells"]
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         lines = "\n".join(code).splitlines()
         source = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
     else:
-        source = path.read_text()
+        source = path.read_text(encoding="utf-8")
     return list(imports_of(ast.parse(source)))
 
 
@@ -210,3 +217,37 @@ def test_import_of_sampling_pulls_in_no_files_of_images_and_no_launcher():
     loaded = loaded_after("import deco_lab.sampling")
     assert "deco_lab.sampling.loop" in loaded
     assert loaded.isdisjoint({"PIL", "accelerate", "deco_lab.data", "deco_lab.sampling.many"})
+
+
+def opens_text_without_encoding(call: ast.Call) -> bool:
+    if any(keyword.arg == "encoding" for keyword in call.keywords):
+        return False
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    modes = call.args if isinstance(call.func, ast.Attribute) else call.args[1:]
+    if name != "open":
+        return name in ("read_text", "write_text")
+    mode = modes[0].value if modes and isinstance(modes[0], ast.Constant) else ""
+    return not modes or bool(re.fullmatch("[rwaxt+]+", str(mode)))
+
+
+def test_opens_text_without_encoding_finds_it():
+    for text in ("p.read_text()", "open(p)", "open(p, 'w')", "p.open()", "p.open('w', newline='')"):
+        assert opens_text_without_encoding(cast(ast.Call, ast.parse(text, mode="eval").body)), text
+    for text in (
+        "p.read_text(encoding='utf-8')",
+        "open(p, 'rb')",
+        "p.open('r+b')",
+        "Image.open(p)",
+    ):
+        assert not opens_text_without_encoding(cast(ast.Call, ast.parse(text, mode="eval").body))
+
+
+def test_text_is_read_and_written_in_a_named_encoding():
+    """The encoding of the machine, which is used otherwise, is another on every machine."""
+    found = [
+        f"{path.relative_to(PACKAGE)}: {ast.unparse(node)}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and opens_text_without_encoding(node)
+    ]
+    assert not found

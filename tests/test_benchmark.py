@@ -410,12 +410,28 @@ def test_main_goes_on_after_a_row_whose_worker_ended(tmp_path, capsys, monkeypat
     assert "a copy" in printed
 
 
+def test_main_names_the_file_that_a_full_disk_cuts(tmp_path, capsys, monkeypatch, full_disk):
+    quick = partial(measure_rates, side=256)
+    monkeypatch.setattr("deco_lab.benchmark.__main__.measure_rates", quick)
+    out = tmp_path / "speed.json"
+    with full_disk(500), pytest.raises(SystemExit) as stop:
+        main(["--device", "cpu", "--repeats", "1", "--out", str(out), "--rows", "dct"])
+    assert f"error: {out} cannot be written (File too large)" in str(stop.value)
+    assert "a copy" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--rows", "fast"], "invalid choice: 'fast'"),
         (["--repeats", "0"], "--repeats must be at least 1, got 0"),
         (["--device", "tpu"], "device must be one of"),
+        (["--out", "/tmp"], "--out must be a file, got the folder /tmp; add a name"),
+        (
+            ["--out", "/proc/none/x.json"],
+            "out must be in a folder that can be written to, got /pro",
+        ),
     ],
 )
 def test_main_says_what_is_wrong(arguments, message, capsys):

@@ -491,6 +491,22 @@ def test_what_is_kept_is_what_was_drawn(page):
     assert page.locator("dialog pre").inner_text() == page.url
 
 
+def test_no_script_runs_that_text_has_brought_into_the_page(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.wait_for_function(f"{PANEL}?.dataset.painted >= 1")
+    page.evaluate("""() => {
+        document.addEventListener("securitypolicyviolation", (event) => {
+            window.blocked = event.effectiveDirective;
+        });
+        const text = '<img src="data:," onerror="window.ran = true">';
+        document.body.insertAdjacentHTML("beforeend", text);
+    }""")
+    page.wait_for_function("window.blocked === 'script-src-attr'")
+    assert page.evaluate("window.ran") is None
+    page.close()
+
+
 def test_closing_the_tab_frees_the_model(page, browser, address):
     other = browser.new_page()
     other.goto(f"{address}?num_steps=1000&num_images=16")

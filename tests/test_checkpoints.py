@@ -1,11 +1,14 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -22,6 +25,8 @@ from deco_lab.config import PRESETS, DeCoConfig, DiTConfig
 from deco_lab.models import build
 
 KINDS = [("deco_c2i", "DeCo"), ("baseline_dit", "DiT")]
+# Published files do not say the size of their images: those of the first tests below do not care.
+pytestmark = pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
 
 
 def published_weights(golden, file):
@@ -177,15 +182,124 @@ def test_load_refuses_pixel_embeddings_of_no_unit(published, tmp_path, inputs, m
     assert one_sentence(error, path)
 
 
+# The size of the images, which tensors do not tell
+
+
+def lightning_file(path: Path, *, patch_size=16, **content) -> Path:
+    """Write a small model as a Lightning file, with whatever else it is to hold."""
+    model = build(
+        DeCoConfig(
+            patch_size=patch_size, num_classes=2, hidden_size=16, num_heads=2, depth=1,
+            decoder_width=4,
+        )
+    )  # fmt: skip
+    state = {f"ema_denoiser.{published_name(n, 'DeCo')}": t for n, t in model.state_dict().items()}
+    torch.save({"state_dict": state, **content}, path)
+    return path
+
+
+def load_quietly(*arguments, **named):
+    """Load without the warning that a size is assumed; it is an error here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return load(*arguments, device="cpu", **named)
+
+
 @pytest.mark.parametrize(
-    ("name", "image_size"),
-    [("imagenet512_epoch340.safetensors", 512), ("imagenet256_epoch800.safetensors", 256)],
+    "name", ["epoch=339-step=1700000.ckpt", "ImageNet512.ckpt", "imagenet512_epoch340.ckpt"]
 )
-def test_load_takes_the_size_of_published_512_files_from_their_name(tmp_path, name, image_size):
-    model = build(DeCoConfig(num_classes=2, hidden_size=16, num_heads=2, depth=1, decoder_width=4))
-    save_file(model.state_dict(), tmp_path / name)  # in our names, without a configuration
-    loaded = load(tmp_path / name, device="cpu")
-    assert loaded.config == replace(model.config, image_size=image_size)
+def test_load_says_that_it_assumes_a_size_whatever_the_name(tmp_path, name):
+    path = lightning_file(tmp_path / name)
+    with pytest.warns(UserWarning, match="image_size=256 is assumed; give image_size") as said:
+        model = load(path, device="cpu")
+    assert name in str(said[0].message)
+    assert said[0].filename == __file__
+    assert (model.config.image_size, model.config.image_size_assumed) == (256, True)
+
+
+def test_load_takes_the_size_that_is_given(tmp_path):
+    path = lightning_file(tmp_path / "ImageNet512.ckpt")
+    config = load_quietly(path, image_size=512).config
+    assert (config.image_size, config.image_size_assumed) == (512, False)
+    for wrong, message in [(500, "divisible by patch_size=16, got 500; use 512"), ("512", "whole")]:
+        with pytest.raises(ValueError, match=f"image_size must be .*{message}"):
+            load(path, device="cpu", image_size=wrong)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"hyper_parameters": {"image_size": 512}},
+        {"hyper_parameters": {"model": {"init_args": {"denoiser": {"img_size": [512, 512]}}}}},
+        {
+            "hyper_parameters": {"lr": 1e-4, "ema": [0.9999]},
+            "datamodule_hyper_parameters": {
+                "train_dataset": {"class_path": "a.B", "init_args": {"resolution": 512}}
+            },
+        },
+    ],
+)
+def test_load_reads_the_size_in_a_lightning_files_hyper_parameters(tmp_path, content):
+    path = lightning_file(tmp_path / "model.ckpt", **content)
+    config = load_quietly(path).config
+    assert (config.image_size, config.image_size_assumed) == (512, False)
+    assert load_quietly(path, image_size=256).config.image_size == 256  # who asks knows better
+
+
+RING: list = []
+RING.append(RING)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"train": {"resolution": 512}, "eval": {"resolution": 256}},
+        {"resolution": 500},
+        {"resolution": True, "image_size": "512", "img_size": [512, 256], "depth": 512},
+        {"image_size": -512},
+        {"image_size": 512.0},
+        {"ring": RING},
+        {},
+        None,
+        512,
+    ],
+)
+def test_load_assumes_a_size_where_hyper_parameters_do_not_tell(tmp_path, parameters):
+    path = lightning_file(tmp_path / "model.ckpt", hyper_parameters=parameters)
+    config = load(path, device="cpu").config
+    assert (config.image_size, config.image_size_assumed) == (256, True)
+
+
+def test_load_assumes_eight_patches_of_another_size(tmp_path):
+    path = lightning_file(tmp_path / "model.ckpt", patch_size=4)
+    assert load(path, device="cpu").config.image_size == 32
+
+
+def test_load_knows_the_size_of_the_published_addresses(monkeypatch, tmp_path):
+    path = lightning_file(tmp_path / "blob")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda **asked: str(path))
+    for name, size in (("imagenet512_epoch340", 512), ("imagenet256_epoch800", 256)):
+        config = load_quietly(f"hf://zehongma/DeCo/{name}.ckpt").config
+        assert (config.image_size, config.image_size_assumed) == (size, False)
+    assert load("hf://other/DeCo/imagenet512.ckpt", device="cpu").config.image_size_assumed
+
+
+def test_load_refuses_another_size_than_a_file_of_ours_says(golden_deco, written):
+    assert load_quietly(written, image_size=32).config == golden_deco.config
+    with pytest.raises(CheckpointError, match=r"must be 32, as .* says, got 64") as error:
+        load(written, image_size=64)
+    assert one_sentence(error, written)
+
+
+def test_save_keeps_that_a_size_was_assumed(tmp_path):
+    path = tmp_path / "ours.safetensors"
+    with pytest.warns(UserWarning, match="image_size=256 is assumed"):
+        model = load(lightning_file(tmp_path / "model.ckpt"), device="cpu")
+    save(model, path)
+    with pytest.warns(UserWarning, match="image_size=256 is assumed"):
+        assert load(path, device="cpu").config.image_size_assumed
+    save(load_quietly(path, image_size=512), path)
+    assert load_quietly(path).config.image_size == 512
 
 
 # Lightning files
@@ -208,6 +322,46 @@ def test_load_takes_the_raw_weights_of_a_lightning_file_on_request(golden, golde
     for name, tensor in raw.items():
         assert torch.equal(tensor, stored[f"denoiser.{published_name(name, 'DeCo')}"])
     assert any(not torch.equal(t, golden_deco.state_dict()[name]) for name, t in raw.items())
+
+
+@pytest.mark.parametrize("kind", ["own", "published", "lightning"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("denoiser.", "denoiser._orig_mod."),
+        lambda name: re.sub(r"(blocks\.\d+)\.", r"\1._orig_mod.", name),
+        lambda name: re.sub(r"(blocks\.\d+)\.", r"\1._checkpoint_wrapped_module.", name),
+        lambda name: re.sub(r"\bblocks\.", "_fsdp_wrapped_module.blocks.", name),
+    ],
+)
+def test_load_sees_past_the_names_of_wrappers(golden_deco, published, tmp_path, kind, wrap):
+    state = {"own": golden_deco.state_dict(), "published": published}.get(kind) or {
+        f"{network}.{name}": tensor + (network == "denoiser")
+        for network in ("denoiser", "ema_denoiser")
+        for name, tensor in published.items()
+    }
+    path = tmp_path / "wrapped.ckpt"
+    torch.save({"state_dict": {wrap(name): tensor for name, tensor in state.items()}}, path)
+    for name, tensor in load(path, device="cpu").state_dict().items():
+        assert torch.equal(tensor, golden_deco.state_dict()[name])
+
+
+def test_load_of_wrapped_files_is_as_strict(published, tmp_path):
+    path = tmp_path / "wrapped.safetensors"
+    missing, *names = [f"_orig_mod.{name}" for name in published]
+    wrapped = {name: published[name.removeprefix("_orig_mod.")].clone() for name in names}
+    for change, message in (
+        ({}, f"lacks {missing.removeprefix('_orig_mod.')}"),
+        ({missing: torch.ones(3), "module_.more": torch.ones(1)}, r"unexpected module_\.more"),
+        ({names[0].removeprefix("_orig_mod."): torch.ones(3)}, "holds .* twice"),
+    ):
+        save_file({**wrapped, **change}, path)
+        with pytest.raises(CheckpointError, match=message) as error:
+            load(path)
+        assert one_sentence(error, path)
 
 
 def test_load_refuses_a_lightning_file_without_the_moving_average(published, tmp_path):
@@ -600,10 +754,15 @@ def test_load_finds_bundled_models_by_name(monkeypatch, golden_deco, tmp_path):
         (errors.EntryNotFoundError("404"), r"someone/something holds no file a/model\.ckpt"),
         (errors.HFValidationError("bad name"), r"could not be downloaded \(bad name\)"),
         (OSError("disk\nfull"), r"could not be downloaded \(disk\)"),
+        (ImportError("Using SOCKS proxy"), r"could not be downloaded \(Using SOCKS proxy\)"),
+        (ValueError("Unknown scheme"), r"could not be downloaded \(Unknown scheme\)"),
     ],
 )
-def test_load_from_the_hub_says_what_went_wrong(monkeypatch, error, message):
-    def fails(repo_id, filename):
+@pytest.mark.parametrize("begun", [False, True], ids=["asked", "begun"])
+def test_load_from_the_hub_says_what_went_wrong(monkeypatch, error, message, begun):
+    def fails(repo_id, filename, dry_run=False):
+        if begun and dry_run:
+            return SimpleNamespace(file_size=1, will_download=True)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
@@ -622,14 +781,28 @@ def test_load_from_the_hub_without_a_network_says_so(monkeypatch, tmp_path):
 def test_load_from_the_hub_reads_what_it_downloads(monkeypatch, golden, golden_deco):
     asked = []
 
-    def download(repo_id, filename):
+    def download(repo_id, filename, dry_run=False):
         asked.append((repo_id, filename))
+        if dry_run:
+            return SimpleNamespace(file_size=1, will_download=True)
         return str(golden / "official_layout.ckpt")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = load("hf://zehongma/DeCo/folder/model.ckpt", device="cpu")
-    assert asked == [("zehongma/DeCo", "folder/model.ckpt")]
+    assert asked == [("zehongma/DeCo", "folder/model.ckpt")] * 2
     assert model.config.depth == golden_deco.config.depth
+
+
+def test_load_from_the_hub_begins_no_download_that_the_disk_cannot_hold(monkeypatch, tmp_path):
+    def download(repo_id, filename, dry_run=False):
+        assert dry_run, "the download began"
+        return SimpleNamespace(file_size=2**60, will_download=True)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "not yet"))
+    with pytest.raises(CheckpointError, match=r"1,073,741,824\.0 GiB, and .* GiB free") as caught:
+        load("hf://someone/something/model.ckpt")
+    assert one_sentence(caught, "model.ckpt")
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/repo", "hf://owner/repo/"])
@@ -643,9 +816,15 @@ def test_load_refuses_devices_that_are_not_there(written):
         load(written, device="abacus")
 
 
-def test_load_refuses_integer_dtypes(written):
-    with pytest.raises(ValueError, match=r"dtype must be a floating-point dtype, got torch\.int8"):
-        load(written, dtype=torch.int8)
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.float8_e4m3fn, torch.float8_e8m0fnu, torch.complex64, "float32"]
+)
+def test_load_and_save_refuse_dtypes_that_models_do_not_compute_in(written, golden_deco, dtype):
+    match = rf"dtype must be torch\.float32, .*, got {re.escape(str(dtype))}"
+    with pytest.raises(ValueError, match=match):
+        load(written, dtype=dtype)
+    with pytest.raises(ValueError, match=match):
+        save(golden_deco, written, dtype=dtype)
 
 
 def test_choose_device_prefers_cuda_then_mps(monkeypatch):

@@ -116,6 +116,42 @@ def test_main_compares_the_bundled_pair(tmp_path: Path, capsys):
     assert stored["tiny-dit"]["FM change (%)"]["low"] > 0
 
 
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    config = DiTConfig(
+        image_size=16, patch_size=8, num_classes=14, class_names=PHOTOGRAPHS, hidden_size=16,
+        num_heads=2, depth=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = build(config)
+    for parameter in model.parameters():  # the last layer starts at zero
+        torch.nn.init.normal_(parameter, std=0.2)
+    checkpoints.save(model, tmp_path / "small.safetensors")
+    return str(tmp_path / "small.safetensors")
+
+
+def test_main_shows_what_it_found_where_the_disk_is_full_and_goes_on(
+    small: str, tmp_path: Path, capsys, full_disk
+):
+    options = [small, "--per-class", "1", "--out", str(tmp_path / "x")]
+    with full_disk(1000), pytest.raises(SystemExit) as stop:
+        main(options)
+    assert f"error: {tmp_path}/x.json cannot be written (File too large)" in str(stop.value)
+    assert "14 noisy crops" in capsys.readouterr().out
+    main(options)
+    assert {p.name for p in tmp_path.glob("x*")} == {"x.json", "x_token.png", "x_velocity.png"}
+
+
+def test_main_refuses_an_out_of_other_files_before_it_loads_models(tmp_path: Path):
+    (tmp_path / "x_token.png").write_bytes(b"mine")
+    with pytest.raises(SystemExit, match=r"/x, and .*/x_token\.png is another file; give another"):
+        main(["none", "--out", str(tmp_path / "x")])
+    evaluated = '{"settings": {"model": "tiny"}}'
+    (tmp_path / "y.json").write_text(evaluated, encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"/y, and .*/y\.json is another file; give another"):
+        main(["none", "--out", str(tmp_path / "y")])
+
+
 def test_main_refuses(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["tiny", "tiny"])

@@ -3,9 +3,11 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from torch._inductor.compile_fx import _warn_tf32_disabled
 
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import DeCo, Model, build
@@ -14,6 +16,7 @@ from deco_lab.models.compiled import (
     fast_dtype,
     ready_for_sampling,
     regions,
+    switch_compiled,
 )
 from deco_lab.models.decoder import decode_piece
 from deco_lab.models.dit import run_blocks
@@ -115,7 +118,7 @@ def test_compile_regions_leaves_hooks_on_blocks_as_they_are(model, inputs, when)
 
 
 def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypatch):
-    def compile_wrongly(self: torch.nn.Module) -> None:
+    def compile_wrongly(self: torch.nn.Module, **options: int) -> None:
         self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
 
     plain = model(*inputs)
@@ -125,8 +128,49 @@ def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypat
     assert torch.equal(model(*inputs), plain)
 
 
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_compile_regions_in_bfloat16_is_held_to_float32(model, inputs, monkeypatch, autocast):
+    factor = 1.0
+
+    def compile_so(self: torch.nn.Module, **options: int) -> None:
+        self._compiled_call_impl = lambda *arguments: factor * self.forward(*arguments)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_so)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    if autocast is None:
+        model = model.bfloat16()
+    with torch.set_grad_enabled(autocast is not None):
+        assert compile_regions(model, *inputs, autocast=autocast)
+        switch_compiled(model, False)
+        factor = 1.1  # two hundredths of the velocity
+        with pytest.warns(UserWarning, match="results differ by .* from those in float32"):
+            assert not compile_regions(model, *inputs, autocast=autocast)
+
+
+def test_compile_regions_overlooks_that_products_could_be_less_exact(model, inputs, monkeypatch):
+    """What inductor warns of on a GPU, once a process, and tests make an error."""
+    warn = _warn_tf32_disabled.__wrapped__
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    with pytest.warns(UserWarning, match="TensorFloat32"):
+        warn()
+
+    def compile_and_warn(self: torch.nn.Module, **options: int) -> None:
+        def call(*arguments):
+            try:
+                warn()
+            except UserWarning as error:  # as the compiler does
+                raise RuntimeError(error) from error
+            return self.forward(*arguments)
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_and_warn)
+    assert compile_regions(model, *inputs)
+
+
 def test_compile_regions_sees_through_an_untrained_head(inputs, monkeypatch):
-    def compile_wrongly(self: torch.nn.Module) -> None:
+    def compile_wrongly(self: torch.nn.Module, **options: int) -> None:
         self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
 
     untrained = build(CONFIG)
@@ -140,7 +184,7 @@ def test_compile_regions_sees_through_an_untrained_head(inputs, monkeypatch):
 
 
 def test_compile_regions_is_undone_where_compiling_fails(model, inputs, monkeypatch):
-    def fail(self: torch.nn.Module) -> None:
+    def fail(self: torch.nn.Module, **options: int) -> None:
         def call(*arguments):
             raise RuntimeError("no compiler\nmore")
 
@@ -169,6 +213,25 @@ def test_compile_regions_without_gradients_equals_the_plain_model_in_all_batches
         torch.testing.assert_close(
             model(x, t, class_ids), plain(x, t, class_ids), rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.slow
+@torch._dynamo.config.patch(recompile_limit=4)
+@torch.no_grad()
+def test_ready_for_sampling_has_as_many_graphs_for_any_batch_and_any_number_of_models(monkeypatch):
+    """Of the blocks one for a single image and one for all other batches, of the decoder one."""
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr("deco_lab.models.compiled._ways", lambda _: {"plain": switch_compiled})
+    models = [(CONFIG, 3), *((replace(CONFIGS["dit"], hidden_size=n), 2) for n in (16, 64))]
+    graphs = torch._dynamo.utils.counters["stats"]
+    for config, expected in models:
+        model, before = build(config).requires_grad_(False), graphs["unique_graphs"]
+        assert ready_for_sampling(model)
+        for rows in (1, 2, 4, 8):
+            x = torch.randn(rows, 3, config.image_size, config.image_size)
+            model(x, torch.rand(rows), torch.arange(rows) % 4)
+        assert graphs["unique_graphs"] - before == expected, config
 
 
 def test_ready_for_sampling_is_undone_where_results_differ(model, inputs, monkeypatch):
@@ -219,7 +282,10 @@ assert torch.equal(*images)
 
 def test_fast_dtype_is_exact_but_on_a_gpu_that_knows_bfloat16(monkeypatch):
     assert fast_dtype(torch.device("cpu")) == torch.float32
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert fast_dtype(torch.device("cuda")) == torch.bfloat16
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert fast_dtype(torch.device("cuda")) == torch.float32
+    for answer, expected in (
+        (lambda including_emulation=True: True, torch.bfloat16),
+        (lambda including_emulation=True: including_emulation, torch.float32),  # as a T4
+        (lambda including_emulation=True: False, torch.float32),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", answer)
+        assert fast_dtype(torch.device("cuda")) == expected

@@ -73,7 +73,7 @@ def shard(tmp_path: Path) -> Path:
 
 def test_read_dataset_takes_columns_by_their_types(shard: Path):
     found = read_dataset(str(shard))
-    assert found.unreadable == ()
+    assert found.unreadable == {}
     seen = []
     for pictures in (found.training, found.held_out):
         assert pictures.class_names == ("cat", "dog", "owl")
@@ -201,18 +201,73 @@ def test_read_dataset_reads_arrow(tmp_path: Path):
     assert [red(training, index) for index in range(3)] == [0, 1, 2]
 
 
-def test_read_dataset_reads_webdataset(tmp_path: Path):
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        for row in range(4):
+def write_tar(path: Path, rows: int = 4) -> Path:
+    """Write a webdataset shard whose row i shows a picture of red i."""
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for row in range(rows):
             parts = {"png": png(row), "cls": str(row % 2).encode(), "json": json.dumps({}).encode()}
             for suffix, data in parts.items():
                 entry = tarfile.TarInfo(f"{row:04}.{suffix}")
                 entry.size = len(data)
                 tar.addfile(entry, BytesIO(data))
-    training = read_dataset(str(tmp_path / "x.tar"), held_out=0).training
+    return path
+
+
+def test_read_dataset_reads_webdataset(tmp_path: Path):
+    training = read_dataset(str(write_tar(tmp_path / "x.tar")), held_out=0).training
     assert training.class_names == ("0", "1")
     assert training.labels.tolist() == [0, 1, 0, 1]
     assert [red(training, index) for index in range(4)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("length", [0, 100, 1024, 1600, 512 * 24, 512 * 25, 512 * 26, 512 * 26 + 9])
+def test_read_dataset_names_the_tar_that_is_cut_short(tmp_path: Path, length: int):
+    write_tar(tmp_path / "shards" / "a.tar")
+    cut = write_tar(tmp_path / "shards" / "b.tar", 30)
+    cut.write_bytes(cut.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"b.tar is no tar file, cut short or empty; fetch"):
+        read_dataset(str(tmp_path / "shards"))
+
+
+def test_read_dataset_says_what_a_tar_that_is_none_holds(tmp_path: Path):
+    (tmp_path / "x.tar").write_bytes(b"<html>" + bytes(2048))
+    with pytest.raises(ValueError, match=r"x.tar \(train\) could not be read \("):
+        read_dataset(str(tmp_path / "x.tar"))
+
+
+@pytest.mark.parametrize("name", ["[1]", "[v2]", "x[", "a*b", "q?", "[!a]", "[[]1]"])
+def test_read_dataset_takes_folders_of_any_name(tmp_path: Path, name: str):
+    names = datasets.ClassLabel(names=["a", "b"])
+    for shard in (tmp_path / name / "x.tar", tmp_path / name / "deep" / "x.parquet"):
+        shard.parent.mkdir(parents=True, exist_ok=True)
+        if shard.suffix == ".tar":
+            write_tar(shard)
+        else:
+            write(shard, [0, 1, 0, 1], {"label": names})
+        for given in (shard, shard.parent, shard.with_name(f"*{shard.suffix}")):
+            assert len(read_dataset(str(given), held_out=0).training) == 4
+
+
+@pytest.mark.parametrize("name", ["images", "count"])
+def test_read_dataset_says_that_a_column_holds_no_picture_in_each_row(tmp_path: Path, name: str):
+    pictures = [Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4))]
+    columns = {
+        "images": [pictures, pictures[:1]],
+        "count": [1, 2],
+        "label": [0, 1],
+    }
+    features = {
+        "images": datasets.Sequence(datasets.Image()),
+        "count": datasets.Value("int64"),
+        "label": datasets.ClassLabel(names=["a", "b"]),
+    }
+    table = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    table.to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(
+        ValueError, match=rf"image_column must hold a picture in each row, got {name}"
+    ):
+        read_dataset(str(tmp_path / "x.parquet"), image_column=name)
 
 
 def test_read_dataset_rows_that_cannot_be_read_are_replaced_in_training(tmp_path: Path):
@@ -274,7 +329,9 @@ def test_read_dataset_refuses_names_that_stand_for_nothing(shard: Path, tmp_path
     with pytest.raises(ValueError, match=r"\(test\) could not be read \(Unknown split"):
         read_dataset(str(shard), split="test")
     (tmp_path / "bad.parquet").write_text("words")
-    with pytest.raises(ValueError, match=r"bad.parquet \(train\) could not be read"):
+    with pytest.raises(
+        ValueError, match=r"bad.parquet \(train\) could not be read \(Parquet file size"
+    ):
         read_dataset(str(tmp_path / "bad.parquet"))
 
 

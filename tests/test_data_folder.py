@@ -1,4 +1,6 @@
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +31,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_read_folder_takes_classes_from_sub_folders(folder: Path):
     found = read_folder(folder)
-    assert found.unreadable == ()
+    assert found.unreadable == {}
+    assert found.passed_over == {}
     for pictures in (found.training, found.held_out):
         assert pictures.class_names == ("birds", "cats")
         for index, name in enumerate(names(pictures)):
@@ -73,21 +76,99 @@ def test_read_folder_keeps_a_single_picture_for_training(tmp_path: Path):
     assert found.held_out.labels.tolist() == [1]
 
 
-def test_read_folder_passes_over_what_is_no_picture(tmp_path: Path):
+def test_read_folder_counts_what_is_no_picture_by_kind(tmp_path: Path):
     add(tmp_path / "a" / "x.PNG")
     add(tmp_path / "a" / ".hidden.png")
     add(tmp_path / "a" / ".cache" / "y.png")
     add(tmp_path / ".ipynb_checkpoints" / "z.png")
     add(tmp_path / "loose.png")
-    (tmp_path / "a" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
-    (tmp_path / "a" / "notes.txt").write_text("words")
-    (tmp_path / "a" / "paper.pdf").write_text("words")
-    (tmp_path / "a" / "drawing.eps").write_text("words")
+    for name in ("IMG_1.HEIC", "deep/IMG_2.heic", "b.jpg_large", "notes.txt", "n.pdf", "n.eps"):
+        file = tmp_path / "a" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("words")
+    for name in ("one", "two", "caf\udce9"):
+        add(tmp_path / "a" / "x.png").rename(tmp_path / "a" / name)
     (tmp_path / "a" / "folder.png").mkdir()
     found = read_folder(tmp_path)
     assert names(found.training) == ["a/x.PNG"]
     assert found.training.class_names == ("a",)
-    assert found.unreadable == ()
+    assert found.unreadable == {}
+    assert found.passed_over == {
+        "hidden": 3, "outside of the class folders": 1, "without suffix": 3,
+        ".heic": 2, ".jpg_large": 1, ".txt": 1, ".pdf": 1, ".eps": 1,
+    }  # fmt: skip
+
+
+def test_read_folder_follows_links_but_reads_no_folder_twice(tmp_path: Path):
+    photos, outside = tmp_path / "photos", tmp_path / "outside"
+    add(photos / "cats" / "0.png")
+    add(photos / "dogs" / "1.png")
+    add(outside / "more" / "2.png")
+    for place, target in {
+        photos / "birds": outside / "more",  # a class
+        photos / "cats" / "more": outside,  # would hold a class's folder again
+        photos / "cats" / "loop": photos,
+        photos / "cats" / "above": tmp_path,
+        photos / "cats" / "dogs": photos / "dogs",
+        outside / "back": photos,
+        outside / "self": outside,
+    }.items():
+        place.symlink_to(target, target_is_directory=True)
+    add(outside / "3.png")
+    found = read_folder(photos, held_out=0)
+    assert names(found.training) == ["birds/2.png", "cats/0.png", "cats/more/3.png", "dogs/1.png"]
+    assert found.passed_over == {"folders met again by a link": 6}
+
+
+def test_read_folder_counts_folders_that_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    add(tmp_path / "a" / "x.png")
+    add(tmp_path / "a" / "locked" / "y.png")
+
+    def refusing(listing: Any):
+        def refuse(place: str):
+            if Path(place).name == "locked":
+                raise PermissionError(13, "Permission denied", place)
+            return listing(place)
+
+        return refuse
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    found = read_folder(tmp_path)
+    assert names(found.training) == ["a/x.png"]
+    assert found.passed_over == {"folders that cannot be listed": 1}
+    with pytest.raises(
+        ValueError, match=r"locked cannot be listed \(Permission denied\); see that"
+    ):
+        read_folder(tmp_path / "a" / "locked")
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("Train", "test", "validation"), ("train",)])
+def test_read_folder_says_that_splits_are_no_classes(tmp_path: Path, splits: tuple[str, ...]):
+    for split in splits:
+        add(tmp_path / split / "cats" / "x.png")
+        (tmp_path / split / "labels.csv").touch()
+    listed = ", ".join(sorted(splits))
+    rule = f"holds {listed}, which are splits and no classes; give .*{splits[0]}, of which a share"
+    with pytest.raises(ValueError, match=rule):
+        read_folder(tmp_path)
+    add(tmp_path / splits[0] / "y.png")  # now pictures of a class of that name
+    assert len(read_folder(tmp_path).training.class_names) == len(splits)
+
+
+def test_read_folder_makes_names_printable(tmp_path: Path):
+    for name in ("caf\udce9", "café", "two\nlines"):
+        for picture in range(4):
+            add(tmp_path / name / "x.png").rename(tmp_path / name / f"{picture}\udcff.png")
+    found = read_folder(tmp_path)
+    assert found.training.class_names == ("café", "caf\\xe9", "two\\nlines")
+    for pictures in (found.training, found.held_out):
+        for index, name in enumerate(names(pictures)):
+            assert name.isprintable()
+            assert name.endswith("\\xff.png")
+            assert pictures.open(index).size == (4, 3)
 
 
 def test_read_folder_names_what_cannot_be_decoded(
@@ -106,9 +187,14 @@ def test_read_folder_names_what_cannot_be_decoded(
     add(tmp_path / "a" / "bomb.png", size=(100, 100))
     add(tmp_path / "a" / "huge.png", size=(100, 101))
     found = read_folder(tmp_path)
-    assert found.unreadable == (
-        "a/1.jpg", "a/bomb.png", "a/cut.jpg", "a/deep/words.webp", "a/empty.jpg", "a/huge.png",
-    )  # fmt: skip
+    reasons = {
+        "a/1.jpg": "no picture of a known format", "a/bomb.png": "limit of 5000 pixels",
+        "a/cut.jpg": "runcated", "a/deep/words.webp": "no picture of a known format",
+        "a/empty.jpg": "no picture of a known format", "a/huge.png": "limit of 10000 pixels",
+    }  # fmt: skip
+    assert list(found.unreadable) == list(reasons)
+    for name, reason in reasons.items():
+        assert reason in found.unreadable[name]
     assert len(found.training) + len(found.held_out) == 6
     for pictures in (found.training, found.held_out):
         for index, name in enumerate(names(pictures)):
@@ -120,11 +206,27 @@ def test_read_folder_names_what_cannot_be_decoded(
 def test_read_folder_refuses_a_class_without_pictures(tmp_path: Path):
     add(tmp_path / "full" / "x.png")
     (tmp_path / "nothing").mkdir()
-    match = "class nothing has no picture that can be read, of 0 in .*; add some, or remove"
+    match = (
+        r"class nothing has no picture that can be read, of 0 in .*\(passed over: nothing\); add"
+    )
     with pytest.raises(ValueError, match=match):
         read_folder(tmp_path)
     (tmp_path / "nothing" / "empty.jpg").touch()
-    with pytest.raises(ValueError, match="class nothing has no picture that can be read, of 1"):
+    match = r"that can be read, of 1 in .*nothing \(nothing/empty.jpg: it is no picture .*\); add"
+    with pytest.raises(ValueError, match=match):
+        read_folder(tmp_path)
+
+
+def test_read_folder_says_why_a_class_seems_empty(tmp_path: Path):
+    add(tmp_path / "full" / "x.png")
+    (tmp_path / "phone").mkdir()
+    for index in range(20):
+        (tmp_path / "phone" / f"IMG_{index}.HEIC").touch()
+        (tmp_path / "phone" / f"x.{index:04}").touch()
+    seen = (
+        r"class phone has .* of 0 in .*passed over: 20 .heic, 1 .0000, .*, 1 .0010, 9 of other ki"
+    )
+    with pytest.raises(ValueError, match=seen + ".*pip install pillow-heif"):
         read_folder(tmp_path)
 
 

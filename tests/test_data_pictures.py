@@ -1,16 +1,29 @@
+import struct
+import sys
+import types
 import warnings
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from deco_lab.data import Pictures, UnreadablePictureError, open_picture
+from deco_lab.data import (
+    Pictures,
+    UnknownRangeError,
+    UnreadablePictureError,
+    decoding,
+    open_picture,
+)
+from deco_lab.data.decoding import picture_suffixes
 from deco_lab.data.pictures import hold_out
 
-ORIENTATION = 274
+CASES = Path(__file__).parent / "cases"
+ORIENTATION, SMALLEST, LARGEST = 274, 340, 341
 
 
 def stored(picture: Image.Image, kind: str = "PNG", **options: Any) -> BytesIO:
@@ -23,6 +36,37 @@ def opened(picture: Image.Image, kind: str = "PNG", **options: Any) -> np.ndarra
     result = open_picture(stored(picture, kind, **options))
     assert result.mode == "RGB"
     return np.array(result)
+
+
+def tiff(values: np.ndarray, declared: dict[int, float] | None = None, **options: Any) -> BytesIO:
+    """A TIFF file of any kind of numbers, with tags of one number each."""
+    file = BytesIO()
+    tags = [(tag, "d", 1, value, True) for tag, value in (declared or {}).items()]
+    tifffile.imwrite(file, values, **{"photometric": "minisblack", **options}, extratags=tags)
+    return file
+
+
+def png(
+    rows: np.ndarray, bits: int, colour: int, key: tuple[int, ...] = (), width: int | None = None
+) -> bytes:
+    """A PNG of any depth, (H, ...) in the file's own order of bytes, one value transparent."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width or rows.shape[1], len(rows), bits, colour, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)) if key else b""
+    chunks = chunk(b"IHDR", header) + transparent + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def grey_of(file: BytesIO) -> list[int]:
+    """The first row of a picture whose channels are alike."""
+    pixels = np.array(open_picture(file))
+    assert (pixels == pixels[..., :1]).all()
+    return pixels[0, :, 0].tolist()
 
 
 def numbered() -> np.ndarray:
@@ -70,11 +114,126 @@ def test_open_picture_scales_16_bits_to_8():
     assert opened(big_endian, "TIFF")[0, :, 1].tolist() == expected
 
 
-def test_open_picture_takes_floating_point_in_0_to_1_or_0_to_255():
-    share = np.array([[0.0, 0.2, 1.0, -1.0, np.nan]], np.float32)
-    assert opened(Image.fromarray(share), "TIFF")[0, :, 0].tolist() == [0, 51, 255, 0, 0]
-    bytes_as_float = np.array([[0.0, 51.0, 300.0]], np.float32)
-    assert opened(Image.fromarray(bytes_as_float), "TIFF")[0, :, 2].tolist() == [0, 51, 255]
+def test_open_picture_takes_floating_point_in_0_to_1_and_clips_overshoot():
+    share = np.array([[0.0, 0.2, 1.0, 1.002, 1.3, -0.3, np.nan]], np.float32)
+    assert grey_of(tiff(share)) == [0, 51, 255, 255, 255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([[0.0, 51.0, 255.0]], np.float32),
+        np.array([[-1.0, 0.0, 1.0]], np.float32),
+        np.array([[0.0, np.inf]], np.float32),
+        np.array([[0, 128, 255]], np.int32),
+        np.array([[0, 128, 255]], np.uint32),
+        np.array([[0, 128, 30000]], np.int16),
+    ],
+)
+def test_open_picture_refuses_values_of_no_known_range(values: np.ndarray):
+    kind = r"floating point in \[0, 1\]" if values.dtype == np.float32 else "8 or 16 unsigned bits"
+    rule = f"a picture must have {kind}, or declare which values are black and white .*, got values"
+    with pytest.raises(UnknownRangeError, match=rule):
+        open_picture(tiff(values))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, np.uint32, np.int16, np.uint16])
+def test_open_picture_scales_from_the_range_that_a_file_declares(kind: Any):
+    file = tiff(np.array([[100, 150, 200, 350, 0]], kind), {SMALLEST: 100.0, LARGEST: 300.0})
+    assert grey_of(file) == [0, 64, 128, 255, 0]
+    least = np.array([[0, 500]], kind)
+    assert grey_of(tiff(least, {LARGEST: 1000.0})) == [0, 128]
+    for damaged in ({SMALLEST: 7.0, LARGEST: 7.0}, {LARGEST: np.nan}, {LARGEST: np.inf}):
+        with pytest.raises(UnknownRangeError):
+            open_picture(tiff(least, damaged))
+
+
+def test_open_picture_takes_numbers_that_overflow():
+    """A signalling NaN, and a range so small that scaling by it overflows."""
+    signalling = np.array([[0x7F800001, 0x3F800000]], np.uint32).view(np.float32)
+    assert grey_of(tiff(signalling)) == [0, 255]
+    values = np.array([[-1.0, 0.0, 1.0, np.inf]], np.float32)
+    assert grey_of(tiff(values, {SMALLEST: -5e-324, LARGEST: 5e-324})) == [0, 128, 255, 255]
+
+
+def test_open_picture_scales_unsigned_integers_beyond_the_signed_ones():
+    values = np.array([[0, 2**31, 2**32 - 1]], np.uint32)
+    assert grey_of(tiff(values, {LARGEST: 2.0**32 - 1})) == [0, 128, 255]
+
+
+def test_open_picture_takes_white_as_zero_where_a_file_says_so():
+    values = np.array([[0, 65535, 257 * 200]], np.uint16)
+    assert grey_of(tiff(values, photometric="miniswhite")) == [255, 0, 55]
+
+
+def test_open_picture_scales_12_bits_to_8():
+    packed = bytes.fromhex("000800fff123")  # 0, 0x800, 0xfff, 0x123
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 122, 277: 1, 278: 1, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<LH", 8, len(tags)) + entries + bytes(4) + packed
+    assert data.index(packed) == tags[273]
+    assert grey_of(BytesIO(data)) == [round(v * 255 / 4095) for v in (0, 0x800, 0xFFF, 0x123)]
+
+
+@pytest.mark.parametrize("colour", [2, 4, 6])
+def test_open_picture_rounds_16_bits_of_colour_png(colour: int):
+    channels = {2: 3, 4: 2, 6: 4}[colour]
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1).repeat(channels, 2)
+    values[..., 1] = values[::-1, ::-1, 1]
+    if channels != 3:
+        values[..., -1] = 65535
+    picture = np.array(open_picture(BytesIO(png(values.astype(">u2"), 16, colour))))
+    expected = np.round(values / 257)[..., [0, 0, 0] if channels == 2 else [0, 1, 2]]
+    assert np.array_equal(picture, expected)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_open_picture_rounds_16_bits_of_colour_tiff(
+    order: Any, compression: Any, channels: int, tmp_path: Path
+):
+    values = np.random.default_rng(0).integers(0, 65536, (40, 30, channels), np.uint16)
+    values[..., 3:] = 65535
+    options = {"byteorder": order, "compression": compression, "photometric": "rgb"}
+    file = tmp_path / "deep.tif"
+    tifffile.imwrite(file, values, **options)
+    for source in (file, BytesIO(file.read_bytes())):
+        assert np.array_equal(np.array(open_picture(source)), np.round(values[..., :3] / 257))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_open_picture_reads_16_bits_in_separate_planes(order: Any):
+    values = np.random.default_rng(0).integers(0, 65536, (3, 40, 30), np.uint16)
+    file = BytesIO()
+    tifffile.imwrite(file, values, byteorder=order, photometric="rgb", planarconfig="separate")
+    assert np.array_equal(np.array(open_picture(file)), np.round(values / 257).transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize(("bits", "values"), [(1, [0, 1]), (2, [0, 1, 2, 3]), (4, [*range(16)])])
+def test_open_picture_lays_a_transparent_grey_of_few_bits_on_white(bits: int, values: list[int]):
+    key = len(values) // 2 - 1
+    packed = np.packbits(np.unpackbits(np.array([values], np.uint8).T, axis=1)[:, -bits:]).reshape(
+        1, -1
+    )
+    data = png(packed, bits, 0, key=(key,), width=len(values))
+    top = len(values) - 1
+    assert grey_of(BytesIO(data)) == [255 if v == key else v * 255 // top for v in values]
+
+
+def test_open_picture_lays_a_transparent_colour_of_16_bits_on_white():
+    grey = np.array([[1000, 1001, 40000]], ">u2")
+    assert grey_of(BytesIO(png(grey, 16, 0, key=(1000,)))) == [255, 4, 156]
+    colours = np.array([[[1, 2, 3], [1, 2, 4], [257, 514, 771]]], ">u2")
+    picture = np.array(open_picture(BytesIO(png(colours, 16, 2, key=(1, 2, 3)))))
+    assert picture.tolist() == [[[255] * 3, [0] * 3, [1, 2, 3]]]
+    case = open_picture(CASES / "g16_trns.png")
+    with Image.open(CASES / "g16_trns.png") as image:
+        stored, key = np.array(image), image.info["transparency"]
+    assert (stored == key).any()
+    assert np.array_equal(
+        np.array(case)[..., 0], np.where(stored == key, 255, (stored / 257).round())
+    )
 
 
 def test_open_picture_repeats_grey_and_black_and_white():
@@ -140,12 +299,12 @@ def test_open_picture_refuses_what_is_cut_short(kind: str):
 
 def test_open_picture_refuses_what_is_no_picture(tmp_path: Path):
     (tmp_path / "words.jpg").write_text("not a picture")
-    with pytest.raises(UnreadablePictureError, match="cannot identify"):
+    with pytest.raises(UnreadablePictureError, match="no picture of a known format"):
         open_picture(tmp_path / "words.jpg")
     with pytest.raises(UnreadablePictureError, match="No such file"):
         open_picture(tmp_path / "missing.jpg")
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    with pytest.raises(UnreadablePictureError, match="cannot identify"):
+    with pytest.raises(UnreadablePictureError, match="no picture of a known format"):
         open_picture(BytesIO(postscript))
 
 
@@ -155,7 +314,7 @@ def test_open_picture_reads_no_other_format_than_is_allowed():
     file.seek(0)
     assert open_picture(file).size == (4, 4)
     file.seek(0)
-    with pytest.raises(UnreadablePictureError, match="cannot identify"):
+    with pytest.raises(UnreadablePictureError, match="no picture of a known format"):
         open_picture(file, ["PNG", "JPEG"])
 
 
@@ -170,6 +329,22 @@ def test_open_picture_refuses_more_pixels_than_the_limit(monkeypatch: pytest.Mon
         open_picture(stored(Image.new("RGB", (10, 11))))
     with pytest.raises(UnreadablePictureError, match="decompression bomb DOS attack"):
         open_picture(stored(Image.new("RGB", (10, 50))))
+
+
+def test_picture_suffixes_has_those_of_heic_where_pillow_heif_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
+    del Image.EXTENSION[".heic"]  # so that what is registered below goes when the test ends
+    assert ".heic" not in picture_suffixes()
+    plugin = types.ModuleType("pillow_heif")
+    plugin.register_heif_opener = lambda: Image.register_extension("HEIF", ".heic")  # type: ignore
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    decoding._init.cache_clear()
+    try:
+        assert ".heic" in picture_suffixes()
+    finally:
+        decoding._init.cache_clear()
 
 
 def pictures_of(labels: list[int], **replaced: Any) -> Pictures:

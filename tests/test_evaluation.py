@@ -1,7 +1,10 @@
+import io
 import json
 import math
+import re
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -386,7 +389,7 @@ def test_main_prints_a_table_and_writes_json_and_figure(tmp_path: Path, capsys):
     model = write_model(tmp_path / "small.safetensors")
     main([str(model), "--per-class", "2", "--num-steps", "2", "--out", str(tmp_path / "e" / "x")])
     shown = capsys.readouterr()
-    assert "28 samples, 2 a class (2 adams2 steps, guidance 3)" in shown.out
+    assert "28 samples of 16 px, 2 a class (2 adams2 steps, guidance 3)" in shown.out
     assert "Fréchet distance is 1/1 of that of random weights" in shown.out
     assert "28/" not in shown.out
     assert "56/56" in shown.err
@@ -400,6 +403,8 @@ def test_main_prints_a_table_and_writes_json_and_figure(tmp_path: Path, capsys):
 def test_main_says_in_one_sentence_what_is_wrong(tmp_path: Path, capsys):
     with pytest.raises(SystemExit, match="error: name_or_path must be a bundled model"):
         main(["small"])
+    with pytest.raises(SystemExit, match=r"error: image_size must be 64, as .* says, got 32"):
+        main(["tiny", "--image-size", "32"])
     with pytest.raises(SystemExit, match="2"):
         main(["tiny", "--per-class", "1"])
     assert "--per-class must be at least 2" in capsys.readouterr().err
@@ -409,6 +414,57 @@ def test_main_says_in_one_sentence_what_is_wrong(tmp_path: Path, capsys):
     checkpoints.save(build(config), tmp_path / "other.safetensors")
     with pytest.raises(SystemExit, match="--data or --dataset must be given for a model of other"):
         main([str(tmp_path / "other.safetensors")])
+
+
+@pytest.fixture
+def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"training_per_class": 20, "reference_per_class": 20, "nearest_per_class": 20}
+    quick = partial(Judge, **few, resamples=2)
+    monkeypatch.setattr("deco_lab.evaluation.__main__.Judge", quick)
+
+
+def test_main_shows_what_it_found_where_the_disk_is_full_and_goes_on(
+    tmp_path: Path, capsys, full_disk, quick_judge
+):
+    options = [str(write_model(tmp_path / "small.safetensors")), "--per-class", "2"]
+    options += ["--num-steps", "1", "--out", str(tmp_path / "x")]
+    with full_disk(1000), pytest.raises(SystemExit) as stop:
+        main(options)
+    assert f"error: {tmp_path}/x.json cannot be written (File too large)" in str(stop.value)
+    assert "spectral error (dB)" in capsys.readouterr().out
+    main(options)
+    assert {path.name for path in tmp_path.glob("x*")} == {"x.json", "x.png"}
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "ascii"])
+def test_main_prints_where_the_terminal_lacks_letters(
+    encoding: str, tmp_path: Path, monkeypatch, quick_judge
+):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding, write_through=True))
+    model = write_model(tmp_path / "фото.safetensors")
+    main([str(model), "--per-class", "2", "--num-steps", "1", "--out", str(tmp_path / "фото")])
+    assert b"Fr\\xe9chet distance is 1/1 of that of random weights" in shown.getvalue()
+    assert {path.name for path in tmp_path.glob("*.png")} == {"фото.png"}
+
+
+@pytest.mark.parametrize(
+    ("held", "out", "message"),
+    [
+        ("x.json", "x", "earlier evaluation's, got {0}/x, and {0}/x.json is another file; give"),
+        ("x.png", "x", "earlier evaluation's, got {0}/x, and {0}/x.png is another file; give"),
+        ("x", "x/y", "in a folder that can be written to, got {0}/x (Not a directory); give"),
+        ("x", "/", "out must end in what to call the files, got /; add a name"),
+        ("x", "/proc/none/x", "can be written to, got /proc/none (No such file or directory); gi"),
+    ],
+)
+def test_main_refuses_an_out_that_it_cannot_use_before_it_loads_the_model(
+    held: str, out: str, message: str, tmp_path: Path
+):
+    (tmp_path / held).write_text('{"settings": {}}', encoding="utf-8")
+    with pytest.raises(SystemExit, match=re.escape(message.format(tmp_path))):
+        main(["none", "--out", str(tmp_path / out)])
+    assert [path.name for path in tmp_path.iterdir()] == [held]
 
 
 def test_findings_to_dict_is_json(judge: Judge):

@@ -1,8 +1,18 @@
 """Files are whole at any moment: the old one until the new one is."""
 
-import pytest
+import csv
+import errno
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
 
-from deco_lab.files import remove_leftovers, replacing
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from deco_lab.files import check_writable, remove_leftovers, replacing
 
 
 def test_replacing_keeps_the_old_file_until_the_block_ends(tmp_path):
@@ -29,6 +39,80 @@ def test_replacing_keeps_the_old_file_where_the_block_raises(tmp_path):
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _csv(path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["x" * 1000]] * 100)
+
+
+def _array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, np.zeros(10_000))
+
+
+def _archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive, archive.open("x", "w") as member:
+        for _ in range(100):
+            member.write(bytes(1000))
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text("x" * 20_000, encoding="utf-8"),
+    "csv": _csv,
+    "array": _array,
+    "archive": _archive,
+    "picture": lambda path: Image.effect_noise((300, 300), 90).save(path, format="PNG"),
+    "safetensors": lambda path: save_file({"a": torch.zeros(10_000)}, path),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
+def test_replacing_names_the_file_that_a_full_disk_cuts(write, tmp_path, full_disk):
+    path = tmp_path / "table.csv"
+    path.write_text("old", encoding="utf-8")
+    sentence = rf"^{path} cannot be written \(.+\); make room for it or choose another"
+    with full_disk(10_000), pytest.raises(OSError, match=sentence), replacing(path) as beside:
+        write(beside)
+    assert [(p, p.read_text(encoding="utf-8")) for p in tmp_path.iterdir()] == [(path, "old")]
+
+
+def test_replacing_names_the_file_whose_folder_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "table.csv"
+    sentence = rf"^{path} cannot be written \(File exists\); make"
+    with pytest.raises(OSError, match=sentence), replacing(path):
+        pass
+
+
+def test_check_writable_leaves_no_trace(tmp_path):
+    check_writable(tmp_path / "new" / "folder")
+    check_writable(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["file", "below a file", "system", "lost link", "long name"])
+def test_check_writable_refuses_what_cannot_be_a_folder(kind: str, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    folders = {
+        "file": tmp_path / "file",
+        "below a file": tmp_path / "file" / "new",
+        "system": Path("/proc/new"),
+        "lost link": tmp_path / "link",
+        "long name": tmp_path / ("x" * 300),
+    }
+    with pytest.raises(ValueError, match=r"^out must be in a folder that can be written to, got /"):
+        check_writable(folders[kind])
+
+
+def test_check_writable_refuses_a_read_only_folder(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
+
+    monkeypatch.setattr("tempfile._os.open", refuse)
+    with pytest.raises(ValueError, match=rf"got {tmp_path} \(Read-only file system\); give anothe"):
+        check_writable(tmp_path)
 
 
 def test_replacing_gives_each_writer_a_file_of_its_own(tmp_path):

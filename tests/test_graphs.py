@@ -149,6 +149,12 @@ def test_graphs_are_recorded_for_each_dtype_and_precision(recorded):
     finally:
         torch.set_float32_matmul_precision("highest")
     assert len(recorded) == 5
+    torch.backends.cuda.matmul.fp32_precision = "tf32"  # the newer switch
+    try:
+        assert torch.equal(fast(x, *others), model(x, *others))
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -18,10 +19,12 @@ import numpy as np
 import psutil
 import pytest
 from gradio_client import Client
+from gradio_client.exceptions import AppError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import deco_lab
+from deco_lab.page.login import MAX_WRONG
 from deco_lab.workbench import Settings
 from deco_lab.workbench.pictures import to_pictures
 
@@ -103,12 +106,82 @@ def test_login_guards_page_and_api(app):
     for path, body in (
         ("gradio_api/call/models", {"data": []}),
         ("gradio_api/queue/join", {"fn_index": 0, "data": [], "session_hash": "a"}),
+        ("gradio_api/cancel", {"fn_index": 0, "event_id": "a", "session_hash": "a"}),
     ):
-        assert httpx.post(address + path, json=body).status_code in (400, 401)
+        assert httpx.post(address + path, json=body).status_code == 401
+    assert httpx.get(address + "gradio_api/heartbeat/a").status_code == 401
     wrong = httpx.post(address + "login", data={"username": "ada", "password": "guess"})
     assert wrong.status_code == 400
     with logged_in(address) as web:
         assert web.get("config").status_code == 200
+
+
+def test_guessing_a_password_has_to_wait(app):
+    forwarded = {"X-Forwarded-For": "203.0.113.9"}  # an address of its own, as behind a proxy
+    said = {"username": AUTH[0], "password": "guess"}
+    guesses = [
+        httpx.post(app[0] + "login", data=said, headers=forwarded).status_code for _ in range(8)
+    ]
+    assert guesses == [400] * MAX_WRONG + [429] * (8 - MAX_WRONG)
+
+
+def test_a_known_session_ends_nobody_elses_run(app):
+    address = app[0]
+    owner = Client(address, verbose=False, auth=AUTH)
+    session = {"session_hash": owner.session_hash}
+    job: Any = owner.submit(num_images=16, num_steps=1000, api_name="/sample")
+    while not any(message["frames"] for message in job.outputs()):
+        time.sleep(0.01)
+    with logged_in(address) as eve:
+        assert eve.get("gradio_api/queue/data", params=session).status_code == 404
+        for path, said in (
+            ("cancel", {"fn_index": 0, "event_id": "0"}),
+            ("run/stop", {"data": []}),
+            ("call/stop", {"data": []}),
+        ):
+            assert eve.post(f"gradio_api/{path}", json=said | session).is_success
+        with eve.stream("GET", f"gradio_api/heartbeat/{owner.session_hash}") as heartbeat:
+            assert next(heartbeat.iter_text()).startswith("data: ALIVE")
+    (*_, last) = job
+    owner.close()
+    assert last["text"].endswith(f"at the time limit of {TIME_LIMIT} s.")
+
+
+@pytest.mark.parametrize("knows", [False, True], ids=["before login", "after login"])
+def test_a_body_of_eight_million_values_holds_up_nobody(app, web, knows):
+    address, process, *_ = app
+    body = b'{"fn_index": 0, "data": [' + b"[]," * (8 * 2**20 - 20) + b"[]]}"
+    before = process.memory_info().rss
+    waits, is_over = [], Event()
+
+    def other_client():
+        while not is_over.wait(0.01):
+            started = time.monotonic()
+            web.get("gradio_api/app_id").raise_for_status()
+            waits.append(time.monotonic() - started)
+
+    sender = web if knows else httpx.Client(base_url=address)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(other_client)
+        for _ in range(3):
+            answer = sender.post(
+                "gradio_api/queue/join", content=body, headers={"content-type": "application/json"}
+            )
+            assert answer.status_code == (400 if knows else 401)
+        is_over.set()
+        other.result()
+    grown = process.memory_info().rss - before
+    print(f"others waited {max(waits):.3f} s at most; memory grew by {grown / 2**20:.0f} MiB")
+    assert max(waits) < 1.5  # a tenth of that on two idle cores; to parse it took 17 s
+    assert grown < 100 * 2**20
+
+
+@pytest.mark.parametrize("endpoint", ["/sample", "/decompose"])
+def test_programs_start_no_download(app, endpoint):
+    client = Client(app[0], verbose=False, auth=AUTH)
+    with pytest.raises(AppError, match="must be loaded before it draws"):
+        client.predict(model="hf://someone/something/huge.ckpt", api_name=endpoint)
+    client.close()
 
 
 def test_a_run_ends_at_its_deadline(app):

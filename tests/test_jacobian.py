@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,6 +184,17 @@ def test_pixel_jacobian_refuses_decoders_that_are_not_pointwise():
         condition = units.condition(x, torch.tensor([0.5]), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"must be pointwise.*decoder_patch=1"):
         pixel_jacobian(units, x, condition)
+
+
+def test_first_derivative_of_a_process_warns_of_nothing():
+    """PyTorch calls for it what it deprecates itself."""
+    code = """
+import torch
+from deco_lab.spectra.jacobian import directional_derivative
+double = directional_derivative(torch.square, (torch.tensor(3.0),), (torch.tensor(1.0),))
+assert double == 6
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_decoder_gain_says_what_is_wrong():

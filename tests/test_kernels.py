@@ -43,7 +43,9 @@ def started(tmp_path: Path, compiler: str | None = None) -> list[str]:
 def test_library_is_built_once_and_found_again(tmp_path):
     paths = [Path(line) for line in started(tmp_path)]
     folder = tmp_path / "cache" / "deco_lab"
-    assert sorted(folder.iterdir()) == paths
+    assert sorted(folder.glob("*.so")) == paths
+    assert len(list(folder.iterdir())) == 4  # each with its checksum
+    assert folder.stat().st_mode & 0o777 == 0o700
     assert [path.name.split("-")[0] for path in paths] == ["dct", "model"]
     built = [path.stat().st_mtime_ns for path in paths]
     assert started(tmp_path) == [str(path) for path in paths]
@@ -65,6 +67,92 @@ def test_library_says_why_it_cannot_be_built(tmp_path):
         of_dct, of_model = started(tmp_path, "c++ -mno-avx2")
         assert of_dct.endswith(".so")
         assert "the processor has no AVX2" in of_model
+
+
+def emptied(built: Path) -> None:
+    built.write_bytes(b"")
+
+
+def cut(built: Path) -> None:
+    built.write_bytes(built.read_bytes()[: built.stat().st_size // 2])
+
+
+def zeroed(built: Path) -> None:
+    whole = built.read_bytes()
+    third = len(whole) // 3
+    built.write_bytes(whole[:third] + bytes(third) + whole[2 * third :])
+
+
+def without_its_kernel(built: Path) -> None:
+    built.write_bytes(built.read_bytes().replace(b"blocks\0", b"blacks\0"))
+
+
+def of_anybody(built: Path) -> None:
+    built.chmod(0o777)
+
+
+def without_a_checksum(built: Path) -> None:
+    built.with_suffix(".sha256").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [emptied, cut, zeroed, without_its_kernel, of_anybody, without_a_checksum]
+)
+def test_library_builds_a_damaged_one_again(tmp_path, damage):
+    run = (
+        "import torch; from deco_lab.spectra import block_dct; block_dct(torch.ones(9, 1, 96, 96))"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", run], env=environment, check=True)
+    (built,) = tmp_path.rglob("dct-*.so")
+    whole, inode = built.read_bytes(), built.stat().st_ino
+    damage(built)
+    done = subprocess.run([sys.executable, "-c", run], env=environment, check=False)
+    assert done.returncode == 0
+    assert built.read_bytes() == whole
+    assert built.stat().st_ino != inode
+    assert not built.stat().st_mode & 0o022
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("", "it built nothing"),
+        ("echo 'void other() {}' | c++ -x c -shared -o $out -", "it built no blocks"),
+        ("sleep 60", "no answer within 0.5 s"),
+    ],
+)
+def test_library_does_not_keep_what_is_no_kernel(tmp_path, monkeypatch, script, message):
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        '#!/bin/sh\nout=\nfor word; do [ "$last" = -o ] && out=$word; last=$word; done\n'
+        f'[ "$out" ] || exit 0\n{script}\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if "sleep" in script:
+        monkeypatch.setattr(build, "PATIENCE", 0.5)
+    said = build._found.__wrapped__("dct")
+    assert isinstance(said, str)
+    assert said.startswith(f"native kernels cannot be built: {compiler}: {message}; ")
+    assert list((tmp_path / "deco_lab").iterdir()) == []
+
+
+def test_library_is_kept_in_a_folder_of_ones_own(tmp_path, monkeypatch):
+    folder = tmp_path / "deco_lab"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert not isinstance(build._found.__wrapped__("dct"), str)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (built,) = folder.glob("*.so")
+    assert build._is_private(built)
+    monkeypatch.setattr(os, "geteuid", lambda: built.stat().st_uid + 1)
+    assert not build._is_private(built)
+    said = build._found.__wrapped__("dct")
+    assert isinstance(said, str)
+    assert f"kept in {folder}: it is another user's; name another folder" in said
 
 
 def test_library_asks_the_compiler_once(tmp_path):
@@ -94,7 +182,8 @@ def test_library_says_that_it_cannot_be_kept(tmp_path, monkeypatch):
             said = build._found.__wrapped__("dct")
         assert isinstance(said, str)
         assert said.startswith("native kernels cannot be kept")
-        assert f"{error}; name another folder in XDG_CACHE_HOME" in said
+        assert str(error) in said
+        assert said.endswith("; name another folder in XDG_CACHE_HOME")
 
 
 def test_library_raises_a_new_error_each_time(monkeypatch):

@@ -15,7 +15,7 @@ import deco_lab
 from deco_lab.page import serve
 from deco_lab.workbench import Library, Settings, Workbench
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.alone]
 
 REPEATS = 7
 

@@ -230,7 +230,7 @@ def test_native_leaves_derivatives_hooks_and_wider_numbers_to_pytorch(calls):
 
 
 @torch.no_grad()
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit")
 def test_native_leaves_traces_and_counts_to_pytorch(calls):
     plain, given = random_model("published"), inputs(2)
     model, expected = native(plain), plain(*given)

@@ -1,6 +1,7 @@
 """A job of many images leaves the same files, however it is stopped, shared and resumed."""
 
 import inspect
+import io
 import json
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import deco_lab
 from deco_lab import checkpoints
@@ -109,6 +111,17 @@ def test_main_draws_the_images_of_sample(model: str, options, tmp_path: Path, ca
     assert re.search(r"7/7 \[00:\d\d<00:00, +[\d.]+ images/s\]", shown.err)
 
 
+def test_main_draws_images_of_the_size_that_it_is_told(model: str, tmp_path: Path):
+    foreign = tmp_path / "ImageNet512.safetensors"
+    save_file(deco_lab.load(model, device="cpu").state_dict(), foreign)  # without a configuration
+    arguments = ["--model", str(foreign), "--count", "2", "--num-steps", "1", "--device", "cpu"]
+    with pytest.warns(UserWarning, match=r"ImageNet512.safetensors does not say .*=64 is assumed"):
+        main([*arguments, "--out", str(tmp_path / "assumed")])
+    main([*arguments, "--image-size", "16", "--out", str(tmp_path / "told")])
+    sizes = {name: pngs(tmp_path / name).shape[1] for name in ("assumed", "told")}
+    assert sizes == {"assumed": 64, "told": 16}
+
+
 def test_main_draws_chosen_classes_in_turn_and_in_any_batches(model: str, options, tmp_path: Path):
     options = [*options, "--class-ids", "2", "0", "--count", "9", "--guidance-scale", "1"]
     main([*options, "--out", str(tmp_path / "one")])
@@ -171,7 +184,7 @@ def test_finish_writes_nothing_where_an_image_is_lost(tmp_path: Path):
     files.write(0, torch.zeros(4, 3, 8, 8))
     files.write(8, torch.zeros(4, 3, 8, 8))
     assert files.present(12).tolist() == [True] * 4 + [False] * 4 + [True] * 4
-    with pytest.raises(FileNotFoundError, match="lacks image 4, which was written"):
+    with pytest.raises(ValueError, match="lacks image 4, which was written"):
         files.finish([0] * 12)
     assert [path.name for path in tmp_path.iterdir()] == ["parts"]
 
@@ -461,7 +474,7 @@ def test_main_refuses_a_folder_with_other_files_and_a_file(options, tmp_path: Pa
     shown = refusal([*options, "--count", "2", "--out", str(tmp_path)], capsys)
     assert "out must be a new or empty folder, or one with a sampling.json, got" in shown
     shown = refusal([*options, "--count", "2", "--out", str(tmp_path / "000000.png")], capsys)
-    assert "out must be a folder, got the file" in shown
+    assert f"can be written to, got {tmp_path / '000000.png'} (Not a directory); give" in shown
     assert contents(tmp_path) == {"000000.png": b"mine"}
 
 
@@ -545,6 +558,37 @@ def test_main_ends_without_a_traceback(
     with pytest.raises(SystemExit) as stop:
         main([*options, "--count", "2", "--out", str(tmp_path)])
     assert message in str(stop.value.code)
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_main_names_the_file_that_a_full_disk_cuts_and_goes_on(
+    form: str, options, tmp_path: Path, full_disk
+):
+    options = [*options, "--count", "6", "--batch-size", "2", "--format", form, "--out"]
+    main([*options, str(tmp_path / "straight")])
+    out = tmp_path / "out"
+    with full_disk(600), pytest.raises(SystemExit) as stop:
+        main([*options, str(out)])
+    named = "000000.png" if form == "png" else "parts/000000-000002.npy"
+    assert f"error: {out / named} cannot be written (" in str(stop.value.code)
+    if form == "npz":  # the parts fit, but not the whole
+        with full_disk(2000), pytest.raises(SystemExit) as stop:
+            main([*options, str(out)])
+        assert f"error: {out}/samples_6x16x16x3.npz cannot be written (" in str(stop.value.code)
+    main([*options, str(out)])
+    assert contents(out) == contents(tmp_path / "straight")
+
+
+def test_main_refuses_an_out_that_it_cannot_use_before_it_loads_the_model(capsys):
+    shown = refusal(["--model", "none", "--count", "2", "--out", "/proc/new"], capsys)
+    assert "that can be written to, got /proc/new (No such file or directory); give" in shown
+
+
+def test_main_prints_where_the_terminal_lacks_letters(options, tmp_path: Path, monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "cp1251", write_through=True))
+    main([*options, "--count", "2", "--out", str(tmp_path / "é")])
+    assert rf"2 images in {tmp_path}/\xe9: 2 drawn in".encode() in shown.getvalue()
 
 
 def test_bf16_draws_about_the_same_images(options, tmp_path: Path):

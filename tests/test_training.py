@@ -242,7 +242,37 @@ def test_restore_refuses_other_data(crops, tmp_path: Path):
 
 def test_restore_refuses_an_earlier_version(crops, tmp_path: Path):
     torch.save({"step": 1, "model": {}}, tmp_path / "state.pt")
-    with pytest.raises(ResumeError, match="of an earlier version of this package; give a new"):
+    with pytest.raises(ResumeError, match="is not what this version of the package writes; give"):
+        Trainer(TINY, RECIPE, crops).restore(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-100],
+        lambda whole: b"<!DOCTYPE html>\n<html>404</html>\n",
+        lambda whole: b"\0" * len(whole),
+    ],
+    ids=["empty", "half", "cut", "page", "zeros"],
+)
+def test_restore_refuses_a_damaged_state(damage, crops, tmp_path: Path):
+    path = tmp_path / "state.pt"
+    Trainer(TINY, RECIPE, crops).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(
+        ResumeError, match=rf"^{path} is damaged \(.+\); put a copy of it back, or g"
+    ):
+        Trainer(TINY, RECIPE, crops).restore(path)
+
+
+@pytest.mark.parametrize("content", [{"weight": torch.ones(2)}, torch.ones(2), [1], "text"])
+def test_restore_refuses_what_is_no_state(content: object, crops, tmp_path: Path):
+    torch.save(content, tmp_path / "state.pt")
+    with pytest.raises(
+        ResumeError, match=r"state\.pt is not what this version .* give a new --out"
+    ):
         Trainer(TINY, RECIPE, crops).restore(tmp_path / "state.pt")
 
 

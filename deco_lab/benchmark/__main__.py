@@ -19,6 +19,8 @@ from deco_lab.benchmark.report import Result
 from deco_lab.benchmark.rows import ROWS, Case
 from deco_lab.benchmark.workers import WorkerError
 from deco_lab.checkpoints import choose_device
+from deco_lab.files import check_writable
+from deco_lab.terminal import print_any_text
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -79,11 +81,16 @@ def with_floor(result: Result, work: Sequence[Work], dtype: torch.dtype, rates: 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option."""
+    print_any_text()
     parser = make_parser()
     given = parser.parse_args(arguments)
+    if given.out and given.out.is_dir():
+        parser.error(f"--out must be a file, got the folder {given.out}; add a name")
     if given.repeats is not None and given.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {given.repeats}")
     try:
+        if given.out:
+            check_writable(given.out.parent)
         device = choose_device(given.device)
     except ValueError as error:
         parser.error(str(error))
@@ -115,7 +122,10 @@ def main(arguments: list[str] | None = None) -> None:
     results = [with_floor(*line, rates) for line in measured]
     print(report.text(machine, rates, results, not_run))
     if given.out:
-        report.write_json(given.out, machine, rates, results, not_run)
+        try:
+            report.write_json(given.out, machine, rates, results, not_run)
+        except OSError as error:
+            sys.exit(f"{parser.prog}: error: {error}")
     if failed:
         sys.exit(1)
 

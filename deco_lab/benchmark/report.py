@@ -79,7 +79,7 @@ def processor_name() -> str:
     """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
@@ -205,4 +205,4 @@ def write_json(
         "not_run": dict(not_run),
     }
     with replacing(path) as beside:
-        beside.write_text(json.dumps(found, indent=1) + "\n")
+        beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

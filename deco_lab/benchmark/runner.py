@@ -101,7 +101,8 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
     if status.exists():  # what the system says otherwise counts the parent's memory before exec
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        text = status.read_text(encoding="utf-8", errors="replace")
+        lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         return int(lines["VmHWM"].split()[0]) / 2**10
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest / (2**20 if sys.platform == "darwin" else 2**10)

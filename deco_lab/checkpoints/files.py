@@ -7,7 +7,8 @@ reader, which refuses everything but tensors and plain values.
 
 import pickle
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from os import PathLike, fspath
@@ -19,7 +20,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 # What PyTorch's reader raises for damaged archives, found by damaging and cutting some.
-_DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+
+
+# Where Lightning keeps what a model and its data were made with, and what a size is called there.
+_HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
+_SIZE_NAMES = ("image_size", "img_size", "resolution")
 
 
 class CheckpointError(ValueError):
@@ -27,12 +33,18 @@ class CheckpointError(ValueError):
 
 
 @contextmanager
-def local_file(name_or_path: str | PathLike[str]) -> Iterator[Path]:
-    """Give the file on this machine that a bundled name, a path or an hf:// address stands for."""
+def local_file(
+    name_or_path: str | PathLike[str], check_size: Callable[[int], None] = lambda size: None
+) -> Iterator[Path]:
+    """Give the file on this machine that a bundled name, a path or an hf:// address stands for.
+
+    `check_size` takes the bytes of a file at Hugging Face, before any of it is downloaded, and
+    raises where they are too many.
+    """
     text = fspath(name_or_path)
     bundled = files("deco_lab") / "weights" / f"{text}.safetensors"
     if text.startswith("hf://"):
-        yield _download(text)
+        yield _download(text, check_size)
     elif re.fullmatch(r"[\w-]+", text) and bundled.is_file():
         with as_file(bundled) as path:
             yield path
@@ -59,17 +71,37 @@ def _bundled_names() -> list[str]:
     return sorted(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors"))
 
 
-def _download(address: str) -> Path:
+def _download(address: str, check_size: Callable[[int], None]) -> Path:
     # Imported here: not needed for a file on this machine.
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
-    # The error class of whichever HTTP library the hub is built on is a base of its own.
-    http_errors = cast("tuple[type[Exception], ...]", errors.HfHubHTTPError.__bases__)
     owner, repo, file = [*address.removeprefix("hf://").split("/", 2), "", ""][:3]
     if not (owner and repo and file):
         raise CheckpointError(f"{address} must read hf://owner/repo/file")
-    try:
+    with _hub_errors_as_sentences(address, owner, repo, file):
+        found = hf_hub_download(repo_id=f"{owner}/{repo}", filename=file, dry_run=True)
+        size = found.file_size or 0
+    check_size(size)
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if found.will_download and size > free:
+        raise CheckpointError(
+            f"{address} has {size / 2**30:,.1f} GiB, and {cache} has {free / 2**30:,.1f} GiB free; "
+            "make room, or name a folder on another disk in the variable HF_HOME"
+        )
+    with _hub_errors_as_sentences(address, owner, repo, file):
         return Path(hf_hub_download(repo_id=f"{owner}/{repo}", filename=file))
+
+
+@contextmanager
+def _hub_errors_as_sentences(address: str, owner: str, repo: str, file: str) -> Iterator[None]:
+    from huggingface_hub import errors
+
+    # The error class of whichever HTTP library the hub is built on is a base of its own.
+    http_errors = cast("tuple[type[Exception], ...]", errors.HfHubHTTPError.__bases__)
+    try:
+        yield
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         raise CheckpointError(
             f"{address} is not in the cache and Hugging Face cannot be reached; "
@@ -85,7 +117,8 @@ def _download(address: str) -> Path:
             f"{address}: {owner}/{repo} holds no file {file}; look up its name at "
             f"https://huggingface.co/{owner}/{repo}"
         ) from None
-    except (*http_errors, errors.HFValidationError, OSError) as error:
+    # ValueError and ImportError are what the HTTP library raises for proxies that it cannot use.
+    except (*http_errors, ValueError, ImportError, OSError) as error:
         raise CheckpointError(
             f"{address} could not be downloaded ({first_line(error)}); try again later, "
             "or pass the path of a file"
@@ -97,6 +130,9 @@ class File(NamedTuple):
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    """Of a safetensors file."""
+    image_size: int | None = None
+    """In pixels, where the hyper-parameters of a Lightning file name one."""
 
 
 def read_file(path: Path) -> File:
@@ -106,7 +142,7 @@ def read_file(path: Path) -> File:
     if not head:
         raise CheckpointError(f"{path} is empty; download or save it again")
     if head.startswith(b"PK\x03\x04"):
-        return File(_read_archive(path), {})
+        return _read_archive(path)
     if head.startswith(b"version https:/"):
         raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` to get the file")
     # A safetensors file starts with eight bytes of length, any bytes, and then its JSON header.
@@ -130,7 +166,7 @@ def read_file(path: Path) -> File:
         ) from error
 
 
-def _read_archive(path: Path) -> dict[str, Tensor]:
+def _read_archive(path: Path) -> File:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -140,7 +176,7 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
             f"{path} holds {code} and is refused; "
             "download it again, or save its weights as safetensors where you trust it"
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path} is not a PyTorch checkpoint, or is cut short or damaged "
             f"({first_line(error)}); check that it is the right file, and download it again"
@@ -150,7 +186,26 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds no state_dict of tensors; use a Lightning checkpoint or safetensors"
         )
-    return {str(name): tensor for name, tensor in state.items()}
+    tensors = {str(name): tensor for name, tensor in state.items()}
+    return File(tensors, {}, _one_image_size([checkpoint.get(name) for name in _HYPER_PARAMETERS]))
+
+
+def _one_image_size(values: list[object]) -> int | None:
+    """Return the image size that nested plain values name, if they name one and no other."""
+    found, seen, left = set(), set(), values
+    while left:
+        value = left.pop()
+        if id(value) in seen:  # a file can hold a list that holds itself
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            for size in (value[name] for name in _SIZE_NAMES if name in value):
+                sides = size if isinstance(size, list | tuple) else [size]
+                found.update(side for side in sides if type(side) is int and side > 0)
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+    return found.pop() if len(found) == 1 else None
 
 
 def first_line(error: Exception) -> str:

@@ -86,15 +86,13 @@ def _translate(name: str, names: Mapping[str, str]) -> str | None:
     return translated.replace("{i}", counted[0]) if counted else translated
 
 
-def config_from_shapes(
-    shapes: Mapping[str, tuple[int, ...]], kind: str, *, image_size: int | None = None
-) -> ModelConfig:
+def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], kind: str) -> ModelConfig:
     """Return the configuration of the model whose tensors have these shapes.
 
     The number of heads follows from the width of the queries' norm, the side q of the decoder's
     units from its embedding of 3 q^2 values and their place, and a decoder without modulation adds
-    its condition. Shapes do not tell the size of the images nor the names of the classes: the names
-    are left out.
+    its condition. Shapes do not tell the names of the classes, which are left out, nor the size of
+    the images: 256 pixels are assumed for patches of 16, as published, otherwise eight patches.
 
     Parameters
     ----------
@@ -102,8 +100,6 @@ def config_from_shapes(
         Our name of each tensor, and its shape.
     kind : str
         "DeCo" or "DiT".
-    image_size : int, optional
-        In pixels; by default 256 for patches of 16 pixels, as published, otherwise eight patches.
 
     Raises
     ------
@@ -116,7 +112,8 @@ def config_from_shapes(
     (head_width,) = _sizes(shapes, "trunk.blocks.0.attention.query_norm.weight", 1)
     patch_size = math.isqrt(_sizes(shapes, "trunk.patch_embedding.weight", 2)[1] // 3)
     config = DiTConfig(
-        image_size=image_size or (256 if patch_size == 16 else 8 * patch_size),
+        image_size=256 if patch_size == 16 else 8 * patch_size,
+        image_size_assumed=True,
         patch_size=patch_size,
         num_classes=num_labels - 1,
         hidden_size=hidden_size,

@@ -17,15 +17,17 @@ References
 
 import json
 import os
+import re
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deco_lab.checkpoints.files import CheckpointError, first_line, local_file, read_file
+from deco_lab.checkpoints.files import CheckpointError, File, first_line, local_file, read_file
 from deco_lab.checkpoints.names import config_from_shapes, our_name, published_name
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.files import replacing
@@ -35,6 +37,18 @@ from deco_lab.models.compiled import fast_dtype, ready_for_sampling
 
 _CONFIG, _TRAINING = "deco_lab_config", "training"
 _EMA, _RAW, _TRAINER = "ema_denoiser.", "denoiser.", "diffusion_trainer."
+_WRAPPERS = re.compile(
+    r"(?<![^.])(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+"""What PyTorch's compile, DataParallel, FSDP and checkpoint wrappers put into a tensor's name."""
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+PUBLISHED_SIZES = {
+    "hf://zehongma/DeCo/imagenet256_epoch320.ckpt": 256,
+    "hf://zehongma/DeCo/imagenet256_epoch600.ckpt": 256,
+    "hf://zehongma/DeCo/imagenet256_epoch800.ckpt": 256,
+    "hf://zehongma/DeCo/imagenet512_epoch340.ckpt": 512,
+}
+"""Image sizes of the published checkpoints, which are these files and no others."""
 
 
 @torch.inference_mode(False)  # of whose tensors PyTorch counts no changes
@@ -44,6 +58,7 @@ def load(
     dtype: torch.dtype | None = None,
     ema: bool = True,
     fast: bool = False,
+    image_size: int | None = None,
 ) -> Model:
     """Return the model that a file holds, in eval mode, its parameters without gradients.
 
@@ -55,8 +70,8 @@ def load(
     device : str or torch.device, optional
         Where the model goes; by default CUDA, then MPS, then the CPU, whichever there is.
     dtype : torch.dtype, optional
-        The parameters' dtype, whatever the file stores; by default float32, or with `fast`
-        bfloat16 on a GPU that multiplies in it.
+        The parameters' dtype, whatever the file stores: torch.float32, float64, bfloat16 or
+        float16; by default float32, or with `fast` bfloat16 on a GPU that multiplies in it.
     ema : bool
         Of a file that holds two networks, take the moving average or, if False, the raw weights;
         without effect on others.
@@ -68,13 +83,17 @@ def load(
         On a CPU weights are kept twice, a change of them through `.data` is not seen, and the
         process keeps memory that is freed (`deco_lab.memory.keep_freed_memory`). On a GPU what is
         computed for the four sizes drawn last is kept, up to about a GiB for each.
+    image_size : int, optional
+        Side of the model's images in pixels, for a file of others: tensors do not tell it. By
+        default what a Lightning file's hyper-parameters say, or is known of a published address.
+        Where nothing tells, 256 is assumed for patches of 16 pixels, otherwise eight patches, and a
+        warning says so.
 
     Returns
     -------
     DeCo or DiT
-        With `model.config`. Where the file stores none, `image_size` is 256 for patches of 16
-        pixels (512 where the file's name starts with imagenet512, as published), otherwise eight
-        patches; `class_names` is then empty.
+        With `model.config`; its `class_names` are empty where the file stores no configuration, and
+        `image_size_assumed` says whether the size is a guess.
 
     Raises
     ------
@@ -84,16 +103,17 @@ def load(
     FileNotFoundError
         Where there is no such file.
     ValueError
-        For a device that cannot be used here or a dtype that is not floating-point.
+        For a device that cannot be used here, another dtype, or an image_size that patches do not
+        tile or that is not what the file's own configuration says.
     """
     target = choose_device(device)
-    dtype = dtype or (fast_dtype(target) if fast else torch.float32)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype must be a floating-point dtype, got {dtype}; use torch.float32")
+    dtype = _checked(dtype) or (fast_dtype(target) if fast else torch.float32)
+    if image_size is None:
+        image_size = PUBLISHED_SIZES.get(os.fspath(name_or_path))
     with local_file(name_or_path) as path:
         file = read_file(path)
         network = _network(path, file.tensors, ema)
-        config = _stored_config(path, file.metadata) or _inferred_config(network)
+        config = _config(file, network, image_size)
         with torch.device("meta"):
             model = build(config)
         _check_tensors(network, model.state_dict())
@@ -106,6 +126,12 @@ def load(
                     f"{path}: {network.file_name(name)} holds NaN or infinite weights as {dtype}; "
                     "use another checkpoint, or float32 if its own weights are finite"
                 )
+    if config.image_size_assumed:
+        warnings.warn(
+            f"{os.fspath(name_or_path)} does not say the size of its images: "
+            f"image_size={config.image_size} is assumed; give image_size",
+            stacklevel=3,
+        )
     model.load_state_dict(state, assign=True)
     model = model.requires_grad_(False).eval()
     if fast:
@@ -139,8 +165,10 @@ def save(
     ------
     CheckpointError
         Where weights are not finite, or not those of a DeCo or DiT; nothing is written then.
+    ValueError
+        For another dtype than `load` takes.
     """
-    path = Path(path)
+    path, dtype = Path(path), _checked(dtype)
     tensors = {
         name: tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
@@ -164,6 +192,13 @@ def save(
     with replacing(path) as beside:
         save_file(tensors, beside, metadata=metadata)
         beside.chmod(0o666 & ~_umask())
+
+
+def _checked(dtype: torch.dtype | None) -> torch.dtype | None:
+    """Return a dtype; raise ValueError for one that models do not compute in."""
+    if dtype is not None and dtype not in _DTYPES:
+        raise ValueError(f"dtype must be {', '.join(map(str, _DTYPES))} or None, got {dtype}")
+    return dtype
 
 
 def _umask() -> int:
@@ -227,7 +262,14 @@ class _Network:
 
 def _network(path: Path, tensors: dict[str, Tensor], ema: bool) -> _Network:
     """Take one network out of a file's tensors and give it our names."""
-    unexpected = []
+    wrapped, tensors, unexpected = tensors, {}, []
+    for name, tensor in wrapped.items():
+        plain = _WRAPPERS.sub("", name)
+        if plain in tensors:
+            raise CheckpointError(
+                f"{path} holds {plain} twice, wrapped and not; save one network's weights alone"
+            )
+        tensors[plain] = tensor
     if any(name.startswith((_EMA, _RAW)) for name in tensors):
         prefix = _EMA if ema else _RAW
         unexpected = [n for n in tensors if not n.startswith((_EMA, _RAW, _TRAINER))]
@@ -259,6 +301,20 @@ def _network(path: Path, tensors: dict[str, Tensor], ema: bool) -> _Network:
     return _Network(path, kind, published, ours, unexpected)
 
 
+def _config(file: File, network: _Network, image_size: int | None) -> ModelConfig:
+    """Return a file's configuration, with the image size that was asked for, if any."""
+    stored = _stored_config(network.path, file.metadata)
+    config = stored or _inferred_config(network, file.image_size)
+    if image_size is None:
+        return config
+    if stored and not stored.image_size_assumed and stored.image_size != image_size:
+        raise CheckpointError(
+            f"image_size must be {stored.image_size}, as {network.path} says, got {image_size}; "
+            "leave it out"
+        )
+    return replace(config, image_size=image_size, image_size_assumed=False)
+
+
 def _stored_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
     """Read the configuration out of our own file's metadata."""
     if _CONFIG not in metadata:
@@ -272,12 +328,11 @@ def _stored_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig | Non
         ) from error
 
 
-def _inferred_config(network: _Network) -> ModelConfig:
-    """Work out the configuration of a file that stores none."""
+def _inferred_config(network: _Network, image_size: int | None) -> ModelConfig:
+    """Work out the configuration of a file that stores none, with the size it says, if any."""
     shapes = {name: tuple(tensor.shape) for name, tensor in network.tensors.items()}
-    large = network.path.name.startswith("imagenet512")
     try:
-        return config_from_shapes(shapes, network.kind, image_size=512 if large else None)
+        config = config_from_shapes(shapes, network.kind)
     except KeyError as error:
         raise CheckpointError(
             f"{network.path} lacks {network.file_name(error.args[0])}; use a file that holds all "
@@ -288,6 +343,9 @@ def _inferred_config(network: _Network) -> ModelConfig:
             f"{network.path}: the shapes of its tensors are those of no model "
             f"({first_line(error)}); check that it is the right file"
         ) from error
+    if image_size and image_size % config.patch_size == 0:
+        return replace(config, image_size=image_size, image_size_assumed=False)
+    return config
 
 
 def _check_tensors(network: _Network, expected: Mapping[str, Tensor]) -> None:

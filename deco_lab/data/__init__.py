@@ -2,10 +2,12 @@
 
 from deco_lab.data.crops import Batch, Crops, to_picture
 from deco_lab.data.dataset import read_dataset
-from deco_lab.data.folder import read_folder
+from deco_lab.data.decoding import UnknownRangeError, UnreadablePictureError, is_deep, open_picture
+from deco_lab.data.folder import printable, read_folder
+from deco_lab.data.metadata import pixels_alone
 from deco_lab.data.photographs import SCALE_RANGE, CropSampler, bundled_crops, load_photograph
 from deco_lab.data.picture_crops import PictureCrops
-from deco_lab.data.pictures import Folder, Pictures, UnreadablePictureError, open_picture
+from deco_lab.data.pictures import Folder, Pictures
 from deco_lab.data.source import Source, SourceConfig, open_source
 
 __all__ = [
@@ -18,11 +20,15 @@ __all__ = [
     "Pictures",
     "Source",
     "SourceConfig",
+    "UnknownRangeError",
     "UnreadablePictureError",
     "bundled_crops",
+    "is_deep",
     "load_photograph",
     "open_picture",
     "open_source",
+    "pixels_alone",
+    "printable",
     "read_dataset",
     "read_folder",
     "to_picture",

@@ -5,22 +5,19 @@ dataset may be much larger than memory.
 """
 
 import glob
+import os
 import re
 from io import BytesIO
 from pathlib import Path
+from tarfile import TarError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deco_lab.data.pictures import (
-    Folder,
-    Pictures,
-    UnreadablePictureError,
-    hold_out,
-    open_picture,
-)
+from deco_lab.data.decoding import UnreadablePictureError, open_picture
+from deco_lab.data.pictures import Folder, Pictures, hold_out
 
 _SHARDS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 """What the library calls the format of a shard, by its suffix."""
@@ -82,12 +79,15 @@ def read_dataset(
         if shards:
             config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request to the hub, even here
             kind = _SHARDS[Path(shards[0]).suffix.lower()]
-            table = datasets.load_dataset(kind, data_files=shards, split=split)
+            files = [glob.escape(shard) for shard in shards]  # they are taken as patterns
+            table = datasets.load_dataset(kind, data_files=files, split=split)
         else:
             table = datasets.load_dataset(name, split=split)
     # RuntimeError: of a dataset that would run code of its own, which the library refuses.
-    except (OSError, ValueError, RuntimeError, exceptions.DatasetsError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except (OSError, ValueError, RuntimeError, TarError, exceptions.DatasetsError) as error:
+        generating = isinstance(error, exceptions.DatasetGenerationError)
+        cause = (error.__cause__ if generating else None) or error  # that one says nothing itself
+        reason = next(iter(str(cause).splitlines()), type(cause).__name__)
         raise ValueError(
             f"{name} ({split}) could not be read ({reason}); check its name and split, and for a "
             "dataset at Hugging Face the network"
@@ -97,9 +97,14 @@ def read_dataset(
 
     image_column, label_column = _columns(table.features, image_column, label_column)
     labels, class_names = _labels(table, label_column)
-    images = table.select_columns([image_column]).cast_column(
-        image_column, datasets.Image(decode=False)
-    )
+    images = table.select_columns([image_column])
+    try:
+        images = images.cast_column(image_column, datasets.Image(decode=False))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"image_column must hold a picture in each row, got {image_column} "
+            f"({_type_name(table.features[image_column])}); name another"
+        ) from error
     pictures = Pictures(
         lambda index: _decode(images[index][image_column]),
         labels,
@@ -107,7 +112,7 @@ def read_dataset(
         _RowNames(f"{name} ({split})", len(labels)),
     )
     away = hold_out(labels, [str(row) for row in range(len(labels))], held_out)
-    return Folder(pictures.select(~away), pictures.select(away), ())
+    return Folder(pictures.select(~away), pictures.select(away), {}, {})
 
 
 def _local_shards(name: str) -> list[str]:
@@ -117,6 +122,10 @@ def _local_shards(name: str) -> list[str]:
         files = sorted(str(f) for f in path.iterdir() if f.suffix.lower() in _SHARDS)
     elif path.is_file():
         files = [str(path)]
+    elif path.parent.is_dir() and glob.has_magic(path.name):  # the folder's name is no pattern
+        files = sorted(
+            str(path.parent / f) for f in glob.glob(path.name, root_dir=path.parent, recursive=True)
+        )
     elif path.suffix.lower() in _SHARDS or glob.has_magic(name):
         files = sorted(glob.glob(str(path), recursive=True))
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
@@ -130,7 +139,19 @@ def _local_shards(name: str) -> list[str]:
             f"got {', '.join(sorted(kinds)) or 'no file'}; a folder of pictures by class is no "
             "dataset: give it as data (read_folder)"
         )
+    for file in files if kinds == {".tar"} else ():
+        _check_whole_tar(file)
     return files
+
+
+def _check_whole_tar(path: str) -> None:
+    """Raise ValueError unless the file ends as tars do; cut between two entries it seems whole."""
+    with open(path, "rb") as file:
+        first = file.read(512)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1024))
+        end = file.read()
+    if any(end) or len(end) < 1024 or not any(first):
+        raise ValueError(f"{path} is no tar file, cut short or empty; fetch or write it again")
 
 
 def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, str]:

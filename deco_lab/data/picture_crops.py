@@ -23,7 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from deco_lab.data.crops import Batch, check_class_ids, check_scale_range
-from deco_lab.data.pictures import Pictures, UnreadablePictureError
+from deco_lab.data.decoding import UnreadablePictureError
+from deco_lab.data.pictures import Pictures
 
 _CLASS, _PICTURE, _SCALE, _TOP, _LEFT, _FLIP = range(6)
 """What each number drawn for a crop decides."""

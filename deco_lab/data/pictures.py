@@ -1,47 +1,14 @@
-"""Labelled pictures of any source, each decoded to RGB when it is asked for.
-
-Whatever a file holds becomes eight bits of red, green and blue, upright:
-
-    orientation (EXIF) applied, transparency laid on white, palettes and CMYK resolved,
-    16 bits scaled by 255 / 65535, floating point by 255 where it lies in [0, 1].
-
-Embedded colour profiles are not applied. Of an animation the first frame is taken.
-"""
+"""Labelled pictures of any source, each decoded to RGB when it is asked for."""
 
 import os
-import struct
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import IO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-
-# EPS would run another program; Pillow only knows the names of the others, and reads none of them.
-_NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
-
-# What Pillow's decoders raise for damaged files.
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-
-
-class UnreadablePictureError(ValueError):
-    """A picture that cannot be decoded: cut short, damaged, empty, too large or no picture."""
+from PIL import Image
 
 
 class Names(Protocol):
@@ -123,67 +90,11 @@ class Folder(NamedTuple):
     """To train on; it has a picture of every class."""
     held_out: Pictures
     """To measure against. Where a class has a single picture, none of that class."""
-    unreadable: tuple[str, ...]
-    """Names of the pictures left out because they cannot be decoded."""
-
-
-def open_picture(
-    file: str | os.PathLike[str] | IO[bytes], formats: Sequence[str] | None = None
-) -> Image.Image:
-    """Return the picture in a file as upright, opaque RGB of 8 bits a channel.
-
-    Parameters
-    ----------
-    file : path or binary file
-        What to read.
-    formats : sequence of str, optional
-        Pillow's names of the formats to allow, such as "PNG"; any that it reads by default, but
-        those that run other programs or are no pictures.
-
-    Raises
-    ------
-    UnreadablePictureError
-        Where it cannot be decoded in full, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
-    """
-    Image.init()
-    if formats is None:
-        formats = [name for name in Image.OPEN if name not in _NOT_PICTURES]
-    try:
-        with Image.open(file, formats=list(formats)) as image:
-            # Pillow raises at twice its limit and only warns below.
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise UnreadablePictureError(
-                    f"{image.width} x {image.height} pixels are more than Pillow's limit of {limit}"
-                )
-            ImageOps.exif_transpose(image, in_place=True)  # decodes in full
-            return _to_rgb(image)
-    except _DAMAGED as error:
-        raise UnreadablePictureError(str(error) or type(error).__name__) from error
-
-
-def picture_suffixes() -> set[str]:
-    """Return the file suffixes of the formats that `open_picture` reads, such as ".jpg"."""
-    formats = Image.registered_extensions()
-    return {suffix for suffix, name in formats.items() if name not in _NOT_PICTURES}
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded picture of any mode as RGB."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        if image.mode != "F":
-            values *= 255 / 65535
-        elif values.max() <= 1:
-            values *= 255
-        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        page = Image.new("RGBA", image.size, "white")
-        page.alpha_composite(image.convert("RGBA"))
-        image = page
-    return image.convert("RGB")
+    unreadable: Mapping[str, str]
+    """Why pictures are left out that cannot be decoded, by their names."""
+    passed_over: Mapping[str, int]
+    """How many files and folders were not looked into, by their kind: a suffix such as ".heic", or
+    what else is told in words."""
 
 
 def hold_out(labels: NDArray[np.int64], keys: Sequence[str], share: float) -> NDArray[np.bool_]:

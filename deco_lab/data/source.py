@@ -13,10 +13,10 @@ import torch
 from deco_lab.config import PHOTOGRAPHS
 from deco_lab.data.crops import Crops
 from deco_lab.data.dataset import read_dataset
-from deco_lab.data.folder import read_folder
+from deco_lab.data.folder import printable, read_folder, say_passed_over
 from deco_lab.data.photographs import SCALE_RANGE, CropSampler, load_photograph
 from deco_lab.data.picture_crops import PictureCrops
-from deco_lab.data.pictures import Pictures
+from deco_lab.data.pictures import Folder, Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class Source:
     fresh: Crops | None
     """What to measure against, cut alike from the held-out pictures; None where none are held out.
     Of the bundled photographs the very crops that are trained on: other seeds cut others."""
-    unreadable: tuple[str, ...]
-    """Names of pictures left out because they cannot be read."""
+    left_out: tuple[str, ...] = ()
+    """What to tell a person of files that are not used, a line for each and one for each count."""
 
 
 def open_source(config: SourceConfig, image_size: int, device: torch.device) -> Source:
@@ -92,12 +92,12 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
             device=device,
         )
         record = _record("photographs of scikit-image", PHOTOGRAPHS, [1] * len(PHOTOGRAPHS), 0)
-        return Source(crops, {**record, **cutting}, crops, ())
+        return Source(crops, {**record, **cutting}, crops)
     if config.data:
-        training, held_out, unreadable = read_folder(config.data, held_out=config.held_out)
+        found = read_folder(config.data, held_out=config.held_out)
     else:
         try:
-            training, held_out, unreadable = read_dataset(
+            found = read_dataset(
                 config.dataset,
                 split=config.split,
                 image_column=config.image_column or None,
@@ -112,16 +112,30 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
             pictures, image_size, scale_range=scale, crop=crop, flip=config.flip, device=device
         )
 
+    training, held_out = found.training, found.held_out
     crops = cut(training)
     counts = torch.bincount(torch.from_numpy(training.labels), minlength=crops.num_classes)
     if config.dataset:
         rows = {"split": config.split, "image_column": config.image_column}
         cutting |= {**rows, "label_column": config.label_column}
     name = os.path.basename(os.path.normpath(config.data)) if config.data else config.dataset
+    name = printable(name)
     record = _record(name, training.class_names, counts.tolist(), len(held_out))
-    return Source(
-        crops, {**record, **cutting}, cut(held_out) if len(held_out) else None, tuple(unreadable)
-    )
+    fresh = cut(held_out) if len(held_out) else None
+    return Source(crops, {**record, **cutting}, fresh, _left_out(found))
+
+
+def _left_out(found: Folder) -> tuple[str, ...]:
+    """Return a line for each picture that cannot be read, and one for what was passed over."""
+    lines = [
+        f"left out, since it cannot be read: {name} ({reason})"
+        for name, reason in found.unreadable.items()
+    ]
+    if lines:
+        lines.append(f"{len(lines)} pictures cannot be read")
+    if found.passed_over:
+        lines.append(say_passed_over(found.passed_over))
+    return tuple(lines)
 
 
 def _record(

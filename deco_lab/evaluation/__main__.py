@@ -20,6 +20,7 @@ from deco_lab.evaluation.judge import Judge
 from deco_lab.evaluation.samples import FIRST_SEED, draw_samples
 from deco_lab.models import Model, build
 from deco_lab.sampling import SOLVERS
+from deco_lab.terminal import print_any_text
 
 
 def source_of(
@@ -83,6 +84,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
+    print_any_text()
     parser = argparse.ArgumentParser(
         prog="python -m deco_lab.evaluation",
         description="Measure a model's samples against fresh crops, with floors and intervals. "
@@ -91,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("model", help="bundled name, file or hf:// address, as for deco_lab.load")
+    add("--image-size", type=int, metavar="PIXELS", help="where the model's file does not say")
     add("--data", default="", help="folder of pictures by class that the model was trained on")
     add("--dataset", default="", help="dataset that the model was trained on")
     add("--per-class", type=int, default=16, help="samples of each class [%(default)s]")
@@ -106,11 +109,16 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.per_class < 2:
         parser.error(f"--per-class must be at least 2, for a spread, got {given.per_class}")
+    given.out = given.out or Path("evaluation") / report.name_of(given.model)
     try:
+        report.claim(given.out, (".json", ".png"), "model")
         device = checkpoints.choose_device(given.device)
-        model = checkpoints.load(given.model, device, fast=device.type == "cpu")
+        fast = device.type == "cpu"
+        model = checkpoints.load(given.model, device, fast=fast, image_size=given.image_size)
         record: Any = checkpoints.read_training(given.model).get("data", {})
         source = source_of(model.config, record, given.data, given.dataset, device)
+        for line in source.left_out:
+            print(line, file=sys.stderr)
         evaluate(model, source, given)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
@@ -155,23 +163,12 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
     own, real, random = findings.values()
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     missing = config.num_classes - len(present)
-    written = report.write(
-        given.out or Path("evaluation") / name,
-        findings,
-        title=name,
-        settings={
-            **settings,
-            "model": str(given.model),
-            "per_class": given.per_class,
-            "data": source.record,
-            "config": config_to_dict(config),
-        },
-    )
+    assumed = " (assumed)" if config.image_size_assumed else ""
     print(
-        f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {len(class_ids)} samples, "
-        f"{given.per_class} a class ({given.num_steps} {given.solver} steps, guidance "
-        f"{given.guidance_scale:g}), against fresh crops; 95% intervals; random weights, as "
-        "training starts from, leave noise as it is"
+        f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {len(class_ids)} samples "
+        f"of {config.image_size} px{assumed}, {given.per_class} a class "
+        f"({given.num_steps} {given.solver} steps, guidance {given.guidance_scale:g}), against "
+        "fresh crops; 95% intervals; random weights, as training starts from, leave noise as it is"
         + (f"; {missing} classes have no held-out picture and are left out" if missing else ""),
         "",
         report.table(findings),
@@ -181,6 +178,18 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
         report.verdict(own, real, random),
         "",
         sep="\n",
+    )
+    written = report.write(
+        given.out,
+        findings,
+        title=name,
+        settings={
+            **settings,
+            "model": str(given.model),
+            "per_class": given.per_class,
+            "data": source.record,
+            "config": config_to_dict(config),
+        },
     )
     print("written:", *written)
 

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from deco_lab import checkpoints
 from deco_lab.data import bundled_crops
-from deco_lab.evaluation.report import aligned, name_of
+from deco_lab.evaluation.report import aligned, claim, name_of
 from deco_lab.files import replacing
 from deco_lab.flow import interpolate, seeded_noise, velocity_target
 from deco_lab.spectra import (
@@ -47,6 +47,7 @@ from deco_lab.spectra import (
     zigzag_order,
 )
 from deco_lab.spectra.energy import image_energies, token_grid, token_map
+from deco_lab.terminal import print_any_text
 
 Array = NDArray[np.float64]
 
@@ -114,7 +115,7 @@ def behaviour(
         x = interpolate(images[chosen], noise[chosen], t[chosen])
         velocity = model(x, t[chosen], class_ids[chosen])
         tokens = model.features(x, t[chosen], class_ids[chosen])
-        error = velocity - velocity_target(images[chosen], noise[chosen])
+        error = (velocity - velocity_target(images[chosen], noise[chosen])).cpu()
         energy = block_dct(rgb_to_ycbcr(error)).double().square().mean((2, 3))
         grid = token_map(tokens, *token_grid(tokens, *x.shape[-2:]))
         side = min(8, *grid.shape[-2:])
@@ -199,6 +200,7 @@ def table(found: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
+    print_any_text()
     parser = argparse.ArgumentParser(
         prog="python -m deco_lab.evaluation.compare",
         description="Compare models of the bundled photographs on the same crops, noise and times; "
@@ -226,24 +228,28 @@ def main(arguments: list[str] | None = None) -> None:
     if len(set(names)) < len(names):
         parser.error(f"models must have different names, got {', '.join(names)}")
     try:
-        loaded = {
-            n: checkpoints.load(m, device="cpu") for n, m in zip(names, given.models, strict=True)
-        }
-        if len(sizes := {model.config.image_size for model in loaded.values()}) > 1:
-            raise ValueError(
-                f"models must share image_size, got {', '.join(map(str, sorted(sizes)))}; "
-                "compare models of one size"
-            )
-        (image_size,) = sizes
-        crops = bundled_crops(image_size)
-        for name, model in loaded.items():
-            if model.config.class_names != crops.class_names:
-                raise ValueError(
-                    f"models must be of the {crops.num_classes} bundled photographs, got {name} of "
-                    f"{model.config.num_classes} other classes; use python -m deco_lab.evaluation"
-                )
+        claim(given.out, (".json", "_token.png", "_velocity.png"), "models")
+        compare(dict(zip(names, given.models, strict=True)), given)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
+
+
+def compare(models: Mapping[str, str], given: argparse.Namespace) -> None:
+    """Load the models, which go by the names given here, measure, print and write."""
+    loaded = {name: checkpoints.load(model, device="cpu") for name, model in models.items()}
+    if len(sizes := {model.config.image_size for model in loaded.values()}) > 1:
+        raise ValueError(
+            f"models must share image_size, got {', '.join(map(str, sorted(sizes)))}; "
+            "compare models of one size"
+        )
+    (image_size,) = sizes
+    crops = bundled_crops(image_size)
+    for name, model in loaded.items():
+        if model.config.class_names != crops.class_names:
+            raise ValueError(
+                f"models must be of the {crops.num_classes} bundled photographs, got {name} of "
+                f"{model.config.num_classes} other classes; use python -m deco_lab.evaluation"
+            )
     generator = torch.Generator().manual_seed(given.seed)
     labels = torch.arange(crops.num_classes).repeat(given.per_class)
     images, class_ids = crops.sample(len(labels), generator, labels)
@@ -258,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     found = comparison(measured)
     print(
         f"{len(labels)} noisy crops, {given.per_class} a class, the same for every model; "
-        f"change and dB against {names[0]}; 95% intervals\n",
+        f"change and dB against {next(iter(models))}; 95% intervals\n",
         table(found),
         "",
         sep="\n",
@@ -277,7 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     path = given.out.with_name(given.out.name + ".json")
     with replacing(path) as beside:
-        beside.write_text(json.dumps(stored, indent=1))
+        beside.write_text(json.dumps(stored, indent=1), encoding="utf-8")
     print("written:", path, *draw(given.out, measured, loaded))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deco_lab.evaluation.judge import FIGURE_TITLES, Figures, Findings
-from deco_lab.files import replacing
+from deco_lab.files import check_writable, replacing
 from deco_lab.spectra import Estimate
 
 REAL = "real crops"
@@ -89,6 +89,35 @@ def verdict(found: Findings, real: Findings, random: Findings) -> str:
     )
 
 
+def claim(out: Path, endings: Sequence[str], setting: str) -> None:
+    """Raise ValueError unless an evaluation may write its files.
+
+    Parameters
+    ----------
+    out : Path
+        Their path, without endings.
+    endings : sequence of str
+        What the names of the files add to it, of the JSON file first.
+    setting : str
+        A name among the settings in the JSON file, by which it is known to be of an evaluation of
+        this kind; its files may be replaced.
+    """
+    if not out.name:
+        raise ValueError(f"out must end in what to call the files, got {out}; add a name")
+    check_writable(out.parent)
+    paths = [out.with_name(out.name + ending) for ending in endings]
+    taken = [path for path in paths if path.exists()]
+    try:
+        ours = setting in json.loads(paths[0].read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, LookupError, TypeError):
+        ours = False
+    if taken and not ours:
+        raise ValueError(
+            f"out must be new or an earlier evaluation's, got {out}, and {taken[0]} is another "
+            "file; give another --out"
+        )
+
+
 def write(
     path: Path,
     findings: Mapping[str, Findings],
@@ -100,7 +129,7 @@ def write(
     values = {"settings": dict(settings), **{name: f.to_dict() for name, f in findings.items()}}
     written = [path.with_name(path.name + ".json")]
     with replacing(written[0]) as beside:
-        beside.write_text(json.dumps(values, indent=1))
+        beside.write_text(json.dumps(values, indent=1), encoding="utf-8")
     try:
         from deco_lab.plots import evaluation_figure
     except ModuleNotFoundError:

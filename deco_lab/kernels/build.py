@@ -2,7 +2,9 @@
 
 Libraries are kept in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache), under names made of
 the source and of what the compiler says of itself and of the processor it builds for: another
-compiler, processor or version of the source has a file of its own.
+compiler, processor or version of the source has a file of its own. A file is loaded only if it is
+what was built, by the checksum beside it, and nobody else can have written it; otherwise it is
+built again, for to run a damaged one ends the process.
 """
 
 import ctypes
@@ -25,6 +27,13 @@ SOURCES = Path(__file__).parent
 FLAGS = (
     "-x", "c++", "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-Wno-psabi",
 )  # fmt: skip
+KERNELS = {
+    "dct": ("blocks",),
+    "model": ("layer_float32", "trunk_float32", "decoder_float32"),
+}
+"""What each source must hold; of kernels in bfloat16 not every processor has any."""
+PATIENCE = 300.0
+"""Seconds that the compiler may take."""
 
 
 class KernelError(RuntimeError):
@@ -40,8 +49,8 @@ def library(source: str) -> ctypes.CDLL:
     Raises
     ------
     KernelError
-        Where the compiler, $CXX or c++, is missing, or does not know the source or OpenMP, or where
-        the cache folder cannot be used.
+        Where the compiler, $CXX or c++, is missing, takes over five minutes, or does not know the
+        source or OpenMP, or where the cache folder cannot be used or is another user's.
     """
     with _ONE_AT_A_TIME:
         found = _found(source)
@@ -69,11 +78,17 @@ def _found(source: str) -> ctypes.CDLL | str:
     except RuntimeError as error:  # nobody's home
         return _cannot_be("kept", error, elsewhere)
     built = cache / "deco_lab" / f"{source}-{name}.so"
+    checksum = built.with_suffix(".sha256")
     try:
-        if not built.exists():
+        _make_private(built.parent)
+        if not _is_as_built(built, checksum):
             with replacing(built) as beside:
                 beside.touch()  # or the linker fails for want of the folder
                 _run([*compiler, *FLAGS, "-shared", "-fPIC", "-o", str(beside), str(path)])
+                _check(beside, source, compiler[0])
+                digest = _digest(beside)
+            with replacing(checksum) as beside:
+                beside.write_text(digest, encoding="utf-8")
         return ctypes.CDLL(str(built))
     except KernelError as error:
         return _cannot_be("built", error, "install a C++ compiler with OpenMP, or name one in CXX")
@@ -81,12 +96,54 @@ def _found(source: str) -> ctypes.CDLL | str:
         return _cannot_be(f"kept in {built.parent}", error, elsewhere)
 
 
+def _make_private(folder: Path) -> None:
+    """Make a folder of which this user alone can change the files."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_private(folder):
+        if folder.stat().st_uid != os.geteuid():
+            raise PermissionError("it is another user's")
+        folder.chmod(0o700)
+
+
+def _is_private(path: Path) -> bool:
+    """Return whether a file or folder is this user's, and no other can write to it."""
+    about = path.stat()
+    if os.name != "posix":
+        return True
+    return about.st_uid == os.geteuid() and not about.st_mode & 0o022
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_as_built(built: Path, checksum: Path) -> bool:
+    try:
+        return _is_private(built) and checksum.read_bytes() == _digest(built).encode()
+    except FileNotFoundError:
+        return False
+
+
+def _check(built: Path, source: str, compiler: str) -> None:
+    """Raise KernelError where a compiler has not built the source's kernels."""
+    if not built.stat().st_size:
+        raise KernelError(f"{compiler}: it built nothing")
+    built.chmod(0o700)
+    loaded = ctypes.CDLL(str(built))
+    for kernel in KERNELS[source]:
+        if not hasattr(loaded, kernel):
+            raise KernelError(f"{compiler}: it built no {kernel}")
+
+
 def _cannot_be(done: str, error: Exception, remedy: str) -> str:
     return f"native kernels cannot be {done}: {error}; {remedy}"
 
 
 def _run(command: Sequence[str]) -> bytes:
-    done = subprocess.run(command, capture_output=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise KernelError(f"{command[0]}: no answer within {PATIENCE:g} s") from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
         raise KernelError(f"{command[0]}: {said[0]}")

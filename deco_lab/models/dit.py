@@ -113,6 +113,8 @@ def run_blocks(
     """Return the last block's tokens, for those of a grid (B, N, D) and conditioning (B, 1, D)."""
     head_dim = tokens.shape[-1] // trunk.blocks[0].attention.num_heads  # type: ignore[union-attr]
     rotation = rotary_table(rows, columns, head_dim, tokens.device)
+    # The first block's input is no view, as no other's is: torch.compile makes one graph of all.
+    tokens, conditioning = tokens.clone(), conditioning.clone()
     for block in trunk.blocks:
         tokens = block(tokens, conditioning, rotation)
     return tokens

@@ -57,6 +57,12 @@ def record(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[]
     return graph.replay, output
 
 
+def empty_cache() -> None:
+    """Give memory that PyTorch holds free back to the GPU, while no graph is recorded in it."""
+    with _ONE_AT_A_TIME:
+        torch.cuda.empty_cache()
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of what an error says, or its name where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -65,7 +71,7 @@ def first_line(error: Exception) -> str:
 def _circumstances(device: torch.device) -> tuple[object, ...]:
     """Return what else a recording holds for good: the order on a stream, and the algorithms."""
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    precision = torch.get_float32_matmul_precision()
+    precision = torch.backends.cuda.matmul.fp32_precision  # whichever switch has set it
     return stream, precision, torch.are_deterministic_algorithms_enabled()
 
 

@@ -105,7 +105,7 @@ def rotary_table(
         sign = torch.tensor([-1.0, 1.0], device=device)
         cos = angles.cos().repeat_interleave(2, dim=-1)
         sin = (angles.sin()[..., None] * sign).flatten(-2)
-        return cos, sin
+        return cos.clone(), sin.clone()  # no views: torch.compile looks at what they are views of
 
 
 def swapped(x: Tensor) -> Tensor:

@@ -1,50 +1,61 @@
-"""What a stranger may send: few addresses, small bodies, and calls of plain values.
+"""What may be sent: few addresses, small bodies, and calls of plain values.
 
 Gradio serves more than this app needs (uploads that stay, files, streams, a proxy), and hands
 values to components before anyone has looked at them. Whatever is no part of the page or the API is
-shut here, before Gradio sees it, and the answer is a sentence.
+shut here, before Gradio sees it, and the answer is a sentence. What goes on is only what was looked
+at, and a session's name is made one that no other visitor can name.
 """
 
-import json
+import asyncio
+import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
 import gradio as gr
+import orjson
+from starlette.datastructures import Headers, QueryParams
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deco_lab.page.login import refusal, visitor
 
 MAX_BODY = 24 * 2**20
-"""Most bytes of a request: a picture of 16 MiB in base64, and room for the rest."""
+"""Most bytes of a request with a picture: 16 MiB of it in base64, and room for the rest."""
+MAX_CALL = 64 * 2**10
+"""Most bytes of any other request."""
 MAX_LIST = 64
 """Most values of a list in a call."""
+MAX_PARTS = 10_000
+"""Most commas and opening brackets in a body: eight million take many seconds to parse."""
 
 _API = "/gradio_api"
 _READ = re.compile(
     rf"/|/(config|theme\.css|favicon\.ico|manifest\.json|login|logout|openapi\.json)/?"
     rf"|/(static|assets|svelte)/.*"
-    rf"|{_API}/(info|queue/data|app_id|user|token|login_check|startup-events)/?"
-    rf"|{_API}/(heartbeat|call)/.*"
-    r"|/live/[\w-]{43}"
+    rf"|{_API}/(info|app_id|user|token|login_check|startup-events|(?P<data>queue/data))/?"
+    rf"|{_API}/heartbeat/(?P<session>[\w-]{{1,64}})/?|{_API}/call/[a-z_]+/(?P<event>\w+)/?"
+    r"|/live/[\w-]{43}",
+    re.ASCII,
 )
 _CALL = re.compile(rf"{_API}/(queue/join|(call|run|api)/(?P<name>[a-z_]+))/?")
-_POST = re.compile(rf"/login/?|{_API}/cancel/?")
+_CANCEL = re.compile(rf"{_API}/cancel/?")
+_LOGIN = re.compile(r"/login/?")
 _HASH = re.compile(r"[\w-]{1,64}", re.ASCII)
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_UNBELIEVED = (b"x-forwarded-host", b"x-gradio-server")
+"""Headers by which a caller would tell Gradio the app's own address."""
 
 
 class Doors:
     """ASGI middleware that lets through what the app needs, and answers the rest in a sentence.
 
-    404 to other addresses, 413 to bodies of more than MAX_BODY bytes, of which no more is read, and
-    400 to calls that are not JSON, not of a known event, or whose values are neither numbers, text,
-    true, false, null nor lists of these.
+    404 to other addresses, and to sessions and events that are not there; 413 to bodies that are
+    too long, of which no more is read; 415 to calls that are not declared as JSON; 400 to those
+    that are none, not of a known event, or whose values are neither numbers, text, true, false,
+    null nor lists of these.
     """
 
-    def __init__(
-        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], blocks: gr.Blocks
-    ) -> None:
+    def __init__(self, app: ASGIApp, blocks: gr.Blocks) -> None:
         self._app = app
         self._blocks = blocks
 
@@ -56,119 +67,148 @@ class Doors:
         if scope["type"] != "http":  # this app has no web sockets
             await send({"type": "websocket.close", "code": 1000})
             return
-        path, method = scope["path"], scope["method"]
-        call = _CALL.fullmatch(path) if method == "POST" else None
-        known = _READ if method in ("GET", "HEAD") else _POST
-        if call is None and not (known.fullmatch(path) and method in ("GET", "HEAD", "POST")):
-            await _answer(send, 404, "There is nothing at this address.")
+        headers = [header for header in scope["headers"] if header[0] not in _UNBELIEVED]
+        scope = {**scope, "headers": headers}
+        try:
+            if scope["method"] == "POST":
+                receive = await self._checked_body(scope, receive)
+            else:
+                self._check_read(scope)
+        except HTTPException as refused:
+            await refusal(refused.status_code, refused.detail)(scope, receive, send)
             return
-        body = b""
-        if method == "POST":
-            declared = dict(scope["headers"]).get(b"content-length", b"0")
-            read = None
-            if declared.isdigit() and len(declared) < 20 and int(declared) <= MAX_BODY:
-                read = await _whole_body(receive)
-            if read is None:
-                await _answer(send, 413, "The request is too large.")
-                return
-            body = read
-        if call is not None or path.startswith(f"{_API}/cancel"):
-            try:
-                said = _object(body)
-                if call is not None:
-                    self._check_call(said, call["name"])
-            except ValueError as error:
-                await _answer(send, 400, f"{error}.")
-                return
-        if method != "POST":
-            await self._app(scope, receive, send)
-            return
+        await self._app(scope, receive, send)
 
+    def _check_read(self, scope: Scope) -> None:
+        """Raise HTTPException for a reading that leads nowhere; name the visitor's own session."""
+        path = scope["path"]
+        read = _READ.fullmatch(path)
+        if read is None or scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(404, "There is nothing at this address.")
+        queue = self._blocks._queue
+        if read["session"]:
+            path = path[: read.start("session")] + _own(read["session"], scope)
+            scope.update(path=path, raw_path=path.encode())
+        elif read["data"]:
+            session = _own(QueryParams(scope["query_string"]).get("session_hash", ""), scope)
+            if session not in queue.pending_messages_per_session:
+                raise HTTPException(404, "There is no such session.")
+            scope["query_string"] = f"session_hash={session}".encode()
+        elif read["event"]:
+            waiting = queue.pending_event_ids_session.values()
+            if not any(read["event"] in events for events in waiting):
+                raise HTTPException(404, "There is no such event.")
+
+    async def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
+        """Return what gives the body of a request on, read whole; HTTPException for a bad one."""
+        path, headers = scope["path"], Headers(scope=scope)
+        call, is_login = _CALL.fullmatch(path), _LOGIN.fullmatch(path)
+        if not (call or is_login or _CANCEL.fullmatch(path)):
+            raise HTTPException(404, "There is nothing at this address.")
+        kind = headers.get("content-type", "").partition(";")[0]
+        if not is_login and kind != "application/json":
+            raise HTTPException(415, "The request must be of the content type application/json.")
+        fn, limit = None, MAX_CALL
+        if call and call["name"] in (None, "predict"):
+            limit = MAX_BODY  # by number, which stands in the body
+        elif call:
+            fn = self._endpoint(call["name"])
+            limit = MAX_BODY if _takes_picture(fn) else MAX_CALL
+        body = await _whole_body(receive, headers.get("content-length", "0"), limit)
+        if not is_login:
+            try:  # in a thread, since a picture takes a while
+                body = await asyncio.to_thread(self._rewritten, body, scope, call is not None, fn)
+            except ValueError as error:
+                raise HTTPException(400, f"{error}.") from None
         first = True
 
-        async def replayed() -> MutableMapping[str, Any]:
+        async def replayed() -> Message:
             nonlocal first, body
             if not first:
                 return await receive()
             first, whole, body = False, body, b""
             return {"type": "http.request", "body": whole, "more_body": False}
 
-        await self._app(scope, replayed, send)
+        return replayed
 
-    def _check_call(self, said: Mapping[str, Any], name: str | None) -> None:
-        """Raise ValueError where a call is not of an event here, or not of plain values."""
-        fns = self._blocks.fns
-        number = said.get("fn_index")
-        if name in (None, "predict"):  # the page's and gradio_client's, by number
-            if not isinstance(number, int) or isinstance(number, bool) or number not in fns:
-                raise ValueError("fn_index must be the number of an event of this app")
-            fn = fns[number]
-        else:
-            named = [fn for fn in fns.values() if fn.api_name == name]
-            if not named or named[0].api_visibility == "private" or number is not None:
-                raise ValueError("the address must be one of the API's endpoints, without fn_index")
-            fn = named[0]
+    def _endpoint(self, name: str) -> Any:
+        """Return the event of an endpoint of the API; HTTPException where there is none."""
+        for fn in self._blocks.fns.values():
+            if fn.api_name == name and fn.api_visibility != "private":
+                return fn
+        raise HTTPException(404, "There is no such endpoint.")
+
+    def _rewritten(self, body: bytes, scope: Scope, is_call: bool, fn: Any) -> bytes:
+        """Return what goes on of a call, or of the wish to cancel one; ValueError for a bad one.
+
+        `fn` is the event that is called; None where its number stands in the body.
+        """
+        said = _object(body)
         session = said.get("session_hash")
         if not (session is None or (isinstance(session, str) and _HASH.fullmatch(session))):
             raise ValueError("session_hash must be at most 64 letters, digits, - and _")
-        for key in ("trigger_id", "event_id"):
-            if not isinstance(said.get(key), int | str | None):
-                raise ValueError(f"{key} must be a number or a text")
-        if said.get("batched"):
-            raise ValueError("batched must be false: no event here takes batches")
-        values = said.get("data")
-        if not isinstance(values, list) or len(values) != len(fn.inputs):
-            raise ValueError(f"data must be a list of {len(fn.inputs)} values, one an argument")
-        for value in values:
-            if isinstance(value, list) and len(value) > MAX_LIST:
-                raise ValueError(f"a list must have at most {MAX_LIST} values, got {len(value)}")
-            for part in value if isinstance(value, list) else [value]:
-                if isinstance(part, list | dict):
-                    raise ValueError(
-                        "each value must be a number, a text, true, false, null or a list of these"
-                    )
+        kept: dict[str, Any] = {"session_hash": session and _own(session, scope)}
+        if is_call:
+            if fn is None:
+                number = kept["fn_index"] = said.get("fn_index")
+                if type(number) is not int or number not in self._blocks.fns:
+                    raise ValueError("fn_index must be the number of an event of this app")
+                fn = self._blocks.fns[number]
+            if len(body) > MAX_CALL and not _takes_picture(fn):
+                raise ValueError(f"a call without a picture must have at most {MAX_CALL} bytes")
+            kept["data"] = _checked_values(said.get("data"), len(fn.inputs))
+        else:
+            kept |= {key: said.get(key) for key in ("fn_index", "event_id")}
+        return orjson.dumps(kept)
 
 
-async def _whole_body(receive: Receive) -> bytes | None:
-    """Return a request's body; None where it is too long, or its sender has gone."""
+def _own(session: str, scope: Scope) -> str:
+    """Return the name that stands for a visitor's session, and for that of nobody else."""
+    return hashlib.sha256(f"{visitor(scope)} {session}".encode()).hexdigest()
+
+
+def _takes_picture(fn: Any) -> bool:
+    """Return whether an event takes a picture: an inlet is the only HTML that is an input."""
+    return fn.api_name == "decompose" or any(isinstance(block, gr.HTML) for block in fn.inputs)
+
+
+def _checked_values(values: object, count: int) -> list[Any]:
+    """Return the values of a call; ValueError where they are not so many, or not plain."""
+    if not isinstance(values, list) or len(values) != count:
+        raise ValueError(f"data must be a list of {count} values, one an argument")
+    for value in values:
+        if isinstance(value, list) and len(value) > MAX_LIST:
+            raise ValueError(f"a list must have at most {MAX_LIST} values, got {len(value)}")
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, list | dict):
+                raise ValueError(
+                    "each value must be a number, a text, true, false, null or a list of these"
+                )
+    return values
+
+
+async def _whole_body(receive: Receive, declared: str, limit: int) -> bytes:
+    """Return a request's body; HTTPException where it is too long, or its sender has gone."""
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            return None
-        if not message.get("more_body", False):
-            return bytes(body)
+    if declared.isdecimal() and len(declared) < 20 and int(declared) <= limit:
+        while len(body) <= limit:
+            message = await receive()
+            if message["type"] != "http.request":
+                break
+            body += message.get("body", b"")
+            if not message.get("more_body", False) and len(body) <= limit:
+                return bytes(body)
+    raise HTTPException(413, "The request is too large.")
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object that a body is; no NaN, no infinity, and no lone surrogates."""
+    """Return the JSON object that a body is; orjson takes no NaN, infinity or half a surrogate."""
+    if sum(body.count(part) for part in (b",", b"[", b"{")) > MAX_PARTS:
+        raise ValueError(f"the request must have at most {MAX_PARTS} values")
     try:
-        said = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
-        json.dumps(said, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
+        said = orjson.loads(body)
+    except ValueError:
         said = None
     if not isinstance(said, dict):
         raise ValueError("the request must be a JSON object of finite numbers and valid text")
     return said
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(constant)
-
-
-def _finite(text: str) -> float:
-    """Return a number; ValueError where it is beyond what a float holds."""
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError(text)
-    return number
-
-
-async def _answer(send: Send, status: int, sentence: str) -> None:
-    content = json.dumps({"detail": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})

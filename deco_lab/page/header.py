@@ -5,9 +5,14 @@ import html
 from deco_lab.workbench import ModelFacts
 
 
+def image_side(facts: ModelFacts) -> str:
+    """Return the side of a model's images in words, and whether it is a guess."""
+    return f"{facts.image_size} px{' (assumed)' if facts.image_size_assumed else ''}"
+
+
 def header(facts: ModelFacts) -> str:
     """Return the line as HTML, with the model's own names escaped."""
-    size = f"{facts.image_size} px, patches of {facts.patch_size}"
+    size = f"{image_side(facts)}, patches of {facts.patch_size}"
     said = " &middot; ".join(
         (
             f"<b>{html.escape(facts.name)}</b>",

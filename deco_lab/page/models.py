@@ -8,14 +8,15 @@ import gradio as gr
 
 from deco_lab.page.assets import toast
 from deco_lab.page.controls import class_choice
-from deco_lab.page.header import header
+from deco_lab.page.header import header, image_side
 from deco_lab.page.sample import SampleTab
 from deco_lab.workbench import PUBLISHED, ModelFacts, Workbench, sentence
 
 _MEANINGS = {
     "Kind": "DeCo has a DiT and a pixel decoder; a DiT draws the pixels by itself.",
     "Parameters": "Numbers that training has set, in millions.",
-    "Images": "Side of the square images, and of the patches that become one token each.",
+    "Images": "Side of the square images, and of the patches that become one token each. Assumed "
+    "where a file does not say; give the image size to load it again.",
     "DiT": "Transformer blocks, and the width of the tokens that pass through them.",
     "Pixel decoder": "Its blocks and their width; it draws velocity from pixels and condition.",
     "Classes": "How many it can be told to draw.",
@@ -40,6 +41,11 @@ class ModelsTab:
                     info="Bundled, of the folder of models, or published; or hf://owner/repo/file.",
                     allow_custom_value=True,
                 )
+                self._size = gr.Number(
+                    label="Image size",
+                    info="In pixels, for a file that does not say. Empty: as the file says.",
+                    precision=0,
+                )
                 self._load = gr.Button("Load and draw with it", variant="primary", size="md")
                 self._says = gr.HTML(_said(""), padding=False, elem_id="models-says")
                 gr.HTML(
@@ -55,7 +61,7 @@ class ModelsTab:
         controls = sample.controls.parts
         loading = self._load.click(
             self._loaded,
-            [self._name, controls["class_ids"]],
+            [self._name, self._size, controls["class_ids"]],
             [self._says, self._table, self._name, controls["model"], controls["class_ids"], head],
             concurrency_limit=None,
             api_visibility="private",
@@ -70,13 +76,14 @@ class ModelsTab:
     def _loaded(
         self,
         name: str,
+        image_size: int | None,
         labels: list[int],
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008  (Gradio's way)
     ) -> Iterator[list[Any]]:
         """Load a model, in turn; whatever goes wrong, what drew before goes on."""
         library, unchanged = self._bench.library, [gr.skip()] * 5
         try:
-            for message in self._bench.load(name):
+            for message in self._bench.load(name, image_size):
                 yield [_said(message), *unchanged]
             facts = library.facts(name)
         except ValueError as error:
@@ -85,7 +92,7 @@ class ModelsTab:
             raise toast(says) from error
         choice = gr.Dropdown(library.names(), value=name)
         yield [
-            _said(f"Loaded {name}."),
+            _said(f"Loaded {name}, which draws images of {image_side(facts)}."),
             self._facts(),
             gr.Dropdown(self._choices(), value=name),
             choice,
@@ -115,7 +122,7 @@ def _cells(facts: ModelFacts) -> list[str]:
         facts.name,
         facts.kind,
         f"{facts.parameters / 1e6:.1f} M",
-        f"{facts.image_size} px, patches of {facts.patch_size}",
+        f"{image_side(facts)}, patches of {facts.patch_size}",
         f"{facts.depth} blocks of width {facts.hidden_size}",
         facts.decoder,
         f"{facts.num_classes}",

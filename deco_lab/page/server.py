@@ -12,6 +12,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from deco_lab.page.assets import head
 from deco_lab.page.doors import Doors
 from deco_lab.page.live import Live
+from deco_lab.page.login import MAX_WRONG, Login
+from deco_lab.page.policy import Policy
+from deco_lab.proxies import past_proxies
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -48,16 +51,24 @@ def session_of(request: gr.Request) -> str:
 
 
 def free_port(host: str, first: int) -> int:
-    """Return the first free port from `first` on, of a hundred."""
+    """Return the first free port from `first` on, of a hundred.
+
+    It is free on 127.0.0.1 too, where Gradio looks whatever the host.
+    """
     for port in range(first, min(first + 100, 65536)):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except (OSError, OverflowError):
-                continue
+        if _is_free(host, port) and _is_free("127.0.0.1", port):
             return port
     raise ValueError(f"no free port from {first} on at {host}; choose another with --port")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError):
+            return False
+        return True
 
 
 def check_access(host: str, auth: str | None) -> tuple[str, str] | None:
@@ -97,28 +108,33 @@ def serve(
     # each look takes Python's lock from the model, which asks for it at every operation.
     blocks._queue.sleep_when_free = QUEUE_SLEEP
     blocks._queue.progress_update_sleep_when_free = PROGRESS_SLEEP
-    hosts = ["*"] if host in EVERY_ADDRESS else [*LOOPBACK, "[::1]", host]
-    _, address, _ = blocks.launch(
-        server_name=host,
-        server_port=free_port(host, port),
-        auth=auth,
-        share=False,
-        run_history=False,
-        enable_monitoring=False,
-        state_session_capacity=SESSION_STATES,
-        max_file_size="1kb",  # pictures come as text, and are checked as such
-        footer_links=[],
-        app_kwargs={
-            "openapi_url": None,
-            "routes": [live.route],
-            "middleware": [
-                Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-                Middleware(Doors, blocks=blocks),
-            ],
-        },
-        theme=THEME,
-        head=head(),  # launch(css=...) rewrites selectors and breaks @media
-        quiet=True,
-        **launch,
-    )
+    name = f"[{host}]" if ":" in host else host  # as addresses have it
+    hosts = ["*"] if host in EVERY_ADDRESS else [*LOOPBACK, "[::1]", name]
+    with past_proxies():
+        _, address, _ = blocks.launch(
+            server_name=name,
+            server_port=free_port(host, port),
+            auth=auth,
+            auth_message=f"After {MAX_WRONG} wrong logins in a minute, wait for one.",
+            share=False,
+            run_history=False,
+            enable_monitoring=False,
+            state_session_capacity=SESSION_STATES,
+            max_file_size="1kb",  # pictures come as text, and are checked as such
+            footer_links=[],
+            app_kwargs={
+                "openapi_url": None,
+                "routes": [live.route],
+                "middleware": [
+                    Middleware(Policy, head=head()),
+                    Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+                    Middleware(Login),
+                    Middleware(Doors, blocks=blocks),
+                ],
+            },
+            theme=THEME,
+            head=head(),  # launch(css=...) rewrites selectors and breaks @media
+            quiet=True,
+            **launch,
+        )
     return address

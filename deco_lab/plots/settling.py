@@ -264,9 +264,7 @@ def band_pictures(
     title : str
         What to call the predicted image.
     """
-    above, below = (
-        array_of(split_bands(image[None], edges)[:, 0].double()) for image in (predicted, final)
-    )
+    above, below = (array_of(split_bands(image[None], edges)[:, 0]) for image in (predicted, final))
     figure = new_figure(1.9 * (len(above) + 1), 4.3)
     rows = figure.subplots(2, len(above) + 1)
     show(rows[0, 0], picture_of(array_of(predicted)), title)

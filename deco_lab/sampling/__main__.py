@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from deco_lab import checkpoints
+from deco_lab.files import check_writable
 from deco_lab.sampling import SOLVERS
 from deco_lab.sampling.image_files import FORMATS
 from deco_lab.sampling.many import PRECISIONS, SamplingConfig, sample_many
 from deco_lab.sampling.processes import processes_here
 from deco_lab.spectra import weights_hash
+from deco_lab.terminal import print_any_text
 
 _DEFAULT = " [%(default)s]"
 
@@ -29,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.set_defaults(**defaults)
     add = parser.add_argument
     add("--model", required=True, help="bundled name, file or hf:// address, as for deco_lab.load")
+    add("--image-size", type=int, metavar="PIXELS", help="where the model's file does not say")
     add("--count", type=int, required=True, help="images in all")
     add("--out", type=Path, required=True, help="folder of the job; resumed if there")
     add("--format", choices=list(FORMATS), help="PNGs, or one NPZ for ADM's evaluator" + _DEFAULT)
@@ -48,14 +51,20 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
+    print_any_text()
     parser = make_parser()
     given = parser.parse_args(arguments)
     try:
+        check_writable(given.out)
         processes = processes_here(given.device)
         if processes.is_main:
             print(f"Loading {given.model} ...", file=sys.stderr, flush=True)
         model = checkpoints.load(
-            given.model, processes.device, PRECISIONS[given.precision], fast=not given.plain
+            given.model,
+            processes.device,
+            PRECISIONS[given.precision],
+            fast=not given.plain,
+            image_size=given.image_size,
         )
         asked = {f.name: getattr(given, f.name) for f in fields(SamplingConfig) if f.name in given}
         asked["class_ids"] = given.class_ids or range(model.config.num_classes)

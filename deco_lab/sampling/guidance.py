@@ -34,6 +34,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -125,20 +126,29 @@ class BandGuidance(GuidanceRule):
 
     def __call__(self, pair: GuidedPair) -> Tensor:
         """Return the guided velocity, (B, 3, H, W)."""
-        height, width = pair.x.shape[-2:]
-        frequency = torch.hypot(
-            torch.fft.fftfreq(height, dtype=torch.float64)[:, None],
-            torch.fft.rfftfreq(width, dtype=torch.float64),
-        )
-        edges = torch.tensor(self.edges, dtype=torch.float64)
-        band = torch.bucketize(frequency, edges, right=True)
-        scale = torch.tensor(self.scales, dtype=pair.x.dtype)[band].to(pair.x.device)
+        size = pair.x.shape[-2:]
+        scale = _scale_on(self, *size, pair.x.dtype, pair.x.device)
         spectrum = scale * torch.fft.rfft2(pair.cond - pair.uncond)
-        return pair.uncond + torch.fft.irfft2(spectrum, s=(height, width))
+        return pair.uncond + torch.fft.irfft2(spectrum, s=size)
 
     def is_off(self, guidance_scale: float) -> bool:
         """Return whether every scale is 1."""
         return all(scale == 1 for scale in self.scales)
+
+
+@lru_cache(maxsize=32)
+def _scale_on(
+    rule: BandGuidance, height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return the rule's scale of each coefficient that rfft2 keeps, (H, W // 2 + 1)."""
+    with torch.inference_mode(False):
+        frequency = torch.hypot(
+            torch.fft.fftfreq(height, dtype=torch.float64)[:, None],
+            torch.fft.rfftfreq(width, dtype=torch.float64),
+        )
+        edges = torch.tensor(rule.edges, dtype=torch.float64)
+        band = torch.bucketize(frequency, edges, right=True)
+        return torch.tensor(rule.scales, dtype=dtype)[band].to(device)
 
 
 @dataclass(frozen=True)
@@ -328,6 +338,9 @@ class Guidance:
         self.rule = as_rule(rule)
         self.nfe = 0
         self._is_on = not self.rule.is_off(guidance_scale)
+        # One tensor for the whole run: a model can tell by it that labels are the same.
+        null = class_ids if null_class is None else torch.full_like(class_ids, null_class)
+        self._both_ids = torch.cat([class_ids, null])
         self._memory: dict[str, Tensor] = {}
 
     def skips(self, step: int) -> bool:
@@ -345,10 +358,8 @@ class Guidance:
         return self._velocity(x, t, self.class_ids)
 
     def _guided(self, x: Tensor, t: float) -> Tensor:
-        assert self.null_class is not None
         self.nfe += 2
-        labels = torch.cat([self.class_ids, torch.full_like(self.class_ids, self.null_class)])
-        cond, uncond = self._velocity(torch.cat([x, x]), t, labels).chunk(2)
+        cond, uncond = self._velocity(torch.cat([x, x]), t, self._both_ids).chunk(2)
         pair = GuidedPair(cond, uncond, x, t, self.guidance_scale, self._memory)
         velocity = self.rule(pair)
         _check_shape("guidance", velocity, x)

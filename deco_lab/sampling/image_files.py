@@ -135,8 +135,11 @@ class NpzFile(ImageFiles):
     def write(self, first: int, images: Tensor) -> None:
         """Write images `first` and on, (B, 3, H, W) in [-1, 1], as one part."""
         path = self._parts / f"{first:06d}-{first + len(images):06d}.npy"
+        pixels = to_pixels(images)
+        header = np.lib.format.header_data_from_array_1_0(pixels)
         with replacing(path) as beside, beside.open("wb") as file:
-            np.lib.format.write_array(file, to_pixels(images), version=(1, 0))
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(pixels.tobytes())  # NumPy's own way does not notice a disk that is full
 
     def finish(self, class_ids: Sequence[int]) -> None:
         """Join the parts, unless it was done before, and remove those that are in the whole."""
@@ -175,7 +178,7 @@ class NpzFile(ImageFiles):
                     yield file.read(size)
                     reached += 1
         if reached < count:
-            raise FileNotFoundError(
+            raise ValueError(
                 f"{self._parts} lacks image {reached}, which was written; give the command again"
             )
 

@@ -32,7 +32,7 @@ from deco_lab.sampling.guidance import (
     VelocityModel,
     as_rule,
 )
-from deco_lab.sampling.reuse import ReusedCondition
+from deco_lab.sampling.reuse import with_reuse
 from deco_lab.sampling.solvers import SOLVERS, Solver
 
 
@@ -164,7 +164,8 @@ def sample_steps(
         velocity, (B, 3, H, W).
     condition_reuse : int
         Evaluations of the velocity for which one pass of the DiT serves, at least 1, which is
-        none: see `ReusedCondition`. Needs a model with a pixel decoder.
+        none: see `ReusedCondition`. Needs a model with a pixel decoder; what is around the model,
+        such as an `Intervened`, stays around it.
 
     Yields
     ------
@@ -211,7 +212,7 @@ def sample_steps(
     parameters = getattr(model, "parameters", tuple)
     device = next((parameter.device for parameter in parameters()), noise.device)
     guided_model = Guidance(
-        model if condition_reuse == 1 else ReusedCondition(model, condition_reuse),
+        model if condition_reuse == 1 else with_reuse(model, condition_reuse),
         torch.tensor(labels, device=device),
         num_classes,
         guidance_scale,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from deco_lab.files import remove_leftovers, replacing
+from deco_lab.files import check_writable, remove_leftovers, replacing
 from deco_lab.sampling.image_files import FORMATS, MAX_IMAGES, ImageFiles
 from deco_lab.sampling.loop import Step, sample_steps
 from deco_lab.sampling.processes import OneProcess
@@ -228,8 +228,7 @@ def _claim(out: Path, config: SamplingConfig, files: ImageFiles) -> None:
     ValueError
         Where it is another job's, or holds other files.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out must be a folder, got the file {out}; give another")
+    check_writable(out)
     remove_leftovers(out / RECIPE)
     asked = json.loads(json.dumps({**asdict(config), "image_size": files.image_size}))
     if (out / RECIPE).exists():
@@ -244,13 +243,13 @@ def _claim(out: Path, config: SamplingConfig, files: ImageFiles) -> None:
         )
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in asked.items()]
     with replacing(out / RECIPE) as beside:
-        beside.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        beside.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def _compare(out: Path, asked: Mapping[str, Any]) -> None:
     """Raise ValueError where the folder's recipe is not the one that is asked for."""
     try:
-        found = json.loads((out / RECIPE).read_text())
+        found = json.loads((out / RECIPE).read_text(encoding="utf-8"))
         # A model's name may change, but not its weights, whose hash is that of their precision.
         same = found.get("precision") == asked["precision"]
         differ = [

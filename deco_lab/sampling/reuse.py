@@ -10,11 +10,12 @@ band is measured with `deco_lab.spectra.solver_error`.
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from deco_lab.wrapper import Wrapper
 
 
-class ReusedCondition(nn.Module):
+class ReusedCondition(Wrapper):
     """A model whose DiT is asked at every k-th evaluation; for one run.
 
     Parameters
@@ -24,41 +25,46 @@ class ReusedCondition(nn.Module):
         `decode(x, condition)`.
     evaluations : int
         k, at least 1: evaluations for which one pass of the DiT serves. It is asked anew, too,
-        where the labels are others than the last time, as where guidance begins.
+        where the labels are another tensor than the last time, as where guidance begins.
 
     Raises
     ------
     ValueError
-        For a model without a pixel decoder.
+        For a model without a pixel decoder, or one with something around it, which this would pass
+        by: what is around a model goes around this.
     """
 
     def __init__(self, model: Any, evaluations: int) -> None:
-        super().__init__()
+        super().__init__(model)
         if not all(hasattr(model, name) for name in ("features", "condition_of", "decode")):
             raise ValueError(
                 f"condition_reuse must be 1 for a model without a pixel decoder, got {evaluations}"
-                "; there is no condition to reuse"
+                f"; a {type(model).__name__} has not all of features, condition_of and decode"
             )
-        self.model = model
-        self.config = getattr(model, "config", None)
+        if isinstance(model, Wrapper):
+            kind = type(model).__name__
+            raise ValueError(
+                f"model must be the model itself, got a {kind}; put the {kind} around it: "
+                f"{kind}(ReusedCondition(model, {evaluations}), ...)"
+            )
         self.evaluations = evaluations
         self._features: Tensor | None = None
         self._class_ids: Tensor | None = None
         self._served = 0
 
-    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
-        """Return the velocity, (B, 3, H, W)."""
-        return self.decode(x, self.condition(x, t, class_ids))
-
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return the condition, (B, N, D), of this evaluation: each call counts as one."""
-        known = self._class_ids is not None and torch.equal(self._class_ids, class_ids)
+        # By their memory, not by their values, for which the host would wait.
+        known = self._class_ids is not None and self._class_ids.is_set_to(class_ids)
         if not known or self._features is None or self._served == self.evaluations:
             self._features, self._class_ids = self.model.features(x, t, class_ids), class_ids
             self._served = 0
         self._served += 1
         return self.model.condition_of(self._features, t)
 
-    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return the velocity, (B, 3, H, W), of pixels and a condition."""
-        return self.model.decode(x, condition)
+
+def with_reuse(model: Any, evaluations: int) -> Any:
+    """Return `model` with `ReusedCondition` beneath all that is around it."""
+    if isinstance(model, Wrapper) and not isinstance(model, ReusedCondition):
+        return model.around(with_reuse(model.model, evaluations))
+    return ReusedCondition(model, evaluations)

@@ -2,6 +2,9 @@
 
 Frequencies are in cycles per pixel throughout (Nyquist is 0.5). No function here draws, and none
 knows a model's class: `decompose` takes any object with `condition` and `decode`.
+
+Wherever a Tensor of images, states, tokens or coefficients is asked for, a NumPy array will do;
+what is a Tensor in the answer is one then too.
 """
 
 from deco_lab.spectra.analysis import Analysis, load_analysis, weights_hash

@@ -11,11 +11,13 @@ is linear in the part, so the shares of parts that sum to the whole sum to 1 in 
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.frequencies import check_images, mirrored, radial_frequency
 
 OCTAVES = (1 / 16, 1 / 8, 1 / 4)
@@ -48,6 +50,7 @@ def band_of_frequencies(height: int, width: int, edges: Sequence[float]) -> Tens
     return torch.bucketize(radial_frequency(height, width, half=True), boundaries, right=True)
 
 
+@takes_arrays
 def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
     """Return the images' orthogonal bands of radial frequency, which sum to the images.
 
@@ -73,13 +76,20 @@ def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
     check_edges(edges)
     H, W = images.shape[-2:]
     pixels = images if images.dtype == torch.float64 else images.float()
-    band = band_of_frequencies(H, W, edges)
-    masks = band == torch.arange(len(edges) + 1)[:, None, None]
-    spectrum = torch.fft.rfft2(pixels)
-    kept = spectrum * masks[:, None, None].to(images.device)
+    kept = torch.fft.rfft2(pixels) * _masks_on(H, W, tuple(edges), images.device)
     return torch.fft.irfft2(kept, s=(H, W))
 
 
+@lru_cache(maxsize=16)
+def _masks_on(height: int, width: int, edges: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return which coefficients that rfft2 keeps are in each band, (K, 1, 1, H, W // 2 + 1)."""
+    with torch.inference_mode(False):
+        band = band_of_frequencies(height, width, edges)
+        masks = band == torch.arange(len(edges) + 1)[:, None, None]
+        return masks[:, None, None].to(device)
+
+
+@takes_arrays
 def band_shares(part: Tensor, whole: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
     """Return the share of `whole` that `part` supplies in each band, summed over all images.
 

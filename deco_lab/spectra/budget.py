@@ -41,10 +41,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
 from deco_lab.spectra.dct import block_dct
-from deco_lab.spectra.jacobian import TIMES, check_colours, check_patch_size
+from deco_lab.spectra.jacobian import (
+    TIMES,
+    check_colours,
+    check_patch_size,
+    directional_derivative,
+)
 from deco_lab.spectra.states import Crops, NoisyBatch, check_crops, check_decoder, check_finite
 
 Array = NDArray[np.float64]
@@ -112,7 +118,7 @@ def _share(sums: Array) -> Array:
 def _derivative(model: Any, x: Tensor, condition: Tensor, direction: Tensor) -> Tensor:
     """Return J direction for every token at once, (B, 3, H, W)."""
     direction = direction.to(condition).expand_as(condition).contiguous()
-    return torch.func.jvp(lambda s: model.decode(x, s), (condition,), (direction,))[1]
+    return directional_derivative(lambda s: model.decode(x, s), (condition,), (direction,))
 
 
 def _check_tokens_keep_to_their_patch(model: Any, x: Tensor, condition: Tensor, P: int) -> None:
@@ -149,6 +155,7 @@ def _statistics(batches: Any, D: int) -> tuple[Tensor, Tensor]:
     return mean, square / count - mean[:, None] * mean
 
 
+@takes_arrays
 @torch.no_grad()
 def condition_budget(
     model: Any,

@@ -37,6 +37,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
 from deco_lab.spectra.partitions import adjusted_rand, matched, neighbours
@@ -117,6 +118,7 @@ class TokenClusters(Analysis):
     """M, images."""
 
 
+@takes_arrays
 @torch.no_grad()
 def token_clusters(
     model: Any,

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.flow import seeded_noise
 from deco_lab.spectra.frequencies import check_images
 
@@ -34,6 +35,7 @@ def _check(images: Tensor) -> None:
         )
 
 
+@takes_arrays
 def white_noise(images: Tensor, seed: int = 0) -> Tensor:
     """Return white noise with each image's mean and standard deviation, in each channel.
 
@@ -64,6 +66,7 @@ def white_noise(images: Tensor, seed: int = 0) -> Tensor:
     return white.to(images)
 
 
+@takes_arrays
 def phase_shuffled(images: Tensor, seed: int = 0) -> Tensor:
     """Return images with the same power at every frequency, and phases of white noise.
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.kernels import KernelError, call, library, only_numbers
 
 
@@ -83,6 +84,7 @@ def pad_to_blocks(images: Tensor, block_size: int = 8) -> Tensor:
     return F.pad(images, (0, right, 0, bottom), mode="reflect")
 
 
+@takes_arrays
 def block_dct(images: Tensor, block_size: int = 8) -> Tensor:
     """Return the orthonormal DCT-II of every block of every channel.
 
@@ -131,6 +133,7 @@ def block_dct(images: Tensor, block_size: int = 8) -> Tensor:
         return coefficients.reshape(B, C, rows, columns, n, n)
 
 
+@takes_arrays
 def inverse_block_dct(coefficients: Tensor, height: int | None = None, width: int | None = None):
     """Return the images, (B, C, H, W), of `block_dct` coefficients (B, C, rows, columns, n, n).
 
@@ -177,3 +180,10 @@ def zigzag_order(block_size: int = 8) -> tuple[int, ...]:
         return diagonal, row if diagonal % 2 else column
 
     return tuple(row * block_size + column for row, column in sorted(places, key=along_diagonals))
+
+
+@lru_cache(maxsize=32)
+def zigzag_index(block_size: int, device: torch.device) -> Tensor:
+    """Return `zigzag_order` as an index, (n * n,), int64."""
+    with torch.inference_mode(False):
+        return torch.tensor(zigzag_order(block_size), device=device)

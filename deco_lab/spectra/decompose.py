@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.flow import seeded_noise
 from deco_lab.spectra.states import check_decoder
 
@@ -120,6 +121,7 @@ def _reference_pixels(model: Any, kind: str, x: Tensor, seed: int) -> Tensor:
     return seeded_noise(x.shape[0], x.shape[1:], _NOISE_STREAM + seed).to(x)
 
 
+@takes_arrays
 @torch.no_grad()
 def decompose(
     model: HasDecoder,
@@ -183,7 +185,8 @@ def decompose(
     x = x if x.dtype == torch.float64 else x.float()
     t = _one_per_image("t", torch.as_tensor(t, dtype=torch.float32), x)
     class_ids = _one_per_image("class_ids", torch.as_tensor(class_ids), x)
-    _check_values(t, class_ids, getattr(getattr(model, "config", None), "num_classes", None))
+    num_classes = getattr(getattr(model, "config", None), "num_classes", None)
+    _check_values(t.cpu(), class_ids.cpu(), num_classes)  # where a GPU need not be waited for
     t, class_ids = t.to(x.device), class_ids.to(x.device)
 
     s = model.condition(x, t, class_ids)

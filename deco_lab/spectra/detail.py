@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_log_intervals, log_of
@@ -84,6 +85,7 @@ class DetailSpectra(Analysis):
     """M, images."""
 
 
+@takes_arrays
 @torch.no_grad()
 def detail_spectra(
     model: Any,

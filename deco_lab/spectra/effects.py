@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
@@ -109,6 +110,7 @@ def _effects(
     )
 
 
+@takes_arrays
 def band_effects(
     model: HasDecoder,
     images: Tensor,

@@ -16,7 +16,8 @@ References
 import torch
 from torch import Tensor
 
-from deco_lab.spectra.dct import block_dct, zigzag_order
+from deco_lab.arrays import takes_arrays
+from deco_lab.spectra.dct import block_dct, zigzag_index
 from deco_lab.spectra.frequencies import check_estimator, check_images
 
 
@@ -33,11 +34,15 @@ def image_energies(images: Tensor, block_size: int = 8, offset: int = 0) -> Tens
             "half a block_size is usual"
         )
     coefficients = block_dct(images[..., offset:, offset:], block_size)
-    if coefficients.device.type == "mps":  # which has no float64
-        coefficients = coefficients.cpu()
-    return coefficients.double().square().mean((1, 2, 3))
+    return _wide(coefficients).square().mean((1, 2, 3))
 
 
+def _wide(values: Tensor) -> Tensor:
+    """Return values in float64, on their device or, from MPS, which has none, on the CPU."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+@takes_arrays
 def dct_energy(
     images: Tensor, block_size: int = 8, *, offset: int = 0, average: str = "power"
 ) -> Tensor:
@@ -76,6 +81,7 @@ def dct_energy(
     return each.mean(0) if average == "power" else each.log().mean(0).exp()
 
 
+@takes_arrays
 def log_energy(energy: Tensor) -> Tensor:
     """Return the curve of [1], log(1 + E) / max log(1 + E), low frequencies first.
 
@@ -100,8 +106,8 @@ def log_energy(energy: Tensor) -> Tensor:
             f"energy must have shape (..., n, n), got {tuple(energy.shape)}; "
             "pass what dct_energy returned"
         )
-    order = torch.tensor(zigzag_order(energy.shape[-1]), device=energy.device)
-    curve = energy.double().log1p().flatten(-2)[..., order]
+    curve = _wide(energy).log1p().flatten(-2)
+    curve = curve[..., zigzag_index(energy.shape[-1], curve.device)]
     largest = curve.amax(-1, keepdim=True)
     return curve / torch.where(largest > 0, largest, 1)
 
@@ -112,6 +118,7 @@ def token_grid(tokens: Tensor, height: int, width: int) -> tuple[int, int]:
     return height // P, width // P
 
 
+@takes_arrays
 def token_map(tokens: Tensor, rows: int, columns: int) -> Tensor:
     """Return tokens as an image with D channels, one pixel for each patch.
 

@@ -33,6 +33,7 @@ from deco_lab.flow import predicted_image
 from deco_lab.spectra.decompose import HasDecoder, decompose
 from deco_lab.spectra.products import band_products, nan_if_empty
 from deco_lab.spectra.states import Batch
+from deco_lab.wrapper import Wrapper
 
 Array = NDArray[np.float64]
 
@@ -43,7 +44,7 @@ NORMALISATION = "sum over images <part, band> / sum over images <whole, band>"
 """What `part_shares` divides by what, for recipes."""
 
 
-class _Drawing:
+class _Drawing(Wrapper):
     """A model at one state whose decoder returns velocity and predicted image, (B, 2C, H, W).
 
     `decompose` splits whatever a decoder returns, so both come of one call. The DiT's pass for
@@ -51,22 +52,18 @@ class _Drawing:
     """
 
     def __init__(self, model: Any, t: Tensor) -> None:
-        self._model = model
+        super().__init__(model)
         self._t = t
         self._conditions: dict[tuple[int, ...], Tensor] = {}
-        self.config = getattr(model, "config", None)
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         labels = tuple(class_ids.tolist())
         if labels not in self._conditions:
-            self._conditions[labels] = self._model.condition(x, t, class_ids)
+            self._conditions[labels] = self.model.condition(x, t, class_ids)
         return self._conditions[labels]
 
-    def time_condition(self, t: Tensor) -> Tensor:
-        return self._model.time_condition(t)
-
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
-        velocity = self._model.decode(x, condition)
+        velocity = self.model.decode(x, condition)
         return torch.cat([velocity, predicted_image(x, velocity, self._t)], 1)
 
 

@@ -11,18 +11,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deco_lab.spectra.bands import OCTAVES, check_edges, split_bands
 from deco_lab.spectra.decompose import decompose
 from deco_lab.spectra.states import check_decoder
+from deco_lab.wrapper import Wrapper
 
 
-class PartGains(nn.Module):
+class PartGains(Wrapper):
     """A model with a gain on each part of its velocity in each band; takes its place in a sampler.
 
     Guidance comes afterwards: the class's and the null class's velocity have their gains alike.
+    `condition` and `decode` are the model's own: gains change no part, only their sum.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class PartGains(nn.Module):
         condition_reference: str = "mean",
         pixel_reference: str = "zero",
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         check_decoder(model)
         check_edges(edges)
         for name, gains in (("dit", dit), ("decoder", decoder)):
@@ -60,8 +61,6 @@ class PartGains(nn.Module):
                     f"{name} must be {len(edges) + 1} finite gains, one for each band, "
                     f"got {tuple(gains)}; {len(edges)} edges cut so many"
                 )
-        self.model = model
-        self.config = getattr(model, "config", None)
         self.dit = tuple(dit)
         self.decoder = tuple(decoder)
         self.edges = tuple(edges)
@@ -84,15 +83,6 @@ class PartGains(nn.Module):
         # Only what is changed is split, so that a gain of 1 is the part itself.
         for part, gains in ((parts.dit, self.dit), (parts.decoder, self.decoder)):
             if any(gain != 1 for gain in gains):
-                changes = torch.tensor([gain - 1 for gain in gains], device=x.device)
-                bands = split_bands(part, self.edges)
-                velocity = velocity + torch.einsum("k,kbchw->bchw", changes.to(bands), bands)
+                for gain, band in zip(gains, split_bands(part, self.edges), strict=True):
+                    velocity = velocity + (gain - 1) * band
         return velocity.to(x.dtype)
-
-    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
-        """Return the model's own condition, (B, N, D): gains change no part, only their sum."""
-        return self.model.condition(x, t, class_ids)
-
-    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return the model's own velocity, (B, C, H, W), of pixels and a condition."""
-        return self.model.decode(x, condition)

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
@@ -80,6 +81,7 @@ class GuidanceSpectrum(Analysis):
         return self.cosine**2
 
 
+@takes_arrays
 @torch.no_grad()
 def guidance_spectrum(
     model: Model,

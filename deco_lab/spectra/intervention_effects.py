@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import EMPTY, OCTAVES
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
@@ -91,6 +92,7 @@ def _coherence(sums: Array) -> Array:
     return cross**2 / (drawn * theirs)
 
 
+@takes_arrays
 def intervention_effect(
     final: Tensor,
     baseline_final: Tensor,

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deco_lab.spectra.dct import dct_matrix
 from deco_lab.spectra.energy import token_grid
 from deco_lab.spectra.frequencies import radial_frequency
 from deco_lab.spectra.states import State, check_decoder
+from deco_lab.wrapper import Wrapper
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,10 @@ class _History:
         return self._entries[0][1]
 
 
-class Intervened(nn.Module):
+class Intervened(Wrapper):
     """A model whose decoder is told something else; takes its place in any sampler.
+
+    `features` and `condition_of` are the model's own: the DiT is not intervened in.
 
     Parameters
     ----------
@@ -138,7 +141,7 @@ class Intervened(nn.Module):
         condition: ConditionIntervention | None = None,
         pixels: BandLimit | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         check_decoder(model)
         if condition is not None and not isinstance(condition, ConditionIntervention):
             raise ValueError(
@@ -147,19 +150,13 @@ class Intervened(nn.Module):
             )
         if pixels is not None and not isinstance(pixels, BandLimit):
             raise ValueError(f"pixels must be None or a BandLimit, got {pixels!r}")
-        self.model = model
-        self.config = getattr(model, "config", None)
         self.on_condition = condition
         self.on_pixels = pixels
         self._histories = {True: _History(), False: _History()}
 
-    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
-        """Return the velocity, (B, C, H, W), that the decoder draws of what it is told."""
-        return self.decode(x, self.condition(x, t, class_ids))
-
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return the condition that the decoder is told, (B, N, D)."""
-        null = class_ids == getattr(self.config, "num_classes", -1)
+        null = class_ids == getattr(getattr(self, "config", None), "num_classes", -1)
         how = self.on_condition
         if isinstance(how, OtherClass):
             other = torch.full_like(class_ids, how.class_id)

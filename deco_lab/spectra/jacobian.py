@@ -23,7 +23,8 @@ References
     arXiv 2511.19365, section 4.2.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
 from deco_lab.spectra.decompose import HasDecoder
@@ -72,6 +74,16 @@ class DecoderGain(Analysis):
         return estimates(lambda means: means, self.slope.T)
 
 
+def directional_derivative(
+    function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+) -> Tensor:
+    """Return d/de function(point + e direction) at e = 0."""
+    with warnings.catch_warnings():
+        # For the first one PyTorch imports a module of its own that calls what PyTorch deprecates.
+        warnings.filterwarnings("ignore", "`torch.jit")
+        return torch.func.jvp(function, point, direction)[1]
+
+
 def _narrowest(model: Any, x: Tensor) -> torch.dtype:
     dtypes = [p.dtype for p in model.parameters()] if hasattr(model, "parameters") else []
     return max([x.dtype, *dtypes], key=lambda dtype: torch.finfo(dtype).eps)
@@ -97,6 +109,7 @@ def check_colours(images: Tensor) -> None:
         )
 
 
+@takes_arrays
 @torch.no_grad()
 def pixel_jacobian(model: HasDecoder, x: Tensor, condition: Tensor) -> Tensor:
     """Return the decoder's Jacobian at every pixel, at a fixed condition.
@@ -134,7 +147,7 @@ def pixel_jacobian(model: HasDecoder, x: Tensor, condition: Tensor) -> Tensor:
     x = x if x.dtype == torch.float64 else x.float()
 
     def derivative(direction: Tensor) -> Tensor:
-        return torch.func.jvp(lambda p: model.decode(p, condition), (x,), (direction,))[1]
+        return directional_derivative(lambda p: model.decode(p, condition), (x,), (direction,))
 
     columns = []
     for channel in range(3):
@@ -168,6 +181,7 @@ def gain_of(jacobian: Tensor) -> Tensor:
     return jacobian.square().sum((-2, -1)).div(3).sqrt()
 
 
+@takes_arrays
 @torch.no_grad()
 def decoder_gain(
     model: Any,

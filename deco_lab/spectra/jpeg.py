@@ -10,8 +10,12 @@ References
 [2] Ma et al., "DeCo", arXiv 2511.19365, section 4.3.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+from deco_lab.arrays import takes_arrays
 
 LUMINANCE = torch.tensor(
     [
@@ -40,6 +44,7 @@ _YCBCR = (
 )
 
 
+@takes_arrays
 def rgb_to_ycbcr(images: Tensor) -> Tensor:
     """Return JPEG's Y, Cb and Cr of RGB images, (B, 3, H, W), without offsets.
 
@@ -55,8 +60,13 @@ def rgb_to_ycbcr(images: Tensor) -> Tensor:
             f"images must be RGB of shape (B, 3, H, W), got {tuple(images.shape)}; "
             "repeat a grey channel three times"
         )
-    matrix = torch.tensor(_YCBCR, dtype=images.dtype, device=images.device)
-    return torch.einsum("ij,bjhw->bihw", matrix, images)
+    return torch.einsum("ij,bjhw->bihw", _matrix_on(images.dtype, images.device), images)
+
+
+@lru_cache(maxsize=32)
+def _matrix_on(dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(_YCBCR, dtype=dtype, device=device)
 
 
 def jpeg_table(quality: int = 85, chrominance: bool = False) -> Tensor:

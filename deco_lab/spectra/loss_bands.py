@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bands import OCTAVES, band_names, check_edges
 from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
@@ -119,6 +120,7 @@ def _radius() -> Tensor:
     return torch.hypot(u[:, None], u) / (2 * _BLOCK)
 
 
+@takes_arrays
 def loss_bands(
     predicted: Tensor,
     target: Tensor,
@@ -276,6 +278,7 @@ def weight_table(
     )
 
 
+@takes_arrays
 def favoured_parts(images: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return what images hold in coefficients of weight 1 and above, and in those below.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.frequencies import check_estimator, check_images, ring_frequencies
 from deco_lab.spectra.products import ring_products
 
@@ -27,6 +28,7 @@ class RadialPower:
     """(rings,), float64: 1 for white noise of variance 1."""
 
 
+@takes_arrays
 def radial_power(
     images: Tensor, window: str | None = None, *, padding: int = 1, average: str = "power"
 ) -> RadialPower:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
 from deco_lab.spectra.decompose import CONDITION_REFERENCES, PIXEL_REFERENCES, HasDecoder
@@ -59,6 +60,7 @@ class ReferenceSensitivity(Analysis):
     """Names along the axis of 4."""
 
 
+@takes_arrays
 def reference_sensitivity(
     model: HasDecoder,
     images: Tensor,

@@ -45,6 +45,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bootstrap import Estimate, estimates
 from deco_lab.spectra.dct import block_dct
@@ -141,6 +142,7 @@ def _block_dct(images: Tensor, P: int) -> Tensor:
     return (shifted - around).mean((1, 2))
 
 
+@takes_arrays
 @torch.no_grad()
 def find_seams(images: Tensor, patch_size: int, *, batch_size: int = 16) -> Seams:
     """Return what three detectors say of seams at multiples of patch_size.

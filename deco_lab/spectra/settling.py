@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import as_tensor
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
 from deco_lab.spectra.bootstrap import bootstrap
@@ -175,12 +176,13 @@ def settling_times(
 def _held(run: Iterable[RunStep] | Predictions) -> tuple[list[float], list[Tensor]]:
     """Return a run's times and predicted images, checked, on the CPU."""
     if isinstance(run, tuple) and len(run) == 2 and not hasattr(run[0], "predicted_image"):
-        given, predicted = cast(Predictions, run)
-        pairs: Iterable[tuple[float, Tensor]] = zip(given, predicted, strict=True)
+        at, predicted = cast(Predictions, run)
+        pairs: Iterable[tuple[float, Tensor]] = zip(at, predicted, strict=True)
     else:
         pairs = predictions(cast(Iterable[RunStep], run))
     times, images = [], []
-    for t, image in pairs:
+    for t, given in pairs:
+        image = as_tensor(given)
         check_images(image, "a predicted image")
         if images and image.shape != images[0].shape:
             raise ValueError(

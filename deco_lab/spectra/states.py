@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import as_tensor
 from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.spectra.analysis import tensor_hash
 from deco_lab.spectra.frequencies import check_images
@@ -183,8 +184,8 @@ class Run:
         """
         for step in self._steps:
             if step.t < 1:
-                labels = self._checked(step)
-                yield float(step.t), self._batches(step, labels)
+                time, x = float(step.t), as_tensor(step.x)
+                yield time, self._batches(time, x, self._checked(time, x))
         if self._shape is None:
             raise ValueError(
                 "steps must hold a state with t below 1, got none; pass sample_steps(...)"
@@ -194,32 +195,32 @@ class Run:
         """Return the labels, and the first state, the noise of the run, by its hash."""
         return self._recipe
 
-    def _checked(self, step: State) -> Tensor:
-        check_images(step.x, "the x of a step")
-        if not bool(step.x.isfinite().all()):
+    def _checked(self, time: float, x: Tensor) -> Tensor:
+        check_images(x, "the x of a step")
+        if not bool(x.isfinite().all()):
             raise ValueError(
-                f"the x of a step must be finite, got NaN or infinity at t={step.t}; "
+                f"the x of a step must be finite, got NaN or infinity at t={time}; "
                 "guide less, or take more steps"
             )
-        if self._shape not in (None, step.x.shape):
+        if self._shape not in (None, x.shape):
             raise ValueError(
                 f"every x of a run must have the same shape, {tuple(self._shape or ())}, "
-                f"got {tuple(step.x.shape)} at t={step.t}; analyse one run at a time"
+                f"got {tuple(x.shape)} at t={time}; analyse one run at a time"
             )
-        labels = check_labels(self._class_ids, len(step.x), self._model)
+        labels = check_labels(self._class_ids, len(x), self._model)
         if self._shape is None:
-            self._shape = step.x.shape
-            self._recipe |= {"first_state": tensor_hash(step.x), "class_ids": labels.tolist()}
+            self._shape = x.shape
+            self._recipe |= {"first_state": tensor_hash(x), "class_ids": labels.tolist()}
         return labels
 
-    def _batches(self, step: State, labels: Tensor) -> Iterator[Batch]:
-        device = device_of(self._model, step.x.device)
+    def _batches(self, time: float, states: Tensor, labels: Tensor) -> Iterator[Batch]:
+        device = device_of(self._model, states.device)
         for first in range(0, len(labels), self._batch_size):
-            x = _placed(step.x[first : first + self._batch_size], device)
+            x = _placed(states[first : first + self._batch_size], device)
             yield Batch(
                 first=first,
-                time=float(step.t),
-                t=torch.full((len(x),), float(step.t), device=device),
+                time=time,
+                t=torch.full((len(x),), time, device=device),
                 class_ids=labels[first : first + self._batch_size].to(device),
                 x=x,
             )

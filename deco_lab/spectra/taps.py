@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals, log_of
@@ -143,6 +144,7 @@ def tap_maps(model: Any, batch: Batch, tap: str) -> Tensor:
     return token_map(tokens, *token_grid(tokens, *batch.x.shape[-2:]))
 
 
+@takes_arrays
 @torch.no_grad()
 def tap_spectrum(
     model: Any,

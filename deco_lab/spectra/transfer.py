@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
@@ -104,6 +105,7 @@ def _coherence(sums: Array) -> Array:
     return cross**2 / np.where((noisy > 0) & (predicted > 0), noisy * predicted, np.nan)
 
 
+@takes_arrays
 @torch.no_grad()
 def transfer_function(
     model: Any,

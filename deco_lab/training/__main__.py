@@ -9,7 +9,7 @@ from deco_lab.memory import keep_freed_memory
 from deco_lab.training.arguments import make_parser, read_order
 from deco_lab.training.measuring import Measure
 from deco_lab.training.parallel import processes_here
-from deco_lab.training.run import run
+from deco_lab.training.run import claim, run
 from deco_lab.training.trainer import ResumeError, Trainer
 
 
@@ -18,14 +18,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = make_parser()
     try:
         order = read_order(parser, arguments)
+        claim(order.out)
         processes = processes_here(order.device)
         if processes.device.type == "cpu":
             keep_freed_memory()  # three hundredths of a step of `tiny`, or more
         source = open_source(order.source, order.model.image_size, processes.device)
-        if source.unreadable and processes.is_main:
-            for name in source.unreadable:
-                print(f"left out, since it cannot be read: {name}", file=sys.stderr)
-            print(f"{len(source.unreadable)} pictures cannot be read", file=sys.stderr)
+        for line in source.left_out if processes.is_main else ():
+            print(line, file=sys.stderr)
         classes = {
             "num_classes": source.crops.num_classes,
             "class_names": source.crops.class_names,
@@ -56,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except ResumeError as error:
         parser.error(str(error))
-    except (CheckpointError, FloatingPointError) as error:
+    except (CheckpointError, FloatingPointError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     if isinstance(source.crops, PictureCrops) and source.crops.skipped and processes.is_main:
         print(f"{source.crops.skipped} pictures were met that cannot be read", file=sys.stderr)

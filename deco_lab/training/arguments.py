@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from deco_lab.config import PRESETS, DeCoConfig, DiTConfig, ModelConfig
-from deco_lab.data import SourceConfig
+from deco_lab.data import SourceConfig, printable
 from deco_lab.training.recipe import TrainingConfig
 
 PROGRAM = "python -m deco_lab.training"
 _DEFAULT = " (default: %(default)s)"
-_OF_THE_DATA = {"num_classes", "class_names"}
+_NOT_ASKED = {"num_classes", "class_names", "image_size_assumed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def _add_options(group: argparse._ArgumentGroup, config: type, *, given_only: bo
     """Add an option for each field; those of `given_only` are absent unless given."""
     texts = field_texts(config)
     for field in fields(config):
-        if field.name in _OF_THE_DATA:
+        if field.name in _NOT_ASKED:
             continue
         assert field.default is not MISSING
         option = "--" + field.name.replace("_", "-")
@@ -208,4 +208,4 @@ def command_again(parser: argparse.ArgumentParser, given: dict[str, Any]) -> str
             words.append(option)
         else:
             words += [option, *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    return printable(shlex.join(words))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 
 from deco_lab import checkpoints
 from deco_lab.data import to_picture
-from deco_lab.files import remove_leftovers, replacing
+from deco_lab.files import check_writable, remove_leftovers, replacing
 from deco_lab.models import Model
 from deco_lab.sampling import sample
 from deco_lab.training.journal import Board, EvaluationLog, LossLog
@@ -34,6 +35,7 @@ FILES = (
     "loss.png",
     "preview.png",
     "evaluation.csv",
+    "tensorboard",
 )
 """What a run leaves in its folder, which may hold other files."""
 
@@ -86,15 +88,29 @@ def run(
 
     Raises
     ------
+    ValueError
+        Where `out` cannot be written to, or holds files that are no run's.
     ResumeError
         Where `out` holds another run.
+    OSError
+        Where a file cannot be written; what was written before stays, and is gone on from.
     FloatingPointError
         Where the loss is no longer finite; the last good state stays.
     """
     processes, config = trainer.processes, trainer.config
-    _resume(trainer, out, compiled, save_every)
-    log = LossLog(out / "loss.csv", trainer.step)
-    evaluations = EvaluationLog(out / "evaluation.csv", trainer.step)
+    claim(out)
+    state = _found_state(trainer, out)
+    step = state["step"] if state else 0
+    log = LossLog(out / "loss.csv", step, pending=state.get("losses") if state else None)
+    evaluations = EvaluationLog(out / "evaluation.csv", step)
+    if compiled and step < config.steps:
+        _say(trainer, "compiling by region (a minute on a CPU) ...")
+        trainer.compile()
+    trainer.distribute()
+    if state:
+        trainer.load(state)
+    else:
+        trainer.save(out / "state.pt")  # the folder is this run's from now on
     judged = trainer.step if evaluations.has(trainer.step) else -1
     board = Board(out / "tensorboard", trainer.step) if processes.is_main else None
     parameters = sum(p.numel() for p in trainer.model.parameters())
@@ -132,7 +148,7 @@ def run(
             }
             checkpoints.save(model, out / "model.safetensors", training=training)
             log.write()
-        trainer.save(out / "state.pt")
+        trainer.save(out / "state.pt", log.pending)
 
     def show() -> None:
         model = trainer.averaged_model()
@@ -208,9 +224,20 @@ def run(
         _say(trainer, f'done: deco_lab.load("{out / "model.safetensors"}")')
 
 
-def _resume(trainer: Trainer, out: Path, compiled: bool, save_every: int) -> None:
-    """Ready the trainer: on from the state in `out` if there is one, compiled and distributed."""
-    path, state = out / "state.pt", None
+def claim(out: Path) -> None:
+    """Raise ValueError unless a run may write in `out`: what it would write over is its own."""
+    check_writable(out)
+    taken = [name for name in FILES if (out / name).exists()]
+    if taken and "state.pt" not in taken:
+        raise ValueError(
+            f"out must be a folder of this run or one without files of its names, got {out}, which "
+            f"holds {', '.join(taken)} and no state.pt; give another --out, or move them"
+        )
+
+
+def _found_state(trainer: Trainer, out: Path) -> dict[str, Any] | None:
+    """Return the state in `out` to go on from; make the folder where there is none."""
+    path = out / "state.pt"
     if trainer.processes.is_main:
         out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -218,22 +245,7 @@ def _resume(trainer: Trainer, out: Path, compiled: bool, save_every: int) -> Non
     seen = float(trainer.processes.mean(torch.tensor(float(path.exists()), device=trainer.device)))
     if 0 < seen < 1:
         raise ResumeError(f"{path} must be seen by every process; put --out on a shared disk")
-    if not seen and (out / "model.safetensors").exists():
-        # A run that was killed in its first checkpoint leaves a model alone; any other is kept.
-        steps = checkpoints.read_training(out / "model.safetensors").get("step")
-        if not isinstance(steps, int) or steps > save_every:
-            raise ResumeError(
-                f"{out} holds a model.safetensors of {steps} steps without the state.pt to resume "
-                "from, and a new run would write over it; give a new --out, or move it"
-            )
-    if seen:
-        state = trainer.read(path)
-    if compiled and (state["step"] if state else 0) < trainer.config.steps:
-        _say(trainer, "compiling by region (a minute on a CPU) ...")
-        trainer.compile()
-    trainer.distribute()
-    if state:
-        trainer.load(state)
+    return trainer.read(path) if seen else None
 
 
 def _say(trainer: Trainer, text: str) -> None:

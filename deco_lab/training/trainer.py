@@ -18,22 +18,24 @@ References
 [2] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
 """
 
+import pickle
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from deco_lab.checkpoints.files import DAMAGED, first_line
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.data import Crops
 from deco_lab.files import replacing
 from deco_lab.flow import interpolate, sample_times, velocity_target
 from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
-from deco_lab.models.compiled import compile_regions
+from deco_lab.models.compiled import compile_regions, fast_dtype
 from deco_lab.models.dit import zero_block_modulation
 from deco_lab.training.alignment import Learner, VisionEncoder
 from deco_lab.training.parallel import OneProcess, load_whole_state, placed, whole, whole_state
@@ -42,6 +44,12 @@ from deco_lab.training.recipe import TrainingConfig, learning_rate_factor, step_
 
 class ResumeError(ValueError):
     """A saved run that is not the one to go on with; the message says what differs."""
+
+
+_STATE = {
+    "model_config", "training_config", "data", "step", "seconds", "learner", "average", "optimizers"
+}  # fmt: skip
+"""What a saved run holds at least."""
 
 
 class Draw(NamedTuple):
@@ -120,8 +128,8 @@ class Trainer:
         self.data = dict(data or {})
         self.device = crops.device
         if config.precision == "auto":
-            fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-            config = replace(config, precision="bf16" if fast else "float32")
+            narrow = fast_dtype(self.device) == torch.bfloat16
+            config = replace(config, precision="bf16" if narrow else "float32")
         self.config = config
         self.step = 0
         self.seconds = 0.0
@@ -262,10 +270,17 @@ class Trainer:
         model.load_state_dict({name: whole(value) for name, value in self.average.items()})
         return model.to(self.device).eval().requires_grad_(False)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, losses: Tensor | None = None) -> None:
         """Write everything that resuming needs to `path`, atomically; every process must call this.
 
         Sharded tensors are written whole, so that any number of processes can go on.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        losses : Tensor, optional
+            (steps, 4), those that are in no row of the run's log yet.
         """
         state = {
             "model_config": config_to_dict(self.model.config),
@@ -273,13 +288,17 @@ class Trainer:
             "data": self.data,
             "step": self.step,
             "seconds": self.seconds,
+            "losses": losses,
             "learner": {name: whole(v) for name, v in self.learner.state_dict().items()},
             "average": {name: whole(v) for name, v in self.average.items()},
             "optimizers": [whole_state(optimizer) for optimizer in self.optimizers],
         }
         if self.processes.is_main:
-            with replacing(path) as beside:
-                torch.save(state, beside)
+            with replacing(path) as beside, beside.open("wb") as file:
+                try:
+                    torch.save(state, file)
+                except RuntimeError as error:  # that the archive is cut; why is in its context
+                    raise error.__context__ or error from None
 
     def read(self, path: Path) -> dict[str, Any]:
         """Return what `save` wrote, for `load`, if it belongs to this run.
@@ -290,21 +309,26 @@ class Trainer:
         Raises
         ------
         ResumeError
-            Where the file belongs to another model, another recipe or other data, or has taken more
-            steps than are asked for.
+            Where the file is damaged, belongs to another model, another recipe or other data, or
+            has taken more steps than are asked for.
         """
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if "learner" not in state:
-            raise ResumeError(f"{path} is of an earlier version of this package; give a new --out")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, *DAMAGED) as error:
+            reason = first_line(error).split(". ")[0]
+            raise ResumeError(
+                f"{path} is damaged ({reason}); put a copy of it back, or give a new --out to "
+                "start again"
+            ) from error
+        if not isinstance(state, dict) or not state.keys() >= _STATE:
+            raise ResumeError(
+                f"{path} is not what this version of the package writes; give a new --out"
+            )
         if config_from_dict(state["model_config"]) != self.model.config:
             raise ResumeError(f"{path} holds another model; give a new --out to train this one")
         saved = {**asdict(self.config), **state["training_config"], "steps": self.config.steps}
-        if (differing := TrainingConfig(**saved)) != self.config:
-            names = [
-                field.name
-                for field in fields(TrainingConfig)
-                if getattr(differing, field.name) != getattr(self.config, field.name)
-            ]
+        own = asdict(self.config)
+        if names := [name for name, value in saved.items() if value != own.get(name)]:
             raise ResumeError(
                 f"{path} was trained with another {', '.join(names)}; repeat those or give a new "
                 "--out"

@@ -154,8 +154,8 @@ class Workbench:
         except ValueError as error:
             yield {"status": "refused", "text": sentence(error)}
 
-    def load(self, name: str) -> Iterator[str]:
-        """Load a model and say how that goes; raises as `Library.load`.
+    def load(self, name: str, image_size: int | None = None) -> Iterator[str]:
+        """Load a model and say how that goes; as `Library.load`.
 
         Not in turn: a download takes minutes, in which others may draw.
         """
@@ -164,7 +164,7 @@ class Workbench:
         if name.startswith("hf://"):
             where = "downloaded, if it has not been before"
         yield f"Loading {name} ({where})."
-        self.library.load(name)
+        self.library.load(name, image_size)
 
     def stop(self, session: str) -> None:
         """End the session's run, within a step; what it kept stays."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deco_lab.spectra import pixel_jacobian, split_bands
+from deco_lab.spectra.jacobian import directional_derivative
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
 
 
@@ -60,7 +61,7 @@ def decoder_gain(
 
     def moved(towards_pixels: Tensor, towards_condition: Tensor) -> Tensor:
         tangents = (towards_pixels, towards_condition)
-        return torch.func.jvp(model.decode, (x, condition), tangents)[1]
+        return directional_derivative(model.decode, (x, condition), tangents)
 
     energy = _band_energy(velocity)
     contrast = condition - condition.mean(1, keepdim=True)
@@ -95,4 +96,4 @@ def _range(values: Tensor) -> tuple[float, float]:
 
 
 def _band_energy(images: Tensor) -> Tensor:
-    return split_bands(images.float()).double().square().sum((1, 2, 3, 4)).cpu()
+    return split_bands(images.float()).cpu().double().square().sum((1, 2, 3, 4))

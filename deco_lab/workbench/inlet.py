@@ -10,14 +10,20 @@ import io
 
 from PIL import Image
 
-from deco_lab.data import UnreadablePictureError, open_picture
+from deco_lab.data import (
+    UnknownRangeError,
+    UnreadablePictureError,
+    is_deep,
+    open_picture,
+    pixels_alone,
+)
 
 MAX_BYTES = 16 * 2**20
 """Longest file."""
 MAX_PICTURE_PIXELS = 64 * 10**6
 """Most pixels of a picture, as its header says."""
 MAX_DEEP_PIXELS = 16 * 10**6
-"""Most pixels of one with 16 or 32 bits a channel: scaling them takes 30 bytes a pixel."""
+"""Most pixels of one with 16 or 32 bits a channel: scaling them takes 35 bytes a pixel."""
 MAX_PICTURE_SIDE = 16384
 """Longest side, in pixels."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -56,8 +62,8 @@ def read_picture(data: bytes) -> Image.Image:
     Raises
     ------
     ValueError
-        Where it is too long, of another format, cut short or damaged, or has too many pixels: the
-        header is read before anything is decoded.
+        Where it is too long, of another format, cut short or damaged, or has too many pixels or
+        values of no known range: the header is read before anything is decoded.
     """
     if len(data) > MAX_BYTES:
         raise ValueError(
@@ -65,9 +71,9 @@ def read_picture(data: bytes) -> Image.Image:
             "save it smaller"
         )
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(pixels_alone(io.BytesIO(data))[0], formats=FORMATS) as image:
             width, height = image.size
-            most = MAX_DEEP_PIXELS if image.mode[0] in "IF" else MAX_PICTURE_PIXELS
+            most = MAX_DEEP_PIXELS if is_deep(image) else MAX_PICTURE_PIXELS
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(_too_large(MAX_PICTURE_PIXELS, "far more")) from None
     except _DAMAGED_HEADERS:
@@ -79,6 +85,8 @@ def read_picture(data: bytes) -> Image.Image:
         raise ValueError(_too_large(most, f"{width} x {height}"))
     try:
         return open_picture(io.BytesIO(data), FORMATS)
+    except UnknownRangeError:
+        raise
     except UnreadablePictureError:
         raise ValueError("the picture is cut short or damaged; save it anew as PNG") from None
 

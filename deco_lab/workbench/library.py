@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -23,7 +24,9 @@ import torch
 
 from deco_lab.checkpoints import CheckpointError, choose_device, load, read_training
 from deco_lab.checkpoints.files import local_file
+from deco_lab.checkpoints.store import PUBLISHED_SIZES
 from deco_lab.models import Model
+from deco_lab.models.graphs import empty_cache
 from deco_lab.spectra import weights_hash
 
 BUNDLED = {
@@ -70,6 +73,8 @@ class ModelFacts:
     """"DeCo" or "DiT"."""
     parameters: int
     image_size: int
+    image_size_assumed: bool = False
+    """Whether that is a guess, since neither the file nor a person has said."""
     patch_size: int
     num_classes: int
     class_names: tuple[str, ...]
@@ -104,6 +109,8 @@ class Library:
         other file can, but for `first`.
     fast : bool
         Load them as `deco_lab.load(..., fast=True)` does.
+    image_size : int, optional
+        Of `first`, as for `deco_lab.load`.
 
     Raises
     ------
@@ -117,6 +124,7 @@ class Library:
         device: str | None = None,
         folder: Path | None = None,
         fast: bool = False,
+        image_size: int | None = None,
     ) -> None:
         self._fast = fast
         self._device = choose_device(device)
@@ -125,7 +133,11 @@ class Library:
         self._loading = Lock()  # held while a model is read, which may take minutes
         self._lock = Lock()  # held for moments, around the two dictionaries
         self._models: dict[str, tuple[Model, ModelFacts]] = {}
-        self._add(self._first, load(first, device=self._device, fast=fast), first)
+        self._sizes = dict(PUBLISHED_SIZES)  # and those that persons have told, by name
+        if image_size is not None:
+            self._sizes[self._first] = image_size
+        model = load(first, device=self._device, fast=fast, image_size=image_size)
+        self._add(self._first, model, first)
 
     def names(self) -> list[str]:
         """Return the names of what can draw at once: what is loaded, and the bundled ones."""
@@ -164,9 +176,18 @@ class Library:
         """
         return self._entry(name)
 
-    def load(self, name: str) -> Model:
-        """Return a model by name as `get`, fetched if it is an hf:// address."""
-        return self._entry(name, may_fetch=True)[0]
+    def load(self, name: str, image_size: int | None = None) -> Model:
+        """Return a model by name as `get`, fetched if it is an hf:// address.
+
+        Where an image_size is told, the file is read again with it, and so it is from then on.
+        """
+        if image_size is None:
+            return self._entry(name, may_fetch=True)[0]
+        path = None if name == self._first else self._path(name)
+        with self._loading:
+            model = self._load(name, path, image_size)
+            self._sizes[name] = image_size
+            return self._add(name, model, path or name)[0]
 
     def all_facts(self) -> list[ModelFacts]:
         """Return what is known of each model that can draw at once, in the order of `names`."""
@@ -186,7 +207,7 @@ class Library:
         with self._loading:
             if entry := self._loaded(name):  # by another meanwhile
                 return entry
-            return self._add(name, self._load(name, path), path or name)
+            return self._add(name, self._load(name, path, self._sizes.get(name)), path or name)
 
     def _loaded(self, name: str) -> tuple[Model, ModelFacts] | None:
         if not isinstance(name, str):  # a script may send anything
@@ -222,23 +243,22 @@ class Library:
         real = path.resolve()
         return real.suffix in SUFFIXES and real.is_relative_to(self._folder.resolve())
 
-    def _load(self, name: str, path: Path | None) -> Model:
+    def _load(self, name: str, path: Path | None, image_size: int | None) -> Model:
         if path is not None:
             if path.suffix == ".safetensors" and printable(str(path)) != str(path):
                 raise ModelError(
                     f"{name} must have a path in UTF-8, as the library that reads such files asks; "
                     "rename it"
                 )
-            self._check_room(name, path)
+            self._check_room(name, path.stat().st_size)
         try:
             too_large = (
                 f"{name} must fit into the memory of {self._device}, and does not; close other "
                 "programs, or take a smaller model"
             )
-            with out_of_memory_as_sentence(too_large), local_file(path or name) as file:
-                if path is None and name not in BUNDLED:
-                    self._check_room(name, file)
-                return load(file, device=self._device, fast=self._fast)
+            fits = partial(self._check_room, name)
+            with out_of_memory_as_sentence(too_large), local_file(path or name, fits) as file:
+                return load(file, device=self._device, fast=self._fast, image_size=image_size)
         except ModelError:
             raise
         except (ValueError, OSError) as error:
@@ -246,10 +266,10 @@ class Library:
             said = str(error).replace(str(path), name) if path else str(error)
             raise ModelError(said) from error
 
-    def _check_room(self, name: str, path: Path) -> None:
-        """Raise ModelError where a file would not fit beside what is loaded."""
+    def _check_room(self, name: str, size: int) -> None:
+        """Raise ModelError where a file of some bytes would not fit beside what is loaded."""
         room = _ROOM_FAST if self._fast and self._device.type == "cpu" else _ROOM
-        needed, free = int(room * path.stat().st_size), _free_memory(self._device)
+        needed, free = int(room * size), _free_memory(self._device)
         if free is not None and needed > free:
             raise ModelError(
                 f"{name} needs about {needed / 2**30:.1f} GiB of memory, and {self._device} has "
@@ -304,13 +324,14 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _free() -> None:
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        empty_cache()
 
 
 def _free_memory(device: torch.device) -> int | None:
     """Return the bytes that are free on a device; None where nobody can tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cuda":  # what the driver has, and what PyTorch keeps for itself
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     return psutil.virtual_memory().available if device.type == "cpu" else None
 
 
@@ -328,6 +349,7 @@ def _facts(name: str, model: Any, training: Mapping[str, Any]) -> ModelFacts:
         kind=type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
         image_size=config.image_size,
+        image_size_assumed=config.image_size_assumed,
         patch_size=config.patch_size,
         num_classes=config.num_classes,
         class_names=tuple(config.class_names),

@@ -10,8 +10,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from deco_lab.spectra import OCTAVES, zigzag_order
+from deco_lab.spectra import OCTAVES
 from deco_lab.spectra.bands import band_of_frequencies
+from deco_lab.spectra.dct import zigzag_index
 from deco_lab.spectra.energy import image_energies
 from deco_lab.spectra.frequencies import mirrored, ring_counts, ring_of_frequencies
 
@@ -72,7 +73,7 @@ def spectra_of(
 
 def in_zigzag(energy: Tensor) -> Tensor:
     """Return 8 x 8 energies, (..., 8, 8), as (..., 64), low frequencies first."""
-    return energy.flatten(-2)[..., torch.tensor(zigzag_order(energy.shape[-1]))]
+    return energy.flatten(-2)[..., zigzag_index(energy.shape[-1], energy.device)]
 
 
 def _powers(power: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -178,7 +178,7 @@ def split(image: Tensor, quality: int = 85, gamma: float = 1.0) -> SplitView:
     # 99.5% of the values are within white and black; two digits, for a person to read.
     largest = torch.quantile(neglected.abs().flatten()[: 2**24], 0.995)
     scale = float(f"{float(largest):.2g}") if largest > 1e-6 else 1.0
-    energy = block_dct(rgb_to_ycbcr(clean.double())).square().sum((0, 2, 3))
+    energy = block_dct(rgb_to_ycbcr(clean.cpu().double())).square().sum((0, 2, 3))
     detail = energy.clone()
     detail[:, 0, 0] = 0
     kept = w >= _LIKE_ONE

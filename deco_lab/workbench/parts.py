@@ -30,6 +30,7 @@ from deco_lab.spectra import (
 from deco_lab.workbench.gain import Gain, decoder_gain
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
 from deco_lab.workbench.settings import check_choice, check_number, check_whole
+from deco_lab.wrapper import Wrapper
 
 MAX_CLUSTERS = 16
 """Most clusters of the condition's map: more colours are not told apart."""
@@ -117,11 +118,11 @@ class PartsView:
     milliseconds: float
 
 
-class _Known:
+class _Known(Wrapper):
     """A model whose condition has been computed: `token_clusters` then costs no further pass."""
 
     def __init__(self, model: Any, condition: Tensor) -> None:
-        self.config = model.config
+        super().__init__(model)
         self._condition = condition
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deco_lab.sampling import (
     GuidanceRule,
@@ -42,6 +42,7 @@ from deco_lab.workbench.live_spectra import in_zigzag, measure, spectra_of
 from deco_lab.workbench.pictures import Pictures, pack, plain, shades_of, shrink_of, to_host
 from deco_lab.workbench.record import Array, Curve, Record, State
 from deco_lab.workbench.settings import Settings, check_model
+from deco_lab.wrapper import Wrapper
 
 MAX_DECOMPOSED = 2
 """Images whose velocity is decomposed at each step: four decoder passes each."""
@@ -105,31 +106,23 @@ _Passes = list[tuple[Tensor, Tensor, Tensor, Tensor]]
 """x, t and class_ids of network passes, and the conditions that came of them."""
 
 
-class _Remembering(nn.Module):
+class _Remembering(Wrapper):
     """A model that keeps the conditions of a step's passes, so that none is computed twice."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.config = model.config
+        super().__init__(model)
         self.passes: _Passes = []
-
-    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
-        return self.model.decode(x, self.condition(x, t, class_ids))
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         B = x.shape[0]
         for *inputs, condition in self.passes:  # a guided pass holds the class's images first
             pairs = zip(inputs, (x, t, class_ids), strict=True)
-            same = torch.stack([(kept[:B] == given).all() for kept, given in pairs])
-            if same.all():  # one question to a GPU, not three
+            # Together: a GPU is waited for only once.
+            if len(condition) >= B and torch.stack([(a[:B] == b).all() for a, b in pairs]).all():
                 return condition[:B]
         condition = self.model.condition(x, t, class_ids)
         self.passes.append((x, t, class_ids, condition))
         return condition
-
-    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
-        return self.model.decode(x, condition)
 
 
 @dataclass

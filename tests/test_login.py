@@ -1,0 +1,99 @@
+"""The login before the doors, without a server: who is let in, and how often one may guess."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from deco_lab.page import login
+from deco_lab.page.login import MAX_WRONG, MAX_WRONG_OF_ALL, WINDOW, Login, visitor
+
+GRADIO = SimpleNamespace(auth={"ada": "right"}, cookie_id="x", tokens={"token": "ada"})
+
+
+def scope_of(path, method="GET", cookies="", client="1.2.3.4", gradio=GRADIO):
+    return {
+        "type": "http", "path": path, "method": method, "app": gradio, "client": (client, 5),
+        "headers": [(b"cookie", cookies.encode())],
+    }  # fmt: skip
+
+
+def ask(door, scope, status=200):
+    """Return the status of an answer, where the app would answer with `status`."""
+    sent = []
+
+    async def receive():
+        pytest.fail("the body was read")
+
+    async def send(message):
+        sent.append(message)
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": status, "headers": []})
+
+    door._app = app
+    asyncio.run(door(scope, receive, send))
+    return sent[0]["status"]
+
+
+@pytest.fixture
+def door():
+    return Login(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cookies", ["", "access-token-x=guess", "access-token-y=token"])
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/gradio_api/queue/join", "POST"),
+        ("/gradio_api/call/sample", "POST"),
+        ("/gradio_api/cancel", "POST"),
+        ("/gradio_api/heartbeat/abc", "GET"),
+        ("/gradio_api/queue/data", "GET"),
+        ("/gradio_api/info", "GET"),
+        ("/config", "GET"),
+        ("/live/" + "a" * 43, "GET"),
+        ("/whatever", "DELETE"),
+    ],
+)
+def test_login_is_asked_of_strangers_before_anything_is_read(door, path, method, cookies):
+    assert ask(door, scope_of(path, method, cookies)) == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/assets/index.js", "/theme.css"])
+def test_login_lets_strangers_see_its_own_page(door, path):
+    assert ask(door, scope_of(path)) == 200
+
+
+@pytest.mark.parametrize("kind", ["", "-unsecure"])
+def test_login_lets_in_who_has_logged_in(door, kind):
+    scope = scope_of("/gradio_api/heartbeat/abc", cookies=f"access-token{kind}-x=token")
+    assert ask(door, scope) == 200
+    assert visitor(scope) == "token"
+
+
+def test_login_is_not_asked_for_where_no_password_is_set(door):
+    scope = scope_of("/gradio_api/info", gradio=SimpleNamespace(auth=None))
+    assert ask(door, scope) == 200
+    assert visitor(scope) == ""
+
+
+def try_to_log_in(door, times, status, client="1.2.3.4"):
+    scope = scope_of("/login", "POST", client=client)
+    return [ask(door, scope, status) for _ in range(times)]
+
+
+def test_login_makes_an_address_wait_after_a_few_wrong_ones(door, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(login.time, "monotonic", lambda: now)
+    assert try_to_log_in(door, 10, 200) == [200] * 10  # right ones do not count
+    assert try_to_log_in(door, MAX_WRONG + 2, 400) == [400] * MAX_WRONG + [429] * 2
+    assert try_to_log_in(door, 1, 200) == [429]
+    assert try_to_log_in(door, 1, 200, client="::1") == [200]
+    now += WINDOW
+    assert try_to_log_in(door, 1, 200) == [200]
+
+
+def test_login_bounds_the_guesses_of_all_addresses_together(door):
+    guesses = [try_to_log_in(door, 1, 400, client=f"10.0.0.{i}")[0] for i in range(150)]
+    assert guesses == [400] * MAX_WRONG_OF_ALL + [429] * 50
