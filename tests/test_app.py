@@ -282,6 +282,10 @@ def test_models_tab_says_an_assumed_size_and_takes_the_right_one(tmp_path):
         assert f"{said}, patches of 8" in head
 
 
+ANYONE: Any = None
+"""A request of which nothing is asked."""
+
+
 class Tabs:
     """The tabs of a page, its session "a", asked without a browser."""
 
@@ -294,11 +298,11 @@ class Tabs:
 
     def take_apart(self, source, class_id=0, index=1, t=0.5):
         values = ("tiny", source, class_id, index, 0, t, "mean", "zero", "shapley", 8)
-        return json.loads(list(self.parts._answer(None, *values))[-1])
+        return json.loads(list(self.parts._answer(ANYONE, *values))[-1])
 
     def weigh(self, quality):
         values = ("tiny", quality, 1.0, "photograph", 0, 1, 0)
-        return json.loads(next(self.loss._weighed(None, *values)))
+        return json.loads(next(self.loss._weighed(ANYONE, *values)))
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +315,7 @@ def tabs():
 
 def kept_rows(tab):
     """Return the table that a tab's button keeps: its lines with "#", and its rows."""
-    lines = base64.b64decode(json.loads(tab._kept(None))["data"]).decode().splitlines()
+    lines = base64.b64decode(json.loads(tab._kept(ANYONE))["data"]).decode().splitlines()
     said = dict(line[2:].split(": ", 1) for line in lines if line[0] == "#")
     return said, list(csv.DictReader(lines[len(said) :]))
 
@@ -319,7 +323,7 @@ def kept_rows(tab):
 def test_keep_csv_keeps_what_the_tab_shows(tabs):
     tabs.bench.close("a")
     for tab in (tabs.parts, tabs.loss):
-        assert json.loads(tab._kept(None))["says"].startswith("there is nothing to keep yet")
+        assert json.loads(tab._kept(ANYONE))["says"].startswith("there is nothing to keep yet")
     view = tabs.take_apart("photograph", t=0.3)["view"]
     refused = tabs.take_apart("photograph", t=2)
     assert (refused["status"], "view" in refused) == ("refused", False)
@@ -348,7 +352,7 @@ def test_models_tab_shows_what_a_file_says_as_text(tmp_path):
         with gr.Blocks():
             return ModelsTab(bench, lambda request: "a")
 
-    loading = asyncio.run(built())._loaded("<b>.safetensors", [0])
+    loading = asyncio.run(built())._loaded("<b>.safetensors", None, [0])
     said = []
     with pytest.raises(gr.Error) as refused:
         said.extend(update[0] for update in loading)
@@ -359,7 +363,7 @@ def test_models_tab_shows_what_a_file_says_as_text(tmp_path):
 
 
 def test_toasts_are_made_at_one_place():
-    page = Path(deco_lab.page.__file__).parent
+    page = Path(deco_lab.__file__).parent / "page"
     shows = re.compile(r"gr\.(Error|Warning|Info|Success)\(")
     makers = {path.name for path in page.glob("*.py") if shows.search(path.read_text())}
     assert makers == {"assets.py", "api.py"}  # what the API raises goes to programs

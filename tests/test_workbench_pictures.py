@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from deco_lab.workbench import pictures
-from deco_lab.workbench.pictures import plain, to_pictures
+from deco_lab.workbench.pictures import plain, to_host, to_pictures
 
 
 def pixels_of(shown):
@@ -44,3 +44,17 @@ def test_plain_has_four_digits_and_none_for_nan():
         [1.235, None],
         [1e-30, None],
     ]
+
+
+def test_to_host_gives_back_every_tensor():
+    generator = torch.Generator().manual_seed(0)
+    tensors = [
+        torch.randint(256, (3, 5), generator=generator).byte(),
+        torch.randn(7, generator=generator),
+        torch.randn(2, 3, dtype=torch.float64, generator=generator).T,
+        torch.randn((), generator=generator),
+        torch.arange(3).byte(),
+    ]
+    for copied, tensor in zip(to_host(tensors), tensors, strict=True):
+        assert copied.dtype == tensor.dtype
+        assert torch.equal(copied, tensor)

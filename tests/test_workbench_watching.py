@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import build
@@ -235,6 +236,44 @@ def test_record_holds_every_frame_in_full_precision(deco):
                 assert_close(shown, row, rtol=6e-4)
     assert np.isnan(record.curves["shares"].values[0]).all()
     assert record.curves["velocity_energy"].values.dtype == np.float64
+
+
+class Syncs(TorchDispatchMode):
+    """Counts what waits for a GPU: numbers that Python asks for, and copies to the CPU."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.numbers, self.copies, self._host = 0, 0, set()
+        cpu = torch.Tensor.cpu
+
+        def counted(tensor):
+            # Not of t and labels, nor of what has been copied: they are on the CPU already.
+            is_there = tensor.untyped_storage().data_ptr() in self._host
+            self.copies += tensor.numel() > 4 and not is_there
+            copied = cpu(tensor)
+            self._host.add(copied.untyped_storage().data_ptr())
+            return copied
+
+        monkeypatch.setattr(torch.Tensor, "cpu", counted)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.numbers += func.overloadpacket in (
+            torch.ops.aten._local_scalar_dense, torch.ops.aten.equal,
+        )  # fmt: skip
+        return func(*args, **(kwargs or {}))
+
+
+def test_watch_waits_once_for_frames_that_are_measured_together(deco, monkeypatch):
+    watch = Watch(deco, replace(SETTINGS, guidance_low=0.0))
+    for _ in range(5):
+        watch.take()
+    with Syncs(monkeypatch) as syncs:
+        frames = watch.frames()
+    assert all("shares" in frame.curves for frame in frames[1:])
+    assert syncs.copies == 1
+    # A step asks whether its condition is the one remembered; `decompose` checks a t and labels
+    # that it is given on the CPU.
+    assert syncs.numbers == 4 * (1 + 3)
 
 
 @pytest.mark.parametrize("taken", [1, 3, 5])

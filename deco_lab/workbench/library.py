@@ -276,7 +276,7 @@ class Library:
                 f"{free / 2**30:.1f} GiB free; close other programs, or take a smaller model"
             )
 
-    def _add(self, name: str, model: Model, source: str | Path) -> tuple[Model, ModelFacts]:
+    def _add(self, name: str, model: Any, source: str | Path) -> tuple[Model, ModelFacts]:
         names = tuple(map(printable, model.config.class_names))
         model.config = dataclasses.replace(model.config, class_names=names)
         entry = (model, _facts(name, model, _training(source)))

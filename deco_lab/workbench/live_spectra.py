@@ -20,8 +20,8 @@ _BANDS = len(OCTAVES) + 1
 _IN_BLOCKS = ("noisy", "predicted", "velocity")
 
 
-def spectra_of(steps: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Return the curves of each step's images.
+def measure(steps: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return what is computed where the images are, for `spectra_of` to go on with on the CPU.
 
     Parameters
     ----------
@@ -31,23 +31,38 @@ def spectra_of(steps: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]
 
     Returns
     -------
-    list of dict
-        Of each step and signal but "class", on the CPU, "{signal}_power", (R,), and for the first
-        three "{signal}_energy", (64,), in zigzag order; with "class" also "guidance_bands", (4,),
-        the energy of "guidance" over that of "class".
+    energies, power : Tensor
+        (K, 8, 8) of the first three signals of all steps, and (S, H, W // 2 + 1) of all signals.
     """
-    stacked = torch.stack([images for step in steps for images in step.values()]).float()
-    in_blocks = [name in _IN_BLOCKS for step in steps for name in step]
-    blocks = image_energies(stacked[in_blocks].flatten(0, 1))
-    energies = iter(in_zigzag(blocks.unflatten(0, (-1, stacked.shape[1])).mean(1)))
-    powers = iter(zip(*_powers(stacked), strict=True))
+    images = [(name in _IN_BLOCKS, images) for step in steps for name, images in step.items()]
+    blocks = torch.stack([one for in_blocks, one in images if in_blocks]).float()
+    energies = image_energies(blocks.flatten(0, 1)).unflatten(0, blocks.shape[:2]).mean(1)
+    parts = torch.view_as_real(torch.fft.rfft2(torch.stack([one for _, one in images]).float()))
+    return energies, parts.square().sum(-1).mean((1, 2))
+
+
+def spectra_of(
+    steps: Sequence[Mapping[str, Tensor]], energies: Tensor, power: Tensor
+) -> list[dict[str, Tensor]]:
+    """Return the curves of each step's images from what `measure` made of them, on the CPU.
+
+    Returns
+    -------
+    list of dict
+        Of each step and signal but "class" "{signal}_power", (R,), and for the first three
+        "{signal}_energy", (64,), in zigzag order; with "class" also "guidance_bands", (4,), the
+        energy of "guidance" over that of "class".
+    """
+    in_order = iter(in_zigzag(energies))
+    shape = next(iter(steps[0].values())).shape
+    powers = iter(zip(*_powers(power, *shape[-2:]), strict=True))
     measured = []
     for step in steps:
         curves, bands = {}, {}
         for name in step:
             rings, bands[name] = next(powers)
             if name in _IN_BLOCKS:
-                curves[f"{name}_energy"] = next(energies)
+                curves[f"{name}_energy"] = next(in_order)
             if name != "class":
                 curves[f"{name}_power"] = rings
         if "class" in step:
@@ -61,16 +76,14 @@ def in_zigzag(energy: Tensor) -> Tensor:
     return energy.flatten(-2)[..., zigzag_index(energy.shape[-1], energy.device)]
 
 
-def _powers(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the power in rings, (S, R), and energy in octaves, (S, 4), of images (S, B, C, H, W).
+def _powers(power: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return mean power in rings, (S, R), and energy in octaves, (S, 4).
 
     As `radial_power` and `split_bands` have them, in one transform.
     """
-    H, W = images.shape[-2:]
-    parts = torch.view_as_real(torch.fft.rfft2(images))
-    power = parts.square().sum(-1).mean((1, 2)).cpu().double() / (H * W)
-    sums = _sums(H, W)
-    rings, bands = (power.flatten(1) @ sums).tensor_split([sums.shape[1] - _BANDS], dim=1)
+    sums = _sums(height, width)
+    power = power.double().flatten(1) / (height * width)
+    rings, bands = (power @ sums).tensor_split([sums.shape[1] - _BANDS], dim=1)
     return rings, bands
 
 

@@ -2,8 +2,10 @@
 
 import base64
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,15 +28,40 @@ class Pictures:
 
 def to_pictures(images: Tensor, low: float = -1.0, high: float = 1.0) -> Pictures:
     """Return images, (B, 3, H, W) or (B, 1, H, W), with low as black and high as white, clipped."""
-    columns = math.ceil(math.sqrt(len(images)))
-    shrink = max(1, math.ceil(columns * max(images.shape[-2:]) / MAX_SIDE))
+    return pack(shades_of(images, low, high).cpu(), shrink_of(images))
+
+
+def shades_of(images: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
+    """Return the bytes of `to_pictures`, (B, height, width, 3), where the images are."""
+    shrink = shrink_of(images)
     if shrink > 1:
         images = F.avg_pool2d(images, shrink, ceil_mode=True)
-    count, _, height, width = images.shape
     shades = (images.float() - low).mul_(255 / (high - low)).nan_to_num_(0, 255, 0)
     shades = shades.round_().clamp_(0, 255).byte().expand(-1, 3, -1, -1)
-    data = shades.permute(0, 2, 3, 1).contiguous().cpu().numpy().tobytes()
-    return Pictures(count, height, width, shrink, base64.b64encode(data).decode())
+    return shades.permute(0, 2, 3, 1).contiguous()
+
+
+def pack(shades: Tensor, shrink: int) -> Pictures:
+    """Return bytes of `shades_of`, on the CPU, as pictures."""
+    count, height, width, _ = shades.shape
+    data = base64.b64encode(shades.numpy().tobytes()).decode()
+    return Pictures(count, height, width, shrink, data)
+
+
+def shrink_of(images: Tensor) -> int:
+    """Return the whole factor by which images are averaged down."""
+    columns = math.ceil(math.sqrt(len(images)))
+    return max(1, math.ceil(columns * max(images.shape[-2:]) / MAX_SIDE))
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors on the CPU, in one copy from the last's device: each waits for a GPU."""
+    device = tensors[-1].device  # on MPS, which has no float64, some are on the CPU already
+    order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())  # aligns them
+    flat = torch.cat([tensors[i].flatten().view(torch.uint8).to(device) for i in order]).cpu()
+    parts = flat.split([tensors[i].nbytes for i in order])
+    host = {i: part.view(tensors[i].dtype) for i, part in zip(order, parts, strict=True)}
+    return [host[i].view(tensor.shape) for i, tensor in enumerate(tensors)]
 
 
 def plain(values: Tensor) -> list:

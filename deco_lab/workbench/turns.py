@@ -169,7 +169,7 @@ class Turns:
         """
         reader = reader or Reader()
         reader.touch()
-        job: _Job[T] = _Job(work, reader)
+        job: _Job[Waiting | T] = _Job(work, reader)
         with self._changed:
             self._forget_abandoned()
             if len(self._queue) > self._most_waiting:

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,8 @@ from deco_lab.spectra import (
     token_map,
 )
 from deco_lab.spectra.frequencies import ring_frequencies
-from deco_lab.workbench.live_spectra import in_zigzag, spectra_of
-from deco_lab.workbench.pictures import Pictures, plain, to_pictures
+from deco_lab.workbench.live_spectra import in_zigzag, measure, spectra_of
+from deco_lab.workbench.pictures import Pictures, pack, plain, shades_of, shrink_of, to_host
 from deco_lab.workbench.record import Array, Curve, Record, State
 from deco_lab.workbench.settings import Settings, check_model
 from deco_lab.wrapper import Wrapper
@@ -237,27 +238,38 @@ class Watch:
         taken, self._taken = self._taken, []
         if not taken:
             return []
+        signals = [_signals(one) for one in taken]
         with torch.no_grad():
-            measured = spectra_of([_signals(one) for one in taken])
-            for one, curves in zip(taken, measured, strict=True):
-                if one.before is not None and self._decodes and self.settings.decompose:
-                    curves |= self._parts(one.before, one.passes)
-        self._measured += measured
+            others = [self._parts(one) | _shades(one.step) for one in taken]
+            on_device = [*measure(signals), *(t for other in others for t in other.values())]
+            energies, power, *rest = to_host(on_device)
+        copied = iter(rest)
+        others = [{name: next(copied) for name in other} for other in others]
         frames = []
-        for one, curves in zip(taken, measured, strict=True):
-            step, image, v = one.step, one.step.predicted_image, one.step.velocity
+        for one, curves, other in zip(
+            taken, spectra_of(signals, energies, power), others, strict=True
+        ):
+            step = one.step
+            if "condition" in other:
+                curves["condition_energy"] = in_zigzag(other["condition"])
+            if "parts" in other:
+                *parts, velocity = other["parts"]
+                dit, decoder = (band_shares(part, velocity) for part in parts)
+                curves["shares"] = torch.stack([dit, decoder, 1 - dit - decoder])
+            self._measured.append(curves)
             t_start = None if one.before is None else one.before.t
             start = math.nan if t_start is None else t_start
             self._rows.append((step.index, step.t, start, step.nfe, one.milliseconds))
+            shrink = shrink_of(step.x)
             frame = Frame(
                 index=step.index,
                 t=step.t,
                 t_start=t_start,
                 nfe=step.nfe,
                 sampling_ms=round(one.milliseconds, 2),
-                noisy=to_pictures(step.x),
-                predicted=None if image is None else to_pictures(image),
-                velocity=None if v is None else to_pictures(v, -VELOCITY_RANGE, VELOCITY_RANGE),
+                noisy=pack(other["noisy"], shrink),
+                predicted=pack(other["predicted"], shrink) if "predicted" in other else None,
+                velocity=pack(other["velocity"], shrink) if "velocity" in other else None,
                 curves={name: plain(values) for name, values in curves.items()},
             )
             frames.append(frame)
@@ -266,24 +278,28 @@ class Watch:
                 self._paused = step
         return frames
 
-    def _parts(self, start: Step, passes: _Passes) -> dict[str, Tensor]:
-        """Return the condition's energies and the parts' shares where a step started."""
+    def _parts(self, taken: _Taken) -> dict[str, Tensor]:
+        """Return the condition's energies and the parts and velocity where a step started."""
+        start = taken.before
+        if start is None or not self._decodes or not self.settings.decompose:
+            return {}
         seen = _Remembering(self._model)
-        seen.passes = passes
-        curves = {}
+        seen.passes = taken.passes
         labels = torch.tensor(self.settings.labels, device=start.x.device)
-        t = torch.full(labels.shape, start.t, device=start.x.device)
+        tokens = seen.condition(
+            start.x, torch.full(labels.shape, start.t, device=start.x.device), labels
+        )
+        found = {}
         rows, columns = (size // seen.config.patch_size for size in start.x.shape[-2:])
         if min(rows, columns) > 4:
-            tokens = seen.condition(start.x, t, labels)
-            curves["condition_energy"] = in_zigzag(
-                dct_energy(token_map(tokens.float(), rows, columns))
-            )
+            found["condition"] = dct_energy(token_map(tokens.float(), rows, columns))
         first = slice(MAX_DECOMPOSED)
-        parts = decompose(seen, start.x[first], start.t, labels[first])
-        dit, decoder = (band_shares(part, parts.velocity) for part in (parts.dit, parts.decoder))
-        curves["shares"] = torch.stack([dit, decoder, 1 - dit - decoder])
-        return curves
+        known: Any = SimpleNamespace(
+            config=seen.config, condition=lambda *_: tokens[first], decode=seen.decode
+        )
+        parts = decompose(known, start.x[first], start.t, self.settings.labels[first])
+        found["parts"] = torch.stack([parts.dit, parts.decoder, parts.velocity])
+        return found
 
     @property
     def has_begun(self) -> bool:
@@ -313,7 +329,7 @@ class Watch:
             values = np.full((len(rows), *(len(axes[axis]) for axis in names)), np.nan)
             for row, measured in zip(values, self._measured, strict=True):
                 if name in measured:
-                    row[...] = measured[name].cpu().numpy()
+                    row[...] = measured[name].numpy()
             if not np.isnan(values).all():
                 curves[name] = Curve(("step", *names), values, unit)
         return Record(
@@ -375,8 +391,18 @@ def run(
             yield Update("running", f"Drawing with {watch.settings.model}.", watch.frames())
 
 
+def _shades(step: Step) -> dict[str, Tensor]:
+    """Return the bytes of a frame's pictures, by name."""
+    shades = {"noisy": shades_of(step.x)}
+    if step.predicted_image is not None:
+        shades["predicted"] = shades_of(step.predicted_image)
+    if step.velocity is not None:
+        shades["velocity"] = shades_of(step.velocity, -VELOCITY_RANGE, VELOCITY_RANGE)
+    return shades
+
+
 def _signals(taken: _Taken) -> dict[str, Tensor]:
-    """Return a step's images, as `spectra_of` names them."""
+    """Return a step's images, as `measure` names them."""
     step = taken.step
     signals = {"noisy": step.x}
     if step.velocity is not None and step.predicted_image is not None:
