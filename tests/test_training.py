@@ -304,16 +304,19 @@ def test_average_follows_its_recursion(crops):
     assert not torch.equal(trainer.average[name], trainer.model.state_dict()[name])
 
 
-def test_averaged_model_draws_and_copies_no_weights(crops):
+def test_averaged_model_is_a_copy_without_a_draw(crops):
     trainer = trained(crops, TINY, 2)
     before = torch.get_rng_state()
     model = trainer.averaged_model()
     assert torch.equal(torch.get_rng_state(), before)
-    assert model.state_dict().keys() == trainer.average.keys()
+    then = {name: value.clone() for name, value in trainer.average.items()}
+    trainer.train_step()
+    assert model.state_dict().keys() == then.keys()
     for name, parameter in model.named_parameters():
-        assert parameter.data_ptr() == trainer.average[name].data_ptr()
+        assert torch.equal(parameter, then[name])
         assert not parameter.requires_grad
     assert not model.training
+    assert any(not torch.equal(then[name], value) for name, value in trainer.average.items())
 
 
 def test_learning_rate_warms_up_and_cools_down():

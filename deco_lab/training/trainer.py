@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deco_lab.checkpoints.files import DAMAGED, first_line
+from deco_lab.checkpoints.files import DAMAGED
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.data import Crops
 from deco_lab.files import replacing
@@ -37,6 +37,7 @@ from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
 from deco_lab.models.compiled import compile_regions, fast_dtype
 from deco_lab.models.dit import zero_block_modulation
+from deco_lab.models.graphs import first_line
 from deco_lab.training.alignment import Learner, VisionEncoder
 from deco_lab.training.parallel import OneProcess, load_whole_state, placed, whole, whole_state
 from deco_lab.training.recipe import TrainingConfig, learning_rate_factor, step_generator
@@ -291,14 +292,13 @@ class Trainer:
         return torch.stack([flow.detach(), frequency.detach(), alignment.detach()])
 
     def averaged_model(self) -> Model:
-        """Return the model with the averaged weights, in eval mode.
+        """Return a copy of the model with the averaged weights, in eval mode.
 
-        They are the trainer's own, where they are not sharded: the next step changes them. Every
-        process must call this.
+        Every process must call this.
         """
         with torch.device("meta"):
             model = build(self.model.config)
-        average = {name: whole(value) for name, value in self.average.items()}
+        average = {name: whole(value).clone() for name, value in self.average.items()}
         model.load_state_dict(average, assign=True)
         return model.eval().requires_grad_(False)
 
@@ -337,8 +337,8 @@ class Trainer:
 
         The number of steps may differ from the saved run's, since to train longer or to begin the
         cool-down earlier is how a run is shortened or prolonged, and so may `accumulate`, which
-        changes no more than rounding; nothing else may. A run that has taken no step may begin anew
-        as any other: of it, None is returned.
+        changes no more than rounding; nothing else may. A run that has taken no step may begin
+        again as any other, so None is returned.
 
         Raises
         ------
@@ -362,8 +362,8 @@ class Trainer:
             return None
         if config_from_dict(state["model_config"]) != self.model.config:
             raise ResumeError(f"{path} holds another model; give a new --out to train this one")
-        own, saved = asdict(self.config), state["training_config"]
-        own |= {name: saved.get(name) for name in ("steps", "accumulate")}
+        own, may_differ = asdict(self.config), {"steps", "accumulate"}
+        saved = {n: v for n, v in state["training_config"].items() if n not in may_differ}
         if names := [name for name, value in saved.items() if value != own.get(name)]:
             raise ResumeError(
                 f"{path} was trained with another {', '.join(names)}; repeat those or give a new "
