@@ -20,7 +20,7 @@ from deco_lab.spectra import (
 )
 from deco_lab.spectra.decompose import CONDITION_REFERENCES, PIXEL_REFERENCES
 from deco_lab.spectra.factorial import _Drawing
-from deco_lab.workbench.parts import _Known
+from deco_lab.workbench.parts import Known
 from deco_lab.workbench.watching import _Remembering
 from deco_lab.wrapper import Wrapper
 
@@ -34,7 +34,7 @@ AROUND = {
     "PartGains": PartGains,
     "Remembering": _Remembering,
     "Drawing": lambda model: _Drawing(model, T),
-    "Known": lambda model: _Known(model, model.condition(X, T, LABELS)),
+    "Known": lambda model: Known(model, model.condition(X, T, LABELS)),
 }
 each = pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
 
@@ -91,8 +91,12 @@ def test_tap_spectrum_reads_the_tokens_of_a_wrapped_model():
         _Remembering,
     ],
 )
-def test_sample_reuses_the_condition_beneath_what_is_around_the_model(around):
+def test_sample_reuses_the_condition_beneath_what_is_around_the_model(around, monkeypatch):
+    asked = []
+    features = MODEL.features
+    monkeypatch.setattr(MODEL, "features", lambda *args: asked.append(args) or features(*args))
     drawn = sample(around(MODEL), [0, 2], num_steps=6, condition_reuse=2)
+    assert len(asked) <= 4  # of six steps; `Stale` asks at its first and second too
     expected = sample(around(ReusedCondition(MODEL, 2)), [0, 2], num_steps=6)
     assert torch.equal(drawn, expected)
     assert not torch.equal(drawn, sample(around(MODEL), [0, 2], num_steps=6))

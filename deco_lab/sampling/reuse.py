@@ -10,6 +10,7 @@ band is measured with `deco_lab.spectra.solver_error`.
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from deco_lab.wrapper import Wrapper
@@ -24,8 +25,8 @@ class ReusedCondition(Wrapper):
         Any model with `features(x, t, class_ids)`, `condition_of(features, t)` and
         `decode(x, condition)`.
     evaluations : int
-        k, at least 1: evaluations for which one pass of the DiT serves. It is asked anew, too,
-        where the labels are another tensor than the last time, as where guidance begins.
+        k, at least 1: evaluations for which one pass of the DiT serves. It is asked again
+        where the labels are others than the last time, as where guidance begins.
 
     Raises
     ------
@@ -54,8 +55,12 @@ class ReusedCondition(Wrapper):
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return the condition, (B, N, D), of this evaluation: each call counts as one."""
-        # By their memory, not by their values, for which the host would wait.
-        known = self._class_ids is not None and self._class_ids.is_set_to(class_ids)
+        # By their values only where they are in other memory: for values the host waits.
+        last = self._class_ids
+        known = last is not None and (
+            last.is_set_to(class_ids)
+            or (last.shape == class_ids.shape and torch.equal(last, class_ids))
+        )
         if not known or self._features is None or self._served == self.evaluations:
             self._features, self._class_ids = self.model.features(x, t, class_ids), class_ids
             self._served = 0
