@@ -19,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from deco_lab.models.graphs import first_line
+
 # What PyTorch's reader raises for damaged archives, found by damaging and cutting some.
 DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
 
@@ -206,8 +208,3 @@ def _one_image_size(values: list[object]) -> int | None:
         elif isinstance(value, list | tuple):
             left += value
     return found.pop() if len(found) == 1 else None
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its class where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -27,13 +27,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deco_lab.checkpoints.files import CheckpointError, File, first_line, local_file, read_file
+from deco_lab.checkpoints.files import CheckpointError, File, local_file, read_file
 from deco_lab.checkpoints.names import config_from_shapes, our_name, published_name
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.files import replacing
 from deco_lab.memory import keep_freed_memory
 from deco_lab.models import Model, build
 from deco_lab.models.compiled import fast_dtype, ready_for_sampling
+from deco_lab.models.graphs import first_line
 
 _CONFIG, _TRAINING = "deco_lab_config", "training"
 _EMA, _RAW, _TRAINER = "ema_denoiser.", "denoiser.", "diffusion_trainer."
@@ -267,7 +268,7 @@ def _network(path: Path, tensors: dict[str, Tensor], ema: bool) -> _Network:
         plain = _WRAPPERS.sub("", name)
         if plain in tensors:
             raise CheckpointError(
-                f"{path} holds {plain} twice, wrapped and not; save one network's weights alone"
+                f"{path} holds {plain} twice, wrapped and not; save only one network's weights"
             )
         tensors[plain] = tensor
     if any(name.startswith((_EMA, _RAW)) for name in tensors):

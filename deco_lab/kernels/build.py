@@ -4,7 +4,7 @@ Libraries are kept in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache), un
 the source and of what the compiler says of itself and of the processor it builds for: another
 compiler, processor or version of the source has a file of its own. A file is loaded only if it is
 what was built, by the checksum beside it, and nobody else can have written it; otherwise it is
-built again, for to run a damaged one ends the process.
+built again, since running a damaged one ends the process.
 """
 
 import ctypes
@@ -97,7 +97,7 @@ def _found(source: str) -> ctypes.CDLL | str:
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder of which this user alone can change the files."""
+    """Make a folder whose files only this user can change."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_private(folder):
         if folder.stat().st_uid != os.geteuid():
@@ -118,6 +118,7 @@ def _digest(path: Path) -> str:
 
 
 def _is_as_built(built: Path, checksum: Path) -> bool:
+    """Return whether a library is this user's and what its checksum says."""
     try:
         return _is_private(built) and checksum.read_bytes() == _digest(built).encode()
     except FileNotFoundError:

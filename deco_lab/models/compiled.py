@@ -104,25 +104,37 @@ def _limit() -> dict[str, Any]:
     """Return what lets torch.compile make `MAX_GRAPHS`; where it takes no such thing, set it."""
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         return {"recompile_limit": MAX_GRAPHS}
-    torch._dynamo.config.recompile_limit = MAX_GRAPHS  # in PyTorch 2.13 this thread's alone
+    torch._dynamo.config.recompile_limit = MAX_GRAPHS  # an older PyTorch: for all models
     return {}
 
 
 def _velocity_and_gradient(
-    model: Model, x: Tensor, t: Tensor, class_ids: Tensor, autocast: torch.dtype | None
+    model: Model,
+    x: Tensor,
+    t: Tensor,
+    class_ids: Tensor,
+    autocast: torch.dtype | None,
+    pieces: int = 1,
 ) -> Tensor:
     """Return in one vector the velocity and one gradient through every region.
 
-    Without autograd instead of the gradient the velocity of one image alone.
+    Without autograd instead of the gradient the velocity of only one image. In several pieces of
+    the batch one after another it takes less memory.
     """
-    with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
-        velocity = model(x, t, class_ids).float().flatten()
-        if not torch.is_grad_enabled():
-            one = model(x[:1], t[:1], class_ids[:1])  # which torch.compile treats by itself
-            return torch.cat([velocity, one.float().flatten()])
+    rows = list(zip(*(each.chunk(pieces) for each in (x, t, class_ids)), strict=True))
+    if not torch.is_grad_enabled():
+        rows.append((x[:1], t[:1], class_ids[:1]))  # which torch.compile treats by itself
     weight = model.trunk.patch_embedding.weight
-    (gradient,) = torch.autograd.grad(velocity.square().sum(), weight)
-    parts = [velocity.detach(), gradient.flatten()]
+    velocities, gradient = [], torch.zeros_like(weight)
+    for each in rows:
+        with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
+            velocity = model(*each).float()
+        if torch.is_grad_enabled():
+            gradient += torch.autograd.grad(velocity.square().sum(), weight)[0]
+        velocities.append(velocity.detach().flatten())
+    if not torch.is_grad_enabled():
+        return torch.cat(velocities)
+    parts = [torch.cat(velocities), gradient.flatten()]
     return torch.cat([part / part.norm() for part in parts])
 
 
@@ -195,7 +207,9 @@ def _reference(
     narrow = dtype not in (torch.float32, torch.float64)
     with _without_zeros(model):
         try:  # in its place, which takes less memory than a copy beside it, and is exact
-            exact = _velocity_and_gradient(model.float() if narrow else model, *inputs, None)
+            wide = model.float() if narrow else model
+            # In pieces, since a batch that fits in bfloat16 may not in float32.
+            exact = _velocity_and_gradient(wide, *inputs, None, pieces=4)
         finally:
             model.to(dtype)
         if not narrow and autocast is None:
