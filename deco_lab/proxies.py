@@ -10,8 +10,9 @@ def past_proxies() -> Iterator[None]:
     """Let HTTP clients that are made within use no proxy; what is made later uses the person's.
 
     Gradio makes clients when it is imported and when it starts, to ask its own address. httpx
-    makes all proxies of the environment for them, and refuses SOCKS ones that it does not know,
-    even where `no_proxy` says that none is wanted for the address; only "*" keeps it from that.
+    sets up every proxy of the environment for each client, and raises for kinds that it does not
+    know, such as socks://, even where `no_proxy` says that none is wanted for the address; only "*"
+    keeps it from that.
     """
     before = os.environ.get("no_proxy")
     os.environ["no_proxy"] = "*"

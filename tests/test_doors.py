@@ -18,6 +18,7 @@ EVENTS = {
     8: SimpleNamespace(inputs=[gr.HTML()], api_name="take", api_visibility="private"),
 }
 KNOWN = "0123456789abcdef"
+NESTED = json.loads("[" * 300 + "]" * 300)  # orjson reads it, and does not write it
 QUEUE = SimpleNamespace(
     pending_messages_per_session={}, pending_event_ids_session={"a session": {KNOWN}}
 )
@@ -132,7 +133,7 @@ def test_doors_read_no_more_of_a_body_than_the_address_needs(path, most):
 
 
 @pytest.mark.parametrize(("number", "status"), [(8, 200), (4, 400)])
-def test_doors_let_long_calls_through_where_a_picture_is_asked_for_alone(number, status):
+def test_doors_let_long_calls_through_only_where_a_picture_is_asked_for(number, status):
     values = ["A" * MAX_CALL] * len(EVENTS[number].inputs)
     assert call({"fn_index": number, "data": values}).status == status
 
@@ -193,6 +194,15 @@ def test_doors_give_each_visitor_sessions_of_their_own():
     assert ada != eve
 
 
+@pytest.mark.parametrize(("cookie", "event"), [("ada", KNOWN), ("eve", "")])
+def test_doors_let_a_visitor_cancel_only_events_of_their_own(cookie, event, monkeypatch):
+    (ada,) = set(sessions_of("ada"))
+    monkeypatch.setattr(QUEUE, "pending_event_ids_session", {ada: {KNOWN}})
+    said = {"fn_index": 7, "event_id": KNOWN, "session_hash": "abc"}
+    found = ask("/gradio_api/cancel", chunks=[json.dumps(said).encode()], cookie=cookie)
+    assert json.loads(found.reached[0][1])["event_id"] == event
+
+
 @pytest.mark.parametrize(
     ("path", "said", "sentence"),
     [
@@ -206,6 +216,8 @@ def test_doors_give_each_visitor_sessions_of_their_own():
         ("queue/join", {"fn_index": 7, "data": [], "session_hash": "../x"}, "session_hash must"),
         ("queue/join", {"fn_index": 7, "data": [], "session_hash": 7}, "session_hash must"),
         ("queue/join", {"fn_index": 4, "data": [1, "\ud800"]}, "the request must be a JSON"),
+        ("cancel", {"fn_index": [], "event_id": "x"}, "fn_index must be a number, and event_id"),
+        ("cancel", {"fn_index": 7, "event_id": NESTED}, "fn_index must be a number, and event_id"),
     ],
 )
 def test_doors_answer_a_wrong_call_in_a_sentence(path, said, sentence):

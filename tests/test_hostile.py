@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -132,10 +133,12 @@ def test_a_known_session_ends_nobody_elses_run(app):
     job: Any = owner.submit(num_images=16, num_steps=1000, api_name="/sample")
     while not any(message["frames"] for message in job.outputs()):
         time.sleep(0.01)
+    number = next(e.fn_index for e in owner.endpoints.values() if e.api_name == "/sample")
+    (known,) = owner.pending_event_ids
     with logged_in(address) as eve:
         assert eve.get("gradio_api/queue/data", params=session).status_code == 404
         for path, said in (
-            ("cancel", {"fn_index": 0, "event_id": "0"}),
+            ("cancel", {"fn_index": number, "event_id": known}),
             ("run/stop", {"data": []}),
             ("call/stop", {"data": []}),
         ):
@@ -172,7 +175,8 @@ def test_a_body_of_eight_million_values_holds_up_nobody(app, web, knows):
         other.result()
     grown = process.memory_info().rss - before
     print(f"others waited {max(waits):.3f} s at most; memory grew by {grown / 2**20:.0f} MiB")
-    assert max(waits) < 1.5  # a tenth of that on two idle cores; to parse it took 17 s
+    assert statistics.median(waits) < 0.1
+    assert max(waits) < 1.5  # 0.5 is the aim, for machines that are busy; to parse it took 17 s
     assert grown < 100 * 2**20
 
 

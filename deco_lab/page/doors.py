@@ -50,9 +50,9 @@ class Doors:
     """ASGI middleware that lets through what the app needs, and answers the rest in a sentence.
 
     404 to other addresses, and to sessions and events that are not there; 413 to bodies that are
-    too long, of which no more is read; 415 to calls that are not declared as JSON; 400 to those
-    that are none, not of a known event, or whose values are neither numbers, text, true, false,
-    null nor lists of these.
+    too long, of which no more is read; 415 to calls that are not declared as JSON; 400 to calls
+    that are no JSON object, not of a known event, or whose values are not numbers, text, true,
+    false, null or lists of these.
     """
 
     def __init__(self, app: ASGIApp, blocks: gr.Blocks) -> None:
@@ -158,7 +158,12 @@ class Doors:
                 raise ValueError(f"a call without a picture must have at most {MAX_CALL} bytes")
             kept["data"] = _checked_values(said.get("data"), len(fn.inputs))
         else:
-            kept |= {key: said.get(key) for key in ("fn_index", "event_id")}
+            number, event = said.get("fn_index"), said.get("event_id")
+            if type(number) is not int or not isinstance(event, str):
+                raise ValueError("fn_index must be a number, and event_id a text")
+            # Gradio ends an event whoever asks.
+            own = self._blocks._queue.pending_event_ids_session.get(kept["session_hash"], ())
+            kept |= {"fn_index": number, "event_id": event if event in own else ""}
         return orjson.dumps(kept)
 
 

@@ -1,7 +1,7 @@
-"""Who asks: with a password set, nobody but those who know it, and nobody may guess for long.
+"""Who may ask: where a password is set, only those who know it; and nobody may guess for long.
 
-Gradio has the page, the form and the cookie of the login, but looks at them in some of its
-addresses only, and lets everybody guess as fast as it can compare.
+Gradio has the page, the form and the cookie of the login, but checks them at only some of its
+addresses, and lets everybody guess as fast as it can compare.
 """
 
 import re
@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 WINDOW = 60.0
 """Seconds for which a wrong login counts."""
 MAX_WRONG = 5
-"""Wrong logins from one address within WINDOW, after which it has to wait."""
+"""Wrong logins from one address within WINDOW, after which it has to wait. The address is what a
+proxy on this machine says, if there is one."""
 MAX_WRONG_OF_ALL = 100
 """The same of all addresses together."""
 

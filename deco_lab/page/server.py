@@ -115,7 +115,7 @@ def serve(
             server_name=name,
             server_port=free_port(host, port),
             auth=auth,
-            auth_message=f"After {MAX_WRONG} wrong logins in a minute, wait for one.",
+            auth_message=f"After {MAX_WRONG} wrong logins within a minute, wait a minute.",
             share=False,
             run_history=False,
             enable_monitoring=False,
