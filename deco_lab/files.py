@@ -1,4 +1,4 @@
-"""Files that are whole at any moment: written to the side, then renamed.
+"""Files that are whole at any moment, written to the side, then renamed; and names for printing.
 
 A process that is killed while it writes leaves the older file in place, and beside it a hidden
 part, `.name.1a2b3c4d.tmp`, which `remove_leftovers` finds by the name.
@@ -83,6 +83,20 @@ def check_writable(folder: Path) -> None:
             f"out must be in a folder that can be written to, got {folder} ({error.strerror}); "
             "give another"
         ) from error
+
+
+def printable(text: str) -> str:
+    r"""Return text that any file, page or terminal takes: \xe9, \n and the like for what it lacks.
+
+    Names of files and what files say may hold control characters, and lone surrogates, some of
+    which are Python's stand-ins for bytes that are not UTF-8.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # where the character stands in for one
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(character)[1:-1]
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:

@@ -39,10 +39,11 @@ ALLOWED = {
     "losses": {"flow", "spectra"},
     "spectra": {"arrays", "files", "flow", "wrapper"},
     "checkpoints": {"config", "files", "memory", "models"},
-    "data": {"config"},
+    "data": {"config", "files"},
     "plots": {"spectra"},
     "workbench": {
-        "checkpoints", "config", "data", "flow", "models", "sampling", "spectra", "wrapper",
+        "checkpoints", "config", "data", "files", "flow", "models", "sampling", "spectra",
+        "wrapper",
     },
     "page": {"proxies", "sampling", "spectra", "workbench"},
     "evaluation": {"data", "files", "spectra"},

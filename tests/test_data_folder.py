@@ -120,6 +120,19 @@ def test_read_folder_follows_links_but_reads_no_folder_twice(tmp_path: Path):
     assert found.passed_over == {"folders met again by a link": 6}
 
 
+def test_read_folder_leaves_a_linked_class_its_folders_and_reads_others(tmp_path: Path):
+    photos, store = tmp_path / "photos", tmp_path / "store"
+    add(store / "cats" / "below" / "0.png")
+    add(photos / "birds" / "1.png")
+    add(photos / ".hidden" / "more" / "2.png")
+    (photos / "cats").symlink_to(store / "cats", target_is_directory=True)
+    (photos / "birds" / "cats").symlink_to(store / "cats" / "below", target_is_directory=True)
+    (photos / "birds" / "more").symlink_to(photos / ".hidden" / "more", target_is_directory=True)
+    found = read_folder(photos, held_out=0)
+    assert names(found.training) == ["birds/1.png", "birds/more/2.png", "cats/below/0.png"]
+    assert found.passed_over == {"folders met again by a link": 1, "hidden": 1}
+
+
 def test_read_folder_counts_folders_that_cannot_be_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

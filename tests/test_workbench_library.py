@@ -143,9 +143,9 @@ def test_files_whose_names_are_no_utf8_are_shown_and_loaded(
     for name in (f"{OTHER}.safetensors", f"{OTHER}/one.ckpt"):
         write(folder / name)
     assert encodes(library.found())
-    names = [r"caf\udce9.safetensors", r"caf\udce9/one.ckpt"]
+    names = [r"caf\xe9.safetensors", r"caf\xe9/one.ckpt"]
     assert {name for name in library.found() if "caf" in name} == set(names)
-    with pytest.raises(ModelError, match=r"^caf\\udce9.safetensors must have a path in UTF-8"):
+    with pytest.raises(ModelError, match=r"^caf\\xe9.safetensors must have a path in UTF-8"):
         library.get(names[0])
     read = []
     monkeypatch.setattr(library_module, "load", lambda path, **_: read.append(path) or build(DECO))
@@ -158,7 +158,7 @@ def test_files_whose_names_are_no_utf8_are_shown_and_loaded(
 def test_classes_whose_names_are_no_utf8_are_shown(library: Library, folder: Path):
     write(folder / "other.safetensors", OTHER_CONFIG)
     model, facts = library.entry("other.safetensors")
-    assert model.config.class_names == facts.class_names == ("a", r"caf\udce9", "c")
+    assert model.config.class_names == facts.class_names == ("a", r"caf\xe9", "c")
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_load_fetches_a_published_checkpoint(library: Library, tmp_path: Path, m
         return str(write(tmp_path / filename, replace(DECO, image_size=256)))
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    model = library.load(PUBLISHED_NAME)
+    model, _ = library.load(PUBLISHED_NAME)
     assert asked == [("zehongma/DeCo", "imagenet256_epoch320.ckpt")]
     assert library.get(PUBLISHED_NAME) is model
     assert library.facts(PUBLISHED_NAME).trained_on == PUBLISHED[PUBLISHED_NAME]
@@ -389,9 +389,12 @@ def test_load_with_a_size_reads_the_file_again_and_keeps_to_it(library: Library,
     assert (library.facts(name).image_size, library.facts(name).image_size_assumed) == (16, True)
     with pytest.raises(ModelError, match="image_size must be divisible by patch_size=2, got 33"):
         library.load(name, 33)
+    for size in (65536, 10**30, "512", 0):
+        with pytest.raises(ValueError, match="image_size must be a whole number from 1 to 1448"):
+            library.load(name, size)  # type: ignore[arg-type]
     assert library.get(name) is guess
     for _ in range(2):
-        model = library.load(name, 32)
+        model, _ = library.load(name, 32)
         assert library.get(name) is model
         facts = library.facts(name)
         assert (model.config.image_size, facts.image_size_assumed) == (32, False)
@@ -408,7 +411,7 @@ def test_library_of_a_first_without_a_size_takes_it(folder: Path):
     assert Library(first, device="cpu").facts(first).image_size_assumed
     library = Library(first, device="cpu", image_size=32)
     assert (library.facts(first).image_size, library.facts(first).image_size_assumed) == (32, False)
-    assert library.load(first, 64).config.image_size == 64  # told anew, in the Models tab
+    assert library.load(first, 64)[0].config.image_size == 64  # told again, in the Models tab
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from deco_lab.data.crops import Batch, Crops, to_picture
 from deco_lab.data.dataset import read_dataset
 from deco_lab.data.decoding import UnknownRangeError, UnreadablePictureError, is_deep, open_picture
-from deco_lab.data.folder import printable, read_folder
+from deco_lab.data.folder import read_folder
 from deco_lab.data.metadata import pixels_alone
 from deco_lab.data.photographs import SCALE_RANGE, CropSampler, bundled_crops, load_photograph
 from deco_lab.data.picture_crops import PictureCrops
@@ -28,7 +28,6 @@ __all__ = [
     "open_picture",
     "open_source",
     "pixels_alone",
-    "printable",
     "read_dataset",
     "read_folder",
     "to_picture",

@@ -150,6 +150,8 @@ def _check_whole_tar(path: str) -> None:
         first = file.read(512)
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1024))
         end = file.read()
+    if first.startswith(b"\x1f\x8b"):  # gzip, which notices by itself that it is cut
+        return
     if any(end) or len(end) < 1024 or not any(first):
         raise ValueError(f"{path} is no tar file, cut short or empty; fetch or write it again")
 

@@ -13,6 +13,8 @@ Pillow decodes several channels of 16 bits to their high bytes. Unpacked once mo
 order a file gives the low bytes, and with both
 
     round(value * 255 / 65535) = round((256 high + low) / 257) = high + round((low - high) / 257)
+
+except for SGI, JPEG 2000 and premultiplied alpha, where the high bytes are taken: off by 1 at most.
 """
 
 import functools
@@ -88,8 +90,8 @@ def open_picture(
     file : path or binary file
         What to read.
     formats : sequence of str, optional
-        Pillow's names of the formats to allow, such as "PNG"; any that it reads by default, but
-        those that run other programs or are no pictures.
+        Pillow's names of the formats to allow, such as "PNG"; any that it reads by default,
+        except those that run other programs or are no pictures.
 
     Raises
     ------

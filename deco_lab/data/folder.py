@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from deco_lab.data.decoding import UnreadablePictureError, open_picture, picture_suffixes
 from deco_lab.data.pictures import Folder, Pictures, hold_out
+from deco_lab.files import printable
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 _HEIC = {".heic", ".heif", ".hif"}
@@ -93,12 +94,6 @@ def read_folder(path: str | os.PathLike[str], *, held_out: float = 0.1) -> Folde
     )
 
 
-def printable(name: str) -> str:
-    r"""Return a name of a file with \xe9 and the like for what is no UTF-8 or cannot be printed."""
-    text = os.fsencode(name).decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def say_passed_over(passed_over: Mapping[str, int]) -> str:
     """Return what was passed over, the most frequent kinds first, and how HEIC would be read."""
     kinds = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
@@ -142,12 +137,13 @@ def _pictures_in(folders: Sequence[Path], passed_over: Counter[str]) -> list[lis
     """Return the files in each folder, at any depth, that have a picture's suffix, sorted."""
     suffixes = picture_suffixes()
     parent = Path(os.path.realpath(folders[0].parent))
-    seen = {Path(os.path.realpath(folder)) for folder in folders}
+    classes = [Path(os.path.realpath(folder)) for folder in folders]
+    seen = set(classes)
 
     def kind_of(folder: Path) -> str:
         """Return why a folder is passed over, or nothing."""
         real = Path(os.path.realpath(folder))
-        met_without = real.is_relative_to(parent) or parent.is_relative_to(real)
+        met_without = parent.is_relative_to(real) or any(map(real.is_relative_to, classes))
         if folder.name.startswith("."):
             return "hidden"
         if real in seen or (folder.is_symlink() and met_without):

@@ -13,10 +13,11 @@ import torch
 from deco_lab.config import PHOTOGRAPHS
 from deco_lab.data.crops import Crops
 from deco_lab.data.dataset import read_dataset
-from deco_lab.data.folder import printable, read_folder, say_passed_over
+from deco_lab.data.folder import read_folder, say_passed_over
 from deco_lab.data.photographs import SCALE_RANGE, CropSampler, load_photograph
 from deco_lab.data.picture_crops import PictureCrops
 from deco_lab.data.pictures import Folder, Pictures
+from deco_lab.files import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +120,7 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
         rows = {"split": config.split, "image_column": config.image_column}
         cutting |= {**rows, "label_column": config.label_column}
     name = os.path.basename(os.path.normpath(config.data)) if config.data else config.dataset
-    name = printable(name)
-    record = _record(name, training.class_names, counts.tolist(), len(held_out))
+    record = _record(printable(name), training.class_names, counts.tolist(), len(held_out))
     fresh = cut(held_out) if len(held_out) else None
     return Source(crops, {**record, **cutting}, fresh, _left_out(found))
 

@@ -43,7 +43,7 @@ class ModelsTab:
                 )
                 self._size = gr.Number(
                     label="Image size",
-                    info="In pixels, for a file that does not say. Empty: as the file says.",
+                    info="In pixels, for a file that does not say; empty: as told last.",
                     precision=0,
                 )
                 self._load = gr.Button("Load and draw with it", variant="primary", size="md")
@@ -83,9 +83,12 @@ class ModelsTab:
         """Load a model, in turn; whatever goes wrong, what drew before goes on."""
         library, unchanged = self._bench.library, [gr.skip()] * 5
         try:
-            for message in self._bench.load(name, image_size):
-                yield [_said(message), *unchanged]
-            facts = library.facts(name)
+            loading = self._bench.load(name, image_size)
+            yield [_said(next(loading)), *unchanged]
+            try:
+                next(loading)
+            except StopIteration as ended:
+                facts: ModelFacts = ended.value
         except ValueError as error:
             says = f"{sentence(error)} What was loaded before goes on."
             yield [_said(says), *unchanged]

@@ -74,7 +74,10 @@ class PictureChoice:
         return taken.success
 
     def picture(self, bench: Workbench, session: str, config: Any, values: Sequence[Any]) -> Chosen:
-        """Return the picture for a model's config; raises ValueError as `picture_from`."""
+        """Return the picture for a model's config.
+
+        Raises ValueError as `picture_from`, and for a last run of a model with other classes.
+        """
         source, class_id, index, seed = values
         check_whole("seed", seed, 0, 2**31)
         check_whole("image", index, 1, MAX_IMAGES)
@@ -90,7 +93,8 @@ class PictureChoice:
         )
         if record is None or record.paused is None:
             return Chosen(image, class_id, seed)
-        if tuple(record.model["class_names"]) != tuple(config.class_names):
+        drew = record.model["num_classes"], tuple(record.model["class_names"])
+        if drew != (config.num_classes, tuple(config.class_names)):
             raise ValueError(
                 "the last run must be of a model with the same classes, so that its label means "
                 f"the same, got one of {record.settings.model}; draw with this model first"

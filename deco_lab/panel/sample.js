@@ -288,7 +288,8 @@ function mountSample(root, setup) {
   }
   function goTo(index) {
     index = Math.min(history.length - 1, Math.max(0, index));
-    while (index > 0 && !history[index]) index--;
+    const onwards = shown && index > shown.index ? 1 : -1; // past steps that were left out
+    while (index > 0 && !history[index]) index += onwards;
     if (!history[index]) return;
     following = index === history.length - 1;
     shown = history[index];

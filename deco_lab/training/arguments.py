@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from deco_lab.config import PRESETS, DeCoConfig, DiTConfig, ModelConfig
-from deco_lab.data import SourceConfig, printable
+from deco_lab.data import SourceConfig
+from deco_lab.files import printable
 from deco_lab.training.recipe import TrainingConfig
 
 PROGRAM = "python -m deco_lab.training"

@@ -9,10 +9,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from deco_lab.files import printable
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.keeping import Saved
-from deco_lab.workbench.library import Library, out_of_memory_as_sentence, printable
+from deco_lab.workbench.library import Library, ModelFacts, out_of_memory_as_sentence
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
@@ -136,7 +137,10 @@ class Workbench:
             yield _message("refused", sentence(error))
 
     def ask(self, question: Callable[[], Any], name: str = "view") -> Iterator[Message]:
-        """Ask one question of a model, in turn, and yield its answer under a name."""
+        """Ask one question of a model, in turn, and yield its answer under a name.
+
+        The last message has the answer, or the status "refused" or "stopped".
+        """
 
         def work() -> Iterator[Any]:
             with out_of_memory_as_sentence():
@@ -154,8 +158,8 @@ class Workbench:
         except ValueError as error:
             yield {"status": "refused", "text": sentence(error)}
 
-    def load(self, name: str, image_size: int | None = None) -> Iterator[str]:
-        """Load a model and say how that goes; as `Library.load`.
+    def load(self, name: str, image_size: int | None = None) -> Generator[str, None, ModelFacts]:
+        """Load a model, say how that goes, and return what is known of it; as `Library.load`.
 
         Not in turn: a download takes minutes, in which others may draw.
         """
@@ -164,7 +168,7 @@ class Workbench:
         if name.startswith("hf://"):
             where = "downloaded, if it has not been before"
         yield f"Loading {name} ({where})."
-        self.library.load(name, image_size)
+        return self.library.load(name, image_size)[1]
 
     def stop(self, session: str) -> None:
         """End the session's run, within a step; what it kept stays."""
@@ -196,7 +200,7 @@ class Workbench:
 
 def sentence(error: Exception) -> str:
     """Return an error's message as one sentence of bounded length: it may quote what was sent."""
-    text = " ".join(printable(str(error)).split())
+    text = printable(" ".join(str(error).split()))
     return f"{text if len(text) <= 300 else text[:300] + ' ...'}."
 
 

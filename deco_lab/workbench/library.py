@@ -9,6 +9,7 @@ that is a person who asks for it, makes this machine fetch something.
 """
 
 import dataclasses
+import math
 import re
 import traceback
 from collections.abc import Iterator, Mapping
@@ -25,9 +26,11 @@ import torch
 from deco_lab.checkpoints import CheckpointError, choose_device, load, read_training
 from deco_lab.checkpoints.files import local_file
 from deco_lab.checkpoints.store import PUBLISHED_SIZES
+from deco_lab.files import printable
 from deco_lab.models import Model
 from deco_lab.models.graphs import empty_cache
 from deco_lab.spectra import weights_hash
+from deco_lab.workbench.settings import MAX_PIXELS, check_whole
 
 BUNDLED = {
     "tiny": "a toy: crops of fourteen photographs",
@@ -48,15 +51,6 @@ SUFFIXES = (".safetensors", ".ckpt")
 _ADDRESS = re.compile(r"hf://\w[\w.-]*/\w[\w.-]*(/\w[\w.-]*)+")
 _ROOM = 1.2  # times a file's size: what loading takes beside the model
 _ROOM_FAST = 2.2  # on a CPU, whose kernels have a copy of the weights
-
-
-def printable(text: str) -> str:
-    r"""Return text that any file, page or program takes.
-
-    Names of files and what files say may hold lone surrogates, Python's stand-ins for bytes that
-    are no UTF-8, which neither UTF-8 nor Gradio's JSON has: they are written out, as \udce9.
-    """
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class ModelError(ValueError):
@@ -130,6 +124,7 @@ class Library:
         self._device = choose_device(device)
         self._folder = folder
         self._first = printable(first)
+        self._first_path = Path(first) if Path(first).is_file() else None
         self._loading = Lock()  # held while a model is read, which may take minutes
         self._lock = Lock()  # held for moments, around the two dictionaries
         self._models: dict[str, tuple[Model, ModelFacts]] = {}
@@ -163,40 +158,17 @@ class Library:
         """Return what is known of a model, as `entry`."""
         return self.entry(name)[1]
 
-    def entry(self, name: str) -> tuple[Model, ModelFacts]:
+    def entry(self, name: str, *, may_fetch: bool = False) -> tuple[Model, ModelFacts]:
         """Return a model and what is known of it, read from this machine if need be.
 
-        Nothing is fetched. Who needs both asks once: by a second question another model may have
-        taken this one's place.
+        Who needs both asks once: by a second question another model may have taken this one's
+        place. Unless it may be, nothing is fetched.
 
         Raises
         ------
         ModelError
             For a name that is not known, or a model that cannot be loaded; what was loaded stays.
         """
-        return self._entry(name)
-
-    def load(self, name: str, image_size: int | None = None) -> Model:
-        """Return a model by name as `get`, fetched if it is an hf:// address.
-
-        Where an image_size is told, the file is read again with it, and so it is from then on.
-        """
-        if image_size is None:
-            return self._entry(name, may_fetch=True)[0]
-        path = None if name == self._first else self._path(name)
-        with self._loading:
-            model = self._load(name, path, image_size)
-            self._sizes[name] = image_size
-            return self._add(name, model, path or name)[0]
-
-    def all_facts(self) -> list[ModelFacts]:
-        """Return what is known of each model that can draw at once, in the order of `names`."""
-        for name in BUNDLED:
-            self.entry(name)
-        with self._lock:
-            return [facts for _, facts in self._models.values()]
-
-    def _entry(self, name: str, *, may_fetch: bool = False) -> tuple[Model, ModelFacts]:
         if entry := self._loaded(name):
             return entry
         path = self._path(name)
@@ -208,6 +180,32 @@ class Library:
             if entry := self._loaded(name):  # by another meanwhile
                 return entry
             return self._add(name, self._load(name, path, self._sizes.get(name)), path or name)
+
+    def load(self, name: str, image_size: int | None = None) -> tuple[Model, ModelFacts]:
+        """Return a model and what is known of it, fetched if its name is an hf:// address.
+
+        Where an image_size is told, the file is read again with it, and so it is from then on.
+
+        Raises
+        ------
+        ValueError
+            As `entry`, and for an image_size at which no image could be drawn.
+        """
+        if image_size is None:
+            return self.entry(name, may_fetch=True)
+        check_whole("image_size", image_size, 1, math.isqrt(MAX_PIXELS))
+        path = self._first_path if name == self._first else self._path(name)
+        with self._loading:
+            model = self._load(name, path, image_size)
+            self._sizes[name] = image_size
+            return self._add(name, model, path or name)
+
+    def all_facts(self) -> list[ModelFacts]:
+        """Return what is known of each model that can draw at once, in the order of `names`."""
+        for name in BUNDLED:
+            self.entry(name)
+        with self._lock:
+            return [facts for _, facts in self._models.values()]
 
     def _loaded(self, name: str) -> tuple[Model, ModelFacts] | None:
         if not isinstance(name, str):  # a script may send anything

@@ -118,7 +118,7 @@ class PartsView:
     milliseconds: float
 
 
-class _Known(Wrapper):
+class Known(Wrapper):
     """A model whose condition has been computed: `token_clusters` then costs no further pass."""
 
     def __init__(self, model: Any, condition: Tensor) -> None:
@@ -126,6 +126,7 @@ class _Known(Wrapper):
         self._condition = condition
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return what has been computed, (B, N, D)."""
         return self._condition
 
 
@@ -216,7 +217,7 @@ def explain(
     if side > 4:
         spectra["condition"] = _spectrum(token_map(condition.float(), side, side))
     gain, derivatives = decoder_gain(model, x, condition, fields["velocity"], t)
-    clusters = _clusters(_Known(model, condition), clean, class_id, t, seed, num_clusters)
+    clusters = _clusters(Known(model, condition), clean, class_id, t, seed, num_clusters)
     names = config.class_names
     class_name = "no class" if class_id == config.num_classes else f"class {class_id}"
     return PartsView(

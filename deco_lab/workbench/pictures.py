@@ -55,9 +55,13 @@ def shrink_of(images: Tensor) -> int:
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return tensors on the CPU, in one copy from the last's device: each waits for a GPU."""
+    """Return tensors on the CPU, copied together from the device of the last one.
+
+    Each copy would make Python wait for a GPU.
+    """
     device = tensors[-1].device  # on MPS, which has no float64, some are on the CPU already
-    order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())  # aligns them
+    # The widest first, so that each starts at a multiple of its own width.
+    order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
     flat = torch.cat([tensors[i].flatten().view(torch.uint8).to(device) for i in order]).cpu()
     parts = flat.split([tensors[i].nbytes for i in order])
     host = {i: part.view(tensors[i].dtype) for i, part in zip(order, parts, strict=True)}

@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,7 @@ from deco_lab.spectra import (
 )
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.live_spectra import in_zigzag, measure, spectra_of
+from deco_lab.workbench.parts import Known
 from deco_lab.workbench.pictures import Pictures, pack, plain, shades_of, shrink_of, to_host
 from deco_lab.workbench.record import Array, Curve, Record, State
 from deco_lab.workbench.settings import Settings, check_model
@@ -294,9 +294,7 @@ class Watch:
         if min(rows, columns) > 4:
             found["condition"] = dct_energy(token_map(tokens.float(), rows, columns))
         first = slice(MAX_DECOMPOSED)
-        known: Any = SimpleNamespace(
-            config=seen.config, condition=lambda *_: tokens[first], decode=seen.decode
-        )
+        known = Known(seen, tokens[first])
         parts = decompose(known, start.x[first], start.t, self.settings.labels[first])
         found["parts"] = torch.stack([parts.dit, parts.decoder, parts.velocity])
         return found
