@@ -277,7 +277,7 @@ def test_load_assumes_eight_patches_of_another_size(tmp_path):
 
 def test_load_knows_the_size_of_the_published_addresses(monkeypatch, tmp_path):
     path = lightning_file(tmp_path / "blob")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda **asked: str(path))
+    monkeypatch.setattr("deco_lab.checkpoints.files._download", lambda *asked: path)
     for name, size in (("imagenet512_epoch340", 512), ("imagenet256_epoch800", 256)):
         config = load_quietly(f"hf://zehongma/DeCo/{name}.ckpt").config
         assert (config.image_size, config.image_size_assumed) == (size, False)

@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from test_app import load_app
 
-import app
 from deco_lab.terminal import print_any_text
 
 
@@ -57,7 +57,7 @@ def test_every_command_line_prints_its_help_on_any_terminal(program: str, termin
     monkeypatch.setattr(sys, "argv", [program, "--help"])
     shown = terminal("ascii")
     if program == "app":
-        main = app.main
+        main = load_app().main
     else:
         whole = "deco_lab." + program
         main = import_module(whole if "." in program else whole + ".__main__").main
