@@ -83,12 +83,8 @@ class ModelsTab:
         """Load a model, in turn; whatever goes wrong, what drew before goes on."""
         library, unchanged = self._bench.library, [gr.skip()] * 5
         try:
-            loading = self._bench.load(name, image_size)
-            yield [_said(next(loading)), *unchanged]
-            try:
-                next(loading)
-            except StopIteration as ended:
-                facts: ModelFacts = ended.value
+            yield [_said(self._bench.loading(name)), *unchanged]
+            facts = self._bench.load(name, image_size)
         except ValueError as error:
             says = f"{sentence(error)} What was loaded before goes on."
             yield [_said(says), *unchanged]

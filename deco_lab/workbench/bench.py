@@ -158,16 +158,19 @@ class Workbench:
         except ValueError as error:
             yield {"status": "refused", "text": sentence(error)}
 
-    def load(self, name: str, image_size: int | None = None) -> Generator[str, None, ModelFacts]:
-        """Load a model, say how that goes, and return what is known of it; as `Library.load`.
-
-        Not in turn: a download takes minutes, in which others may draw.
-        """
+    def loading(self, name: str) -> str:
+        """Return in a sentence where `load` will find a model; raises as `Library.size`."""
         size = self.library.size(name)
         where = "from this machine" if size is None else f"{size / 2**20:,.0f} MiB"
         if name.startswith("hf://"):
             where = "downloaded, if it has not been before"
-        yield f"Loading {name} ({where})."
+        return f"Loading {name} ({where})."
+
+    def load(self, name: str, image_size: int | None = None) -> ModelFacts:
+        """Load a model and return what is known of it, as `Library.load`.
+
+        Not in turn: a download takes minutes, in which others may draw.
+        """
         return self.library.load(name, image_size)[1]
 
     def stop(self, session: str) -> None:
