@@ -252,7 +252,7 @@ JSON = st.recursive(
 KEYS = ["fn_index", "data", "session_hash", "event_id", "trigger_id", "batched", "event_data"]
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(
     said=st.dictionaries(st.sampled_from(KEYS), JSON) | JSON,
     name=st.sampled_from(["queue/join", "call/sample", "call/draw", "run/predict", "api/sample"]),
