@@ -274,7 +274,7 @@ def test_models_tab_says_an_assumed_size_and_takes_the_right_one(tmp_path):
     save_file(deco_lab.load("tiny", device="cpu").state_dict(), tmp_path / name)
     tab = ModelsTab.__new__(ModelsTab)  # without its components, which want a page
     tab._bench = Workbench(Library("tiny", device="cpu", folder=tmp_path), time_limit=20)
-    for told, said in ((None, "64 px (assumed)"), (128, "128 px")):
+    for told, said in ((None, "64 px (assumed)"), (0, "64 px (assumed)"), (128, "128 px")):
         *_, last = tab._loaded(name, told, [])
         says, table, *_, head = last
         assert f"Loaded {name}, which draws images of {said}." in says

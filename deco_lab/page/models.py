@@ -42,8 +42,9 @@ class ModelsTab:
                     allow_custom_value=True,
                 )
                 self._size = gr.Number(
+                    0,
                     label="Image size",
-                    info="In pixels, for a file that does not say; empty: as told last.",
+                    info="In pixels, for a file that does not say; 0 where it does.",
                     precision=0,
                 )
                 self._load = gr.Button("Load and draw with it", variant="primary", size="md")
@@ -84,7 +85,7 @@ class ModelsTab:
         library, unchanged = self._bench.library, [gr.skip()] * 5
         try:
             yield [_said(self._bench.loading(name)), *unchanged]
-            facts = self._bench.load(name, image_size)
+            facts = self._bench.load(name, image_size or None)
         except ValueError as error:
             says = f"{sentence(error)} What was loaded before goes on."
             yield [_said(says), *unchanged]
