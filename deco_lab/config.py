@@ -7,6 +7,10 @@ A configuration says everything that is needed to build a model; a checkpoint st
 from dataclasses import asdict, dataclass, field, fields
 
 
+PREDICTIONS = ("velocity", "image")
+"""What a network's output may be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiTConfig:
     """Shape of a diffusion transformer on P x P patches (the single-DiT baseline).
@@ -31,6 +35,9 @@ class DiTConfig:
     """Attention heads of a block."""
     depth: int = 24
     """Number of transformer blocks."""
+    predicts: str = "velocity"
+    """What the network's output is: "velocity", or "image", from which the velocity follows by
+    `deco_lab.flow.velocity_towards` (JiT, arXiv 2511.13720); a pixel decoder's is the velocity."""
     image_size_assumed: bool = field(default=False, compare=False)
     """Whether image_size is a guess, since the file the model came from does not say."""
 
@@ -52,6 +59,10 @@ class DiTConfig:
             raise ValueError(
                 f"hidden_size must be a multiple of 4 * num_heads={4 * self.num_heads}, so that "
                 f"every head can rotate pairs along x and y, got {self.hidden_size}"
+            )
+        if self.predicts not in PREDICTIONS:
+            raise ValueError(
+                f"predicts must be one of {', '.join(PREDICTIONS)}, got {self.predicts!r}"
             )
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(
@@ -86,9 +97,20 @@ class DeCoConfig(DiTConfig):
     """Side q of the units that the decoder works on, in pixels; a divisor of patch_size."""
     decoder_conditioning: str = "adaln"
     """How the condition steers the decoder: "adaln", as published, or "add"."""
+    decoder_sees_pixels: bool = True
+    """Whether the decoder is given the noisy pixels; without them it knows the condition alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.predicts != "velocity":
+            raise ValueError(
+                f"predicts must be velocity for a DeCo, whose pixel decoder is not told the time, "
+                f"got {self.predicts!r}; a single DiT can predict the image"
+            )
+        if not isinstance(self.decoder_sees_pixels, bool):
+            raise ValueError(
+                f"decoder_sees_pixels must be True or False, got {self.decoder_sees_pixels!r}"
+            )
         if self.patch_size % self.decoder_patch:
             divisors = [q for q in range(1, self.patch_size + 1) if self.patch_size % q == 0]
             raise ValueError(
@@ -109,12 +131,15 @@ ModelConfig = DiTConfig
 def config_to_dict(config: ModelConfig) -> dict[str, object]:
     """Return `config` as a JSON-ready dictionary that `config_from_dict` reads back."""
     values = {"model": "DeCo" if isinstance(config, DeCoConfig) else "DiT", **asdict(config)}
-    if not config.image_size_assumed:  # as most, and as files were before there was the field
-        del values["image_size_assumed"]
+    for each in fields(config):  # as most are, and as files were before there was the field
+        if each.name in _LEFT_OUT_BY_DEFAULT and values[each.name] == each.default:
+            del values[each.name]
     return values
 
 
-OPTIONAL_FIELDS = {"class_names", "decoder_patch", "decoder_conditioning", "image_size_assumed"}
+_LEFT_OUT_BY_DEFAULT = {"image_size_assumed", "predicts", "decoder_sees_pixels"}
+
+OPTIONAL_FIELDS = {"class_names", "decoder_patch", "decoder_conditioning", *_LEFT_OUT_BY_DEFAULT}
 """Fields that a stored configuration may lack; one that is added later belongs here."""
 
 
@@ -150,13 +175,24 @@ PHOTOGRAPHS = (
 )  # fmt: skip
 """Names of the bundled photographs, one class each, in label order."""
 
+FIELDS = ("gaussian 1/f", "gaussian 1/f2", "gaussian 1/f3", "leaves", "leaves, phases shuffled")
+"""Names of the fields of `deco_lab.data.FieldSampler`, one class each, in label order."""
+
 _TINY = {"image_size": 64, "patch_size": 8, "num_classes": 14, "class_names": PHOTOGRAPHS}
+
+_FIELDS = {"image_size": 32, "patch_size": 8, "num_classes": 5, "class_names": FIELDS}
 
 PRESETS: dict[str, ModelConfig] = {
     # Bundled toys: fourteen photographs. The baseline is 8 channels wider, so that the two have
     # the same depth and, within 2%, the same number of parameters.
     "tiny": DeCoConfig(**_TINY, hidden_size=192, num_heads=4, depth=6, decoder_depth=2),
     "tiny-dit": DiTConfig(**_TINY, hidden_size=200, num_heads=5, depth=6),
+    # Bundled toys of fields: fewer channels a token (64 and 80) than a patch has values, 192, so
+    # that no token can carry all of its pixels; parameters within 1% of each other.
+    "fields": DeCoConfig(
+        **_FIELDS, hidden_size=64, num_heads=4, depth=3, decoder_depth=2, decoder_width=36
+    ),
+    "fields-dit": DiTConfig(**_FIELDS, hidden_size=80, num_heads=5, depth=3),
     # Published, ImageNet (arXiv 2511.19365). FID at 256: XL 1.62 after 800 epochs; L after 200k
     # iterations without guidance 31.35 (Table 1), its baseline DiT-L 61.1.
     "DeCo-L/16": DeCoConfig(hidden_size=1024, num_heads=16, depth=22),

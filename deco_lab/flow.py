@@ -11,6 +11,7 @@ References
 ----------
 [1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
     arXiv 2511.19365.
+[2] Li, He, "Back to Basics: Let Denoising Generative Models Denoise" (JiT), arXiv 2511.13720.
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,21 @@ def interpolate(image: Tensor, noise: Tensor, t: Tensor | float) -> Tensor:
 def velocity_target(image: Tensor, noise: Tensor) -> Tensor:
     """Return image - noise, what the network learns; the shape of both."""
     return image - noise
+
+
+MIN_TIME_LEFT = 0.05
+"""What 1 - t is taken for, at least, where a velocity is made of an image, as in [2]."""
+
+
+def velocity_towards(image: Tensor, x: Tensor, t: Tensor | float) -> Tensor:
+    """Return (image - x) / max(1 - t, 0.05), the velocity from x at t, (B,) or a number, to image.
+
+    For an image on the path this is image - noise up to t = 0.95, and less after it: the target,
+    and the velocity, of a network that predicts the image [2].
+    """
+    t = _per_image(t, x)
+    left = t.neg().add(1).clamp(min=MIN_TIME_LEFT) if isinstance(t, Tensor) else max(1 - t, MIN_TIME_LEFT)
+    return (image - x) / left
 
 
 def predicted_image(x: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:

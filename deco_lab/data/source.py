@@ -10,9 +10,10 @@ from typing import Literal
 
 import torch
 
-from deco_lab.config import PHOTOGRAPHS
+from deco_lab.config import FIELDS, PHOTOGRAPHS
 from deco_lab.data.crops import Crops
 from deco_lab.data.dataset import read_dataset
+from deco_lab.data.fields import FieldSampler
 from deco_lab.data.folder import read_folder, say_passed_over
 from deco_lab.data.photographs import SCALE_RANGE, CropSampler, load_photograph
 from deco_lab.data.picture_crops import PictureCrops
@@ -25,7 +26,8 @@ class SourceConfig:
     """Which pictures to train on, and how to cut them."""
 
     data: str = ""
-    """Folder with one sub-folder of pictures for each class."""
+    """Folder with one sub-folder of pictures for each class, or "fields" for images drawn without
+    end, whose best denoiser is known (a folder of that name is ./fields)."""
     dataset: str = ""
     """Dataset at Hugging Face (owner/name), or local shards: .parquet, .arrow or .tar files, a
     pattern or a folder of them."""
@@ -57,7 +59,7 @@ class Source:
     """Name, counts, classes, a dataset's split and columns, and the way of cutting, JSON-ready."""
     fresh: Crops | None
     """What to measure against, cut alike from the held-out pictures; None where none are held out.
-    Of the bundled photographs the very crops that are trained on: other seeds cut others."""
+    Of the bundled photographs and the fields what is trained on: other seeds draw others."""
     left_out: tuple[str, ...] = ()
     """What to tell a person of files that are not used, a line for each and one for each count."""
 
@@ -77,6 +79,9 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
     if config.crop not in ("random", "center"):
         raise ValueError(f"crop must be random or center, got {config.crop!r}")
     crop: Literal["random", "center"] = "center" if config.crop == "center" else "random"
+    if config.data == "fields":
+        fields = FieldSampler(image_size, device=device)
+        return Source(fields, {"name": "fields", "classes": list(FIELDS)}, fields)
     bundled = not (config.data or config.dataset)
     scale = config.crop_scale or (SCALE_RANGE if bundled else (1.0, 1.0))
     cutting: dict[str, object] = {"crop": crop, "crop_scale": list(scale), "flip": config.flip}

@@ -9,6 +9,7 @@ References
     arXiv 2511.19365, section 4.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -76,7 +77,8 @@ class DeCo(nn.Module):
                 f"got {tuple(condition.shape)}; compute it with model.condition on the same sizes"
             )
         position = position_features(self.decoder.grid_side, x.device)
-        return self.decoder(x, condition, position).to(x.dtype)
+        pixels = x if self.config.decoder_sees_pixels else torch.zeros_like(x)
+        return self.decoder(pixels, condition, position).to(x.dtype)
 
     def time_condition(self, t: Tensor) -> Tensor:
         """Return silu of the time embedding, (B, 1, D): the condition of tokens that are zero."""

@@ -8,10 +8,15 @@ The baseline ("single DiT") turns the last tokens into the velocity of whole pat
 
     velocity = unpatchify(Linear(LayerNorm(tokens) * (1 + scale(c)) + shift(c)))
 
+or, where the configuration's `predicts` says so, into the image, of which the velocity is made [2]:
+
+    velocity = (image - x_t) / max(1 - t, 0.05)
+
 References
 ----------
 [1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
     arXiv 2511.19365, section 4.1 and the baseline of Table 1.
+[2] Li, He, "Back to Basics: Let Denoising Generative Models Denoise" (JiT), arXiv 2511.13720.
 """
 
 from collections.abc import Callable
@@ -22,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deco_lab.config import DiTConfig
+from deco_lab.flow import velocity_towards
 from deco_lab.models.layers import (
     DiTBlock,
     TimeEmbedding,
@@ -172,7 +178,10 @@ class DiT(nn.Module):
         shift, scale = self.final_modulation(conditioning).chunk(2, dim=-1)
         patches = self.head(modulate(self.final_norm(tokens), shift, scale))
         P = self.config.patch_size
-        return from_patches(patches, P, x.shape[2] // P).to(x.dtype)
+        output = from_patches(patches, P, x.shape[2] // P)
+        if self.config.predicts == "image":
+            output = velocity_towards(output.to(torch.promote_types(x.dtype, torch.float32)), x, t)
+        return output.to(x.dtype)
 
 
 def zero_block_modulation(trunk: DiTTrunk) -> None:

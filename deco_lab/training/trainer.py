@@ -32,7 +32,7 @@ from deco_lab.checkpoints.files import DAMAGED
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.data import Crops
 from deco_lab.files import replacing
-from deco_lab.flow import interpolate, sample_times, velocity_target
+from deco_lab.flow import interpolate, sample_times, velocity_target, velocity_towards
 from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
 from deco_lab.models.compiled import compile_regions, fast_dtype
@@ -276,6 +276,8 @@ class Trainer:
         images, noise, t, class_ids = part
         x = interpolate(images, noise, t)
         target = velocity_target(images, noise)
+        if self.model.config.predicts == "image":
+            target = velocity_towards(images, x, t)
         dtype = self.autocast_dtype
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             velocity, projected = self._forward(x, t, class_ids)
