@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from deco_lab.spectra.bands import band_names, band_shares, split_bands
+from deco_lab.sampling import BandGuidance, GuidedPair
+from deco_lab.spectra.bands import (
+    OCTAVES,
+    band_names,
+    band_of_frequencies,
+    band_shares,
+    split_bands,
+)
 
 EDGES = (1 / 16, 1 / 8, 1 / 4)
 
@@ -48,6 +55,34 @@ def test_split_bands_put_a_cosine_into_its_band(frequency, band):
     expected = torch.zeros(4, 1, 1, 64, 64, dtype=torch.float64)
     expected[band] = image
     torch.testing.assert_close(split_bands(image), expected, rtol=0, atol=1e-13)
+
+
+SIZES = [(64, 64), (140, 140), (156, 156), (196, 84), (40, 100)]
+
+
+def bands_of_whole_numbers(height: int, width: int) -> torch.Tensor:
+    """Return the octave of each coefficient of rfft2: q^2 (a^2 W^2 + b^2 H^2) >= H^2 W^2."""
+    a = torch.arange(height)
+    a, b = torch.minimum(a, height - a)[:, None], torch.arange(width // 2 + 1)
+    square = (a * width) ** 2 + (b * height) ** 2
+    return sum((q**2 * square >= (height * width) ** 2).long() for q in (16, 8, 4))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_band_of_frequencies_compares_as_whole_numbers_do(size):
+    expected = bands_of_whole_numbers(*size)
+    assert torch.equal(band_of_frequencies(*size, OCTAVES), expected)
+    impulse = torch.zeros(1, 1, *size, dtype=torch.float64)
+    impulse[..., 0, 0] = 1
+    pair = GuidedPair(impulse, torch.zeros_like(impulse), impulse, 0.5, 1.0)
+    scaled = torch.fft.rfft2(BandGuidance((0, 1, 2, 3))(pair))[0, 0].real
+    torch.testing.assert_close(scaled, expected.double())
+
+
+def test_band_of_frequencies_has_21_28_of_140_on_its_edge_like_its_mirror():
+    band = band_of_frequencies(140, 140, OCTAVES)
+    assert [band[i, j].item() for i in (21, -21) for j in (28,)] == [3, 3]
+    assert [band[i, 21].item() for i in (28, -28)] == [3, 3]
 
 
 def test_split_bands_put_the_corners_into_the_last_band():

@@ -34,7 +34,7 @@ from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bands import OCTAVES, band_names, check_edges
 from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
 from deco_lab.spectra.dct import block_dct, inverse_block_dct
-from deco_lab.spectra.frequencies import check_images
+from deco_lab.spectra.frequencies import check_images, radius
 from deco_lab.spectra.jpeg import frequency_weights, rgb_to_ycbcr
 from deco_lab.spectra.states import check_batch_size
 
@@ -117,7 +117,7 @@ def _ycbcr_matrix() -> Tensor:
 
 def _radius() -> Tensor:
     u = torch.arange(_BLOCK, dtype=torch.float64)
-    return torch.hypot(u[:, None], u) / (2 * _BLOCK)
+    return radius(u, 2 * _BLOCK, u, 2 * _BLOCK)
 
 
 @takes_arrays
