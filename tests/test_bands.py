@@ -1,7 +1,16 @@
+import numpy as np
 import pytest
 import torch
 
-from deco_lab.spectra.bands import band_names, band_shares, split_bands
+from deco_lab.sampling import BandGuidance, GuidedPair
+from deco_lab.spectra.bands import (
+    MEAN_AND_OCTAVES,
+    OCTAVES,
+    band_names,
+    band_of_frequencies,
+    band_shares,
+    split_bands,
+)
 
 EDGES = (1 / 16, 1 / 8, 1 / 4)
 
@@ -50,6 +59,50 @@ def test_split_bands_put_a_cosine_into_its_band(frequency, band):
     torch.testing.assert_close(split_bands(image), expected, rtol=0, atol=1e-13)
 
 
+SIZES = [(64, 64), (140, 140), (156, 156), (196, 84), (40, 100)]
+
+
+def bands_of_whole_numbers(height: int, width: int) -> torch.Tensor:
+    """Return the octave of each coefficient of rfft2: q^2 (a^2 W^2 + b^2 H^2) >= H^2 W^2."""
+    a = torch.arange(height)
+    a, b = torch.minimum(a, height - a)[:, None], torch.arange(width // 2 + 1)
+    square = (a * width) ** 2 + (b * height) ** 2
+    return sum((q**2 * square >= (height * width) ** 2).long() for q in (16, 8, 4))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_band_of_frequencies_compares_as_whole_numbers_do(size):
+    expected = bands_of_whole_numbers(*size)
+    assert torch.equal(band_of_frequencies(*size, OCTAVES), expected)
+    impulse = torch.zeros(1, 1, *size, dtype=torch.float64)
+    impulse[..., 0, 0] = 1
+    pair = GuidedPair(impulse, torch.zeros_like(impulse), impulse, 0.5, 1.0)
+    scaled = torch.fft.rfft2(BandGuidance((0, 1, 2, 3))(pair))[0, 0].real
+    torch.testing.assert_close(scaled, expected.double())
+
+
+def test_band_of_frequencies_has_21_28_of_140_on_its_edge_like_its_mirror():
+    band = band_of_frequencies(140, 140, OCTAVES)
+    assert [band[i, j].item() for i in (21, -21) for j in (28,)] == [3, 3]
+    assert [band[i, 21].item() for i in (28, -28)] == [3, 3]
+
+
+def test_split_bands_part_off_the_mean_at_an_edge_of_0():
+    images = noise(2, 3, 32, 24) + 5
+    mean, low, *others = split_bands(images, MEAN_AND_OCTAVES)
+    torch.testing.assert_close(mean, images.mean((2, 3), keepdim=True).expand_as(images))
+    torch.testing.assert_close(low, split_bands(images)[0] - mean)
+    torch.testing.assert_close(torch.stack(others), split_bands(images)[1:])
+
+
+def test_band_shares_of_the_lowest_band_are_not_the_means():
+    """A part that has the mean right and all waves wrong."""
+    waves = wave(2 / 64) + wave(20 / 64)
+    whole, part = 10 + waves, 10 - waves
+    np.testing.assert_allclose(band_shares(part, whole, (1 / 8,)), [99.5 / 100.5, -1])
+    np.testing.assert_allclose(band_shares(part, whole, (0, 1 / 8)), [1, -1, -1])
+
+
 def test_split_bands_put_the_corners_into_the_last_band():
     checkerboard = wave(0.5) * wave(0.5).mT  # sqrt(0.5) cycles per pixel
     bands = split_bands(checkerboard, (0.25, 0.6))
@@ -63,9 +116,11 @@ def test_split_bands_compute_narrow_types_in_float32():
     torch.testing.assert_close(bands, split_bands(images.float()), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("edges", [(0.2, 0.1), (0.1, 0.1), (0, 0.1), (0.1, 0.8), (float("nan"),)])
+@pytest.mark.parametrize(
+    "edges", [(0.2, 0.1), (0.1, 0.1), (-0.1, 0.1), (0.1, 0.8), (float("nan"),)]
+)
 def test_split_bands_refuse_edges_that_do_not_rise_within_range(edges):
-    with pytest.raises(ValueError, match=r"edges must rise and lie between 0 and sqrt\(0\.5\)"):
+    with pytest.raises(ValueError, match="edges must rise and lie between 0, which"):
         split_bands(torch.zeros(1, 3, 8, 8), edges)
 
 
@@ -117,6 +172,8 @@ def test_band_shares_say_what_is_wrong():
         ((1 / 16, 1 / 8, 1 / 4), ["below 1/16", "1/16 to 1/8", "1/8 to 1/4", "above 1/4"]),
         ((0.3,), ["below 3/10", "above 3/10"]),
         ((), ["all"]),
+        ((0, 1 / 8), ["mean", "below 1/8", "above 1/8"]),
+        ((0,), ["mean", "all but the mean"]),
     ],
 )
 def test_band_names_are_fractions(edges, expected):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from deco_lab.spectra import Estimate, bootstrap, bootstrap_intervals
-from deco_lab.spectra.bootstrap import bootstrap_log_intervals
+from deco_lab.spectra.bootstrap import bootstrap_log_intervals, estimates, group_numbers
 
 
 def test_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
@@ -11,9 +12,9 @@ def test_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
     covered = 0
     for seed in range(300):
         values = generator.exponential(size=40)
-        estimate = bootstrap(lambda i, v=values: v[i].mean(), labels, seed=seed)
+        estimate = bootstrap(lambda i, v=values: v[i].mean(), labels, resamples=100, seed=seed)
         covered += estimate.low <= 1 <= estimate.high
-    # The percentile interval of 40 exponential values covers a little less than 95%.
+    # An interval symmetric about the mean of 40 exponential values covers a little less than 95%.
     assert 0.88 <= covered / 300 <= 0.97
 
 
@@ -65,36 +66,29 @@ def ratio(means: np.ndarray) -> np.ndarray:
     return means[..., 0] / means[..., 1]
 
 
-def coverage(covered: list[bool]) -> float:
-    return sum(covered) / len(covered)
+def covered(found, truth: float) -> float:
+    """Return the share of intervals that hold the truth."""
+    return float(((found.low <= truth) & (truth <= found.high)).mean())
+
+
+def coverage(inside: list[bool]) -> float:
+    return sum(inside) / len(inside)
 
 
 @pytest.mark.parametrize(("count", "least"), [(12, 0.9), (120, 0.92)])
 def test_bootstrap_intervals_of_a_ratio_cover_the_truth_about_as_often_as_they_say(count, least):
     generator = np.random.default_rng(count)
-    covered = []
-    for trial in range(600):
-        whole = generator.gamma(4.0, size=count)
-        values = np.stack([whole * (0.3 + 0.2 * generator.standard_normal(count)), whole], 1)
-        _, low, high = bootstrap_intervals(ratio, values, resamples=200, seed=trial)
-        covered.append(bool(low <= 0.3 <= high))
-    assert least < coverage(covered) < 0.975  # 600 trials tell it to two errors of 0.009
+    whole = generator.gamma(4.0, size=(count, 2000))
+    values = np.stack([whole * (0.3 + 0.2 * generator.standard_normal(whole.shape)), whole], -1)
+    assert least < covered(bootstrap_intervals(ratio, values), 0.3) < 0.975
 
 
 def test_bootstrap_intervals_make_up_for_the_means_removed():
-    generator = np.random.default_rng(0)
-    covered, uncorrected = [], []
-    for trial in range(600):  # the variance within pairs, where each pair has a mean of its own
-        pairs = generator.standard_normal((60, 2))
-        deviations = (pairs - pairs.mean(1, keepdims=True)) * 2**0.5
-        squares = deviations.reshape(120, 1) ** 2
-        for removed, found in ((60, covered), (1, uncorrected)):
-            _, low, high = bootstrap_intervals(
-                mean, squares, removed=removed, resamples=200, seed=trial
-            )
-            found.append(bool(low[0] <= 1 <= high[0]))
-    assert 0.9 < coverage(covered) < 0.975
-    assert coverage(uncorrected) < 0.88
+    # The variance within pairs, where each pair has a mean of its own.
+    pairs = np.random.default_rng(0).standard_normal((60, 2, 2000))
+    squares = (2 * (pairs - pairs.mean(1, keepdims=True)) ** 2).reshape(120, 2000)
+    assert 0.9 < covered(bootstrap_intervals(mean, squares, removed=60), 1) < 0.975
+    assert covered(bootstrap_intervals(mean, squares), 1) < 0.88
 
 
 def test_bootstrap_intervals_of_a_mean_have_the_width_of_the_standard_error():
@@ -131,39 +125,138 @@ def test_bootstrap_intervals_refuse_too_little(count, resamples):
 
 @pytest.mark.parametrize("count", [3, 8, 28])
 def test_intervals_of_few_images_cover_a_normal_mean(count):
-    generator = np.random.default_rng(count)
-    covered: dict[str, list[bool]] = {"intervals": [], "bootstrap": []}
+    values = np.random.default_rng(count).standard_normal((count, 2000))
+    assert 0.92 < covered(bootstrap_intervals(mean, values), 0) < 0.98
+
+
+@pytest.mark.parametrize(("classes", "each"), [(1, 3), (1, 28), (4, 2), (3, 5)])
+def test_bootstrap_covers_a_normal_mean_of_few_images_a_class(classes, each):
+    generator = np.random.default_rng(classes)
+    labels = np.repeat(np.arange(classes), each)
+    inside = []
     for trial in range(400):
-        values = generator.standard_normal(count)
-        _, low, high = bootstrap_intervals(mean, values[:, None], resamples=200, seed=trial)
-        covered["intervals"].append(bool(low[0] <= 0 <= high[0]))
-        found = bootstrap(
-            lambda i, v=values: v[i].mean(), np.zeros(count, int), removed=1, seed=trial
-        )
-        covered["bootstrap"].append(found.low <= 0 <= found.high)
-    for kept in covered.values():
-        assert 0.9 < coverage(kept) < 0.985  # 400 trials tell it to two errors of 0.011
+        values = labels + generator.standard_normal(len(labels))
+        found = bootstrap(lambda i, v=values: v[i].mean(), labels, resamples=100, seed=trial)
+        inside.append(found.low <= (classes - 1) / 2 <= found.high)
+    assert 0.91 < coverage(inside) < 0.985  # 400 trials tell it to two errors of 0.011
 
 
-@pytest.mark.parametrize(("labels", "removed"), [([0], 0), ([0, 1, 2], 0), ([0], 1)])
-def test_bootstrap_of_one_image_a_class_tells_no_spread(labels, removed):
-    found = bootstrap(lambda i: float(i.mean()), np.array(labels), removed=removed)
+@pytest.mark.parametrize("labels", [[0], [0, 1, 2]])
+def test_bootstrap_of_one_image_a_class_tells_no_spread(labels):
+    found = bootstrap(lambda i: float(i.mean()), np.array(labels))
     assert np.isnan([found.low, found.high]).all()
 
 
+def sets_of_groups(
+    generator: np.random.Generator, sizes: list[int], sets: int
+) -> dict[str, tuple[np.ndarray, float]]:
+    """Return values (images, sets, V) of groups that differ far more than their members."""
+    of_group = np.repeat(np.arange(len(sizes)), sizes)
+
+    def between(draw):
+        return draw((len(sizes), sets))[of_group]
+
+    def within(draw):
+        return draw((len(of_group), sets))
+
+    whole = between(lambda n: generator.gamma(2, size=n)) * within(
+        lambda n: generator.gamma(4, size=n)
+    )
+    share = 0.3 + 0.2 * between(generator.standard_normal) + 0.1 * within(generator.standard_normal)
+    power = between(generator.standard_exponential) * within(
+        lambda n: generator.gamma(4, 0.25, size=n)
+    )
+    plain = between(generator.standard_normal) + 0.5 * within(generator.standard_normal)
+    return {
+        "mean": (plain[..., None], 0.0),
+        "ratio": (np.stack([share * whole, whole], -1), 0.3),
+        "log power": (power[..., None], 1.0),
+    }
+
+
+def coverage_of_groups(
+    sizes: list[int], sets: int = 2000, seed: int = 0, *, told: bool = True
+) -> dict[str, float]:
+    """Return how often the 95% intervals of each figure cover the truth."""
+    groups = np.repeat(np.arange(len(sizes)), sizes) if told else None
+    found = {}
+    for name, (values, truth) in sets_of_groups(np.random.default_rng(seed), sizes, sets).items():
+        interval = bootstrap_log_intervals if name == "log power" else bootstrap_intervals
+        figure = ratio if name == "ratio" else lambda means: means[..., 0]
+        found[name] = covered(interval(figure, values, groups=groups), truth)
+    return found
+
+
+SIZES = [[crops] * groups for groups in (5, 14, 50) for crops in (1, 8, 32)]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [*SIZES, [1, 2, 4, 8, 16], [1, 2, 4, 8, 16] * 3],
+    ids=lambda s: f"{len(s)} groups, {sum(s)} crops",
+)
+def test_bootstrap_intervals_cover_the_truth_of_groups(sizes):
+    for figure, share in coverage_of_groups(sizes).items():
+        assert 0.91 <= share <= 0.99, figure
+
+
+def test_bootstrap_intervals_that_know_no_groups_are_too_narrow():
+    assert coverage_of_groups([8] * 14, told=False)["mean"] < 0.6
+
+
+def test_bootstrap_of_groups_covers_the_mean_of_groups():
+    generator = np.random.default_rng(3)
+    groups = np.repeat(np.arange(14), 8)
+    inside: dict[str, list[bool]] = {"groups": [], "images": []}
+    for _ in range(200):
+        values = generator.standard_normal(14)[groups] + 0.5 * generator.standard_normal(112)
+        for name, given in (("groups", groups), ("images", None)):
+            found = bootstrap(
+                lambda i, v=values: v[i].mean(), np.zeros(112, int), groups=given, resamples=100
+            )
+            inside[name].append(found.low <= 0 <= found.high)
+    assert 0.91 < coverage(inside["groups"]) < 0.985
+    assert coverage(inside["images"]) < 0.6
+
+
+def test_bootstrap_draws_groups_whole_and_class_by_class():
+    labels, groups = np.array([0, 0, 0, 1, 1, 1]), list("aabccd")
+    drawn = []
+    bootstrap(lambda i: drawn.append(i) or 0.0, labels, groups=groups)
+    for rows in drawn:
+        counts = np.bincount(rows, minlength=6)
+        assert counts[[0, 3]].tolist() == counts[[1, 4]].tolist()
+        assert counts[0] + counts[2] == counts[3] + counts[5] == 2
+
+
+def test_intervals_of_copies_in_groups_are_those_of_the_images():
+    values = np.random.default_rng(0).gamma(2.0, size=(6, 5))
+    copies, groups = values.repeat(8, 0), np.arange(6).repeat(8)
+    for interval in (bootstrap_intervals, bootstrap_log_intervals):
+        np.testing.assert_allclose(interval(mean, copies, groups=groups), interval(mean, values))
+    one, of_copies = estimates(mean, values)[0], estimates(mean, copies, groups=groups)[0]
+    assert (of_copies.low, of_copies.high) == pytest.approx((one.low, one.high))
+    assert of_copies.count == 48
+
+
+@pytest.mark.parametrize("labels", [["moon", "text", "moon"], np.array([4, 2, 4]), [4, None, 4]])
+def test_group_numbers_tell_labels_apart(labels):
+    assert group_numbers(labels, 3).tolist() == [0, 1, 0]
+    assert group_numbers(torch.tensor([9, 9, 1]), 3).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("groups", [["moon"], [], [[1], [2], [3]], np.zeros((3, 1))])
+def test_group_numbers_refuse_labels_that_do_not_fit(groups):
+    with pytest.raises(ValueError, match=r"groups must be one label for each of 3 images"):
+        group_numbers(groups, 3)
+
+
 def test_bootstrap_log_intervals_of_skewed_powers_cover_better_than_linear_ones():
-    generator = np.random.default_rng(0)
-    covered: dict[str, list[bool]] = {"linear": [], "logarithm": []}
-    for trial in range(500):
-        values = generator.lognormal(0, 1, (10, 1))
-        linear = bootstrap_intervals(mean, values, seed=trial)
-        logarithm = bootstrap_log_intervals(mean, values)
-        assert linear.value == logarithm.value
-        for name, found in (("linear", linear), ("logarithm", logarithm)):
-            covered[name].append(bool(found.low[0] <= np.exp(0.5) <= found.high[0]))
-        assert logarithm.low[0] > 0
-    assert coverage(covered["logarithm"]) > coverage(covered["linear"]) + 0.02
-    assert coverage(covered["logarithm"]) > 0.85
+    values = np.random.default_rng(0).lognormal(0, 1, (10, 2000))
+    linear, logarithm = bootstrap_intervals(mean, values), bootstrap_log_intervals(mean, values)
+    np.testing.assert_array_equal(linear.value, logarithm.value)
+    assert (logarithm.low > 0).all()
+    assert covered(logarithm, np.exp(0.5)) > max(0.87, covered(linear, np.exp(0.5)) + 0.02)
 
 
 def test_bootstrap_intervals_end_where_the_figure_does():

@@ -56,6 +56,13 @@ def test_meeting_frequency_interpolates_the_logarithm():
     assert meeting_frequency([0.1, 0.3], [100.0, 0.0], 0.5) == 0.3
 
 
+@pytest.mark.parametrize("mean_power", [0.0, 1e-9, 100.0])
+def test_meeting_frequency_does_not_depend_on_the_mean(mean_power):
+    frequency = np.arange(5) / 8
+    found = meeting_frequency(frequency, [mean_power, 100.0, 0.01, 0.001, 0.0], 0.5)
+    assert found == pytest.approx(3 / 16)
+
+
 def test_meeting_frequency_is_nan_when_never():
     frequency, falling = [0.1, 0.2, 0.3], [4.0, 2.0, 1.5]
     assert math.isnan(meeting_frequency(frequency, falling, 0.5))  # signal above noise

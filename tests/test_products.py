@@ -25,8 +25,9 @@ def test_ring_products_match_scipys_windows_and_numpys_full_fft(size, window, pa
     padded = [padding * n for n in size]
     A, B = (np.fft.fft2(x.numpy() * w, s=padded) for x in (a, b))
     full = (A * B.conj()).mean(1) / np.square(w).sum()
-    axes = [np.fft.fftfreq(n) for n in padded]
-    ring = np.floor(np.hypot(axes[0][:, None], axes[1]) * min(padded) + 0.5)
+    up, along = (np.rint(np.fft.fftfreq(n) * n) for n in padded)
+    across = np.sqrt((up[:, None] * padded[1]) ** 2 + (along * padded[0]) ** 2)
+    ring = np.floor(across / max(padded) + 0.5)
     found = ring_products(a, b, window, padding)
     assert found.shape == (2, min(padded) // 2 + 1)
     for index in range(found.shape[1]):

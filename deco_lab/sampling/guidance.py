@@ -142,10 +142,10 @@ def _scale_on(
 ) -> Tensor:
     """Return the rule's scale of each coefficient that rfft2 keeps, (H, W // 2 + 1)."""
     with torch.inference_mode(False):
-        frequency = torch.hypot(
-            torch.fft.fftfreq(height, dtype=torch.float64)[:, None],
-            torch.fft.rfftfreq(width, dtype=torch.float64),
-        )
+        # Of whole numbers, so that a frequency on an edge is not below it by rounding.
+        up = (torch.fft.fftfreq(height, dtype=torch.float64) * height).round()[:, None]
+        along = torch.arange(width // 2 + 1, dtype=torch.float64)
+        frequency = ((up * width) ** 2 + (along * height) ** 2).sqrt() / (height * width)
         edges = torch.tensor(rule.edges, dtype=torch.float64)
         band = torch.bucketize(frequency, edges, right=True)
         return torch.tensor(rule.scales, dtype=dtype)[band].to(device)

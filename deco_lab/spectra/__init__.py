@@ -8,7 +8,7 @@ what is a Tensor in the answer is one then too.
 """
 
 from deco_lab.spectra.analysis import Analysis, load_analysis, weights_hash
-from deco_lab.spectra.bands import OCTAVES, band_names, band_shares, split_bands
+from deco_lab.spectra.bands import MEAN_AND_OCTAVES, OCTAVES, band_names, band_shares, split_bands
 from deco_lab.spectra.bootstrap import Estimate, Intervals, bootstrap, bootstrap_intervals
 from deco_lab.spectra.budget import ConditionBudget, condition_budget
 from deco_lab.spectra.clusters import TokenClusters, run_token_clusters, token_clusters
@@ -57,6 +57,7 @@ from deco_lab.spectra.taps import TapSpectrum, run_tap_spectrum, tap_spectrum
 from deco_lab.spectra.transfer import TransferFunction, transfer_function
 
 __all__ = [
+    "MEAN_AND_OCTAVES",
     "OCTAVES",
     "Analysis",
     "BandEffects",

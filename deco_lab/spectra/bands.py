@@ -23,6 +23,9 @@ from deco_lab.spectra.frequencies import check_images, mirrored, radial_frequenc
 OCTAVES = (1 / 16, 1 / 8, 1 / 4)
 """Edges of four bands in cycles per pixel: the octaves below Nyquist, and all that is lower."""
 
+MEAN_AND_OCTAVES = (0.0, *OCTAVES)
+"""Edges of five bands: the channels' means, which outweigh all waves below 1/16, and the rest."""
+
 EMPTY = 1e-12
 """A band below this part of the whole's energy holds nothing but rounding of float32 pixels."""
 
@@ -30,24 +33,34 @@ EMPTY = 1e-12
 def check_edges(edges: Sequence[float]) -> None:
     """Raise ValueError for edges that do not rise, or lie where no frequency is."""
     rising = all(a < b for a, b in pairwise(edges))
-    if not rising or not all(0 < edge < 0.5**0.5 for edge in edges):
+    if not rising or not all(0 <= edge < 0.5**0.5 for edge in edges):
         raise ValueError(
-            "edges must rise and lie between 0 and sqrt(0.5) = 0.707 cycles per pixel, "
-            f"got {tuple(edges)}; divide cycles per image by the image's side"
+            "edges must rise and lie between 0, which parts off the mean, and sqrt(0.5) = 0.707 "
+            f"cycles per pixel, got {tuple(edges)}; divide cycles per image by the image's side"
         )
 
 
 def band_names(edges: Sequence[float]) -> list[str]:
-    """Return what to call the bands between edges in cycles per pixel, such as "1/8 to 1/4"."""
+    """Return what to call the bands between edges in cycles per pixel, such as "1/8 to 1/4".
+
+    An edge at 0 cuts off the "mean".
+    """
+    if edges and edges[0] == 0:
+        return ["mean", *(band_names(edges[1:]) if len(edges) > 1 else ["all but the mean"])]
     said = [str(Fraction(edge).limit_denominator(512)) for edge in edges]
     between = [f"{low} to {high}" for low, high in pairwise(said)]
     return [f"below {said[0]}", *between, f"above {said[-1]}"] if said else ["all"]
 
 
+def bands_of(frequency: Tensor, edges: Sequence[float]) -> Tensor:
+    """Return the number of the band of each frequency, as `split_bands` has them."""
+    boundaries = torch.tensor(edges, dtype=torch.float64)
+    return torch.bucketize(frequency, boundaries, right=True) * (frequency > 0)
+
+
 def band_of_frequencies(height: int, width: int, edges: Sequence[float]) -> Tensor:
     """Return the number of the band of each coefficient that rfft2 keeps, (H, W // 2 + 1)."""
-    boundaries = torch.tensor(edges, dtype=torch.float64)
-    return torch.bucketize(radial_frequency(height, width, half=True), boundaries, right=True)
+    return bands_of(radial_frequency(height, width, half=True), edges)
 
 
 @takes_arrays
@@ -60,7 +73,8 @@ def split_bands(images: Tensor, edges: Sequence[float] = OCTAVES) -> Tensor:
         (B, C, H, W), any range.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel. A frequency that equals an edge is in the band
-        above it; the first band holds the mean, the last the corners up to sqrt(0.5).
+        above it; the first band holds the mean, and nothing else where the first edge is 0; the
+        last holds the corners up to sqrt(0.5).
 
     Returns
     -------

@@ -1,45 +1,62 @@
-"""Figures and curves with their intervals: the bootstrap over images.
+"""Figures and curves with their intervals: Student's, with the bootstrap's standard error.
 
-The images are drawn anew, with replacement, and the figure computed again. A figure such as a mean
-absolute difference, a Frechet distance or a coherence comes out larger on a resample, which repeats
-images; what is wanted is its spread, so the resampled values are centred on the figure itself:
+The groups are drawn anew, with replacement, each with all its images, and the figure computed
+again. A group is what was drawn independently of the others: a photograph, whose crops are alike,
+or, where no groups are given, each image by itself. With G groups of m_1 ... m_G images,
 
-    low, high = figure + spread * quantiles(resampled - mean(resampled))
+    low, high = figure -+ t(e n) sqrt(G / n) std(resampled)        n = G - means removed
+    e         = (sum m)^2 / (G sum m^2)                            1 for groups of one size
 
-For a mean this is the percentile interval [1]. There are two ways in:
+t is Student's 97.5% quantile. sqrt(G / n) makes up for means that were taken from the same groups,
+one at least [2]; e for the large groups among small ones, which tell the spread nearly by
+themselves [3]. Images within a group are not drawn anew: the spread between groups holds theirs
+already, and drawing both would count it twice [2, section 3.8]. There are two ways in:
 
-`bootstrap` takes any figure of a set of images and draws class by class; its spread is 1, for many
-images, unless it is told otherwise.
+`bootstrap` takes any figure of a set of images and draws class by class: one mean is removed for
+each class.
 
 `bootstrap_intervals` takes a figure that is a function of means over images, such as a ratio of two
-sums, and whole arrays of such figures at once. Images are drawn as rows of weights that sum to 1,
+sums, and whole arrays of such figures at once. Groups are drawn as rows of weights that sum to 1,
 R times in one product of matrices, from one urn, which errs on the wide side where classes were
 given equal numbers:
 
     means_r = sum_i weight_ri values_i          r = 1 ... R
-    spread  = sqrt(M / n) t(n) / z,             n = M - removed
 
-The spread makes up for the means that were taken from the same M images, one at least [2], and for
-the few images that the spread itself is known from: t(n) / z is Student's quantile over the normal
-one. Measured on a ratio of skewed sums, these 95% intervals cover the truth in 93% of samples of
-12 images and 95% of 120.
+How often these 95% intervals cover the truth, in percent, for groups that differ much (simulated in
+`tests/test_bootstrap.py`, 2,000 sets each):
+
+                           normal mean      ratio      log power
+     5 groups of 1, 8, 32   94  94  94   92  93  93   92  94  94
+    14                      94  95  95   92  92  93   92  94  94
+    50                      95  95  96   93  94  94   93  94  93
+    15 groups of 1 to 16        93           92           93
+    14 of 8, groups not told    54           55           55
+
+The sums of the ratio are skewed, and the powers exponential, with `bootstrap_log_intervals`. Where
+the logarithms of powers are normal with a deviation of 1, the mean is decided by the few largest,
+and intervals of 14 groups cover 90%.
 
 References
 ----------
-[1] Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 10 and 13.
-[2] Davison, Hinkley, "Bootstrap Methods and their Application", 1997, sections 2.3 and 5.2.
+[1] Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 12.
+[2] Davison, Hinkley, "Bootstrap Methods and their Application", 1997, sections 2.3 and 3.8.
+[3] Kish, "Survey Sampling", 1965, section 11.7, on unequal weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 Array = NDArray[np.float64]
 
-RECIPE = "bootstrap over images, 95%, 400 resamples of seed 0"
+Groups = Sequence[object] | NDArray[Any] | Tensor
+"""Labels, one for each image: images with equal ones are of one group."""
+
+RECIPE = "Student's over groups, 95%, error from 400 resamples of seed 0"
 """What `bootstrap_intervals` does by default, for recipes."""
 
 
@@ -59,11 +76,39 @@ class Estimate:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
+def group_numbers(groups: Groups | None, count: int) -> NDArray[np.int64]:
+    """Return the group of each of `count` images, (count,), as a number from 0.
+
+    Parameters
+    ----------
+    groups : sequence or array, optional
+        (count,), a label for each image, such as the photograph that a crop was cut from; None for
+        every image by itself.
+    count : int
+        Images.
+
+    Raises
+    ------
+    ValueError
+        Where there is not one label for each image.
+    """
+    if groups is None:
+        return np.arange(count)
+    labels = list(getattr(groups, "tolist", lambda: groups)())
+    if len(labels) != count or any(isinstance(label, list) for label in labels):
+        raise ValueError(
+            f"groups must be one label for each of {count} images, got {len(labels)}; name the "
+            "photograph that each was cut from, or pass None"
+        )
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
+
+
 def bootstrap(
     figure: Callable[[NDArray[np.int64]], float],
     labels: NDArray[np.int64],
     *,
-    removed: int = 0,
+    groups: Groups | None = None,
     resamples: int = 200,
     seed: int = 0,
 ) -> Estimate:
@@ -74,20 +119,25 @@ def bootstrap(
     figure : callable
         Takes the indices of images, (M,), and returns the figure of those images.
     labels : array
-        (M,), the images' classes: each class keeps its number of images in every resample.
-    removed : int
-        0 (default) leaves the spread as it is, for many images. Of few it is too narrow (measured
-        on a normal mean of one class: 86% of 8 images' truths, 91% of 28), and 1 makes up for it as
-        `bootstrap_intervals` does.
+        (M,), the images' classes: each class keeps its number of groups in every resample. Zeros
+        draw all alike, as where the classes themselves are the groups.
+    groups : sequence or array, optional
+        (M,), as for `group_numbers`; one that lies in several classes is drawn with that of its
+        first image.
     resamples : int
-        How often the images are drawn anew.
+        How often the groups are drawn anew.
     seed : int
         Of the draws.
+
+    Returns
+    -------
+    Estimate
+        Its ends are NaN where no class has two groups: nothing tells their spread.
 
     Raises
     ------
     ValueError
-        Without images, or with fewer than two resamples.
+        Without images, with fewer than two resamples, or for groups that do not fit.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(labels) == 0 or resamples < 2:
@@ -96,19 +146,19 @@ def bootstrap(
             f"{labels.shape} and resamples={resamples}; give one label for each image"
         )
     generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    value = float(figure(np.arange(len(labels))))
-    resampled = np.array(
-        [
-            figure(np.concatenate([generator.choice(group, len(group)) for group in groups]))
-            for _ in range(resamples)
-        ]
+    _, first, number = np.unique(
+        group_numbers(groups, len(labels)), return_index=True, return_inverse=True
     )
-    if len(labels) <= max(removed, len(groups)):  # no class has two images: nothing tells a spread
-        return Estimate(value, np.nan, np.nan, len(labels))
-    spread = _spread(len(labels), removed) if removed else 1.0
-    low, high = value + spread * np.quantile(resampled - resampled.mean(), [0.025, 0.975])
-    return Estimate(value, float(low), float(high), len(labels))
+    members = [np.flatnonzero(number == group) for group in range(len(first))]
+    classes = [np.flatnonzero(labels[first] == label) for label in np.unique(labels[first])]
+    value = float(figure(np.arange(len(labels))))
+    resampled = []
+    for _ in range(resamples):
+        drawn = [some[generator.integers(len(some), size=len(some))] for some in classes]
+        resampled.append(figure(np.concatenate([members[g] for g in np.concatenate(drawn)])))
+    sizes = np.bincount(number)
+    half = _half_width(np.array(resampled, np.float64), sizes, len(classes))
+    return Estimate(value, float(value - half), float(value + half), len(labels))
 
 
 class Intervals(NamedTuple):
@@ -119,18 +169,22 @@ class Intervals(NamedTuple):
     high: Array
 
 
-def _spread(count: int, removed: int) -> float:
-    """Return what makes up for the means removed, and for how few images tell the spread."""
-    from scipy.stats import norm, t
+def _half_width(resampled: Array, sizes: NDArray[np.int64], removed: int) -> Array:
+    """Return half the width of intervals, of figures (R, ...) of groups of `sizes`, or NaN."""
+    from scipy.stats import t
 
-    n = count - removed
-    return float((count / n) ** 0.5 * t.ppf(0.975, n) / norm.ppf(0.975))
+    G, n = len(sizes), len(sizes) - removed
+    if n < 1:
+        return np.full(resampled.shape[1:], np.nan)
+    alike = sizes.mean() ** 2 / np.square(sizes).mean()
+    return t.ppf(0.975, n * alike) * (G / n) ** 0.5 * resampled.std(0)
 
 
 def bootstrap_intervals(
     figure: Callable[[Array], Array],
     values: Array,
     *,
+    groups: Groups | None = None,
     removed: int = 1,
     within: tuple[float, float] = (-np.inf, np.inf),
     resamples: int = 400,
@@ -144,25 +198,27 @@ def bootstrap_intervals(
         Takes means with any leading axes, (..., *V), to figures with the same leading axes.
     values : array
         (M, *V), one row for each image.
+    groups : sequence or array, optional
+        (M,), as for `group_numbers`.
     removed : int
         How many means were taken off the values before, one for each class where class means
         were; 1 for none.
     within : (float, float)
         What the figure can be: intervals end there.
     resamples : int
-        How often the images are drawn anew, at least 2.
+        How often the groups are drawn anew, at least 2.
     seed : int
         Of the draws.
 
     Returns
     -------
     Intervals
-        Intervals are NaN where M is not above `removed`: one image tells nothing of its spread.
+        Intervals are NaN where groups are not more than `removed`: one tells nothing of its spread.
 
     Raises
     ------
     ValueError
-        Without images, or with fewer than two resamples.
+        Without images, with fewer than two resamples, or for groups that do not fit.
     """
     M = len(values)
     if M == 0 or resamples < 2:
@@ -171,32 +227,36 @@ def bootstrap_intervals(
             f"resamples={resamples}; use some 400"
         )
     value = figure(values.mean(0)[None])[0]
-    if removed >= M:
-        nothing = np.full_like(value, np.nan)
-        return Intervals(value, nothing, nothing.copy())
-    weights = np.random.default_rng(seed).multinomial(M, np.full(M, 1 / M), size=resamples) / M
+    number = group_numbers(groups, M)
+    sizes = np.bincount(number)
+    G = len(sizes)
+    weights = np.random.default_rng(seed).multinomial(G, np.full(G, 1 / G), size=resamples)
+    weights = weights[:, number] / weights[:, number].sum(1, keepdims=True)
     resampled = figure((weights @ values.reshape(M, -1)).reshape(resamples, *values.shape[1:]))
-    low, high = value + _spread(M, removed) * np.quantile(
-        resampled - resampled.mean(0), [0.025, 0.975], axis=0
-    )
-    return Intervals(value, low.clip(*within), high.clip(*within))
+    half = _half_width(resampled, sizes, removed)
+    return Intervals(value, (value - half).clip(*within), (value + half).clip(*within))
 
 
 def bootstrap_log_intervals(
-    figure: Callable[[Array], Array], values: Array, *, removed: int = 1
+    figure: Callable[[Array], Array],
+    values: Array,
+    *,
+    groups: Groups | None = None,
+    removed: int = 1,
 ) -> Intervals:
     """Return figure(mean of values over images) with intervals taken on a logarithmic axis.
 
     For figures above 0, such as powers, which a few images decide: their scatter is about symmetric
-    there, and an interval never reaches 0. Measured on the power of photographs in one ring, where
-    linear intervals cover 83% of 7 images' truths and 91% of 28, these cover 87% and 93%.
+    there, and an interval never reaches 0.
 
     Parameters
     ----------
-    figure, values, removed
+    figure, values, groups, removed
         As for `bootstrap_intervals`.
     """
-    ends = bootstrap_intervals(lambda means: log_of(figure(means)), values, removed=removed)
+    ends = bootstrap_intervals(
+        lambda means: log_of(figure(means)), values, groups=groups, removed=removed
+    )
     return Intervals(figure(values.mean(0)[None])[0], np.exp(ends.low), np.exp(ends.high))
 
 
@@ -205,9 +265,11 @@ def log_of(values: Array) -> Array:
     return np.log(np.maximum(values, np.finfo(float).tiny))
 
 
-def estimates(figure: Callable[[Array], Array], values: Array) -> list[Estimate]:
+def estimates(
+    figure: Callable[[Array], Array], values: Array, *, groups: Groups | None = None
+) -> list[Estimate]:
     """Return a row of figures, (K,), of means over images (M, ...), each as an `Estimate`."""
-    found = bootstrap_intervals(figure, values)
+    found = bootstrap_intervals(figure, values, groups=groups)
     return [
         Estimate(float(value), float(low), float(high), len(values))
         for value, low, high in zip(*found, strict=True)

@@ -85,7 +85,7 @@ def meeting_frequency(frequency: ArrayLike, power: ArrayLike, t: float) -> float
     Parameters
     ----------
     frequency : array
-        (R,), rising, in cycles per pixel.
+        (R,), rising, in cycles per pixel. 0, the images' mean, is passed over.
     power : array
         (R,), S, such as `radial_power` gives.
     t : float
@@ -98,6 +98,7 @@ def meeting_frequency(frequency: ArrayLike, power: ArrayLike, t: float) -> float
         noise from the first ring on, or above it to the last.
     """
     f, S = np.asarray(frequency, np.float64), np.asarray(power, np.float64)
+    f, S = f[f > 0], S[f > 0]
     if t in (0, 1):
         return float("nan")
     with np.errstate(divide="ignore"):

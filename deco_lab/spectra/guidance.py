@@ -26,7 +26,7 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bands import OCTAVES
+from deco_lab.spectra.bands import OCTAVES, bands_of
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
 from deco_lab.spectra.frequencies import check_estimator, radial_frequency
 from deco_lab.spectra.products import band_products, nan_if_empty
@@ -216,8 +216,7 @@ def _spectrum(
 
     times, values = measured(states, products)
     C, H, W = shape
-    boundaries = torch.tensor(edges, dtype=torch.float64)
-    band = torch.bucketize(radial_frequency(H, W), boundaries, right=True)
+    band = bands_of(radial_frequency(H, W), edges)
     fraction = (band.flatten().bincount(minlength=len(edges) + 1) / (H * W)).double().numpy()
     power = bootstrap_log_intervals(lambda means: means[..., 0, :] / fraction, values)
     cosine = bootstrap_intervals(_cosine, values, within=(-1, 1))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from deco_lab.spectra.dct import dct_matrix
 from deco_lab.spectra.energy import token_grid
-from deco_lab.spectra.frequencies import radial_frequency
+from deco_lab.spectra.frequencies import radial_frequency, radius
 from deco_lab.spectra.states import State, check_decoder
 from deco_lab.wrapper import Wrapper
 
@@ -215,8 +215,8 @@ def _band_of_tokens(tokens: Tensor, height: int, width: int, band: BandLimit) ->
     patch = height // rows
     dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
     vertical, horizontal = (dct_matrix(n, dtype, tokens.device) for n in (rows, columns))
-    up, along = (torch.arange(n, dtype=torch.float64) / (2 * n * patch) for n in (rows, columns))
-    frequency = torch.hypot(up[:, None], along)
+    up, along = (torch.arange(n, dtype=torch.float64) for n in (rows, columns))
+    frequency = radius(up, 2 * rows * patch, along, 2 * columns * patch)
     kept = ((frequency >= band.low) & (frequency < band.high)).to(tokens.device, dtype)
     grid = tokens.to(dtype).unflatten(1, (rows, columns))
     coefficients = torch.einsum("ur,vc,brcd->buvd", vertical, horizontal, grid)

@@ -31,10 +31,10 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis
-from deco_lab.spectra.bands import OCTAVES, band_names, check_edges
+from deco_lab.spectra.bands import OCTAVES, band_names, bands_of, check_edges
 from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
 from deco_lab.spectra.dct import block_dct, inverse_block_dct
-from deco_lab.spectra.frequencies import check_images
+from deco_lab.spectra.frequencies import check_images, radius
 from deco_lab.spectra.jpeg import frequency_weights, rgb_to_ycbcr
 from deco_lab.spectra.states import check_batch_size
 
@@ -117,7 +117,7 @@ def _ycbcr_matrix() -> Tensor:
 
 def _radius() -> Tensor:
     u = torch.arange(_BLOCK, dtype=torch.float64)
-    return torch.hypot(u[:, None], u) / (2 * _BLOCK)
+    return radius(u, 2 * _BLOCK, u, 2 * _BLOCK)
 
 
 @takes_arrays
@@ -173,7 +173,7 @@ def loss_bands(
     check_edges(edges)
     check_batch_size(batch_size)
     names = band_names(edges)
-    band_of = torch.bucketize(_radius(), torch.tensor(edges, dtype=torch.float64), right=True)
+    band_of = bands_of(_radius(), edges)
 
     w, matrix = frequency_weights(quality, gamma), _ycbcr_matrix()
     A = torch.einsum("ki,kuv,kj->uvij", matrix, w, matrix)

@@ -144,9 +144,7 @@ def settling_times(
     M, K, L = settled.shape
     counted = np.where(np.isnan(settled), 1.0, settled)
     medians = [
-        bootstrap(
-            lambda i, v=v: float(np.median(v[i])), np.zeros(M, np.int64), removed=1, seed=seed
-        )
+        bootstrap(lambda i, v=v: float(np.median(v[i])), np.zeros(M, np.int64), seed=seed)
         for v in counted.reshape(M, -1).T
     ]
     value, low, high = (
