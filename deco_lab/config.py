@@ -6,7 +6,6 @@ A configuration says everything that is needed to build a model; a checkpoint st
 
 from dataclasses import asdict, dataclass, field, fields
 
-
 PREDICTIONS = ("velocity", "image")
 """What a network's output may be."""
 

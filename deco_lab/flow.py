@@ -55,8 +55,10 @@ def velocity_towards(image: Tensor, x: Tensor, t: Tensor | float) -> Tensor:
     and the velocity, of a network that predicts the image [2].
     """
     t = _per_image(t, x)
-    left = t.neg().add(1).clamp(min=MIN_TIME_LEFT) if isinstance(t, Tensor) else max(1 - t, MIN_TIME_LEFT)
-    return (image - x) / left
+    left = 1 - t
+    if isinstance(left, Tensor):
+        return (image - x) / left.clamp(min=MIN_TIME_LEFT)
+    return (image - x) / max(left, MIN_TIME_LEFT)
 
 
 def predicted_image(x: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:

@@ -81,6 +81,9 @@ def test_config_is_frozen():
             "decoder_conditioning must be one of adaln, add, got 'concat'",
         ),
         ({"decoder_conditioning": None}, "decoder_conditioning must be one of .*, got None"),
+        ({"predicts": "noise"}, "predicts must be one of velocity, image, got 'noise'"),
+        ({"predicts": "image"}, "predicts must be velocity for a DeCo, .*a single DiT can"),
+        ({"decoder_sees_pixels": 1}, "decoder_sees_pixels must be True or False, got 1"),
     ],
 )
 def test_config_says_what_is_wrong(values, match):
@@ -97,6 +100,15 @@ def test_config_from_dict_says_what_is_wrong():
     del values["depth"]
     with pytest.raises(ValueError, match=r"missing \['depth'\], unknown \[\]"):
         config_from_dict(values)
+
+
+def test_config_to_dict_leaves_out_what_most_models_are():
+    assert not {"predicts", "decoder_sees_pixels"} & config_to_dict(PRESETS["tiny"]).keys()
+    for config in (
+        DeCoConfig(decoder_sees_pixels=False),
+        DiTConfig(predicts="image", image_size_assumed=True),
+    ):
+        assert config_from_dict(config_to_dict(config)) == config
 
 
 @pytest.mark.parametrize("field", ["class_names", "decoder_patch", "decoder_conditioning"])

@@ -9,6 +9,7 @@ from deco_lab.flow import (
     shift_time,
     time_grid,
     velocity_target,
+    velocity_towards,
 )
 
 
@@ -85,3 +86,16 @@ def test_sample_times_repeat_with_their_generator():
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_velocity_towards_the_image_is_the_target_until_the_floor(pair):
+    image, noise = pair
+    for t in (0.0, 0.5, 0.95):
+        x = interpolate(image, noise, t)
+        torch.testing.assert_close(velocity_towards(image, x, t), velocity_target(image, noise))
+    x = interpolate(image, noise, 0.99)  # 0.01 is left, and 0.05 is divided by
+    torch.testing.assert_close(velocity_towards(image, x, 0.99), 0.2 * (image - noise))
+    times = torch.tensor([0.5, 0.99, 1.0], dtype=torch.float64)
+    each = velocity_towards(image, interpolate(image, noise, times), times)
+    torch.testing.assert_close(each[1], 0.2 * (image - noise)[1])
+    torch.testing.assert_close(each[2], torch.zeros_like(image[2]))

@@ -139,6 +139,34 @@ def test_hook_on_a_block_gives_its_tokens_with_the_velocity(request, recorded_de
     assert tokens.equal(shorter.features(*inputs))
 
 
+def test_a_dit_that_predicts_the_image_turns_it_into_the_velocity():
+    shape: dict[str, Any] = {"image_size": 16, "patch_size": 8, "num_classes": 3, "depth": 1}
+    shape |= {"hidden_size": 32, "num_heads": 2}
+    image_model, plain = (build(DiTConfig(**shape, predicts=p)) for p in ("image", "velocity"))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in image_model.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    plain.load_state_dict(image_model.state_dict())
+    x = torch.randn(3, 3, 16, 24, generator=generator)
+    t, labels = torch.tensor([0.0, 0.6, 0.98]), torch.tensor([0, 1, 2])
+    with torch.no_grad():
+        image, velocity = plain(x, t, labels), image_model(x, t, labels)
+    left = torch.tensor([1.0, 0.4, 0.05])[:, None, None, None]  # 0.02 is raised to 0.05
+    torch.testing.assert_close(velocity * left + x, image, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        assert image_model(x.bfloat16(), t, labels).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_a_decoder_that_does_not_see_pixels_answers_for_any_alike():
+    model = ablation(1, "adaln", decoder_sees_pixels=False)
+    x, s = decoder_inputs()
+    assert torch.equal(model.decode(x, s), model.decode(-2 * x, s))
+    assert not torch.equal(model.decode(x, s), model.decode(x, s + 1))
+    seeing = ablation(1, "adaln")
+    assert not torch.equal(seeing.decode(x, s), seeing.decode(-2 * x, s))
+
+
 # The ablations of the pixel decoder
 
 

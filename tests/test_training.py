@@ -429,3 +429,14 @@ def test_trainer_refuses_crops_of_another_size(crops):
 def test_warmup_may_be_nothing():
     config = TrainingConfig(steps=10, warmup_steps=0, cooldown=0.0)
     assert [learning_rate_factor(step, config) for step in (0, 9)] == [1, 1]
+
+
+def test_train_step_of_a_model_that_predicts_the_image_aims_at_the_floored_velocity(crops):
+    """Before the first step the head is zero: the image predicted is 0 and the loss is in closed
+    form, that of -image / max(1 - t, 0.05)."""
+    config = replace(TINY_DIT, predicts="image")
+    trainer = Trainer(config, replace(RECIPE, time_shift=1e-3, frequency_weight=0.0), crops)
+    images, _, t, _ = trainer.draw(0)
+    assert (t > 0.95).all()  # where the floor decides
+    expected = (images / 0.05).square().mean()
+    assert float(trainer.train_step().flow_matching) == pytest.approx(float(expected), rel=1e-5)

@@ -3,7 +3,7 @@
 from deco_lab.data.crops import Batch, Crops, to_picture
 from deco_lab.data.dataset import read_dataset
 from deco_lab.data.decoding import UnknownRangeError, UnreadablePictureError, is_deep, open_picture
-from deco_lab.data.fields import FieldSampler, bayes_error, field_power, wiener_gain
+from deco_lab.data.fields import FieldSampler, field_power, optimal_velocity
 from deco_lab.data.folder import read_folder
 from deco_lab.data.metadata import pixels_alone
 from deco_lab.data.photographs import SCALE_RANGE, CropSampler, bundled_crops, load_photograph
@@ -15,8 +15,8 @@ __all__ = [
     "SCALE_RANGE",
     "Batch",
     "CropSampler",
-    "FieldSampler",
     "Crops",
+    "FieldSampler",
     "Folder",
     "PictureCrops",
     "Pictures",
@@ -24,16 +24,15 @@ __all__ = [
     "SourceConfig",
     "UnknownRangeError",
     "UnreadablePictureError",
-    "bayes_error",
     "bundled_crops",
     "field_power",
     "is_deep",
     "load_photograph",
     "open_picture",
     "open_source",
+    "optimal_velocity",
     "pixels_alone",
     "read_dataset",
     "read_folder",
     "to_picture",
-    "wiener_gain",
 ]

@@ -16,7 +16,8 @@ with the class's power S:
     gain = t S / (t^2 S + (1 - t)^2)          error = (1 - t)^2 S / (t^2 S + (1 - t)^2)
 
 For the Gaussian classes no denoiser at all is better; for the others, where phases or the share of
-an image in its class's power tell more, one may be.
+an image in its class's power tell more, one may be. `optimal_velocity` is this denoiser, with the
+arguments of a model.
 
 References
 ----------
@@ -180,25 +181,28 @@ def _overlap(size: int) -> Tensor:
     return area.view(3, size, 3, size).sum((0, 2)) / size**2
 
 
-def wiener_gain(power: Tensor, t: float) -> Tensor:
-    """Return t S / (t^2 S + (1 - t)^2), what Wiener's filter multiplies each frequency of x_t by.
+def optimal_velocity(x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+    """Return the velocity of Wiener's filter, a model to set others beside; arguments as a model's.
+
+    For the Gaussian classes it is the expectation of image - noise, given x; for the others that of
+    the best linear denoiser.
 
     Parameters
     ----------
-    power : Tensor
-        S, such as `field_power` returns, of any shape.
-    t : float
-        Time in [0, 1): 0 is noise.
+    x : Tensor
+        (B, 3, N, N), fields with noise.
+    t : Tensor
+        (B,), times in [0, 1]: 0 is noise.
+    class_ids : Tensor
+        (B,), labels in `deco_lab.config.FIELDS`.
+
+    Returns
+    -------
+    Tensor
+        (B, 3, N, N), in the dtype of x.
     """
-    return t * power / (t**2 * power + (1 - t) ** 2)
-
-
-def bayes_error(power: Tensor, t: float) -> Tensor:
-    """Return (1 - t)^2 S / (t^2 S + (1 - t)^2), the mean squared error of Wiener's filter.
-
-    Parameters
-    ----------
-    power, t
-        As for `wiener_gain`; per frequency, in units of the power.
-    """
-    return (1 - t) ** 2 * power / (t**2 * power + (1 - t) ** 2)
+    S = torch.stack([field_power(label, x.shape[-1]) for label in class_ids.tolist()])
+    t = t.detach().cpu().double()[:, None, None]
+    gain = (t * S - (1 - t)) / (t**2 * S + (1 - t) ** 2)
+    gain = gain[:, None].to(x.device, torch.promote_types(x.dtype, torch.float32))
+    return torch.fft.ifft2(torch.fft.fft2(x.to(gain.dtype)) * gain).real.to(x.dtype)

@@ -18,6 +18,7 @@ from deco_lab.spectra.decompose import Decomposition, decompose
 from deco_lab.spectra.detail import DetailSpectra, detail_spectra
 from deco_lab.spectra.effects import BandEffects, band_effects, run_effects
 from deco_lab.spectra.energy import dct_energy, log_energy, token_map
+from deco_lab.spectra.excess import ExcessError, excess_error
 from deco_lab.spectra.gains import PartGains
 from deco_lab.spectra.gaussian import (
     meeting_frequency,
@@ -67,6 +68,7 @@ __all__ = [
     "Decomposition",
     "DetailSpectra",
     "Estimate",
+    "ExcessError",
     "GuidanceSpectrum",
     "Intervals",
     "Intervened",
@@ -98,6 +100,7 @@ __all__ = [
     "decoder_gain",
     "decompose",
     "detail_spectra",
+    "excess_error",
     "favoured_parts",
     "find_seams",
     "frequency_weights",

@@ -1,6 +1,28 @@
-"""`python -m deco_lab.training.fields`"""
+"""`python -m deco_lab.training.fields`: the bench of fields, from nothing to its table.
 
-ARMS = {
+Trains every arm with every seed, several at once, measures each and compares them. Stopped at any
+moment, killed too, the same command goes on; what is finished is not done again. Each training is
+one of `python -m deco_lab.training`, by itself in OUT/ARM-SEED.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from deco_lab import checkpoints
+from deco_lab.evaluation import fields
+from deco_lab.files import check_writable, replacing
+from deco_lab.terminal import print_any_text
+
+ARMS: Mapping[str, tuple[str, ...]] = {
     "deco": ("--preset", "fields"),
     "no-freqfm": ("--preset", "fields", "--frequency-weight", "0"),
     "blind": ("--preset", "fields", "--no-decoder-sees-pixels"),
@@ -8,3 +30,118 @@ ARMS = {
     "dit-v": ("--preset", "fields-dit", "--frequency-weight", "0"),
     "dit-x": ("--preset", "fields-dit", "--frequency-weight", "0", "--predicts", "image"),
 }
+"""Arms by name, as options of `deco_lab.training`: DeCo; without its frequency-aware loss; with a
+decoder that does not see the pixels; with one on whole patches; the single DiT that predicts the
+velocity, and the one that predicts the image. Parameters are within 1% of each other."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; `--help` lists every option with its default."""
+    print_any_text()
+    parser = argparse.ArgumentParser(
+        prog="python -m deco_lab.training.fields", description=(__doc__ or "").split("\n\n")[1]
+    )
+    add = parser.add_argument
+    add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="which [all]")
+    add("--seeds", type=int, default=5, help="trainings of each arm [%(default)s]")
+    add("--steps", type=int, default=1600, help="steps of a training [%(default)s]")
+    add("--workers", type=int, default=2, help="trainings at once [%(default)s]")
+    add("--per-class", type=int, default=128, help="fields measured of each class [%(default)s]")
+    add("--device", default="cpu", help="cpu, cuda or mps [%(default)s]")
+    add("--out", type=Path, default=Path("runs/fields"), help="folder of all runs [%(default)s]")
+    given = parser.parse_args(arguments)
+    for name in ("seeds", "steps", "workers", "per_class"):
+        if getattr(given, name) < 1:
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option} must be at least 1, got {getattr(given, name)}")
+    try:
+        check_writable(given.out)
+        found = bench(given)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{parser.prog}: error: {error}")
+    print(fields.table(found))
+    print("written:", *_write(given, found))
+
+
+def bench(given: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Train and measure; return what `fields.measure` says of each arm's trainings."""
+    jobs = [(arm, seed) for seed in range(given.seeds) for arm in given.arms]
+    given.out.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=len(jobs), unit=" training")
+
+    def done(job: tuple[str, int]) -> dict[str, Any]:
+        arm, seed = job
+        folder = given.out / f"{arm}-{seed}"
+        _train(folder, arm, seed, given)
+        measured = _measured(folder, given.per_class)
+        bar.update()
+        return measured
+
+    with bar, ThreadPoolExecutor(given.workers) as pool:
+        futures = [pool.submit(done, job) for job in jobs]
+        try:
+            results = [future.result() for future in futures]
+        finally:
+            pool.shutdown(cancel_futures=True)
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in given.arms}
+    for (arm, _), result in zip(jobs, results, strict=True):
+        found[arm].append(result)
+    return found
+
+
+def _train(folder: Path, arm: str, seed: int, given: argparse.Namespace) -> None:
+    """Train one arm with one seed to the last step, in a process of its own."""
+    weights = folder / "model.safetensors"
+    if weights.exists() and checkpoints.read_training(weights).get("step") == given.steps:
+        return
+    command = [sys.executable, "-m", "deco_lab.training", "--data", "fields", *ARMS[arm]]
+    command += ["--steps", str(given.steps), "--seed", str(seed), "--device", given.device]
+    command += ["--no-compile", "--precision", "float32", "--out", str(folder)]
+    # One thread each: threads that share a core with another training's wait for one another.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    log = given.out / f"{folder.name}.log"
+    with log.open("ab") as file:
+        code = subprocess.run(command, env=environment, stderr=file, check=False).returncode
+    if code or checkpoints.read_training(weights).get("step") != given.steps:
+        raise ValueError(f"the training of {folder} stopped, see {log}; the same command goes on")
+
+
+def _measured(folder: Path, per_class: int) -> dict[str, Any]:
+    """Return what is said of one training, from its folder where it has been measured before."""
+    path, weights = folder / "bench.json", folder / "model.safetensors"
+    training = checkpoints.read_training(weights)
+    settings = {"per_class": per_class, "step": training["step"]}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["settings"] == settings:
+            return stored
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # measured anew
+    model = checkpoints.load(weights, device="cpu")
+    found = fields.measure(model, per_class=per_class)
+    found |= {"settings": settings, "seconds": training["seconds"]}
+    found["parameters"] = sum(p.numel() for p in model.parameters())
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+def _write(given: argparse.Namespace, found: Mapping[str, list[dict[str, Any]]]) -> list[Path]:
+    """Write the table's numbers and, where matplotlib is installed, its figure."""
+    written = [given.out / "bench.json"]
+    settings = {"seeds": given.seeds, "steps": given.steps, "per_class": given.per_class}
+    with replacing(written[0]) as beside:
+        beside.write_text(json.dumps({"settings": settings, "arms": found}), encoding="utf-8")
+    try:
+        from deco_lab.plots import excess_figure
+    except ModuleNotFoundError:
+        return written
+    written.append(given.out / "bench.png")
+    curves = {arm: fields.over_seeds(fields.primary(each)) for arm, each in found.items()}
+    with replacing(written[1]) as beside:
+        excess_figure(fields.TIMES, curves).savefig(beside, dpi=120, format="png")
+    return written
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Excess error: closed forms of filters that are not Wiener's."""
+
+import numpy as np
+import pytest
+import torch
+
+from deco_lab.data import FieldSampler, field_power, optimal_velocity
+from deco_lab.spectra import excess_error, split_bands
+from deco_lab.spectra.gaussian import posterior_power, wiener_filter
+
+TIMES = (0.3, 0.8)
+
+
+@pytest.fixture(scope="module")
+def fields():
+    labels = torch.full((96,), 1)
+    return FieldSampler(32).sample(96, torch.Generator().manual_seed(5), labels)
+
+
+def test_excess_error_of_wieners_filter_is_zero(fields):
+    found = excess_error(
+        optimal_velocity, fields.images, fields.class_ids, field_power(1, 32), times=TIMES
+    )
+    np.testing.assert_allclose(found.excess, 0, atol=1e-5)
+    np.testing.assert_allclose(found.wiener / found.expected, 1, atol=0.1)
+    np.testing.assert_allclose(found.error, found.wiener, rtol=1e-5)
+
+
+def test_excess_error_of_another_gain_is_its_closed_form(fields):
+    """A gain of W(1 + e) errs by e^2 W^2 (t^2 S + (1 - t)^2) more than W, on average."""
+    S = field_power(1, 32)
+
+    def model(x, t, class_ids):
+        best = x + (1 - t[:, None, None, None]) * optimal_velocity(x, t, class_ids)
+        return (1.5 * best - x) / (1 - t[:, None, None, None])
+
+    found = excess_error(model, fields.images, fields.class_ids, S, times=TIMES)
+    f = np.fft.fftfreq(32)
+    band = np.digitize(np.hypot(f[:, None], f), (1 / 16, 1 / 8, 1 / 4))
+    for i, t in enumerate(TIMES):
+        more = 0.25 * wiener_filter(S, t) ** 2 * (t**2 * S.numpy() + (1 - t) ** 2)
+        least = posterior_power(S, t)
+        for k in range(4):
+            expected = more[band == k].mean() / least[band == k].mean()
+            assert found.excess[i, k] == pytest.approx(expected, rel=0.25)
+            assert found.excess_low[i, k] < expected < found.excess_high[i, k]
+
+
+def test_excess_error_sees_the_band_that_is_wrong(fields):
+    def model(x, t, class_ids):
+        bands = split_bands(optimal_velocity(x, t, class_ids))
+        return bands[:3].sum(0)
+
+    found = excess_error(model, fields.images, fields.class_ids, field_power(1, 32), times=TIMES)
+    np.testing.assert_allclose(found.excess[:, :3], 0, atol=1e-5)
+    assert (found.excess[:, 3] > 0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("power", "times", "said"),
+    [
+        (torch.ones(16, 16), (0.5,), "power must be above 0 at each of the images' frequencies"),
+        (torch.zeros(32, 32), (0.5,), "power must be above 0 at each of the images' frequencies"),
+        (torch.ones(32, 32), (0.5, 1.0), "times must lie below 1"),
+    ],
+)
+def test_excess_error_refuses_what_it_cannot_compare_with(fields, power, times, said):
+    with pytest.raises(ValueError, match=said):
+        excess_error(optimal_velocity, fields.images, fields.class_ids, power, times=times)
