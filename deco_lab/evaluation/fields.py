@@ -138,7 +138,4 @@ def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def _cells(found: Intervals) -> list[str]:
-    return [
-        f"{value:.3f} [{low:.3f}, {high:.3f}]"
-        for value, low, high in zip(*found, strict=True)
-    ]
+    return [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in zip(*found, strict=True)]

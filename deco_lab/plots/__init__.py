@@ -6,6 +6,7 @@ axis says its unit.
 """
 
 from deco_lab.plots.clusters import cluster_maps
+from deco_lab.plots.excess import excess_figure
 from deco_lab.plots.guidance import (
     burn_figure,
     burnt_pixels,
@@ -64,6 +65,7 @@ __all__ = [
     "effect_curves",
     "error_change_figure",
     "evaluation_figure",
+    "excess_figure",
     "favoured_figure",
     "few_steps_figure",
     "gain_curves",

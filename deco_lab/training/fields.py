@@ -67,33 +67,24 @@ def bench(given: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Train and measure; return what `fields.measure` says of each arm's trainings."""
     jobs = [(arm, seed) for seed in range(given.seeds) for arm in given.arms]
     given.out.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=len(jobs), unit=" training")
-
-    def done(job: tuple[str, int]) -> dict[str, Any]:
-        arm, seed = job
-        folder = given.out / f"{arm}-{seed}"
-        _train(folder, arm, seed, given)
-        measured = _measured(folder, given.per_class)
-        bar.update()
-        return measured
-
-    with bar, ThreadPoolExecutor(given.workers) as pool:
-        futures = [pool.submit(done, job) for job in jobs]
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in given.arms}
+    with ThreadPoolExecutor(given.workers) as pool:
+        folders = [pool.submit(_train, arm, seed, given) for arm, seed in jobs]
         try:
-            results = [future.result() for future in futures]
+            # Measured one by one, here: forward derivatives are not for several threads.
+            for (arm, _), folder in tqdm(zip(jobs, folders, strict=True), "bench", len(jobs)):
+                found[arm].append(_measured(folder.result(), given.per_class))
         finally:
             pool.shutdown(cancel_futures=True)
-    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in given.arms}
-    for (arm, _), result in zip(jobs, results, strict=True):
-        found[arm].append(result)
     return found
 
 
-def _train(folder: Path, arm: str, seed: int, given: argparse.Namespace) -> None:
-    """Train one arm with one seed to the last step, in a process of its own."""
+def _train(arm: str, seed: int, given: argparse.Namespace) -> Path:
+    """Train one arm with one seed to the last step, in a process of its own; return its folder."""
+    folder = given.out / f"{arm}-{seed}"
     weights = folder / "model.safetensors"
     if weights.exists() and checkpoints.read_training(weights).get("step") == given.steps:
-        return
+        return folder
     command = [sys.executable, "-m", "deco_lab.training", "--data", "fields", *ARMS[arm]]
     command += ["--steps", str(given.steps), "--seed", str(seed), "--device", given.device]
     command += ["--no-compile", "--precision", "float32", "--out", str(folder)]
@@ -102,8 +93,9 @@ def _train(folder: Path, arm: str, seed: int, given: argparse.Namespace) -> None
     log = given.out / f"{folder.name}.log"
     with log.open("ab") as file:
         code = subprocess.run(command, env=environment, stderr=file, check=False).returncode
-    if code or checkpoints.read_training(weights).get("step") != given.steps:
+    if code or checkpoints.read_training(weights).get("step") != given.steps:  # Ctrl-C is no error
         raise ValueError(f"the training of {folder} stopped, see {log}; the same command goes on")
+    return folder
 
 
 def _measured(folder: Path, per_class: int) -> dict[str, Any]:

@@ -1,0 +1,83 @@
+"""The bench of fields: its arms are matched, its statistics known, and its command goes on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from deco_lab.config import FIELDS, PRESETS
+from deco_lab.evaluation import fields
+from deco_lab.models import build
+from deco_lab.training.arguments import make_parser, read_order
+from deco_lab.training.fields import ARMS, main
+
+
+def test_arms_have_as_many_parameters_and_tokens_too_narrow_for_a_patch():
+    counts = []
+    for options in ARMS.values():
+        order = read_order(make_parser(), ["--data", "fields", *options])
+        counts.append(sum(p.numel() for p in build(order.model).parameters()))
+        assert order.model.hidden_size < 3 * order.model.patch_size**2
+        assert order.model.class_names == FIELDS
+    assert max(counts) < 1.03 * min(counts)
+
+
+def test_arms_differ_in_what_their_names_say():
+    orders = {
+        arm: read_order(make_parser(), ["--data", "fields", *options])
+        for arm, options in ARMS.items()
+    }
+    assert orders["deco"].model == orders["no-freqfm"].model == PRESETS["fields"]
+    assert orders["dit-v"].model == PRESETS["fields-dit"]
+    weights = {arm: order.training.frequency_weight for arm, order in orders.items()}
+    assert weights == {**dict.fromkeys(ARMS, 0), "deco": 1, "blind": 1, "patch-8": 1}
+    assert orders["dit-x"].model.predicts == "image"
+
+
+def test_over_seeds_gives_students_interval():
+    values = np.random.default_rng(0).normal(3, 1, (5, 2))
+    found = fields.over_seeds(values)
+    expected = ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(found.low, expected.low)
+    np.testing.assert_allclose(found.high, expected.high)
+    assert np.isnan(fields.over_seeds(values[:1]).low).all()
+
+
+def test_table_compares_arms_seed_by_seed():
+    """One arm is the other plus 1, whatever the seeds do: the difference has no spread."""
+    chance = np.random.default_rng(1).random((3, 5, 3, 4))
+    arms = {
+        "deco": [{"excess": each} for each in chance],
+        "other": [{"excess": each + 1} for each in chance],
+    }
+    text = fields.table(arms)
+    assert text.count("1.000 [1.000, 1.000]") == 12
+    mean = chance[:, :3, 0].mean((0, 1))
+    assert f"{mean[0]:.3f} [" in text
+
+
+@pytest.mark.slow
+def test_main_trains_measures_and_goes_on(tmp_path: Path, capsys):
+    out = tmp_path / "bench"
+    given = ["--arms", "dit-v", "dit-x", "--seeds", "1", "--steps", "2", "--per-class", "8"]
+    main([*given, "--out", str(out)])
+    said = capsys.readouterr().out
+    assert "t = 0.3, less dit-v" in said
+    stored = json.loads((out / "bench.json").read_text())
+    assert np.shape(stored["arms"]["dit-x"][0]["excess"]) == (5, 3, 4)
+    assert stored["arms"]["dit-x"][0]["paths"] == ["total"]
+    assert (out / "bench.png").exists()
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    main([*given, "--out", str(out)])
+    assert capsys.readouterr().out == said
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_main_names_the_log_of_a_training_that_stops(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("deco_lab.training.fields.ARMS", {"deco": ("--preset", "nothing")})
+    with pytest.raises(SystemExit, match=r"the training of .*deco-0 stopped, see .*deco-0\.log"):
+        main(["--arms", "deco", "--seeds", "1", "--out", str(tmp_path / "bench")])
+    with pytest.raises(SystemExit):
+        main(["--seeds", "0"])
