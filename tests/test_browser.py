@@ -543,7 +543,7 @@ def test_readmes_script_runs_against_the_app(address, capsys):
     assert lines[0] == "0 0.0 0 64"
     assert len(lines) == 21 + 3
     assert "'above 1/4'" in lines[21]
-    assert lines[-1] == "['tiny', 'tiny-fm', 'tiny-dit']"
+    assert lines[-1] == "['tiny', 'tiny-fm', 'tiny-dit', 'fields', 'fields-dit']"
 
 
 @pytest.mark.parametrize("width", [390, 1280])

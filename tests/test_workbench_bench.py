@@ -79,7 +79,7 @@ def test_draw_refuses_in_a_sentence_and_keeps_what_was(bench):
     list(bench.draw("a", [SHORT]))
     messages = list(bench.draw("a", [replace(SHORT, model="no such")]))
     assert messages[-1]["status"] == "refused"
-    assert messages[-1]["text"].startswith("model must be one of tiny, tiny-fm, tiny-dit")
+    assert messages[-1]["text"].startswith("model must be one of tiny, tiny-fm, tiny-dit, fields")
     assert bench.kept("a").settings == SHORT
 
 

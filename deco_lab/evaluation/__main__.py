@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from deco_lab import checkpoints
-from deco_lab.config import PHOTOGRAPHS, DiTConfig, config_to_dict
+from deco_lab.config import FIELDS, PHOTOGRAPHS, DiTConfig, config_to_dict
 from deco_lab.data import PictureCrops, Source, SourceConfig, open_source
 from deco_lab.evaluation import report
 from deco_lab.evaluation.features import image_features, inception_features
@@ -35,7 +35,8 @@ def source_of(
     record : mapping
         Of its training, as `Source.record`; what it lacks takes its default.
     data, dataset : str
-        Where the pictures are now, as in `SourceConfig`; both empty for the bundled photographs.
+        Where the pictures are now, as in `SourceConfig`; both empty for the bundled photographs
+        and for fields.
     device : torch.device
         Where the crops end up.
 
@@ -45,6 +46,8 @@ def source_of(
         Where the pictures are of other classes or other in number than those the model was trained
         on, so that none of them is sure to be held out, or none were held out.
     """
+    if not (data or dataset) and config.class_names == FIELDS:
+        data = "fields"
     if not (data or dataset) and config.class_names != PHOTOGRAPHS:
         raise ValueError(
             "--data or --dataset must be given for a model of other pictures than the bundled "

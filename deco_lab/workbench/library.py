@@ -36,6 +36,8 @@ BUNDLED = {
     "tiny": "a toy: crops of fourteen photographs",
     "tiny-fm": "a toy: crops of fourteen photographs, without the frequency loss",
     "tiny-dit": "a toy: crops of fourteen photographs, without a pixel decoder",
+    "fields": "a toy: random fields whose best denoiser is known",
+    "fields-dit": "a toy: random fields whose best denoiser is known, without a pixel decoder",
 }
 """The models of the package, and what they were trained on."""
 
