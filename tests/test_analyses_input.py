@@ -309,7 +309,7 @@ def test_analyses_of_any_model_take_one_without_a_decoder(name: str):
         assert not np.isnan(array).all()
 
 
-@pytest.mark.parametrize("edges", [(0.25, 0.125), (0.0, 0.1), (0.1, 0.9), (0.1, 0.1)])
+@pytest.mark.parametrize("edges", [(0.25, 0.125), (-0.1, 0.1), (0.1, 0.9), (0.1, 0.1)])
 @pytest.mark.parametrize(
     "analysis",
     [

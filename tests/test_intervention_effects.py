@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deco_lab.sampling import sample
-from deco_lab.spectra import split_bands
+from deco_lab.spectra import OCTAVES, split_bands
 from deco_lab.spectra.intervention_effects import (
     InterventionEffect,
     crossed_effects,
@@ -20,22 +20,39 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def test_intervention_effect_of_none_is_one():
     found = intervention_effect(draw(5, 3, 32, 32), draw(5, 3, 32, 32))
-    for name in ("energy", "coherence"):
+    for name in ("energy", "correlation"):
         for end in ("", "_low", "_high"):
             np.testing.assert_allclose(getattr(found, name + end), 1, rtol=1e-12)
 
 
-def test_intervention_effect_of_white_noise_is_the_coherence_of_chance():
+def test_intervention_effect_of_a_reversed_image_is_minus_one():
+    found = intervention_effect(-draw(5, 3, 32, 32), draw(5, 3, 32, 32))
+    np.testing.assert_allclose(found.energy, 1, rtol=1e-12)
+    for end in ("", "_low", "_high"):
+        np.testing.assert_allclose(getattr(found, "correlation" + end), -1, rtol=1e-12)
+
+
+def test_intervention_effect_of_a_lost_layout_is_not_hidden_by_the_mean():
+    baseline = 5 + draw(4, 3, 32, 32)
+    found = intervention_effect(baseline.mean((2, 3), keepdim=True).expand_as(baseline), baseline)
+    np.testing.assert_allclose(found.correlation[0], 1, rtol=1e-6)
+    assert (found.energy[1:] < 1e-12).all()
+
+
+def test_intervention_effect_of_white_noise_is_the_correlation_of_chance():
     found = [
-        intervention_effect(draw(8, 3, 16, 16, seed=2 * k + 1), draw(8, 3, 16, 16, seed=2 * k))
+        intervention_effect(
+            draw(8, 3, 16, 16, seed=2 * k + 1), draw(8, 3, 16, 16, seed=2 * k), edges=OCTAVES
+        )
         for k in range(40)
     ]
     grid = torch.fft.fftfreq(16).double()
     frequency = torch.hypot(grid[:, None], grid)
-    counts = torch.bucketize(frequency, torch.tensor([1 / 16, 1 / 8, 1 / 4]), right=True).flatten()
+    counts = torch.bucketize(frequency, torch.tensor(OCTAVES), right=True).flatten()
     chance = 1 / (24 * counts.bincount().double().numpy())
-    coherence = np.mean([one.coherence for one in found], 0)
-    np.testing.assert_allclose(coherence, chance, rtol=0.6)
+    correlation = np.array([one.correlation for one in found])
+    np.testing.assert_allclose(np.square(correlation).mean(0), chance, rtol=0.6)
+    assert (abs(correlation.mean(0)) < 4 * np.sqrt(chance / 40)).all()
     np.testing.assert_allclose(np.mean([one.energy for one in found], 0), 1, atol=0.1)
 
 
@@ -44,13 +61,13 @@ def test_intervention_effect_tells_strength_from_likeness():
     bands = split_bands(baseline)
     other = split_bands(draw(4, 3, 32, 32, seed=1))
     final = bands[0] - 2 * bands[1] + 0 * bands[2] + other[3]
-    found = intervention_effect(final, baseline)
+    found = intervention_effect(final, baseline, edges=OCTAVES)
     np.testing.assert_allclose(found.energy[:2], [1, 4], rtol=1e-5)
-    np.testing.assert_allclose(found.coherence[:2], 1, rtol=1e-5)
+    np.testing.assert_allclose(found.correlation[:2], [1, -1], rtol=1e-5)
     assert found.energy[2] < 1e-12
-    assert np.isnan(found.coherence[2])
+    assert np.isnan(found.correlation[2])
     assert found.energy[3] == pytest.approx(1, abs=0.1)
-    assert found.coherence[3] < 0.01
+    assert abs(found.correlation[3]) < 0.1
 
 
 def test_intervention_effect_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -58,7 +75,7 @@ def test_intervention_effect_intervals_cover_the_truth_about_as_often_as_they_sa
     for trial in range(300):
         baseline, other = draw(2, 24, 1, 8, 8, seed=trial)
         found = intervention_effect(baseline + 0.7 * other, baseline, edges=())
-        truth = {"energy": 1.49, "coherence": 1 / 1.49}
+        truth = {"energy": 1.49, "correlation": 1.49**-0.5}
         for name, value in truth.items():
             low, high = getattr(found, f"{name}_low")[0], getattr(found, f"{name}_high")[0]
             covered.append(low <= value <= high)
@@ -105,13 +122,13 @@ def test_crossed_effects_find_what_each_input_draws(tmp_path):
     np.testing.assert_allclose(found.energy[1, 0, 0], 1)
     assert found.energy[2, 0, 0] < 0.1  # the layout is the condition's
     np.testing.assert_allclose(found.energy[2, 0, 1], 1, rtol=0.01)
-    assert found.coherence[2, 0, 0] < 0.1
+    assert abs(found.correlation[2, 0, 0]) < 0.3
     # A decoder that does not see the high band of the noise leaves it there, and the low as it was.
     np.testing.assert_allclose(found.energy[0, 1, 0], 1, rtol=1e-4)
     assert found.energy[0, 1, 1] > 2
     found.save(tmp_path / "crossed.npz")
     again = InterventionEffect.load(tmp_path / "crossed.npz")
-    assert np.array_equal(again.coherence, found.coherence, equal_nan=True)
+    assert np.array_equal(again.correlation, found.correlation, equal_nan=True)
     assert again.recipe["conditions"]["stale"] == "Stale(steps=3)"
 
 

@@ -32,26 +32,26 @@ def ends_of(container: Any, axis: int) -> np.ndarray:
 
 def some_effect() -> InterventionEffect:
     shape = (len(CONDITIONS), len(PIXELS), K)
-    energy, coherence = RNG.uniform(0.5, 2, shape), RNG.uniform(0.3, 0.7, shape)
+    energy, correlation = RNG.uniform(0.5, 2, shape), RNG.uniform(0.3, 0.7, shape)
     return InterventionEffect(
         edges=EDGES,
         energy=energy,
         energy_low=energy - 0.2,
         energy_high=energy + 0.3,
-        coherence=coherence,
-        coherence_low=coherence - 0.1,
-        coherence_high=coherence + 0.2,
+        correlation=correlation,
+        correlation_low=correlation - 0.1,
+        correlation_high=correlation + 0.2,
         count=5,
         conditions=CONDITIONS,
         pixels=PIXELS,
     )
 
 
-def test_intervention_figure_draws_energy_over_coherence_by_band():
+def test_intervention_figure_draws_energy_over_correlation_by_band():
     effect = some_effect()
     figure = intervention_figure(effect)
     rows = np.array(figure.axes).reshape(2, K)
-    for panels, what in zip(rows, ("energy", "coherence"), strict=True):
+    for panels, what in zip(rows, ("energy", "correlation"), strict=True):
         for band, axes in enumerate(panels):
             assert axes.get_xscale() == ("log" if what == "energy" else "linear")
             for r, container in enumerate(axes.containers):

@@ -39,7 +39,7 @@ def ends_of(container: Any, axis: int = 1) -> np.ndarray:
 
 def some_settling(times: list[float] | None = None) -> Settling:
     at = np.array(times or [0.0, 0.25, 0.5, 0.75])
-    coherence = np.sort(RNG.uniform(0, 1, (5, len(at), K)), axis=1)
+    correlation = np.sort(RNG.uniform(0, 1, (5, len(at), K)), axis=1)
     settled = np.sort(RNG.uniform(0, 0.9, (5, K, 2)), axis=2)
     settled[0, -1, -1] = np.nan
     median = np.median(np.nan_to_num(settled, nan=1), axis=0)
@@ -47,7 +47,7 @@ def some_settling(times: list[float] | None = None) -> Settling:
         times=at,
         edges=EDGES,
         levels=LEVELS,
-        coherence=coherence,
+        correlation=correlation,
         settled=settled,
         median=median,
         median_low=median - 0.05,
@@ -78,14 +78,14 @@ def some_errors() -> SolverError:
     )
 
 
-def test_settling_figure_draws_mean_coherence_and_strangers():
+def test_settling_figure_draws_mean_correlation_and_strangers():
     settling = some_settling()
     left, _ = settling_figure(settling, [0.3, 0.2, 0.1]).axes
     curves = [line for line in left.lines if len(np.asarray(line.get_xdata())) == 4]
     for k, line in enumerate(curves):
         np.testing.assert_array_equal(line.get_xdata(), settling.times)
         np.testing.assert_allclose(
-            np.asarray(line.get_ydata()), settling.coherence[:, :, k].mean(0)
+            np.asarray(line.get_ydata()), settling.correlation[:, :, k].mean(0)
         )
         assert line.get_color() == COLOURS[k]
     dotted = [line for line in left.lines if line.get_linestyle() == ":"]
@@ -117,7 +117,7 @@ def test_settling_figure_of_one_image_has_no_intervals():
     single = Settling(
         **{
             **vars(settling),
-            "coherence": settling.coherence[:1],
+            "correlation": settling.correlation[:1],
             "median_low": nothing,
             "median_high": nothing,
         }
@@ -127,11 +127,11 @@ def test_settling_figure_of_one_image_has_no_intervals():
 
 def test_settling_figure_draws_more_bands_than_markers_and_colours():
     count = 9
-    coherence = np.sort(RNG.uniform(0, 1, (5, 4, count)), axis=1)
+    correlation = np.sort(RNG.uniform(0, 1, (5, 4, count)), axis=1)
     settled = np.sort(RNG.uniform(0, 0.9, (5, count, 2)), axis=2)
     median = np.median(settled, axis=0)
     many = replace(
-        some_settling(), edges=np.arange(1, count) / 20, coherence=coherence, settled=settled,
+        some_settling(), edges=np.arange(1, count) / 20, correlation=correlation, settled=settled,
         median=median, median_low=median, median_high=median,
     )  # fmt: skip
     left, right = settling_figure(many).axes
@@ -227,6 +227,6 @@ def test_band_pictures_share_the_final_bands_scale():
         expected = np.clip(band / scale / 4 + 0.5, 0, 1).transpose(1, 2, 0)
         np.testing.assert_allclose(np.asarray(rows[0, k + 1].images[0].get_array()), expected)
         assert rows[1, k + 1].get_title() == f"±{scale:.2f}"
-        assert rows[0, k + 1].get_title().endswith("coherence 100%")
+        assert rows[0, k + 1].get_title().endswith("correlation 1.00")
     assert rows[0, 0].get_title() == "t = 0.2"
     drawn(figure)

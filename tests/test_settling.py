@@ -17,8 +17,8 @@ def white(count, seed=0, size=32):
     return torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64)
 
 
-def run_of(coherences, count=4, seed=0, times=TIMES):
-    """Return times and images whose band k has the coherences[t][k] with the last, exactly."""
+def run_of(correlations, count=4, seed=0, times=TIMES):
+    """Return times and images whose band k has the correlations[t][k] with the last, exactly."""
     final = split_bands(white(count, seed), EDGES)
     other = split_bands(white(count, seed + 100), EDGES)
     # Other noise, less what it has in common with the final image in each band and image.
@@ -27,19 +27,21 @@ def run_of(coherences, count=4, seed=0, times=TIMES):
     ratio = final.square().sum((2, 3, 4)).sqrt() / other.square().sum((2, 3, 4)).sqrt()
     other = other * ratio[..., None, None, None]
     images = []
-    for row in coherences:
+    for row in correlations:
         c = torch.tensor(row).double()[:, None, None, None, None]
-        images.append((c.sqrt() * final + (1 - c).sqrt() * other).sum(0) * 0.7)
+        images.append((c * final + (1 - c.square()).sqrt() * other).sum(0) * 0.7)
     return times, torch.stack([*images, final.sum(0)])
 
 
 def test_settling_times_of_bands_that_settle_at_known_times():
-    # Coherences of t, of 2t up to 1, and a step between 0.4 and 0.6.
+    # Correlations of t, of 2t up to 1, and a step between 0.4 and 0.6.
     rows = [[t, min(2 * t, 1.0), float(t > 0.5)] for t in TIMES[:-1]]
     found = settling_times(run_of(rows), edges=EDGES)
-    np.testing.assert_allclose(found.coherence[:, :-1], np.broadcast_to(rows, (4, 4, 3)), atol=1e-9)
-    np.testing.assert_allclose(found.coherence[:, -1], 1)
-    # At 0.6 the coherence is 0.6; only the final image itself is above 0.9.
+    np.testing.assert_allclose(
+        found.correlation[:, :-1], np.broadcast_to(rows, (4, 4, 3)), atol=1e-9
+    )
+    np.testing.assert_allclose(found.correlation[:, -1], 1)
+    # At 0.6 the correlation is 0.6; only the final image itself is above 0.9.
     expected = [[0.5, math.nan], [0.25, 0.5], [0.5, 0.58]]
     np.testing.assert_allclose(found.settled, np.broadcast_to(expected, (4, 3, 2)), atol=1e-9)
     np.testing.assert_allclose(found.median, expected, atol=1e-9)
@@ -52,6 +54,22 @@ def test_settling_times_are_from_when_a_band_never_falls_back():
     rows = [[0.6, 0.95, 0.0], [0.3, 0.95, 0.8], [0.8, 0.95, 0.2], [0.8, 0.95, 0.4]]
     settled = settling_times(run_of(rows), edges=EDGES, levels=[0.5]).settled[0, :, 0]
     np.testing.assert_allclose(settled, [0.2 + 0.2 * 0.2 / 0.5, 0.0, math.nan])
+
+
+def test_settling_times_of_the_final_image_reversed_are_not_settled():
+    rows = [[-1.0, -0.6, 0.6]] * 2 + [[1.0] * 3] * 2
+    found = settling_times(run_of(rows), edges=EDGES, levels=[0.5])
+    np.testing.assert_allclose(found.correlation[:, 0], np.broadcast_to(rows[0], (4, 3)), atol=1e-9)
+    expected = [0.2 + 0.2 * 1.5 / 2, 0.2 + 0.2 * 1.1 / 1.6, 0.0]
+    np.testing.assert_allclose(found.settled[..., 0], np.broadcast_to(expected, (4, 3)), atol=1e-9)
+
+
+def test_settling_times_of_the_mean_are_a_band_of_their_own():
+    """The right colour from the start, over low frequencies that settle between 0.4 and 0.6."""
+    times, images = run_of([[-1.0, 0.0, 0.0]] * 3 + [[1.0] * 3])
+    found = settling_times((times, 5 + images - images.mean((-2, -1), keepdim=True)), levels=[0.9])
+    expected = [0.0, *[0.4 + 0.2 * 1.9 / 2] * 2]
+    np.testing.assert_allclose(found.median[:3, 0], expected, atol=1e-9)
 
 
 def test_settling_times_take_medians_over_images_and_runs():
@@ -81,7 +99,7 @@ def test_settling_times_of_noises_never_settle():
     images = torch.stack([white(2, seed) for seed in range(5)])
     found = settling_times((TIMES, images), edges=EDGES)
     assert np.isnan(found.settled).all()
-    assert found.coherence[:, :-1].max() < 0.1
+    assert abs(found.correlation[:, :-1]).max() < 0.2
     final = split_bands(white(2), ())[0]
     phases = torch.fft.rfft2(white(2, 9)).angle()
     shuffled = torch.fft.irfft2(torch.polar(torch.fft.rfft2(final).abs(), phases))
@@ -95,14 +113,14 @@ def test_settling_times_read_steps_and_iterators_alike(golden_deco, tmp_path):
     np.testing.assert_allclose(found.times, [0, 0.2, 0.4, 0.6, 0.8])  # where each step started
     images = [step.predicted_image for step in steps if step.predicted_image is not None]
     again = settling_times((found.times.tolist(), iter(images)))
-    assert np.array_equal(found.coherence, again.coherence)
+    assert np.array_equal(found.correlation, again.correlation)
     split = settling_times(
         *(
             sample_steps(golden_deco, [i + 1], seed=i, num_steps=5, guidance_scale=2.0)
             for i in (0, 1)
         )
     )
-    np.testing.assert_allclose(split.coherence, found.coherence, atol=1e-5)
+    np.testing.assert_allclose(split.correlation, found.correlation, atol=1e-5)
     found.save(tmp_path / "settling.npz")
     assert Settling.load(tmp_path / "settling.npz").recipe["weights"] != ""
 

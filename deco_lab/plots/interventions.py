@@ -23,10 +23,11 @@ _FLOOR = 1e-3
 
 
 def intervention_figure(effect: InterventionEffect) -> Figure:
-    """Return energy and coherence of the final images by band, conditions against pixels.
+    """Return energy and correlation of the final images by band, conditions against pixels.
 
     Each panel is one band: above, the energy over that of the images left alone; below, the
-    coherence with them. The dotted line is no change. Energies below a thousandth are drawn there.
+    correlation with them. The dotted line is no change. Energies below a thousandth are drawn
+    there.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def intervention_figure(effect: InterventionEffect) -> Figure:
     names = band_names(effect.edges.tolist())
     figure = new_figure(2.3 * len(names) + 1.4, 0.36 * Q * 2 + 2.2)
     rows = figure.subplots(2, len(names), sharex="row", sharey=True, squeeze=False)
-    for panels, what in zip(rows, ("energy", "coherence"), strict=True):
+    for panels, what in zip(rows, ("energy", "correlation"), strict=True):
         ends = [getattr(effect, what + end) for end in ("", "_low", "_high")]
         if what == "energy":
             ends = [np.maximum(end, _FLOOR) for end in ends]
@@ -61,15 +62,16 @@ def intervention_figure(effect: InterventionEffect) -> Figure:
                     linestyle="", markersize=4.5, capsize=2, label=f"pixels: {label}",
                 )  # fmt: skip
             above = what == "energy"
-            title = f"{names[band]}\ncycles per pixel" if above else ""
-            x = "energy, left alone is 1" if above else "coherence with left alone"
+            unit = "" if names[band] == "mean" else "\ncycles per pixel"
+            title = names[band] + unit if above else ""
+            x = "energy, left alone is 1" if above else "correlation with left alone"
             dress(axes, x=x, y="", title=title)
             if above:
                 axes.set_xscale("log")
             axes.grid(visible=False, axis="y")
     rows[0, 0].set_yticks(range(Q), effect.conditions)
     rows[0, 0].set_ylim(Q - 0.5, -0.5)  # in the order of the names, from above
-    rows[1, 0].set_xlim(-0.03, 1.05)
+    rows[1, 0].set_xlim(min(-0.03, np.nanmin(effect.correlation_low) - 0.05), 1.05)
     for axes in rows[:, 0]:
         axes.set_ylabel("condition")
     legend_above(figure, rows[0, 0])

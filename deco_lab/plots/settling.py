@@ -33,7 +33,7 @@ from deco_lab.spectra import Settling, SolverError, band_names, bootstrap_interv
 def settling_figure(settling: Settling, unrelated: Any = None) -> Figure:
     """Return how each band of the predicted images comes to agree with the final ones.
 
-    Left the mean coherence over t, right the t from which it stays at each level: small marks are
+    Left the mean correlation over t, right the t from which it stays at each level: small marks are
     images, those that never settle at t = 1; large marks their median.
 
     Parameters
@@ -41,12 +41,12 @@ def settling_figure(settling: Settling, unrelated: Any = None) -> Figure:
     settling : Settling
         From `settling_times`, of K bands.
     unrelated : array, optional
-        (K,), mean coherence of images that only have the class in common: drawn dotted.
+        (K,), mean correlation of images that only have the class in common: drawn dotted.
     """
     names = band_names(settling.edges.tolist())
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    mean, low, high = bootstrap_intervals(lambda means: means, settling.coherence)
+    mean, low, high = bootstrap_intervals(lambda means: means, settling.correlation)
     for k, name in enumerate(names):
         color = colour_of(name, k)
         shaded(
@@ -57,8 +57,8 @@ def settling_figure(settling: Settling, unrelated: Any = None) -> Figure:
             left.axhline(array_of(unrelated)[k], color=color, linestyle=":", linewidth=1.2)
     for level in settling.levels:
         left.axhline(level, color=GREY, linewidth=0.8)
-    dress(left, x="t (0 noise, 1 image)", y="coherence with the final image")
-    left.set(xlim=(0, 1), ylim=(0, 1.03))
+    dress(left, x="t (0 noise, 1 image)", y="correlation with the final image")
+    left.set(xlim=(0, 1), ylim=(min(0, np.nanmin(mean) - 0.03), 1.03))
     handles, _ = left.get_legend_handles_labels()
     if unrelated is not None:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="another seed's image"))
@@ -90,7 +90,7 @@ def _settling_marks(axes: Axes, settling: Settling) -> None:
             )  # fmt: skip
             if k == K - 1:
                 axes.annotate(
-                    f"{level:.0%}", (middle, place), xytext=(0, 9), textcoords="offset points",
+                    f"{level:g}", (middle, place), xytext=(0, 9), textcoords="offset points",
                     ha="center", va="bottom", fontsize=8, color=color,
                 )  # fmt: skip
     axes.set_ylim(-0.5, K - 0.3)
@@ -136,8 +136,8 @@ def shift_figure(runs: Mapping[str, Settling], level: float) -> Figure:
                 linestyle="", markersize=5, capsize=3, label=label,
             )  # fmt: skip
     dress(panels[0], x="steps taken", y="t (0 noise, 1 image)", title="where the steps are")
-    dress(panels[1], x="", y="t (0 noise, 1 image)", title=f"{level:.0%} coherent, in t")
-    dress(panels[2], x="", y="steps taken", title=f"{level:.0%} coherent, in steps")
+    dress(panels[1], x="", y="t (0 noise, 1 image)", title=f"correlation {level:g}, in t")
+    dress(panels[2], x="", y="steps taken", title=f"correlation {level:g}, in steps")
     panels[1].set_ylim(0, 1.02)
     panels[2].set_ylim(0, len(first.times) * 1.02)
     panels[2].yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -250,7 +250,7 @@ def few_steps_figure(
 def band_pictures(
     predicted: Any, final: Any, edges: Sequence[float], *, title: str = "predicted"
 ) -> Figure:
-    """Return an image and its bands, above those of the final image, and their coherence.
+    """Return an image and its bands, above those of the final image, and their correlation.
 
     Each band has its own scale, that of the final image's band: grey is 0, full colour its
     largest value but for the topmost 0.5%.
@@ -272,7 +272,7 @@ def band_pictures(
     for k, (name, ours, theirs) in enumerate(zip(band_names(edges), above, below, strict=True), 1):
         scale = float(np.quantile(np.abs(theirs), 0.995)) or 1.0
         energy = np.square(ours).sum() * np.square(theirs).sum()
-        coherence = np.square((ours * theirs).sum()) / energy if energy else np.nan
-        show(rows[0, k], picture_of(ours, scale), f"{name}\ncoherence {coherence:.0%}")
+        correlation = (ours * theirs).sum() / np.sqrt(energy) if energy else np.nan
+        show(rows[0, k], picture_of(ours, scale), f"{name}\ncorrelation {correlation:.2f}")
         show(rows[1, k], picture_of(theirs, scale), f"±{scale:.2f}")
     return figure

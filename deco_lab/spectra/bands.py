@@ -35,8 +35,8 @@ def check_edges(edges: Sequence[float]) -> None:
     rising = all(a < b for a, b in pairwise(edges))
     if not rising or not all(0 <= edge < 0.5**0.5 for edge in edges):
         raise ValueError(
-            "edges must rise and lie between 0, which parts off the mean, and sqrt(0.5) = 0.707 "
-            f"cycles per pixel, got {tuple(edges)}; divide cycles per image by the image's side"
+            "edges must rise and lie between 0 and sqrt(0.5) = 0.707 cycles per pixel, "
+            f"got {tuple(edges)}; divide cycles per image by the image's side"
         )
 
 

@@ -3,9 +3,10 @@
 With a the final image and b that of the same model left alone, from the same noise and classes,
 over all images and in each band of radial frequency
 
-    energy = <a, a> / <b, b>        coherence = <a, b>^2 / (<a, a> <b, b>)
+    energy = <a, a> / <b, b>        correlation = <a, b> / sqrt(<a, a> <b, b>)
 
-Energy tells whether a band is still drawn, coherence whether the same thing is drawn there.
+Energy tells whether a band is still drawn, correlation whether the same thing is drawn there. The
+channels' means are a band of their own: colours that stay would hide a layout that does not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bands import EMPTY, OCTAVES
+from deco_lab.spectra.bands import EMPTY, MEAN_AND_OCTAVES
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
 from deco_lab.spectra.frequencies import check_estimator, check_images
 from deco_lab.spectra.interventions import BandLimit, ConditionIntervention, Intervened
@@ -41,11 +42,11 @@ class InterventionEffect(Analysis):
     """(..., K), lower end of the interval; NaN for a single image, as are all ends."""
     energy_high: Array
     """(..., K), upper end."""
-    coherence: Array
-    """(..., K), from 0 to 1: 1 where a band is the same but for its strength."""
-    coherence_low: Array
+    correlation: Array
+    """(..., K), from -1 to 1: 1 where a band is the same but for its strength, -1 its reverse."""
+    correlation_low: Array
     """(..., K), lower end."""
-    coherence_high: Array
+    correlation_high: Array
     """(..., K), upper end."""
     count: int
     """M, images."""
@@ -84,12 +85,12 @@ def _energy(sums: Array) -> Array:
     return ours / nan_if_empty(theirs)
 
 
-def _coherence(sums: Array) -> Array:
-    """Return the coherence, (..., K), likewise."""
+def _correlation(sums: Array) -> Array:
+    """Return the correlation, (..., K), likewise."""
     cross, ours, theirs = np.moveaxis(sums, -2, 0)
     theirs = nan_if_empty(theirs)
     drawn = np.where(ours > EMPTY * np.nansum(theirs, -1, keepdims=True), ours, np.nan)
-    return cross**2 / (drawn * theirs)
+    return cross / np.sqrt(drawn * theirs)
 
 
 @takes_arrays
@@ -97,7 +98,7 @@ def intervention_effect(
     final: Tensor,
     baseline_final: Tensor,
     *,
-    edges: Sequence[float] = OCTAVES,
+    edges: Sequence[float] = MEAN_AND_OCTAVES,
     window: str | None = None,
 ) -> InterventionEffect:
     """Return how an intervention changed the final images, band by band.
@@ -109,14 +110,15 @@ def intervention_effect(
     baseline_final : Tensor
         (M, C, H, W), images of the model left alone, from the same noise and classes.
     edges : sequence of float
-        K - 1 rising edges in cycles per pixel, as for `split_bands`.
+        K - 1 rising edges in cycles per pixel; a first edge of 0 (default) parts off the mean.
     window : str, optional
-        "hann" tapers the images to their borders before they are split; None (default) keeps them.
+        "hann" tapers the images to their borders before they are split, and so spreads the mean
+        into the next band; None (default) keeps them.
 
     Returns
     -------
     InterventionEffect
-        Arrays of (K,). The lowest band holds the mean.
+        Arrays of (K,).
 
     Raises
     ------
@@ -134,7 +136,7 @@ def crossed_effects(
     *,
     conditions: Mapping[str, ConditionIntervention | None],
     pixels: Mapping[str, BandLimit | None],
-    edges: Sequence[float] = OCTAVES,
+    edges: Sequence[float] = MEAN_AND_OCTAVES,
     window: str | None = None,
 ) -> InterventionEffect:
     """Return the effect of every condition intervention with every pixel intervention.
@@ -201,15 +203,15 @@ def _effect(
 ) -> InterventionEffect:
     """Return the analysis of inner products, (M, ..., 3, K)."""
     energy = bootstrap_log_intervals(_energy, values)
-    coherence = bootstrap_intervals(_coherence, values, within=(0, 1))
+    correlation = bootstrap_intervals(_correlation, values, within=(-1, 1))
     return InterventionEffect(
         edges=np.array(edges, dtype=np.float64),
         energy=energy.value,
         energy_low=energy.low,
         energy_high=energy.high,
-        coherence=coherence.value,
-        coherence_low=coherence.low,
-        coherence_high=coherence.high,
+        correlation=correlation.value,
+        correlation_low=correlation.low,
+        correlation_high=correlation.high,
         count=len(values),
         conditions=conditions,
         pixels=pixels,

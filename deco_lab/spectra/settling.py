@@ -2,15 +2,16 @@
 
 The image that each step predicts is compared with the last one, image by image and band by band:
 
-    coherence_k(t) = <P_k predicted(t), P_k final>^2 / (|P_k predicted(t)|^2 |P_k final|^2)
+    correlation_k(t) = <P_k predicted(t), P_k final> / (|P_k predicted(t)| |P_k final|)
 
-the squared, normalised cross-spectrum, summed over the band and the channels. It asks for likeness
-and not for strength: a band that only grows is settled. A band settles at a level at the t from
-which its coherence never falls below it again, interpolated between steps:
+summed over the band and the channels: 1 is the same but for its strength, -1 its reverse. It asks
+for likeness and not for strength: a band that only grows is settled. A band settles at a level at
+the t from which its correlation never falls below it again, interpolated between steps:
 
     t = t_a + (level - c_a) / (c_b - c_a) * (t_b - t_a),    a the last step below, b the next
 
-The lowest band holds the mean: where pictures are bright or dark, it settles early.
+The channels' means are a band of their own: they outweigh all other low frequencies, and settle
+early wherever pictures are bright or dark.
 """
 
 import math
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from deco_lab.arrays import as_tensor
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bands import OCTAVES
+from deco_lab.spectra.bands import MEAN_AND_OCTAVES
 from deco_lab.spectra.bootstrap import bootstrap
 from deco_lab.spectra.frequencies import check_estimator, check_images
 from deco_lab.spectra.products import band_products, nan_if_empty
@@ -40,16 +41,16 @@ Predictions = tuple[Sequence[float], Iterable[Tensor]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Settling(Analysis):
-    """When K bands of M predicted images reach L levels of coherence with the final ones."""
+    """When K bands of M predicted images reach L levels of correlation with the final ones."""
 
     times: Array
     """(T,), at which images were predicted: where each step started."""
     edges: Array
     """(K - 1,), between bands, in cycles per pixel."""
     levels: Array
-    """(L,), of coherence, in (0, 1)."""
-    coherence: Array
-    """(M, T, K), of each image; 1 at the last time, NaN where a band is empty."""
+    """(L,), of correlation, in (0, 1)."""
+    correlation: Array
+    """(M, T, K), in [-1, 1], of each image; 1 at the last time, NaN where a band is empty."""
     settled: Array
     """(M, K, L), in t; NaN where a band is not at the level before the last prediction, which is
     the final image itself."""
@@ -74,7 +75,7 @@ def predictions(steps: Iterable[RunStep]) -> Iterator[tuple[float, Tensor]]:
 
 def settling_times(
     *runs: Iterable[RunStep] | Predictions,
-    edges: Sequence[float] = OCTAVES,
+    edges: Sequence[float] = MEAN_AND_OCTAVES,
     levels: Sequence[float] = (0.5, 0.9),
     window: str | None = None,
     model: Any = None,
@@ -90,11 +91,12 @@ def settling_times(
         is read and held at a time, as float32 on the CPU: many images are best given as several
         generators.
     edges : sequence of float
-        K - 1 rising edges in cycles per pixel.
+        K - 1 rising edges in cycles per pixel; a first edge of 0 (default) parts off the mean.
     levels : sequence of float
         L of them, in (0, 1).
     window : str, optional
-        "hann" tapers the images to their borders before they are split; None (default) keeps them.
+        "hann" tapers the images to their borders before they are split, and so spreads the mean
+        into the next band; None (default) keeps them.
     model : object, optional
         What drew the runs, for the recipe's hash of its weights.
     seed : int
@@ -103,7 +105,7 @@ def settling_times(
     Returns
     -------
     Settling
-        Coherences, the time of each image, and their median with its interval.
+        Correlations, the time of each image, and their median with its interval.
 
     Raises
     ------
@@ -137,9 +139,9 @@ def settling_times(
                 "sample them with the same num_steps and time_shift"
             )
         times = found
-        rows.append(_coherence(images, edges, window))
-    coherence = np.concatenate(rows)
-    settled = _settled(coherence, np.array(times), levels)
+        rows.append(_correlation(images, edges, window))
+    correlation = np.concatenate(rows)
+    settled = _settled(correlation, np.array(times), levels)
 
     M, K, L = settled.shape
     counted = np.where(np.isnan(settled), 1.0, settled)
@@ -156,7 +158,7 @@ def settling_times(
         times=np.array(times),
         edges=np.array(edges, dtype=np.float64),
         levels=np.array(levels, dtype=np.float64),
-        coherence=coherence,
+        correlation=correlation,
         settled=settled,
         median=np.where(value < 1, value, np.nan),
         median_low=np.full((K, L), np.nan) if single else low.clip(0, 1),
@@ -203,24 +205,24 @@ def _held(run: Iterable[RunStep] | Predictions) -> tuple[list[float], list[Tenso
     return times, images
 
 
-def _coherence(images: list[Tensor], edges: Sequence[float], window: str | None) -> Array:
-    """Return the coherence of each image with the last, (B, T, K)."""
+def _correlation(images: list[Tensor], edges: Sequence[float], window: str | None) -> Array:
+    """Return the correlation of each image with the last, (B, T, K)."""
     final = images[-1]
     reference = nan_if_empty(band_products(final, final, edges, window).numpy())
     columns = []
     for image in images:
         energy = nan_if_empty(band_products(image, image, edges, window).numpy())
         cross = band_products(image, final, edges, window).numpy()
-        columns.append(cross**2 / (energy * reference))
+        columns.append(cross / np.sqrt(energy * reference))
     return np.stack(columns, 1)
 
 
-def _settled(coherence: Array, times: Array, levels: Sequence[float]) -> Array:
+def _settled(correlation: Array, times: Array, levels: Sequence[float]) -> Array:
     """Return when each curve, (M, T, K), is at each level for good, (M, K, L)."""
-    M, T, K = coherence.shape
+    M, T, K = correlation.shape
     settled = np.full((M, K, len(levels)), np.nan)
     for m, k, n in np.ndindex(settled.shape):
-        curve, level = coherence[m, :, k], levels[n]
+        curve, level = correlation[m, :, k], levels[n]
         below = np.flatnonzero(~(curve >= level))  # NaN counts as below
         last = below[-1] if len(below) else -1
         if last < 0:
