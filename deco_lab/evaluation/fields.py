@@ -10,7 +10,9 @@ spectrum (so what differs between them is phase), and the response of each band 
 beside Wiener's gain.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,7 @@ from deco_lab.spectra import (
 
 Array = NDArray[np.float64]
 
-TIMES = (0.3, 0.5, 0.8)
+BENCH_TIMES = (0.3, 0.5, 0.8)
 GAUSSIAN = (0, 1, 2)
 """Labels of the classes that the primary outcome is the mean of."""
 FIRST_SEED = 4_000_000
@@ -64,14 +66,14 @@ def measure(model: Any, *, per_class: int = 128, probed: int = 32) -> dict[str, 
         labels = torch.full((per_class,), label)
         images = sampler.sample(per_class, generator, labels).images
         power = field_power(label, config.image_size)
-        found = excess_error(model, images, labels, power, times=TIMES, seed=FIRST_SEED)
+        found = excess_error(model, images, labels, power, times=BENCH_TIMES, seed=FIRST_SEED)
         excess.append(found.excess.tolist())
         if label in GAUSSIAN:
             moved = band_response(
                 model,
                 images[:probed],
                 labels[:probed],
-                times=TIMES,
+                times=BENCH_TIMES,
                 seed=FIRST_SEED,
                 edges=OCTAVES,
                 batch_size=32,
@@ -89,7 +91,7 @@ def wiener_response(size: int) -> Array:
         [
             [
                 [wiener_filter(field_power(label, size), t)[band == k].mean() for k in range(4)]
-                for t in TIMES
+                for t in BENCH_TIMES
             ]
             for label in GAUSSIAN
         ]
@@ -107,7 +109,7 @@ def over_seeds(values: Array) -> Intervals:
     return Intervals(mean, mean - half, mean + half)
 
 
-def primary(measured: Sequence[Mapping[str, Any]]) -> Array:
+def primary_outcome(measured: Sequence[Mapping[str, Any]]) -> Array:
     """Return the primary outcome of each training, (S, T, K)."""
     return np.array([found["excess"] for found in measured])[:, list(GAUSSIAN)].mean(1)
 
@@ -120,10 +122,10 @@ def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     arms : mapping
         By name, what `measure` says of each training, in the order of the seeds.
     """
-    outcome = {arm: primary(measured) for arm, measured in arms.items()}
+    outcome = {arm: primary_outcome(measured) for arm, measured in arms.items()}
     first = next(iter(outcome))
     lines = []
-    for i, t in enumerate(TIMES):
+    for i, t in enumerate(BENCH_TIMES):
         rows = [[f"t = {t:g}", *band_names(OCTAVES)]]
         for arm, values in outcome.items():
             rows.append([arm, *_cells(over_seeds(values[:, i]))])
@@ -139,3 +141,13 @@ def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def _cells(found: Intervals) -> list[str]:
     return [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in zip(*found, strict=True)]
+
+
+def bundled_bench() -> dict[str, list[dict[str, Any]]]:
+    """Return what `measure` says of each of the thirty trainings of the package's own bench.
+
+    By arm, in the order of the seeds; the weights of two of them are bundled as `fields` and
+    `fields-dit`. The command that made it is `python -m deco_lab.training.fields`.
+    """
+    stored = files("deco_lab") / "weights" / "fields-bench.json"
+    return json.loads(stored.read_text(encoding="utf-8"))["arms"]

@@ -32,6 +32,7 @@ from deco_lab.plots.parts import (
     transfer_curves,
 )
 from deco_lab.plots.pictures import decomposition_figure, image_grid, picture_rows
+from deco_lab.plots.response import response_curves
 from deco_lab.plots.settling import (
     band_pictures,
     few_steps_figure,
@@ -78,6 +79,7 @@ __all__ = [
     "loss_share_bars",
     "picture_rows",
     "reference_ranges",
+    "response_curves",
     "seam_curves",
     "settling_figure",
     "shift_figure",

@@ -48,7 +48,7 @@ def excess_figure(
                 marker=marker_of(j), markersize=5, linestyle="none", linewidth=1.2,
             )  # fmt: skip
         axes.set_yscale("log")
-        axes.set_xticks(place, names)
+        axes.set_xticks(place, [name.replace(" ", "\n", 1) for name in names])
         dress(axes, x="cycles per pixel", y="" if i else "excess / least error", title=f"t = {t:g}")
         axes.set_xlim(-0.5, len(names) - 0.5)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)

@@ -129,9 +129,9 @@ def _write(given: argparse.Namespace, found: Mapping[str, list[dict[str, Any]]])
     except ModuleNotFoundError:
         return written
     written.append(given.out / "bench.png")
-    curves = {arm: fields.over_seeds(fields.primary(each)) for arm, each in found.items()}
+    curves = {arm: fields.over_seeds(fields.primary_outcome(each)) for arm, each in found.items()}
     with replacing(written[1]) as beside:
-        excess_figure(fields.TIMES, curves).savefig(beside, dpi=120, format="png")
+        excess_figure(fields.BENCH_TIMES, curves).savefig(beside, dpi=120, format="png")
     return written
 
 
