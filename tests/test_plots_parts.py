@@ -151,6 +151,7 @@ def test_gain_curves_draw_slope_against_the_known_pixel():
         times=TIMES,
         gain=-slope,
         slope=slope,
+        error=np.full_like(slope, 0.12),
         gain_map=np.ones((3, 2 * P, 2 * P)),
         place_map=RNG.uniform(1, 2, (3, P, P)),
         jacobian=np.zeros((3, 3, 3)),
@@ -160,8 +161,9 @@ def test_gain_curves_draw_slope_against_the_known_pixel():
     figure = gain_curves(gain)
     left, right, _ = figure.axes
     lines = {str(line.get_label()): line for line in left.lines}
-    x, y = map(np.asarray, lines["1 / (1 - t): the condition knows the pixel"].get_data())
+    x, y = map(np.asarray, lines["1 / (1 - t): predicted whatever the pixel"].get_data())
     np.testing.assert_allclose(y, 1 / (1 - x))
+    assert [text.get_text() for text in left.texts] == ["12%"] * 3
     (bars,) = left.containers
     np.testing.assert_allclose(bars[0].get_ydata(), 1 / (1 - TIMES))  # type: ignore[attr-defined]
     ends = np.array([s[:, 1] for s in bars[2][0].get_segments()])

@@ -126,6 +126,9 @@ def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
 def gain_curves(gain: DecoderGain) -> Figure:
     """Return the decoder's mean slope over t against -1 / (1 - t), and its gain by place.
 
+    Beside each slope stands the predicted image's error, for -1 / (1 - t) is the slope of a pixel
+    that is known and of one that is ignored: 0% is the image, 100% its mean colour.
+
     Parameters
     ----------
     gain : DecoderGain
@@ -140,13 +143,18 @@ def gain_curves(gain: DecoderGain) -> Figure:
     fine = np.linspace(0, min(0.97, gain.times.max() + 0.02), 100)
     left.plot(
         fine, 1 / (1 - fine), color="black", linestyle="--",
-        label="1 / (1 - t): the condition knows the pixel",
+        label="1 / (1 - t): predicted whatever the pixel",
     )  # fmt: skip
     left.errorbar(
         gain.times, -value, whiskers(-value, -ends[1], -ends[0]),
         color=COLOURS[1], linestyle="", marker="o", markersize=4, capsize=3,
-        label="pixel decoder",
+        label="pixel decoder, and its predicted image's error",
     )  # fmt: skip
+    for t, slope, error in zip(gain.times, value, gain.errors(), strict=True):
+        left.annotate(
+            f"{error.value:.0%}", (t, -slope), xytext=(6, -9), textcoords="offset points",
+            fontsize=8, color=GREY,
+        )  # fmt: skip
     left.set_yscale("log")
     plain_ticks(left.yaxis)
     dress(left, x="t (0 noise, 1 image)", y="minus the mean slope", title="velocity against pixel")
