@@ -115,7 +115,7 @@ def crossed(asked: Asked) -> Any:
 CROPS: dict[str, Callable[[Asked], Any]] = {
     "band_effects": of_crops(band_effects),
     "band_response": of_crops(band_response),
-    "condition_budget": of_crops(condition_budget, probes=1, directions=0),
+    "condition_budget": of_crops(condition_budget, exchanges=1, directions=0),
     "decoder_gain": of_crops(decoder_gain),
     "detail_spectra": of_crops(detail_spectra),
     "guidance_spectrum": of_crops(guidance_spectrum),

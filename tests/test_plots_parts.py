@@ -151,6 +151,7 @@ def test_gain_curves_draw_slope_against_the_known_pixel():
         times=TIMES,
         gain=-slope,
         slope=slope,
+        error=np.full_like(slope, 0.12),
         gain_map=np.ones((3, 2 * P, 2 * P)),
         place_map=RNG.uniform(1, 2, (3, P, P)),
         jacobian=np.zeros((3, 3, 3)),
@@ -160,8 +161,9 @@ def test_gain_curves_draw_slope_against_the_known_pixel():
     figure = gain_curves(gain)
     left, right, _ = figure.axes
     lines = {str(line.get_label()): line for line in left.lines}
-    x, y = map(np.asarray, lines["1 / (1 - t): the condition knows the pixel"].get_data())
+    x, y = map(np.asarray, lines["1 / (1 - t): predicted whatever the pixel"].get_data())
     np.testing.assert_allclose(y, 1 / (1 - x))
+    assert [text.get_text() for text in left.texts] == ["12%"] * 3
     (bars,) = left.containers
     np.testing.assert_allclose(bars[0].get_ydata(), 1 / (1 - TIMES))  # type: ignore[attr-defined]
     ends = np.array([s[:, 1] for s in bars[2][0].get_segments()])
@@ -172,27 +174,23 @@ def test_gain_curves_draw_slope_against_the_known_pixel():
     drawn(figure)
 
 
-def test_budget_figure_shows_shares_of_each_table():
-    written, writable = RNG.uniform(0.1, 1, (2, 3, 5, 3, P, P))
+def test_budget_figure_shows_shares_and_directions():
+    written = RNG.uniform(0.1, 1, (3, 5, 3, P, P))
     budget = ConditionBudget(
         times=TIMES,
         frequency=np.arange(P) / (2 * P),
         written=written,
-        writable=writable,
         variance=np.ones((3, 6)),
         maps=RNG.normal(size=(3, 2, 3, P, P)),
-        missed=np.zeros(3),
         recipe={},
     )
     figure = budget_figure(budget, 0.5)
-    for axes, energy in zip(figure.axes[:2], (written, writable), strict=True):
-        shown = np.asarray(axes.images[0].get_array())
-        assert shown.sum() == pytest.approx(1)
-        expected = energy[1].mean((0, 1)) / energy[1].mean((0, 1)).sum()
-        np.testing.assert_allclose(shown, expected)
-        assert axes.texts[1].get_text() == f"{100 * expected[0, 1]:.1f}"
-        assert axes.get_xlabel() == f"horizontal index (1/{2 * P} cycles per pixel)"
-    stack = np.asarray(figure.axes[2].images[0].get_array())
+    axes, right = figure.axes[:2]
+    expected = written[1].mean((0, 1)) / written[1].mean((0, 1)).sum()
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), expected)
+    assert axes.texts[1].get_text() == f"{100 * expected[0, 1]:.1f}"
+    assert axes.get_xlabel() == f"horizontal index (1/{2 * P} cycles per pixel)"
+    stack = np.asarray(right.images[0].get_array())
     scale = np.abs(budget.maps[1]).max()
     second = budget.maps[1, 1].transpose(1, 2, 0)
     np.testing.assert_allclose((stack[P + 1 :] - 0.5) * 2 * scale, second)
