@@ -6,26 +6,56 @@ has drawn the same figure once.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
-from nbclient import NotebookClient
+from jupyter_client.manager import start_new_kernel
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
+SHOWN = {"stream", "display_data", "execute_result"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def stored(path: Path) -> None:
     """Run a notebook and write it with its outputs."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(FOLDER)}}).execute()
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        cell.metadata.pop("execution", None)
-        cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+    # Not nbclient, whose asynchronous sockets lose a wake-up now and then.
+    manager, kernel = start_new_kernel(kernel_name="python3", cwd=str(FOLDER))
+    try:
+        for cell in notebook.cells:
+            if cell.cell_type != "code":
+                continue
+            messages: list[dict[str, Any]] = []
+            reply = kernel.execute_interactive(
+                cell.source, allow_stdin=False, timeout=1200, output_hook=messages.append
+            )["content"]
+            if reply["status"] != "ok":
+                sys.exit("\n".join(reply["traceback"]))
+            cell.outputs = joined(
+                nbformat.v4.output_from_msg(message)
+                for message in messages
+                if message["msg_type"] in SHOWN and WIDGET not in message["content"].get("data", {})
+            )
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = None
+    finally:
+        kernel.stop_channels()
+        manager.shutdown_kernel(now=True)
     nbformat.write(notebook, path)
     print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def joined(outputs: Any) -> list[Any]:
+    """Return outputs with the pieces of each stream put together."""
+    found: list[Any] = []
+    for output in outputs:
+        last = found[-1] if found else {}
+        if output.get("name") and output.get("name") == last.get("name"):
+            last["text"] += output["text"]
+        else:
+            found.append(output)
+    return found
 
 
 if __name__ == "__main__":
