@@ -49,10 +49,12 @@ def _power_of(spectrum: GuidanceSpectrum, band: int) -> tuple[Any, Any, Any]:
 
 
 def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figure:
-    """Return power of cond - uncond over t in each band, and below it its cosine with uncond.
+    """Return power of cond - uncond over t in each band, and below it two cosines.
 
-    Beside the power is that of uncond; between the grey lines lie cosines that white noises which
-    have nothing in common reach, on average, plus and minus the root of `chance`.
+    Beside the power is that of uncond. The cosine with cond's predicted image tells what guidance
+    does to the picture. That with uncond is a test of calibration: a perfect model's is 0 on crops.
+    Between the grey lines lie cosines that white noises which have nothing in common reach, on
+    average, plus and minus the root of `chance`.
 
     Parameters
     ----------
@@ -64,7 +66,10 @@ def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figu
     names = band_names(spectrum.edges.tolist())
     figure = new_figure(2.4 * len(names) + 0.6, 5)
     rows = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
-    cosine = (spectrum.cosine, spectrum.cosine_low, spectrum.cosine_high)
+    kinds = (
+        ("image_cosine", "cosine with cond's predicted image", COLOURS[0], "-", "o"),
+        ("cosine", "cosine with uncond: 0 if calibrated", "black", "--", "s"),
+    )
     for band, (upper, lower) in enumerate(rows.T):
         shaded(
             upper, spectrum.times, _power_of(spectrum, band), label="cond - uncond",
@@ -84,12 +89,16 @@ def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figu
         for sign in (-1, 1):
             level = sign * np.sqrt(spectrum.chance[band])
             lower.axhline(level, color=GREY, linestyle=":", linewidth=1)
-        ends = [end[:, band] for end in cosine]
-        shaded(lower, spectrum.times, ends, label="cosine", color=COLOURS[0], marker="o")
-        dress(lower, x=TIME, y="" if band else "cosine with uncond")
-    reach = 1.1 * np.nanmax(np.abs(cosine))
-    rows[1, 0].set_ylim(-reach, reach)
+        for name, label, color, line, marker in kinds:
+            ends = [getattr(spectrum, name + end)[:, band] for end in ("", "_low", "_high")]
+            shaded(
+                lower, spectrum.times, ends, label=label, color=color, linestyle=line, marker=marker
+            )
+        dress(lower, x=TIME, y="" if band else "cosine of cond - uncond")
+    reach = 1.1 * np.nanmax(np.abs([spectrum.cosine, spectrum.image_cosine]))
+    rows[1, 0].set_ylim(-min(reach, 1.05), min(reach, 1.05))
     legend_above(figure, rows[0, 0])
+    rows[1, -1].legend(frameon=False, fontsize=8)
     return figure
 
 
