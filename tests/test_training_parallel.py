@@ -82,7 +82,7 @@ def launch(options: list[str], *words: str) -> subprocess.CompletedProcess[str]:
         [*command, "--num_processes", "2", "--main_process_port", "0", *words],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
