@@ -205,13 +205,14 @@ def test_stop_leaves_other_sessions_alone(client, address):
 def test_sample_says_the_place_while_others_draw(client, address):
     clients = [Client(address, verbose=False) for _ in range(2)]
     jobs = []
-    for one in [client, *clients]:
-        jobs.append(one.submit(num_steps=30, guidance_scale=1, **SLOW))
+    counts = (60, 10, 10)  # the first lasts until all have asked
+    for one, num_steps in zip([client, *clients], counts, strict=True):
+        jobs.append(one.submit(num_steps=num_steps, guidance_scale=1, **SLOW))
         wait_for(lambda job=jobs[-1]: job.outputs())
-    for job in jobs:
+    for job, num_steps in zip(jobs, counts, strict=True):
         wait_for(job.done)
         assert job.outputs()[-1]["status"] == "done"
-        assert steps_of(job) == list(range(31))
+        assert steps_of(job) == list(range(num_steps + 1))
     said = [[message["text"] for message in job.outputs()] for job in jobs]
     assert "Waiting for the model: one other job is before this." in said[1]
     assert "Waiting for the model: 2 other jobs are before this." in said[2]
