@@ -97,16 +97,32 @@ class Seams(Analysis):
         return tuple(n for n, z in values.items() if (abs(z) if n in TWO_SIDED else z) > threshold)
 
 
+def _above_beside(power: Tensor, length: int, patches: int) -> Tensor:
+    """Return log power above what lies beside it, (..., F), of the F bins of an rfft of `length`.
+
+    What lies beside is a straight line in log f through the nearest bins but DC and Nyquist, up to
+    two to either side, by least squares: above a power law it is 0, however few the patches.
+    """
+    logarithm = (power + 1e-12 * power.sum(-1, keepdim=True) + _TINY).log()
+    bins = torch.arange(power.shape[-1], dtype=torch.float64).clamp(min=1)[:, None]
+    reach = min(2, patches // 2)
+    at = bins + torch.tensor([d for d in range(-reach, reach + 1) if d])
+    inside = ((at >= 1) & (2 * at < length)).double()
+    count = inside.sum(-1, keepdim=True).clamp(min=1)
+    x = (at.clamp(min=1) / bins).log() * inside
+    centred = (x - x.sum(-1, keepdim=True) / count) * inside
+    slope = centred / (centred.square().sum(-1, keepdim=True) + _TINY)
+    weights = inside / count - slope * x.sum(-1, keepdim=True) / count
+    beside = logarithm[..., at.long().clamp(0, power.shape[-1] - 1)]
+    return logarithm - (weights * beside).sum(-1)
+
+
 def _comb(images: Tensor, P: int) -> Tensor:
     """Return the excess, (B,), along the last axis of images (B, C, H, W)."""
-    patches = images.shape[-1] // P
-    profile = images.mean(-2)
-    power = torch.fft.rfft(profile).abs().square().sum(1)
-    logarithm = (power + 1e-12 * power.sum(-1, keepdim=True) + _TINY).log()
-    harmonic = torch.arange(1, (P + 1) // 2) * patches
-    beside = [d for d in (-2, -1, 1, 2) if abs(d) <= patches // 2]
-    around = torch.stack([logarithm[:, harmonic + d] for d in beside]).mean(0)
-    return (logarithm[:, harmonic] - around).mean(-1)
+    W = images.shape[-1]
+    power = torch.fft.rfft(images.mean(-2)).abs().square().sum(1)
+    harmonic = torch.arange(1, (P + 1) // 2) * (W // P)
+    return _above_beside(power, W, W // P)[:, harmonic].mean(-1)
 
 
 def _steps(images: Tensor, P: int) -> Tensor:
