@@ -1,9 +1,7 @@
-"""What the DiT and the pixel decoder do: spectra, transfer, gains, budgets and seams.
+"""What the DiT and the pixel decoder do: spectra, transfer, gains and budgets.
 
 Shaded bands and error bars are 95% intervals over images.
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -12,13 +10,8 @@ from matplotlib.figure import Figure
 from deco_lab.plots.style import (
     COLOURS,
     GREY,
-    beside,
-    colour_of,
     dress,
     frequency_ticks,
-    guide,
-    line_of,
-    marker_of,
     new_figure,
     plain_ticks,
     shaded,
@@ -29,7 +22,6 @@ from deco_lab.spectra import (
     ConditionBudget,
     DecoderGain,
     DetailSpectra,
-    Seams,
     TransferFunction,
 )
 
@@ -214,40 +206,4 @@ def budget_figure(budget: ConditionBudget, t: float) -> Figure:
     right.imshow(stack, interpolation="nearest")
     right.set_axis_off()
     right.set_title(f"leading directions\n(±{scale:.1f} in velocity)", fontsize=9)
-    return figure
-
-
-def seam_curves(seams: Mapping[str, Seams]) -> Figure:
-    """Return the mean step between neighbours by its place on the grid, and what detectors say.
-
-    Parameters
-    ----------
-    seams : mapping of str to Seams
-        From `find_seams`, for each label; all of one patch size.
-    """
-    figure = new_figure(9, 3.5)
-    left, right = figure.subplots(1, 2)
-    for i, (label, found) in enumerate(seams.items()):
-        color, marker = colour_of(label, i), marker_of(i)
-        left.plot(
-            found.step_by_offset, color=color, linestyle=line_of(i), marker=marker, markersize=4,
-            label=label,
-        )  # fmt: skip
-        estimates = found.estimates()
-        value, low, high = (
-            np.array([getattr(e, field) for e in estimates.values()])
-            for field in ("value", "low", "high")
-        )
-        place = np.arange(len(value)) + beside(i, len(seams), 0.15)
-        right.errorbar(
-            place, value, whiskers(value, low, high), color=color, linestyle="", marker=marker,
-            markersize=4, capsize=3, label=label,
-        )  # fmt: skip
-        right.set_xticks(range(len(value)), [name.replace("_", " ") for name in estimates])
-    guide(left, 1)
-    guide(right, 0)
-    dress(left, x="place on the patch grid (pixels; 0 is a border)", y="step over its mean")
-    dress(right, x="detector", y="excess (log ratio; 0 is no seam)")
-    right.grid(visible=False, axis="x")
-    left.legend(frameon=False, fontsize=9)
     return figure
