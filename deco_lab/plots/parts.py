@@ -13,6 +13,7 @@ from deco_lab.plots.style import (
     dress,
     frequency_ticks,
     new_figure,
+    patch_lines,
     plain_ticks,
     shaded,
     time_row,
@@ -26,7 +27,7 @@ from deco_lab.spectra import (
 )
 
 
-def detail_curves(detail: DetailSpectra, t: float) -> Figure:
+def detail_curves(detail: DetailSpectra, t: float, *, patch_size: int | None = None) -> Figure:
     """Return the spectra at one t: image, prediction and error, and beside them the velocity.
 
     Dashed is what the best model of Gaussian images of the same power would show; DC, which has no
@@ -39,6 +40,8 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
         From `detail_spectra`.
     t : float
         One of its times.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     at = time_row(detail.times, t)
     f = detail.frequency[1:]
@@ -73,6 +76,7 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
                 xycoords=axes.get_xaxis_transform(), ha="center", va="bottom",
             )  # fmt: skip
         frequency_ticks(axes)
+        patch_lines(axes, patch_size)
         axes.legend(  # below: no place in the panel is free at every t
             frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17)
         )
@@ -83,7 +87,9 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
     return figure
 
 
-def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
+def transfer_curves(
+    transfer: TransferFunction, t: float, *, patch_size: int | None = None
+) -> Figure:
     """Return the filter from noisy to predicted image at one t against Wiener's, and its coherence.
 
     Parameters
@@ -92,6 +98,8 @@ def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
         From `transfer_function`.
     t : float
         One of its times.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     at = time_row(transfer.times, t)
     f = transfer.frequency[1:]
@@ -111,6 +119,7 @@ def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
     for axes in (left, right):
         axes.set_xscale("log", base=2)
         frequency_ticks(axes)
+        patch_lines(axes, patch_size)
         axes.legend(frameon=False, fontsize=8)
     return figure
 
