@@ -271,9 +271,9 @@ def measure(sets: list[PictureSet], given: argparse.Namespace) -> None:
                 print(f"left out: {name}: {why}", file=sys.stderr)
         if one.jpegs and (one.patch_size % 8 == 0 or one.patch_size == 4):
             print(
-                f"warning: {one.jpegs} of the pictures of {one.name} are JPEG files, whose own "
-                f"blocks of 8 x 8 pixels pass for a grid of {one.patch_size}; compare with "
-                "pictures that were saved alike, or give PNGs",
+                f"warning: {one.jpegs} of {len(found[one.name].steps)} pictures of {one.name} are "
+                "JPEG, whose own blocks of 8 x 8 pixels pass for a grid of "
+                f"{one.patch_size}; compare with pictures that were saved alike, or give PNGs",
                 file=sys.stderr,
             )
     print(table(found), "", *(verdict(*item) for item in found.items()), sep="\n")
@@ -291,10 +291,10 @@ def write(
 ) -> list[Path]:
     """Write PATH.json and, where matplotlib is installed, PATH.png; return what was written."""
     settings = {n: str(v) if isinstance(v, Path) else v for n, v in vars(given).items()}
-    values: dict[str, object] = {"settings": settings}
+    stored: dict[str, object] = {}
     for one in sets:
         seams, ratios = found[one.name], one.edge_ratios()
-        values[one.name] = {
+        stored[one.name] = {
             "verdict": verdict(one.name, seams),
             "patch_size": seams.patch_size,
             "pictures": len(seams.steps),
@@ -307,7 +307,9 @@ def write(
         }
     paths = [out.with_name(out.name + ".json")]
     with replacing(paths[0]) as beside:
-        beside.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        beside.write_text(
+            json.dumps({"settings": settings, "sets": stored}, indent=1), encoding="utf-8"
+        )
     try:
         from deco_lab.plots import grid_figure
     except ModuleNotFoundError:
