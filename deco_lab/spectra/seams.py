@@ -46,15 +46,16 @@ darker first rows and columns (mesh), the same white noise of that deviation on 
                                    16              6   19   56   81
                           mesh   P  8        35   65   85  100
                                    14        25   25   65   90
-                                   16        19   25
+                                   16        19   25   81   94
                         pattern  P  8   10   50   60   90  100
                                    14        31   31   69
+                                   16        25   38   62
     28 pictures of 64     steps  P  8         0   12  100
     pixels, resized       mesh            0  38  100
                         pattern          25  88
 
-Of one picture, half of whose patches are blurred over 3 pixels, 75 and 81% are seen (P 8, 14); with
-no grid 4.7% of 486 are flagged (256 and 128 pixels; most by the comb at P 8, where some photographs
+Of one picture, half of whose patches are blurred over 3 pixels, 75, 81 and 100% are seen; with no
+grid 4.7% of 486 are flagged (256 and 128 pixels; most by the comb at P 8, where some photographs
 had been JPEG files), at P 8, 14 and 16 together. So a faint grid takes many pictures, or larger
 ones: "none found" of a single one says little below 8 grey levels of random steps.
 
@@ -111,7 +112,7 @@ class Seams(Analysis):
     """(3, M), natural logarithm of each detector's ratio in each image, in the order of
     `DETECTORS`; 0 is no seam."""
     p: Array
-    """(3,), share of the other places of the grid at which the mean excess is as large."""
+    """(3,), share of places of the grid, its own among them, where the mean excess is as large."""
     steps: Array
     """(M, P), mean absolute step into rows and columns that are o modulo P, over their mean."""
     lines: Array
