@@ -56,8 +56,9 @@ darker first rows and columns (mesh), the same white noise of that deviation on 
 
 Of one picture, half of whose patches are blurred over 3 pixels, 75, 81 and 100% are seen. With no
 grid 4.7% of 486 pictures of 256 and 128 pixels are flagged at the three P; of 256 pixels at P 8
-7.7%, all by the comb, for some photographs had been JPEG files. So a faint grid takes many pictures,
-or larger ones: "none found" of a single one says little below 8 grey levels of random steps.
+7.7%, all by the comb, for some photographs had been JPEG files. So a faint grid takes many
+pictures, or larger ones: "none found" of a single one says little below 8 grey levels of random
+steps.
 
 Content that keeps a fixed place, such as text on a regular grid or a frame around every image, may
 pass for a seam; so do the blocks of JPEG files where P is 8 or 16.
