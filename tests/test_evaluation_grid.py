@@ -65,12 +65,14 @@ def test_main_cannot_tell_of_small_patches_from_one_picture(tmp_path: Path, caps
 
 
 def test_main_names_what_it_leaves_out_and_goes_on(tmp_path: Path, capsys):
-    keep(tmp_path / "in" / "deep", cut(2, 96))
-    Image.new("L", (64, 40)).save(tmp_path / "in" / "grey.png")
-    Image.new("RGB", (20, 90)).save(tmp_path / "in" / "narrow.png")
-    (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG, cut short")
-    (tmp_path / "in" / "notes.txt").write_text("no picture", encoding="utf-8")
-    main([str(tmp_path / "in"), "--patch", "8"])
+    folder = tmp_path / ".cache" / "in"  # hidden are only files and folders in what is named
+    keep(folder / "deep", cut(2, 96))
+    keep(folder / ".thumbnails", cut(1, 96))
+    Image.new("L", (64, 40)).save(folder / "grey.png")
+    Image.new("RGB", (20, 90)).save(folder / "narrow.png")
+    (folder / "bad.png").write_bytes(b"\x89PNG, cut short")
+    (folder / "notes.txt").write_text("no picture", encoding="utf-8")
+    main([str(folder), "--patch", "8"])
     said = capsys.readouterr()
     assert re.search(r"^pictures +3$", said.out, re.MULTILINE)
     assert re.search(r"left out: \S*bad.png: it is no picture", said.err)

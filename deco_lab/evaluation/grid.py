@@ -147,11 +147,13 @@ def open_sets(given: argparse.Namespace) -> list[PictureSet]:
     for name in others:
         path = Path(name)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
-            found = [
-                p for p in found if not any(part[0] == "." for part in p.parts if part != "..")
+            inside = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+            shown = [
+                file
+                for file in sorted(inside)
+                if not any(part.startswith(".") for part in file.relative_to(path).parts)
             ]
-            sets.append(PictureSet(printable(path.resolve().name), found, _patch(given.patch)))
+            sets.append(PictureSet(printable(path.resolve().name), shown, _patch(given.patch)))
         elif path.suffix.lower() == ".npz":
             sets.append(PictureSet(printable(path.name), path, _patch(given.patch)))
         else:
