@@ -104,6 +104,11 @@ def group_numbers(groups: Groups | None, count: int) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
 
 
+def count_groups(numbers: NDArray[np.int64]) -> int:
+    """Return how many groups `group_numbers` told apart, for recipes."""
+    return int(numbers.max()) + 1
+
+
 def bootstrap(
     figure: Callable[[NDArray[np.int64]], float],
     labels: NDArray[np.int64],

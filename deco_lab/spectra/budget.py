@@ -43,7 +43,7 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
+from deco_lab.spectra.bootstrap import RECIPE, Estimate, Groups, estimates
 from deco_lab.spectra.dct import block_dct
 from deco_lab.spectra.jacobian import (
     TIMES,
@@ -78,6 +78,8 @@ class ConditionBudget(Analysis):
     into a patch's pixels, mean over images and tokens; the sign is arbitrary."""
     missed: Array
     """(T,), energy that the linearisation is off by, over the energy it describes; 0 is exact."""
+    groups: NDArray[np.int64] | None = None
+    """(M,), the group of each image, a number from 0; None where every image is by itself."""
 
     def share_above(self, frequency: float, kind: str = "written") -> list[Estimate]:
         """Return the share of energy at or above a frequency, at each time.
@@ -106,7 +108,7 @@ class ConditionBudget(Analysis):
         energy = self.written if kind == "written" else self.writable
         high = np.hypot(self.frequency[:, None], self.frequency) >= frequency - 1e-12
         above, total = energy[..., high].sum((2, 3)), energy.sum((2, 3, 4))
-        return estimates(_share, np.stack([above, total], -1).swapaxes(0, 1))
+        return estimates(_share, np.stack([above, total], -1).swapaxes(0, 1), groups=self.groups)
 
 
 def _share(sums: Array) -> Array:
@@ -167,6 +169,7 @@ def condition_budget(
     directions: int = 3,
     seed: int = 0,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> ConditionBudget:
     """Return which within-patch frequencies the DiT can write, and which it does.
 
@@ -193,6 +196,8 @@ def condition_budget(
         Image i is re-noised by seed + i, at every time alike.
     batch_size : int
         Images a pass; the result depends on it by rounding only.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Raises
     ------
@@ -202,7 +207,7 @@ def condition_budget(
     """
     check_decoder(model)
     check_colours(images)
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     M, P = len(images), check_patch_size(model)
     N = (images.shape[2] // P) * (images.shape[3] // P)
     D = next(_conditions(model, crops, crops.times[0]))[1].shape[2]
@@ -257,6 +262,7 @@ def condition_budget(
         variance=variance,
         maps=maps,
         missed=missed,
+        groups=crops.groups,
         recipe=crops.recipe()
         | {
             "weights": weights_hash(model),

@@ -27,7 +27,7 @@ from torch import Tensor
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, bands_of
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
+from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals, bootstrap_log_intervals
 from deco_lab.spectra.frequencies import check_estimator, radial_frequency
 from deco_lab.spectra.products import band_products, nan_if_empty
 from deco_lab.spectra.states import (
@@ -93,6 +93,7 @@ def guidance_spectrum(
     edges: Sequence[float] = OCTAVES,
     window: str | None = None,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> GuidanceSpectrum:
     """Return the spectrum of what guidance adds over t, for real crops with noise.
 
@@ -117,6 +118,8 @@ def guidance_spectrum(
         None (default) keeps them.
     batch_size : int
         Images on the device at once; the passes hold twice as many.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Returns
     -------
@@ -130,7 +133,7 @@ def guidance_spectrum(
         times out of range, or edges that do not rise.
     """
     null_class = _null_class(model)
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     return _spectrum(model, crops, null_class, edges, window)
 
 
@@ -143,6 +146,7 @@ def run_guidance_spectrum(
     edges: Sequence[float] = OCTAVES,
     window: str | None = None,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> GuidanceSpectrum:
     """Return the spectrum of what guidance adds at the states of a sampling run.
 
@@ -151,7 +155,7 @@ def run_guidance_spectrum(
 
     Parameters
     ----------
-    model, edges, window, batch_size
+    model, edges, window, batch_size, groups
         As for `guidance_spectrum`.
     steps : iterable of objects with t and x
         Such as `sample_steps` yields: x (M, C, H, W), the same M images at each t. It is read step
@@ -171,7 +175,8 @@ def run_guidance_spectrum(
     """
     null_class = _null_class(model)
     check_batch_size(batch_size)
-    return _spectrum(model, Run(steps, class_ids, model, batch_size), null_class, edges, window)
+    run = Run(steps, class_ids, model, batch_size, groups)
+    return _spectrum(model, run, null_class, edges, window)
 
 
 def _null_class(model: Any) -> int:
@@ -218,8 +223,10 @@ def _spectrum(
     C, H, W = shape
     band = bands_of(radial_frequency(H, W), edges)
     fraction = (band.flatten().bincount(minlength=len(edges) + 1) / (H * W)).double().numpy()
-    power = bootstrap_log_intervals(lambda means: means[..., 0, :] / fraction, values)
-    cosine = bootstrap_intervals(_cosine, values, within=(-1, 1))
+    power = bootstrap_log_intervals(
+        lambda means: means[..., 0, :] / fraction, values, groups=states.groups
+    )
+    cosine = bootstrap_intervals(_cosine, values, groups=states.groups, within=(-1, 1))
     return GuidanceSpectrum(
         times=np.array(times),
         edges=np.array(edges, dtype=np.float64),

@@ -35,7 +35,13 @@ from torch import Tensor
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals, log_of
+from deco_lab.spectra.bootstrap import (
+    RECIPE,
+    Groups,
+    bootstrap_intervals,
+    bootstrap_log_intervals,
+    log_of,
+)
 from deco_lab.spectra.dct import zigzag_order
 from deco_lab.spectra.energy import image_energies, token_grid, token_map
 from deco_lab.spectra.frequencies import check_estimator
@@ -158,6 +164,7 @@ def tap_spectrum(
     offset: int = 0,
     average: str = "power",
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> TapSpectrum:
     """Return the DCT energies at one tap over t, for real crops with noise.
 
@@ -165,7 +172,7 @@ def tap_spectrum(
     ----------
     model : object
         With `features`, `condition` or a call, whichever the tap needs.
-    images, class_ids, times, seed, batch_size
+    images, class_ids, times, seed, batch_size, groups
         As for `band_effects`.
     tap : str
         "tokens" (default), "condition", "velocity" or "predicted_image".
@@ -187,7 +194,7 @@ def tap_spectrum(
     ValueError
         As for `band_effects` and `dct_energy`, or for a tap that the model has not.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     return _spectrum(model, crops, tap, block_size, offset, average)
 
 
@@ -202,6 +209,7 @@ def run_tap_spectrum(
     offset: int = 0,
     average: str = "power",
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> TapSpectrum:
     """Return the DCT energies at one tap over t, for the states of a sampling run.
 
@@ -210,7 +218,7 @@ def run_tap_spectrum(
 
     Parameters
     ----------
-    model, tap, block_size, offset, average, batch_size
+    model, tap, block_size, offset, average, batch_size, groups
         As for `tap_spectrum`.
     steps, class_ids
         As for `run_effects`.
@@ -225,7 +233,7 @@ def run_tap_spectrum(
     ValueError
         As for `tap_spectrum` and `run_effects`.
     """
-    states = Run(steps, class_ids, model, batch_size)
+    states = Run(steps, class_ids, model, batch_size, groups)
     return _spectrum(model, states, tap, block_size, offset, average)
 
 
@@ -268,8 +276,8 @@ def _spectrum(
         return raw / np.where(largest > 0, largest, 1)
 
     fields = {}
-    raw = bootstrap_log_intervals(energies_and_rings, values)
-    drawn = bootstrap_intervals(curves, values, within=(0, 1))
+    raw = bootstrap_log_intervals(energies_and_rings, values, groups=states.groups)
+    drawn = bootstrap_intervals(curves, values, groups=states.groups, within=(0, 1))
     for end, energy, curve in zip(("", "_low", "_high"), raw, drawn, strict=True):
         fields["energy" + end] = energy[:, : n * n].reshape(-1, n, n)
         fields["radial" + end] = energy[:, n * n :]
