@@ -70,7 +70,7 @@ class Estimate:
     high: float
     """Upper end of the 95% interval."""
     count: int
-    """Images."""
+    """Images; trainings, where the interval is over those."""
 
     def __format__(self, spec: str) -> str:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
