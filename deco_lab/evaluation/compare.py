@@ -7,7 +7,7 @@ several trainings tell, paired in their order (on the same data, the same seed):
 
     python -m deco_lab.evaluation.compare --arm deco d1 d2 d3 --arm single-dit s1 s2 s3
 
-Then the intervals are over trainings, of figures on the crops as they are:
+Then the intervals are over trainings, with the crops as they are. The figures:
 
     losses        FM and FreqFM of the velocity, and their change against the first model
     error         energy of the velocity's error by band of the 8 x 8 block DCT, in Y and in Cb and
