@@ -71,12 +71,18 @@ class Asked(NamedTuple):
     labels: Any = LABELS
     model: Any = model_of("deco")
     batch_size: int = 16
+    groups: Any = None
+    times: Any = TIMES
+
+
+def grouped(asked: Asked) -> dict[str, Any]:
+    return {} if asked.groups is None else {"groups": asked.groups}
 
 
 def of_crops(analysis: Callable[..., Any], **options: Any) -> Callable[[Asked], Any]:
     return lambda asked: analysis(
-        asked.model, asked.images, asked.labels, times=TIMES,
-        batch_size=asked.batch_size, **options,
+        asked.model, asked.images, asked.labels, times=asked.times,
+        batch_size=asked.batch_size, **grouped(asked), **options,
     )  # fmt: skip
 
 
@@ -85,7 +91,10 @@ def of_a_run(analysis: Callable[..., Any], **options: Any) -> Callable[[Asked], 
 
     def ask(asked: Asked) -> Any:
         steps = [SimpleNamespace(t=t, x=asked.images) for t in (*TIMES, 1.0)]
-        return analysis(asked.model, steps, asked.labels, batch_size=asked.batch_size, **options)
+        return analysis(
+            asked.model, steps, asked.labels, batch_size=asked.batch_size, **grouped(asked),
+            **options,
+        )  # fmt: skip
 
     return ask
 
@@ -97,8 +106,9 @@ def errors(asked: Asked) -> Any:
         yield from sample_steps(asked.model, class_ids, noise=noise, guidance_scale=1.0, **options)
 
     return solver_error(
-        draw, asked.labels, [("euler", 1)], reference=("euler", 3), batch_size=asked.batch_size
-    )
+        draw, asked.labels, [("euler", 1)], reference=("euler", 3), batch_size=asked.batch_size,
+        **grouped(asked),
+    )  # fmt: skip
 
 
 def crossed(asked: Asked) -> Any:
@@ -108,8 +118,9 @@ def crossed(asked: Asked) -> Any:
         return model(x, t, torch.as_tensor(asked.labels, device=x.device))
 
     return crossed_effects(
-        draw, asked.model, conditions={"fresh": None, "mean": SpatialMean()}, pixels={"full": None}
-    )
+        draw, asked.model, conditions={"fresh": None, "mean": SpatialMean()},
+        pixels={"full": None}, **grouped(asked),
+    )  # fmt: skip
 
 
 CROPS: dict[str, Callable[[Asked], Any]] = {
@@ -134,10 +145,12 @@ RUNS: dict[str, Callable[[Asked], Any]] = {
 }
 IMAGES_ALONE: dict[str, Callable[[Asked], Any]] = {
     "find_seams": lambda a: find_seams(a.images, P, batch_size=a.batch_size),
-    "loss_bands": lambda a: loss_bands(a.images, a.images.flip(-1), batch_size=a.batch_size),
-    "intervention_effect": lambda a: intervention_effect(a.images, a.images.flip(-1)),
+    "loss_bands": lambda a: loss_bands(
+        a.images, a.images.flip(-1), batch_size=a.batch_size, **grouped(a)
+    ),
+    "intervention_effect": lambda a: intervention_effect(a.images, a.images.flip(-1), **grouped(a)),
     "settling_times": lambda a: settling_times(
-        ([*TIMES, 1.0], [a.images.flip(-1), a.images + a.images.flip(-1), a.images])
+        ([*TIMES, 1.0], [a.images.flip(-1), a.images + a.images.flip(-1), a.images]), **grouped(a)
     ),
 }
 DRAWN: dict[str, Callable[[Asked], Any]] = {"solver_error": errors}
@@ -277,6 +290,51 @@ def test_analyses_refuse_a_single_image_without_its_axis(name: str):
 @pytest.mark.parametrize("name", [*CROPS, *RUNS, "loss_bands"])
 def test_analyses_refuse_sizes_that_are_no_multiple_of_the_patch(name: str):
     refusal(name, Asked(IMAGES[..., :31, :]), r"(divisible by|multiples? of) .*8.*got.*31")
+
+
+GROUPED = [name for name in ANALYSES if name not in ("reference_sensitivity", "find_seams")]
+INTERVALS: dict[str, Callable[[Any], Any]] = {
+    "condition_budget": lambda found: found.share_above(1 / 8),
+    "decoder_gain": lambda found: found.gains() + found.slopes(),
+    "loss_bands": lambda found: [e for of in found.band_shares().values() for e in of],
+}
+"""Of analyses that find their intervals when asked; others have arrays of their ends."""
+
+
+def widths(name: str, found: Any) -> np.ndarray:
+    if name in INTERVALS:
+        return np.array([one.high - one.low for one in INTERVALS[name](found)])
+    arrays = arrays_of(found)
+    pairs = [(arrays[low[:-4] + "_high"], arrays[low]) for low in arrays if low[-4:] == "_low"]
+    return np.concatenate([(high - low).ravel() for high, low in pairs])
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_analyses_of_copies_in_groups_have_the_intervals_of_the_images(name: str):
+    # So near t = 1 copies differ by next to no noise, but random probes and k-means' starts differ.
+    four = Asked(IMAGES[:4], [0, 1, 0, 1], times=[0.9999])
+    copies = four._replace(images=four.images.repeat(8, 1, 1, 1), labels=four.labels * 8)
+    photographs = ["moon", "text", "coins", "cat"] * 8
+    expected, found, narrow = (
+        widths(name, ANALYSES[name](asked))
+        for asked in (four, copies._replace(groups=photographs), copies)
+    )
+    by_chance = name == "condition_budget" or "clusters" in name
+    rtol = 0.3 if by_chance else 0.03
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-7)
+    wide = found > 1e-6
+    assert np.median(narrow[wide] / found[wide]) < 0.4
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_analyses_record_the_number_of_groups(name: str):
+    assert plain(name).recipe["groups"] == M
+    assert ANALYSES[name](Asked(groups=LABELS)).recipe["groups"] == 4
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_analyses_refuse_another_number_of_groups(name: str):
+    refusal(name, Asked(groups=[0, 1]), "groups must be one label for each of 8 images, got 2")
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 5] * 2, [-1] * M])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from deco_lab import checkpoints
 from deco_lab.config import PHOTOGRAPHS, DiTConfig
@@ -83,7 +84,7 @@ def test_band_error_puts_a_coefficient_into_its_band():
 def test_comparison_of_twice_the_error_is_exact():
     """Four times the loss, 6.02 dB in every band, and no spread: the crops drop out."""
     error = random_error()
-    found = comparison({"one": case(error)[0], "two": case(2 * error)[0]})
+    found = comparison({"one": [case(error)[0]], "two": [case(2 * error)[0]]})
     assert found["one"]["FM change (%)"].value == 0
     for title in ("FM change (%)", "FreqFM change (%)"):
         estimate = found["two"][title]
@@ -92,6 +93,30 @@ def test_comparison_of_twice_the_error_is_exact():
     decibel = {title: e.value for title, e in found["two"].items() if title.endswith("(dB)")}
     assert len(decibel) == 2 * len(BANDS)
     assert list(decibel.values()) == pytest.approx([20 * math.log10(2)] * len(decibel), rel=1e-4)
+
+
+def test_comparison_of_trainings_has_students_interval_of_their_paired_changes():
+    scales = np.array([1.0, 2.0, 4.0, 3.0])  # chance of training, shared by the paired
+    ratios = np.array([1.5, 1.6, 1.8, 1.4])
+    firsts, others = (
+        [case(random_error(0.1 * scale))[0] for scale in of] for of in (scales, scales * ratios)
+    )
+    change = comparison({"one": firsts, "two": others})["two"]["FM change (%)"]
+    changes = 100 * (ratios**2 - 1)
+    assert change.value == pytest.approx(changes.mean(), rel=1e-4)
+    half = stats.t.ppf(0.975, 3) * stats.sem(changes)
+    assert (change.high - change.low) / 2 == pytest.approx(half, rel=0.1)
+    assert change.count == 4
+
+
+def test_comparison_draws_groups_of_rows():
+    error = random_error() * torch.arange(1.0, 7)[[0, 0, 0, 5, 5, 5], None, None, None]
+    arms = {"one": [case(random_error())[0]], "two": [case(error)[0]]}
+    alone, grouped = (
+        comparison(arms, groups=groups)["two"]["FM"] for groups in (None, list("aaabbb"))
+    )
+    assert grouped.value == alone.value
+    assert grouped.high - grouped.low > 5 * (alone.high - alone.low)  # Student's of 1, of 5
 
 
 def test_shares_of_even_and_of_white_tokens():
@@ -109,25 +134,48 @@ def test_shares_of_even_and_of_white_tokens():
 @pytest.mark.slow
 def test_main_compares_the_bundled_pair(tmp_path: Path, capsys):
     main(["tiny", "tiny-dit", "--per-class", "2", "--out", str(tmp_path / "pair")])
-    assert "28 noisy crops, 2 a class" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "28 noisy crops, 2 a class" in printed
+    assert "95% intervals over the 14 photographs" in printed
+    assert "one training each: this says what these files do, not what their losses" in printed
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"pair.json", "pair_token.png", "pair_velocity.png"}
     stored = json.loads((tmp_path / "pair.json").read_text())
     assert stored["tiny-dit"]["FM change (%)"]["low"] > 0
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> str:
+def small_file(folder: Path, seed: int = 0) -> str:
     config = DiTConfig(
         image_size=16, patch_size=8, num_classes=14, class_names=PHOTOGRAPHS, hidden_size=16,
         num_heads=2, depth=1,
     )  # fmt: skip
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = build(config)
     for parameter in model.parameters():  # the last layer starts at zero
         torch.nn.init.normal_(parameter, std=0.2)
-    checkpoints.save(model, tmp_path / "small.safetensors")
-    return str(tmp_path / "small.safetensors")
+    checkpoints.save(model, folder / f"small{seed}.safetensors")
+    return str(folder / f"small{seed}.safetensors")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    return small_file(tmp_path)
+
+
+def test_main_compares_arms_of_several_trainings(tmp_path: Path, capsys):
+    a, b, c, d = (small_file(tmp_path, seed) for seed in range(4))
+    out = ["--per-class", "1", "--out", str(tmp_path / "x")]
+    main(["--arm", "first", a, b, "--arm", "second", c, d, *out])
+    printed = capsys.readouterr().out
+    assert "95% intervals over 2 trainings, paired in their order" in printed
+    assert "2 trainings each: this says what training does on these photographs" in printed
+    stored = json.loads((tmp_path / "x.json").read_text())
+    main([a, b, c, d, *out])
+    alone = json.loads((tmp_path / "x.json").read_text())
+    for name, files in (("first", ("small0", "small1")), ("second", ("small2", "small3"))):
+        mean = np.mean([alone[file]["FM"]["value"] for file in files])
+        assert stored[name]["FM"]["value"] == pytest.approx(mean)
+    assert stored["second"]["FM"]["count"] == 2
 
 
 def test_main_shows_what_it_found_where_the_disk_is_full_and_goes_on(
@@ -156,6 +204,14 @@ def test_main_refuses(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["tiny", "tiny"])
     assert "models must have different names, got tiny, tiny" in capsys.readouterr().err
+    for arguments in ([], ["tiny", "--arm", "a", "x", "y"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert "give either models, one training each, or --arm" in capsys.readouterr().err
+    for arms in ("a x,b y", "a x y,b z", "a x y,b x z", "a,b"):
+        with pytest.raises(SystemExit, match="2"):
+            main([word for arm in arms.split(",") for word in ("--arm", *arm.split())])
+        assert "each --arm must have a name and two or more trainings" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="error: name_or_path must be a bundled model"):
         main(["tiny", "none"])
 

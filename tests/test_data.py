@@ -82,7 +82,9 @@ def test_crop_labels_name_their_photograph():
     assert set(class_ids.tolist()) == {0, 1, 2}
     torch.testing.assert_close(images, expected[:, None, None, None].expand_as(images))
     chosen = torch.tensor([2, 2, 0])
-    assert sampler.sample(3, generator(), chosen).class_ids.tolist() == [2, 2, 0]
+    batch = sampler.sample(3, generator(), chosen, rows=slice(1, 3))
+    assert batch.pictures is not None
+    assert batch.class_ids.tolist() == batch.pictures.tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("class_ids", [[-1, -1], [1], [0, 7]])

@@ -206,8 +206,11 @@ def test_picture_crops_replace_what_cannot_be_read_by_the_next_of_the_class():
     arrays = [flat(0), None, flat(2), flat(3), None, flat(5), None]
     crops = PictureCrops(pictures_of(arrays, [0, 0, 1, 0, 0, 1, 1]), 4)
     assert crops.skipped == 0
-    images, class_ids = crops.sample(600, generator())
+    batch = crops.sample(600, generator())
+    images, class_ids = batch
     values = levels(images)[:, 0, 0, 0]
+    assert batch.pictures is not None
+    assert torch.equal(batch.pictures, values)  # picture i has the value i
     assert crops.skipped == 3
     assert set(values[class_ids == 0].tolist()) == {0, 3}
     assert set(values[class_ids == 1].tolist()) == {2, 5}

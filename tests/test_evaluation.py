@@ -11,11 +11,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.linalg import sqrtm
 
 from deco_lab import checkpoints
 from deco_lab.config import PHOTOGRAPHS, DeCoConfig
-from deco_lab.data import CropSampler, SourceConfig, bundled_crops, open_source, to_picture
+from deco_lab.data import (
+    CropSampler,
+    PictureCrops,
+    Pictures,
+    SourceConfig,
+    bundled_crops,
+    open_source,
+    to_picture,
+)
 from deco_lab.evaluation import (
     Findings,
     Judge,
@@ -227,6 +236,31 @@ def test_judge_leaves_doubt_where_all_are_right(judge: Judge):
     accuracy = judge.real(20).figures.class_accuracy
     assert accuracy.value == accuracy.high == 1
     assert accuracy.low == pytest.approx(60 / (60 + 1.96**2), abs=1e-3)
+
+
+def test_judge_of_real_crops_draws_their_pictures():
+    """Two pictures a class, one bright and one dark: few pictures leave more doubt than crops."""
+    pictures = np.random.default_rng(0).integers(0, 60, (6, 24, 24, 3), dtype=np.uint8)
+    pictures[::2] += 190
+    labels = np.repeat(np.arange(3), 2)
+    named = Pictures(
+        lambda i: Image.fromarray(pictures[i]), labels, ("a", "b", "c"), list("uvwxyz")
+    )
+    few = PictureCrops(named, 16)
+    judge = Judge(few, few, training_per_class=20, reference_per_class=20, nearest_per_class=20)
+    real = judge.real(20).figures
+    images, ids, cut_from = judge._draw(few, "real", 20)
+    assert cut_from is not None
+    assert set(cut_from.tolist()) == set(range(6))
+    grouped, alone = (judge(images, ids, groups=groups).figures for groups in (cut_from, None))
+    assert real == grouped
+    share = real.class_accuracy
+    assert share.count == 60
+    z = 1.959964  # Wilson's of 6 trials
+    half = z / (6 + z**2) * (6 * share.value * (1 - share.value) + z**2 / 4) ** 0.5
+    assert share.high - share.low == pytest.approx(min(2 * half, 1 - share.low), rel=1e-6)
+    wide, narrow = (f.spectral_error.high - f.spectral_error.low for f in (grouped, alone))
+    assert wide > 1.5 * narrow
 
 
 def test_judge_sees_swapped_labels(judge: Judge, crops: CropSampler):

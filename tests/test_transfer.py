@@ -120,6 +120,13 @@ def test_transfer_function_intervals_cover_wieners_about_as_often_as_they_say():
     assert 0.92 < np.mean(covered) < 0.975
 
 
+def test_transfer_function_removes_no_freedom_by_the_means_of_classes_that_are_groups():
+    ids = torch.arange(24) % 6
+    model, images = Mixture(0.3 * draw(1, 1, 16, 16)), gaussian_images(24)
+    found = transfer_function(model, images, ids, times=[0.4], groups=ids)
+    assert (found.transfer_low < found.transfer_high).all()
+
+
 def test_transfer_function_of_an_unrelated_prediction_has_the_coherence_of_chance():
     class Unrelated:
         def __init__(self) -> None:

@@ -15,6 +15,7 @@ from deco_lab.config import PHOTOGRAPHS, DeCoConfig
 from deco_lab.data import CropSampler, load_photograph
 from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.losses import flow_matching_loss, frequency_loss
+from deco_lab.spectra import loss_bands
 from deco_lab.workbench import loss
 
 CONFIG = DeCoConfig(
@@ -143,7 +144,7 @@ def test_loss_share_of_a_known_error_is_in_its_band():
             assert view.loss[term][time] == pytest.approx(expected, rel=2e-3)
             shares = [share["value"] for share in view.shares[term][time]]
             assert shares == pytest.approx([0, 0, 1, 0], abs=1e-6)
-    assert (view.count, view.interval_over) == (loss.NOISES, "noises")
+    assert (view.count, view.interval_over) == (loss.NOISES, f"{loss.NOISES} noises")
 
 
 def test_loss_share_is_the_training_losses_on_the_crops(tiny, tiny_view):
@@ -156,13 +157,15 @@ def test_loss_share_is_the_training_losses_on_the_crops(tiny, tiny_view):
         x = interpolate(crops.images, noise, 0.7)
         velocity = tiny(x, torch.full((28,), 0.7), labels)
     target = crops.images - noise
+    in_groups = loss_bands(velocity, target, quality=75, gamma=2.0, groups=labels).band_shares()
+    assert tiny_view.shares["FM"][time][0]["low"] == pytest.approx(in_groups["FM"][0].low, rel=1e-3)
     plain, weighted = (tiny_view.loss[term][time] for term in ("FM", "FreqFM"))
     assert plain == pytest.approx(float(flow_matching_loss(velocity, target)), rel=1e-3)
     assert weighted == pytest.approx(float(frequency_loss(velocity, target, 75, 2.0)), rel=1e-3)
 
 
 def test_loss_share_has_intervals_and_sums_to_one(tiny_view):
-    assert tiny_view.count == 28
+    assert (tiny_view.count, tiny_view.interval_over) == (28, "14 photographs")
     assert tiny_view.times == list(loss.TIMES)
     for term in ("FM", "FreqFM"):
         for shares in tiny_view.shares[term]:

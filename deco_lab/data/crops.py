@@ -5,20 +5,30 @@ cut. So processes that train together can each draw the whole batch's numbers an
 rows, `rows=slice(first, last)`, and their crops are those of the whole batch, bit by bit.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 
-class Batch(NamedTuple):
-    """Images and their labels."""
+@dataclass(frozen=True)
+class Batch:
+    """Images, their labels and what they were cut from: `images, class_ids = batch` works."""
 
     images: Tensor
     """(B, 3, H, W), float32 in [-1, 1]."""
     class_ids: Tensor
     """(B,), int64."""
+    pictures: Tensor | None = None
+    """(B,), int64, on the CPU: the number of the picture that each was cut from, the `groups` of an
+    analysis or evaluation; None where each has one of its own."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield the images and their labels."""
+        yield from (self.images, self.class_ids)
 
 
 class Crops(Protocol):

@@ -156,7 +156,7 @@ class CropSampler:
         place = torch.arange(S, device=self.device)
         index = start + place[:, None] * width + direction * place
         images = self._pixels[index].permute(0, 3, 1, 2).float() / 127.5 - 1
-        return Batch(images.contiguous(), class_ids.to(images.device))
+        return Batch(images.contiguous(), class_ids.to(images.device), class_ids)
 
 
 def bundled_crops(image_size: int = 64, device: torch.device | str = "cpu") -> CropSampler:

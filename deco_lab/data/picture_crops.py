@@ -147,17 +147,20 @@ class PictureCrops:
         pinned = self.device.type == "cuda"
         held = torch.empty(len(numbers), S, S, 3, dtype=torch.uint8, pin_memory=pinned)
         pixels = held.numpy()
+        pictures = torch.empty(len(numbers), dtype=torch.int64)
 
         def cut(place: tuple[int, int]) -> None:
-            copy = Image.fromarray(self._readable_copy(*place))
+            picture, kept = self._readable_copy(*place)
+            copy = Image.fromarray(kept)
             for row in rows_of[place]:
                 pixels[row] = self._cut(copy, numbers[row])
+                pictures[row] = picture
 
         for _ in self._threads.map(cut, rows_of):
             pass  # the loop raises what a thread raised
         # In place and in order of memory, which takes a third of the time at 256 pixels.
         images = held.to(self.device, non_blocking=pinned).permute(0, 3, 1, 2).contiguous()
-        return Batch(images.float().div_(127.5).sub_(1), class_ids.to(self.device))
+        return Batch(images.float().div_(127.5).sub_(1), class_ids.to(self.device), pictures)
 
     def _cut(self, copy: Image.Image, numbers: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Return the crop that a row of six numbers in [0, 1) stands for, (S, S, 3)."""
@@ -181,13 +184,14 @@ class PictureCrops:
         window = np.asarray(copy.resize((S, S), Image.Resampling.BICUBIC, box))
         return window[:, ::-1] if self.flip and numbers[_FLIP] < 0.5 else window
 
-    def _readable_copy(self, label: int, place: int) -> NDArray[np.uint8]:
-        """Return the copy of a class's picture at a place, or of the next one that can be read."""
+    def _readable_copy(self, label: int, place: int) -> tuple[int, NDArray[np.uint8]]:
+        """Return number and copy of a class's picture at a place, or the next that can be read."""
         members = self._members[label]
         for step in range(len(members)):
-            copy = self._copy(int(members[(place + step) % len(members)]))
+            picture = int(members[(place + step) % len(members)])
+            copy = self._copy(picture)
             if copy is not None:
-                return copy
+                return picture, copy
         raise ValueError(
             f"class {self.class_names[label]} has no picture that can be read, of {len(members)} "
             f"such as {self.pictures.names[int(members[0])]}; check that they are still there"

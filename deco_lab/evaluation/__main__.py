@@ -171,7 +171,8 @@ def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
         f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {len(class_ids)} samples "
         f"of {config.image_size} px{assumed}, {given.per_class} a class "
         f"({given.num_steps} {given.solver} steps, guidance {given.guidance_scale:g}), against "
-        "fresh crops; 95% intervals; random weights, as training starts from, leave noise as it is"
+        "fresh crops; 95% intervals, over samples or over the pictures of real crops, for this "
+        "file and these classes; random weights, as training starts from, leave noise as it is"
         + (f"; {missing} classes have no held-out picture and are left out" if missing else ""),
         "",
         report.table(findings),

@@ -1,7 +1,13 @@
 """`python -m deco_lab.evaluation.compare A B ...`: models on the same crops, noise and times.
 
 Each model sees the same x_t = t image + (1 - t) noise of fresh crops, so a difference between two
-is a mean of differences, crop by crop, and its interval is far narrower than those of the two:
+is a mean of differences, crop by crop, and its interval is far narrower than those of the two.
+Intervals are over the photographs, each with all its crops. What a loss or an architecture does,
+several trainings tell, paired in their order (on the same data, the same seed):
+
+    python -m deco_lab.evaluation.compare --arm deco d1 d2 d3 --arm single-dit s1 s2 s3
+
+Then the intervals are over trainings, with the crops as they are. The figures:
 
     losses        FM and FreqFM of the velocity, and their change against the first model
     error         energy of the velocity's error by band of the 8 x 8 block DCT, in Y and in Cb and
@@ -22,7 +28,7 @@ References
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +52,7 @@ from deco_lab.spectra import (
     rgb_to_ycbcr,
     zigzag_order,
 )
+from deco_lab.spectra.bootstrap import Groups, estimates
 from deco_lab.spectra.energy import image_energies, token_grid, token_map
 from deco_lab.terminal import print_any_text
 
@@ -148,48 +155,65 @@ def raw_share(energy: Array) -> float:
     return float(ordered[len(ordered) // 2 :].sum() / ordered[1:].sum())
 
 
-def comparison(models: Mapping[str, Behaviour]) -> dict[str, dict[str, Estimate]]:
-    """Return each model's figures, and those against the first, with 95% intervals.
-
-    Ratios are of means over the same rows, drawn anew together, so what the models share drops out.
-    """
-    first, *_ = models.values()
-    labels = np.zeros(len(first.flow_matching), dtype=np.int64)
-    found: dict[str, dict[str, Estimate]] = {}
-
-    def estimate(figure: Callable[[NDArray[np.int64]], float]) -> Estimate:
-        return bootstrap(figure, labels)
-
-    for name, own in models.items():
-        figures = {
-            "FM": estimate(lambda i, b=own: b.flow_matching[i].mean()),
-            "FreqFM": estimate(lambda i, b=own: b.frequency[i].mean()),
-        }
-        for loss, field in (("FM", "flow_matching"), ("FreqFM", "frequency")):
-            values, others = getattr(own, field), getattr(first, field)
-            figures[f"{loss} change (%)"] = estimate(
-                lambda i, v=values, o=others: 100 * (v[i].mean() / o[i].mean() - 1)
-            )
-        for colour, channels in (("Y", slice(0, 1)), ("CbCr", slice(1, 3))):
-            for band, label in enumerate(BAND_NAMES):
-                figures[f"error {colour} {label} (dB)"] = estimate(
-                    lambda i, b=own, k=band, c=channels: (
-                        10
-                        * np.log10(
-                            band_error(b.error_energy[i], k, c)
-                            / band_error(first.error_energy[i], k, c)
-                        )
-                    )
+def _figures(own: Behaviour, first: Behaviour) -> dict[str, Callable[[NDArray[np.int64]], float]]:
+    """Return a model's figures by title, those against the first among them, of some rows."""
+    found: dict[str, Callable[[NDArray[np.int64]], float]] = {
+        "FM": lambda i: float(own.flow_matching[i].mean()),
+        "FreqFM": lambda i: float(own.frequency[i].mean()),
+    }
+    for loss, field in (("FM", "flow_matching"), ("FreqFM", "frequency")):
+        values, others = getattr(own, field), getattr(first, field)
+        found[f"{loss} change (%)"] = lambda i, v=values, o=others: (
+            100 * (v[i].mean() / o[i].mean() - 1)
+        )
+    for colour, channels in (("Y", slice(0, 1)), ("CbCr", slice(1, 3))):
+        for band, label in enumerate(BAND_NAMES):
+            found[f"error {colour} {label} (dB)"] = lambda i, k=band, c=channels: (
+                10
+                * np.log10(
+                    band_error(own.error_energy[i], k, c) / band_error(first.error_energy[i], k, c)
                 )
-        for tap, energy in (("tokens", own.token_energy), ("velocity", own.velocity_energy)):
-            for kind, share in (("upper half", high_share), ("upper half, raw", raw_share)):
-                figures[f"{tap}, {kind}"] = estimate(lambda i, e=energy, s=share: s(e[i]))
-        found[name] = figures
+            )
+    for tap, energy in (("tokens", own.token_energy), ("velocity", own.velocity_energy)):
+        for kind, share in (("upper half", high_share), ("upper half, raw", raw_share)):
+            found[f"{tap}, {kind}"] = lambda i, e=energy, s=share: s(e[i])
+    return found
+
+
+def comparison(
+    arms: Mapping[str, Sequence[Behaviour]], *, groups: Groups | None = None
+) -> dict[str, dict[str, Estimate]]:
+    """Return each arm's figures, and those against the first, with 95% intervals.
+
+    Parameters
+    ----------
+    arms : mapping of str to sequence of Behaviour
+        What an arm's trainings do on the same rows: of one training each, intervals are over
+        groups of rows, drawn anew together for all; of several, as many in each arm and paired in
+        their order, over the trainings.
+    groups : sequence or array, optional
+        (M,), as for `group_numbers`: the photograph that each row was cut from.
+    """
+    firsts, *_ = arms.values()
+    rows = np.arange(len(firsts[0].flow_matching))
+    found = {}
+    for name, trainings in arms.items():
+        figures = [_figures(own, first) for own, first in zip(trainings, firsts, strict=True)]
+        if len(figures) == 1:
+            alike = np.zeros(len(rows), np.int64)
+            found[name] = {
+                title: bootstrap(figure, alike, groups=groups)
+                for title, figure in figures[0].items()
+            }
+        else:
+            values = np.array([[figure(rows) for figure in of.values()] for of in figures])
+            over_trainings = estimates(lambda means: means, values)
+            found[name] = dict(zip(figures[0], over_trainings, strict=True))
     return found
 
 
 def table(found: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Return the figures, one column for each model."""
+    """Return the figures, one column for each arm."""
     titles = list(next(iter(found.values())))
     rows = [["", *found]]
     for title in titles:
@@ -207,7 +231,16 @@ def main(arguments: list[str] | None = None) -> None:
         "changes and dB are against the first.",
     )
     parser.add_argument(
-        "models", nargs="+", help="bundled names or files; the first is compared with"
+        "models", nargs="*", help="bundled names or files; the first is compared with"
+    )
+    parser.add_argument(
+        "--arm",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "FILE"),
+        help="in place of models, once for each arm: its name and its trainings, as many in each "
+        "arm, paired in their order",
     )
     parser.add_argument(
         "--per-class", type=int, default=32, help="noisy crops of each class [%(default)s]"
@@ -224,27 +257,41 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.per_class < 1:
         parser.error(f"--per-class must be at least 1, got {given.per_class}")
-    names = [name_of(model) for model in given.models]
+    if bool(given.models) == bool(given.arm):
+        parser.error("give either models, one training each, or --arm with several trainings each")
+    arms = given.arm or [[name_of(model), model] for model in given.models]
+    names = [name for name, *_ in arms]
     if len(set(names)) < len(names):
         parser.error(f"models must have different names, got {', '.join(names)}")
+    counts = [len(files) for _, *files in arms]
+    files = [file for _, *files in arms for file in files]
+    if given.arm and (min(counts) < 2 or len(set(counts)) > 1 or len(set(files)) < len(files)):
+        parser.error(
+            "each --arm must have a name and two or more trainings, as many as the others and all "
+            f"different, got {', '.join(map(str, counts))}; train more seeds"
+        )
     try:
         claim(given.out, (".json", "_token.png", "_velocity.png"), "models")
-        compare(dict(zip(names, given.models, strict=True)), given)
+        compare({name: files for name, *files in arms}, given)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
 
 
-def compare(models: Mapping[str, str], given: argparse.Namespace) -> None:
-    """Load the models, which go by the names given here, measure, print and write."""
-    loaded = {name: checkpoints.load(model, device="cpu") for name, model in models.items()}
-    if len(sizes := {model.config.image_size for model in loaded.values()}) > 1:
+def compare(arms: Mapping[str, Sequence[str]], given: argparse.Namespace) -> None:
+    """Load the files of each arm, by its name, measure, print and write."""
+    loaded = {
+        name: [checkpoints.load(file, device="cpu") for file in files]
+        for name, files in arms.items()
+    }
+    every = [(name, model) for name, models in loaded.items() for model in models]
+    if len(sizes := {model.config.image_size for _, model in every}) > 1:
         raise ValueError(
             f"models must share image_size, got {', '.join(map(str, sorted(sizes)))}; "
             "compare models of one size"
         )
     (image_size,) = sizes
     crops = bundled_crops(image_size)
-    for name, model in loaded.items():
+    for name, model in every:
         if model.config.class_names != crops.class_names:
             raise ValueError(
                 f"models must be of the {crops.num_classes} bundled photographs, got {name} of "
@@ -252,31 +299,59 @@ def compare(models: Mapping[str, str], given: argparse.Namespace) -> None:
             )
     generator = torch.Generator().manual_seed(given.seed)
     labels = torch.arange(crops.num_classes).repeat(given.per_class)
-    images, class_ids = crops.sample(len(labels), generator, labels)
+    batch = crops.sample(len(labels), generator, labels)
+    images, class_ids = batch
     # The next seeds: the first image's noise would else repeat the numbers that cut the crops.
     noise = seeded_noise(len(labels), images.shape[1:], given.seed + 1)
     # The times of training, evenly: quantiles of the normal, and every class sees all of them.
     quantile = (torch.arange(given.per_class) + 0.5) / given.per_class
     t = torch.sigmoid(torch.special.ndtri(quantile)).repeat_interleave(crops.num_classes)
     measured = {
-        name: behaviour(model, images, noise, t, class_ids) for name, model in loaded.items()
+        name: [behaviour(model, images, noise, t, class_ids) for model in models]
+        for name, models in loaded.items()
     }
-    found = comparison(measured)
+    found = comparison(measured, groups=batch.pictures)
+    trainings = len(next(iter(arms.values())))
+    if trainings == 1:
+        over = f"the {crops.num_classes} photographs"
+        reach = (
+            "one training each: this says what these files do, not what their losses or "
+            "architectures do"
+        )
+    else:
+        over = f"{trainings} trainings, paired in their order"
+        reach = (
+            f"{trainings} trainings each: this says what training does on these photographs, not "
+            "on others"
+        )
     print(
         f"{len(labels)} noisy crops, {given.per_class} a class, the same for every model; "
-        f"change and dB against {next(iter(models))}; 95% intervals\n",
+        f"change and dB against {next(iter(arms))}; 95% intervals over {over}\n",
         table(found),
+        "",
+        reach,
         "",
         sep="\n",
     )
+    energies = {
+        name: {
+            kind: np.mean([getattr(one, kind).mean(0) for one in ones], axis=0)
+            for kind in ("token_energy", "velocity_energy", "error_energy")
+        }
+        for name, ones in measured.items()
+    }
     stored = {
-        "settings": {"models": given.models, "per_class": given.per_class, "seed": given.seed},
+        "settings": {
+            "models": arms,
+            "per_class": given.per_class,
+            "seed": given.seed,
+            "intervals": f"over {over}",
+            "reach": reach,
+        },
         **{
             name: {
                 **{title: asdict(estimate) for title, estimate in figures.items()},
-                "token_energy": measured[name].token_energy.mean(0).tolist(),
-                "velocity_energy": measured[name].velocity_energy.mean(0).tolist(),
-                "error_energy": measured[name].error_energy.mean(0).tolist(),
+                **{kind: energy.tolist() for kind, energy in energies[name].items()},
             }
             for name, figures in found.items()
         },
@@ -284,10 +359,13 @@ def compare(models: Mapping[str, str], given: argparse.Namespace) -> None:
     path = given.out.with_name(given.out.name + ".json")
     with replacing(path) as beside:
         beside.write_text(json.dumps(stored, indent=1), encoding="utf-8")
-    print("written:", path, *draw(given.out, measured, loaded))
+    patch_sizes = {name: models[0].config.patch_size for name, models in loaded.items()}
+    print("written:", path, *draw(given.out, energies, patch_sizes))
 
 
-def draw(out: Path, measured: Mapping[str, Behaviour], models: Mapping) -> list[Path]:
+def draw(
+    out: Path, found: Mapping[str, Mapping[str, Array]], patch_sizes: Mapping[str, int]
+) -> list[Path]:
     """Write Algorithm 3's curves, of tokens and of velocity, where matplotlib is installed."""
     try:
         from deco_lab.plots import dct_curves
@@ -295,8 +373,8 @@ def draw(out: Path, measured: Mapping[str, Behaviour], models: Mapping) -> list[
         return []
     written = []
     for tap in ("token", "velocity"):
-        energies = {n: getattr(b, f"{tap}_energy").mean(0) for n, b in measured.items()}
-        sides = {n: m.config.patch_size for n, m in models.items()} if tap == "token" else None
+        energies = {name: of[f"{tap}_energy"] for name, of in found.items()}
+        sides = patch_sizes if tap == "token" else None
         path = out.with_name(f"{out.name}_{tap}.png")
         with replacing(path) as beside:
             dct_curves(energies, patch_sizes=sides).savefig(beside, dpi=120, format="png")

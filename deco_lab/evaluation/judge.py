@@ -15,7 +15,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import Tensor
 
 from deco_lab.data import Crops
@@ -35,6 +34,7 @@ from deco_lab.evaluation.features import (
     image_features,
 )
 from deco_lab.spectra import Estimate, bootstrap
+from deco_lab.spectra.bootstrap import Groups, count_groups, group_numbers
 
 Labels = NDArray[np.int64]
 
@@ -56,8 +56,9 @@ class FeatureFunction(Protocol):
 class Figures:
     """How near a set of images is to fresh crops.
 
-    The 95% intervals are over the images, with the classifier and the fresh crops as they are:
-    Wilson's for shares, bootstraps for the others.
+    The 95% intervals are over the images or their groups within these classes, with the classifier
+    and the fresh crops as they are: they know nothing of other classes, nor of other trainings.
+    Wilson's for shares, with as many trials as there are groups; bootstraps for the others.
     """
 
     class_accuracy: Estimate
@@ -115,10 +116,13 @@ class Findings:
         }
 
 
-def _proportion(right: NDArray[np.bool_]) -> Estimate:
+def _proportion(right: NDArray[np.bool_], trials: int) -> Estimate:
     """Return a share with Wilson's interval, which the bootstrap of 1 or 0 would leave empty."""
-    found = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    return Estimate(float(right.mean()), float(found.low), float(found.high), len(right))
+    share, z = float(right.mean()), 1.959964
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z * (share * (1 - share) / trials + (z / (2 * trials)) ** 2) ** 0.5
+    half /= 1 + z**2 / trials
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), len(right))
 
 
 class Judge:
@@ -183,33 +187,44 @@ class Judge:
         self._nearest_per_class = nearest_per_class
         self._features = features
 
-        images, labels = self._draw(training, "classifier", training_per_class)
+        images, labels, _ = self._draw(training, "classifier", training_per_class)
         self._classifier = fit_classifier(image_features(images), labels)
         self._strict_classifier = fit_classifier(image_features(images, floor=1.0), labels)
-        images, self._labels = self._draw(fresh, "reference", reference_per_class)
+        images, self._labels, _ = self._draw(fresh, "reference", reference_per_class)
         reference = features(images)
         self._mean, self._covariance = reference.mean(0), covariance(reference)
         self._power = radial_powers(images)
         self._energy = coefficient_energy(images).mean(0).numpy()
 
-    def _draw(self, crops: Crops, purpose: str, per_class: int) -> tuple[Tensor, Labels]:
-        """Return crops of each class in order, and their labels."""
+    def _draw(
+        self, crops: Crops, purpose: str, per_class: int
+    ) -> tuple[Tensor, Labels, Tensor | None]:
+        """Return crops of each class in order, their labels and pictures."""
         generator = torch.Generator().manual_seed(
             (_FAR + 8 * self.seed + _SEED_OF[purpose]) % 2**32
         )
         labels = torch.tensor(self.class_ids).repeat_interleave(per_class)
-        images = crops.sample(len(labels), generator, labels).images
-        return as_stored(images), labels.numpy()
+        batch = crops.sample(len(labels), generator, labels)
+        return as_stored(batch.images), labels.numpy(), batch.pictures
 
     def real(self, per_class: int) -> Findings:
         """Return what other fresh crops, `per_class` of each class, get: the floor.
 
         They are of the same pictures as those that are compared with: where a class has few, what
-        differs from picture to picture is missing from this floor.
+        differs from picture to picture is missing from this floor. Intervals are over pictures;
+        where every class has one, such as the bundled photographs, over crops of these pictures.
         """
-        return self(*self._draw(self._fresh, "real", per_class))
+        images, labels, pictures = self._draw(self._fresh, "real", per_class)
+        one_each = pictures is not None and len(pictures.unique()) == len(self.class_ids)
+        return self(images, labels, groups=None if one_each else pictures)
 
-    def __call__(self, images: Tensor, class_ids: Tensor | Labels | list[int]) -> Findings:
+    def __call__(
+        self,
+        images: Tensor,
+        class_ids: Tensor | Labels | list[int],
+        *,
+        groups: Groups | None = None,
+    ) -> Findings:
         """Return the figures of images.
 
         Parameters
@@ -218,11 +233,15 @@ class Judge:
             (M, 3, H, W), in [-1, 1]; values outside are clipped, as when a picture is stored.
         class_ids : array-like of int
             (M,), what each should show; at least one image of each of the judge's classes.
+        groups : sequence or array, optional
+            (M,), as for `group_numbers`: of crops, the picture that each was cut from. None
+            (default) takes every image by itself, as samples are, each from noise of its own.
 
         Raises
         ------
         ValueError
-            Where images are not finite, or the labels are not those of the judge.
+            Where images are not finite, the labels are not those of the judge, or groups are not
+            one for each image.
         """
         labels = np.asarray(class_ids, dtype=np.int64)
         if not images.isfinite().all():
@@ -232,6 +251,8 @@ class Judge:
                 f"class_ids must label each of {len(images)} images and hold all of the classes "
                 f"{self.class_ids}, got {labels.tolist()}; sample every class"
             )
+        numbers = group_numbers(groups, len(images))
+        trials = count_groups(numbers)
         images = as_stored(images)
         seen = image_features(images)
         predicted = self._classifier.predict(seen)
@@ -242,11 +263,13 @@ class Judge:
         nearest = self._nearest(images, labels)
 
         def estimate(figure) -> Estimate:
-            return bootstrap(figure, labels, resamples=self.resamples, seed=self.seed)
+            return bootstrap(
+                figure, labels, groups=numbers, resamples=self.resamples, seed=self.seed
+            )
 
         figures = Figures(
-            class_accuracy=_proportion(correct),
-            strict_class_accuracy=_proportion(strictly),
+            class_accuracy=_proportion(correct, trials),
+            strict_class_accuracy=_proportion(strictly, trials),
             spectral_error=estimate(
                 lambda i: spectral_error(power[i], labels[i], self._power, self._labels)
             ),

@@ -130,7 +130,7 @@ function mountLoss(root, setup) {
       });
     }
     find('[data-note="shares"]').textContent =
-      `${view.measured_on} Quality ${view.quality}, gamma ${view.gamma}; intervals are over ${view.count} ${view.interval_over}. ` +
+      `${view.measured_on} Quality ${view.quality}, gamma ${view.gamma}; intervals are over ${view.interval_over}. ` +
       "Weights are applied to the errors of the model as it is: nothing is trained. The lowest band is each block’s mean.";
   }
   function show(data) {

@@ -46,7 +46,9 @@ def settling_figure(settling: Settling, unrelated: Any = None) -> Figure:
     names = band_names(settling.edges.tolist())
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    mean, low, high = bootstrap_intervals(lambda means: means, settling.correlation)
+    mean, low, high = bootstrap_intervals(
+        lambda means: means, settling.correlation, groups=settling.groups
+    )
     for k, name in enumerate(names):
         color = colour_of(name, k)
         shaded(

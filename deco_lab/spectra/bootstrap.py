@@ -34,7 +34,7 @@ How often these 95% intervals cover the truth, in percent, for groups that diffe
 
 The sums of the ratio are skewed, and the powers exponential, with `bootstrap_log_intervals`. Where
 the logarithms of powers are normal with a deviation of 1, the mean is decided by the few largest,
-and intervals of 14 groups cover 90%.
+and intervals of 14 groups cover 88%.
 
 References
 ----------
@@ -70,7 +70,7 @@ class Estimate:
     high: float
     """Upper end of the 95% interval."""
     count: int
-    """Images."""
+    """Images; trainings, where the interval is over those."""
 
     def __format__(self, spec: str) -> str:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
@@ -102,6 +102,11 @@ def group_numbers(groups: Groups | None, count: int) -> NDArray[np.int64]:
         )
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
+
+
+def count_groups(numbers: NDArray[np.int64]) -> int:
+    """Return how many groups `group_numbers` told apart, for recipes."""
+    return int(numbers.max()) + 1
 
 
 def bootstrap(

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
+from deco_lab.spectra.bootstrap import RECIPE, Estimate, Groups, estimates
 from deco_lab.spectra.dct import block_dct
 from deco_lab.spectra.jacobian import TIMES, check_colours, check_patch_size
 from deco_lab.spectra.states import check_crops, check_decoder, check_finite
@@ -55,6 +55,8 @@ class ConditionBudget(Analysis):
     """(T, K, 3, P, P), half of what the patch's pixels change by from one standard deviation below
     a token to one above it, along each of the K leading directions, mean over images and tokens;
     the sign is arbitrary."""
+    groups: NDArray[np.int64] | None = None
+    """(M,), the group of each image, a number from 0; None where every image is by itself."""
 
     def share_above(self, frequency: float) -> list[Estimate]:
         """Return the share of energy at or above a frequency, at each time.
@@ -73,7 +75,7 @@ class ConditionBudget(Analysis):
         """
         high = np.hypot(self.frequency[:, None], self.frequency) >= frequency - 1e-12
         above, total = self.written[..., high].sum((2, 3)), self.written.sum((2, 3, 4))
-        return estimates(_share, np.stack([above, total], -1).swapaxes(0, 1))
+        return estimates(_share, np.stack([above, total], -1).swapaxes(0, 1), groups=self.groups)
 
 
 def _share(sums: Array) -> Array:
@@ -110,6 +112,7 @@ def condition_budget(
     directions: int = 3,
     seed: int = 0,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> ConditionBudget:
     """Return which within-patch frequencies the DiT writes.
 
@@ -135,6 +138,8 @@ def condition_budget(
         Image i is re-noised by seed + i, at every time alike.
     batch_size : int
         Images a pass; the result depends on it by rounding only.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Raises
     ------
@@ -145,7 +150,7 @@ def condition_budget(
     """
     check_decoder(model)
     check_colours(images)
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     M, P = len(images), check_patch_size(model)
     N = (images.shape[2] // P) * (images.shape[3] // P)
     if exchanges < 1 or directions < 0 or M * N < 2:
@@ -199,6 +204,7 @@ def condition_budget(
         written=written,
         variance=np.stack(variance),
         maps=maps,
+        groups=crops.groups,
         recipe=crops.recipe()
         | {
             "weights": weights_hash(model),

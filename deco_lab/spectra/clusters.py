@@ -30,6 +30,7 @@ References
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
 from deco_lab.spectra.partitions import adjusted_rand, matched, neighbours
 from deco_lab.spectra.states import (
     Batch,
@@ -131,6 +132,7 @@ def token_clusters(
     remove_image_mean: bool = True,
     seed: int = 0,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> TokenClusters:
     """Return maps of the DiT's tokens over t, for real crops with noise.
 
@@ -161,6 +163,8 @@ def token_clusters(
         Image i has the noise of seed + i at every t; seed is also that of k-means.
     batch_size : int
         Images on the device at once.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Returns
     -------
@@ -175,7 +179,7 @@ def token_clusters(
         finite, or fewer distinct tokens than clusters.
     """
     _check(model, tap, clusters)
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     return _token_clusters(
         model,
         crops,
@@ -197,6 +201,7 @@ def run_token_clusters(
     remove_image_mean: bool = True,
     seed: int = 0,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> TokenClusters:
     """Return maps of the DiT's tokens over t, for the states of a sampling run.
 
@@ -213,7 +218,7 @@ def run_token_clusters(
         by step, and no step is kept. Pass some of a run's steps for maps at few times.
     class_ids : Tensor or sequence of int
         (M,), labels of the run.
-    tap, clusters, remove_image_mean, batch_size
+    tap, clusters, remove_image_mean, batch_size, groups
         As for `token_clusters`.
     seed : int
         Of k-means.
@@ -232,7 +237,7 @@ def run_token_clusters(
     check_batch_size(batch_size)
     return _token_clusters(
         model,
-        Run(steps, class_ids, model, batch_size),
+        Run(steps, class_ids, model, batch_size, groups),
         tap=tap,
         clusters=clusters,
         remove_image_mean=remove_image_mean,
@@ -362,15 +367,16 @@ def _token_clusters(
 
     one_hot = (maps.reshape(len(maps), M, -1, 1) == np.arange(K)).astype(np.float64)
     tables = np.einsum("tmni,tmnj->mtij", one_hot[:-1], one_hot[1:])
-    shares = bootstrap_intervals(_shares, np.stack([fit.sums for fit in fits], 1))
+    intervals = partial(bootstrap_intervals, groups=states.groups)
+    shares = intervals(_shares, np.stack([fit.sums for fit in fits], 1))
     bands = {
         "explained": [end[..., 0] for end in shares],
         "between": [end[..., 1] for end in shares],
-        "regions": bootstrap_intervals(_beyond_chance, neighbours(maps, K)),
-        "kept": bootstrap_intervals(
+        "regions": intervals(_beyond_chance, neighbours(maps, K)),
+        "kept": intervals(
             lambda table: np.trace(table, axis1=-2, axis2=-1) / table.sum((-2, -1)), tables
         ),
-        "agreement": bootstrap_intervals(lambda table: adjusted_rand(table * M), tables),
+        "agreement": intervals(lambda table: adjusted_rand(table * M), tables),
     }
     ends = ("", "_low", "_high")
     return TokenClusters(

@@ -28,7 +28,7 @@ from torch import Tensor
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_log_intervals, log_of
+from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_log_intervals, log_of
 from deco_lab.spectra.frequencies import check_estimator, ring_frequencies
 from deco_lab.spectra.gaussian import (
     meeting_frequency,
@@ -102,6 +102,7 @@ def detail_spectra(
     padding: int = 1,
     average: str = "power",
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> DetailSpectra:
     """Return the spectra of predicted image, error and velocity, for real crops with noise.
 
@@ -128,6 +129,8 @@ def detail_spectra(
         are averaged alike.
     batch_size : int
         Images on the device at once.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Returns
     -------
@@ -140,7 +143,7 @@ def detail_spectra(
         For images that are empty, misshapen or not finite, labels or times out of range, an
         unknown window, padding or average, or a velocity that has not the shape of x.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     estimator = check_estimator(window, padding, average)
 
     def powers(batch: NoisyBatch) -> Tensor:
@@ -151,9 +154,9 @@ def detail_spectra(
 
     _, values = measured(crops, powers)
     if average == "log":
-        band = bootstrap_log_intervals(np.exp, log_of(values))
+        band = bootstrap_log_intervals(np.exp, log_of(values), groups=crops.groups)
     else:
-        band = bootstrap_log_intervals(lambda means: means, values)
+        band = bootstrap_log_intervals(lambda means: means, values, groups=crops.groups)
     S, power_low, power_high = (end[0, 3] for end in band)  # the images are the same at every t
     H, W = images.shape[-2:]
     frequency = ring_frequencies(padding * H, padding * W).numpy()

@@ -19,7 +19,7 @@ from torch import Tensor
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
 from deco_lab.spectra.decompose import HasDecoder
 from deco_lab.spectra.factorial import NORMALISATION, PARTS, part_products, part_shares
 from deco_lab.spectra.frequencies import check_estimator
@@ -83,7 +83,7 @@ def _effects(
             model, batch, edges=edges, references=[references], seed=seed, window=window
         )[:, 0],
     )
-    band = bootstrap_intervals(part_shares, values)
+    band = bootstrap_intervals(part_shares, values, groups=states.groups)
     energy = values[..., -1, :].mean(0)
     return BandEffects(
         times=np.array(times),
@@ -123,6 +123,7 @@ def band_effects(
     pixel_reference: str = "zero",
     window: str | None = None,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> BandEffects:
     """Return each part's share of each band over t, for real crops with noise.
 
@@ -151,6 +152,9 @@ def band_effects(
         None (default) keeps them.
     batch_size : int
         Images on the device at once.
+    groups : sequence or array, optional
+        (M,), a label for each image, the same for those that go together, such as crops of one
+        photograph: intervals draw whole groups. None (default) takes every image by itself.
 
     Returns
     -------
@@ -161,10 +165,11 @@ def band_effects(
     ------
     ValueError
         For a model without a decoder, images that are empty, misshapen or not finite, labels or
-        times out of range, or as for `decompose` and `split_bands`.
+        times out of range, groups that are not one for each image, or as for `decompose` and
+        `split_bands`.
     """
     check_decoder(model)
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     return _effects(
         model,
         crops,
@@ -186,6 +191,7 @@ def run_effects(
     window: str | None = None,
     seed: int = 0,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> BandEffects:
     """Return each part's share of each band over t, for the states of a sampling run.
 
@@ -202,7 +208,7 @@ def run_effects(
         by step, and no step is kept.
     class_ids : Tensor or sequence of int
         (M,), labels of the run.
-    edges, condition_reference, pixel_reference, window, batch_size
+    edges, condition_reference, pixel_reference, window, batch_size, groups
         As for `band_effects`.
     seed : int
         Of the pixel reference "noise".
@@ -221,7 +227,7 @@ def run_effects(
     check_batch_size(batch_size)
     return _effects(
         model,
-        Run(steps, class_ids, model, batch_size),
+        Run(steps, class_ids, model, batch_size, groups),
         seed=seed,
         edges=edges,
         references=(condition_reference, pixel_reference),

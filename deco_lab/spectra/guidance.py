@@ -31,7 +31,7 @@ from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, bands_of
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
+from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals, bootstrap_log_intervals
 from deco_lab.spectra.frequencies import check_estimator, radial_frequency
 from deco_lab.spectra.products import band_products, nan_if_empty
 from deco_lab.spectra.states import (
@@ -100,6 +100,7 @@ def guidance_spectrum(
     edges: Sequence[float] = OCTAVES,
     window: str | None = None,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> GuidanceSpectrum:
     """Return the spectrum of what guidance adds over t, for real crops with noise.
 
@@ -124,6 +125,8 @@ def guidance_spectrum(
         None (default) keeps them.
     batch_size : int
         Images on the device at once; the passes hold twice as many.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Returns
     -------
@@ -137,7 +140,7 @@ def guidance_spectrum(
         times out of range, or edges that do not rise.
     """
     null_class = _null_class(model)
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     return _spectrum(model, crops, null_class, edges, window)
 
 
@@ -150,6 +153,7 @@ def run_guidance_spectrum(
     edges: Sequence[float] = OCTAVES,
     window: str | None = None,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> GuidanceSpectrum:
     """Return the spectrum of what guidance adds at the states of a sampling run.
 
@@ -158,7 +162,7 @@ def run_guidance_spectrum(
 
     Parameters
     ----------
-    model, edges, window, batch_size
+    model, edges, window, batch_size, groups
         As for `guidance_spectrum`.
     steps : iterable of objects with t and x
         Such as `sample_steps` yields: x (M, C, H, W), the same M images at each t. It is read step
@@ -178,7 +182,8 @@ def run_guidance_spectrum(
     """
     null_class = _null_class(model)
     check_batch_size(batch_size)
-    return _spectrum(model, Run(steps, class_ids, model, batch_size), null_class, edges, window)
+    run = Run(steps, class_ids, model, batch_size, groups)
+    return _spectrum(model, run, null_class, edges, window)
 
 
 def _null_class(model: Any) -> int:
@@ -226,8 +231,10 @@ def _spectrum(
     C, H, W = shape
     band = bands_of(radial_frequency(H, W), edges)
     fraction = (band.flatten().bincount(minlength=len(edges) + 1) / (H * W)).double().numpy()
-    power = bootstrap_log_intervals(lambda means: means[..., 0, :] / fraction, values)
-    cosines = bootstrap_intervals(_cosines, values, within=(-1, 1))
+    power = bootstrap_log_intervals(
+        lambda means: means[..., 0, :] / fraction, values, groups=states.groups
+    )
+    cosines = bootstrap_intervals(_cosines, values, groups=states.groups, within=(-1, 1))
     (image, image_low, image_high), (cosine, low, high) = (
         [end[:, which] for end in cosines] for which in (0, 1)
     )

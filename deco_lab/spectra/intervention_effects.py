@@ -21,7 +21,14 @@ from torch import Tensor
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import EMPTY, MEAN_AND_OCTAVES
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
+from deco_lab.spectra.bootstrap import (
+    RECIPE,
+    Groups,
+    bootstrap_intervals,
+    bootstrap_log_intervals,
+    count_groups,
+    group_numbers,
+)
 from deco_lab.spectra.frequencies import check_estimator, check_images
 from deco_lab.spectra.interventions import BandLimit, ConditionIntervention, Intervened
 from deco_lab.spectra.products import band_products, nan_if_empty
@@ -100,6 +107,7 @@ def intervention_effect(
     *,
     edges: Sequence[float] = MEAN_AND_OCTAVES,
     window: str | None = None,
+    groups: Groups | None = None,
 ) -> InterventionEffect:
     """Return how an intervention changed the final images, band by band.
 
@@ -114,6 +122,8 @@ def intervention_effect(
     window : str, optional
         "hann" tapers the images to their borders before they are split, and so spreads the mean
         into the next band; None (default) keeps them.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Returns
     -------
@@ -127,7 +137,7 @@ def intervention_effect(
     """
     check_estimator(window)
     products = _effect_products(final, baseline_final, edges, window)
-    return _effect(products, edges, {"window": window})
+    return _effect(products, edges, groups, {"window": window})
 
 
 def crossed_effects(
@@ -138,6 +148,7 @@ def crossed_effects(
     pixels: Mapping[str, BandLimit | None],
     edges: Sequence[float] = MEAN_AND_OCTAVES,
     window: str | None = None,
+    groups: Groups | None = None,
 ) -> InterventionEffect:
     """Return the effect of every condition intervention with every pixel intervention.
 
@@ -155,7 +166,7 @@ def crossed_effects(
         R of them by name; None is all pixels.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel.
-    window : str, optional
+    window, groups
         As for `intervention_effect`.
 
     Returns
@@ -191,19 +202,21 @@ def crossed_effects(
         "conditions": {name: repr(how) for name, how in conditions.items()},
         "pixels": {name: repr(seen) for name, seen in pixels.items()},
     }
-    return _effect(values, edges, recipe, tuple(conditions), tuple(pixels))
+    return _effect(values, edges, groups, recipe, tuple(conditions), tuple(pixels))
 
 
 def _effect(
     values: Array,
     edges: Sequence[float],
+    groups: Groups | None,
     recipe: dict[str, Any],
     conditions: tuple[str, ...] = (),
     pixels: tuple[str, ...] = (),
 ) -> InterventionEffect:
     """Return the analysis of inner products, (M, ..., 3, K)."""
-    energy = bootstrap_log_intervals(_energy, values)
-    correlation = bootstrap_intervals(_correlation, values, within=(-1, 1))
+    numbers = group_numbers(groups, len(values))
+    energy = bootstrap_log_intervals(_energy, values, groups=numbers)
+    correlation = bootstrap_intervals(_correlation, values, groups=numbers, within=(-1, 1))
     return InterventionEffect(
         edges=np.array(edges, dtype=np.float64),
         energy=energy.value,
@@ -217,6 +230,7 @@ def _effect(
         pixels=pixels,
         recipe=recipe
         | {
+            "groups": count_groups(numbers),
             "normalisation": "sums over images <a, b> by band",
             "interval": f"{RECIPE}; of energies, of the logarithm",
         },

@@ -39,7 +39,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
+from deco_lab.spectra.bootstrap import RECIPE, Estimate, Groups, estimates
 from deco_lab.spectra.decompose import HasDecoder
 from deco_lab.spectra.frequencies import check_images
 from deco_lab.spectra.states import check_crops, check_decoder
@@ -72,18 +72,20 @@ class DecoderGain(Analysis):
     known_slope: Array
     """(T,), -1 / (1 - t): the slope where the predicted image does not depend on the pixel, be it
     known or constant; -inf at t = 1."""
+    groups: NDArray[np.int64] | None = None
+    """(M,), the group of each image, a number from 0; None where every image is by itself."""
 
     def gains(self) -> list[Estimate]:
         """Return the mean gain at each time with its interval over images, of whatever class."""
-        return estimates(lambda means: means, self.gain.T)
+        return estimates(lambda means: means, self.gain.T, groups=self.groups)
 
     def slopes(self) -> list[Estimate]:
         """Return the mean slope at each time with its interval over images, of whatever class."""
-        return estimates(lambda means: means, self.slope.T)
+        return estimates(lambda means: means, self.slope.T, groups=self.groups)
 
     def errors(self) -> list[Estimate]:
         """Return the mean error at each time with its interval over images, of whatever class."""
-        return estimates(lambda means: means, self.error.T)
+        return estimates(lambda means: means, self.error.T, groups=self.groups)
 
 
 def directional_derivative(
@@ -206,6 +208,7 @@ def decoder_gain(
     times: Sequence[float] = TIMES,
     seed: int = 0,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> DecoderGain:
     """Return the decoder's gain and slope on re-noised images, by time and by place.
 
@@ -226,6 +229,8 @@ def decoder_gain(
         Image i is re-noised by seed + i, at every time alike.
     batch_size : int
         Images a pass.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Raises
     ------
@@ -235,7 +240,7 @@ def decoder_gain(
     """
     check_decoder(model)
     check_colours(images)
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     M, _, H, W = images.shape
     P = check_patch_size(model)
     gain, slope, error = np.zeros((3, len(times), M))
@@ -269,6 +274,7 @@ def decoder_gain(
         place_map=gain_map.reshape(-1, H // P, P, W // P, P).mean((1, 3)),
         jacobian=jacobian,
         known_slope=known_slope,
+        groups=crops.groups,
         recipe=crops.recipe()
         | {
             "weights": weights_hash(model),

@@ -32,7 +32,14 @@ from torch import Tensor
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bands import OCTAVES, band_names, bands_of, check_edges
-from deco_lab.spectra.bootstrap import RECIPE, Estimate, estimates
+from deco_lab.spectra.bootstrap import (
+    RECIPE,
+    Estimate,
+    Groups,
+    count_groups,
+    estimates,
+    group_numbers,
+)
 from deco_lab.spectra.dct import block_dct, inverse_block_dct
 from deco_lab.spectra.frequencies import check_images, radius
 from deco_lab.spectra.jpeg import frequency_weights, rgb_to_ycbcr
@@ -68,6 +75,8 @@ class LossBands(Analysis):
     over colours and blocks; a batch's is the sum over images / M**2."""
     channels: Array
     """(3, M), what Y, Cb and Cr each give to an image's FreqFM."""
+    groups: NDArray[np.int64] | None = None
+    """(M,), the group of each image, a number from 0; None where every image is by itself."""
 
     def shares(self, of: str = "loss") -> Array:
         """Return each coefficient's share, (3, 8, 8), of the terms' loss or squared gradient.
@@ -102,7 +111,10 @@ class LossBands(Analysis):
             total = means.sum(-1, keepdims=True)
             return means / np.where(total > 0, total, np.nan)
 
-        return {name: estimates(shares, in_band[:, term].T) for term, name in enumerate(self.terms)}
+        return {
+            name: estimates(shares, in_band[:, term].T, groups=self.groups)
+            for term, name in enumerate(self.terms)
+        }
 
     def _of(self, of: str) -> Array:
         if of not in ("loss", "gradient"):
@@ -130,6 +142,7 @@ def loss_bands(
     frequency_weight: float = 1.0,
     edges: Sequence[float] = OCTAVES,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> LossBands:
     """Return which frequencies the loss of a prediction comes from, and its gradient.
 
@@ -147,6 +160,8 @@ def loss_bands(
         K - 1 rising edges of the bands, in cycles per pixel.
     batch_size : int
         Images at a time.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Raises
     ------
@@ -172,6 +187,7 @@ def loss_bands(
         raise ValueError(f"frequency_weight must be at least 0, got {frequency_weight}; 1 is usual")
     check_edges(edges)
     check_batch_size(batch_size)
+    numbers = group_numbers(groups, M)
     names = band_names(edges)
     band_of = bands_of(_radius(), edges)
 
@@ -203,12 +219,14 @@ def loss_bands(
         loss=loss,
         gradient=gradient,
         channels=channels,
+        groups=numbers,
         recipe={
             "quality": quality,
             "gamma": gamma,
             "frequency_weight": frequency_weight,
             "edges": list(edges),
             "images": M,
+            "groups": count_groups(numbers),
             "interval": RECIPE,
         },
     )

@@ -27,7 +27,7 @@ from torch import Tensor
 from deco_lab.arrays import as_tensor
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import MEAN_AND_OCTAVES
-from deco_lab.spectra.bootstrap import bootstrap
+from deco_lab.spectra.bootstrap import Groups, bootstrap, count_groups, group_numbers
 from deco_lab.spectra.frequencies import check_estimator, check_images
 from deco_lab.spectra.products import band_products, nan_if_empty
 from deco_lab.spectra.states import RunStep
@@ -62,6 +62,8 @@ class Settling(Analysis):
     """(K, L), upper ends, at most 1."""
     count: int
     """M, images."""
+    groups: NDArray[np.int64] | None = None
+    """(M,), the group of each image, a number from 0; None where every image is by itself."""
 
 
 def predictions(steps: Iterable[RunStep]) -> Iterator[tuple[float, Tensor]]:
@@ -80,6 +82,7 @@ def settling_times(
     window: str | None = None,
     model: Any = None,
     seed: int = 0,
+    groups: Groups | None = None,
 ) -> Settling:
     """Return the t at which each band of the predicted images has settled.
 
@@ -101,6 +104,8 @@ def settling_times(
         What drew the runs, for the recipe's hash of its weights.
     seed : int
         Of the bootstrap.
+    groups : sequence or array, optional
+        (M,), over all runs in their order, as for `band_effects`.
 
     Returns
     -------
@@ -144,16 +149,18 @@ def settling_times(
     settled = _settled(correlation, np.array(times), levels)
 
     M, K, L = settled.shape
+    numbers = group_numbers(groups, M)
     counted = np.where(np.isnan(settled), 1.0, settled)
     medians = [
-        bootstrap(lambda i, v=v: float(np.median(v[i])), np.zeros(M, np.int64), seed=seed)
+        bootstrap(
+            lambda i, v=v: float(np.median(v[i])), np.zeros(M, np.int64), groups=numbers, seed=seed
+        )
         for v in counted.reshape(M, -1).T
     ]
     value, low, high = (
         np.array([getattr(m, name) for m in medians]).reshape(K, L)
         for name in ("value", "low", "high")
     )
-    single = M == 1
     return Settling(
         times=np.array(times),
         edges=np.array(edges, dtype=np.float64),
@@ -161,14 +168,16 @@ def settling_times(
         correlation=correlation,
         settled=settled,
         median=np.where(value < 1, value, np.nan),
-        median_low=np.full((K, L), np.nan) if single else low.clip(0, 1),
-        median_high=np.full((K, L), np.nan) if single else high.clip(0, 1),
+        median_low=low.clip(0, 1),
+        median_high=high.clip(0, 1),
         count=M,
+        groups=numbers,
         recipe={
             "weights": weights_hash(model),
             "window": window,
             "final": "the last predicted image",
-            "interval": f"bootstrap over images, 95%, 200 resamples of seed {seed}",
+            "groups": count_groups(numbers),
+            "interval": f"Student's over groups, 95%, error from 200 resamples of seed {seed}",
         },
     )
 

@@ -19,7 +19,13 @@ from torch import Tensor
 
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_log_intervals
+from deco_lab.spectra.bootstrap import (
+    RECIPE,
+    Groups,
+    bootstrap_log_intervals,
+    count_groups,
+    group_numbers,
+)
 from deco_lab.spectra.frequencies import check_estimator, check_images
 from deco_lab.spectra.products import band_products, nan_if_empty
 from deco_lab.spectra.states import RunStep, check_batch_size
@@ -66,6 +72,7 @@ def solver_error(
     window: str | None = None,
     batch_size: int = 16,
     model: Any = None,
+    groups: Groups | None = None,
 ) -> SolverError:
     """Return each setting's error in each band against a reference, with its network passes.
 
@@ -92,6 +99,8 @@ def solver_error(
         Images drawn at once; only one batch's results are held.
     model : object, optional
         What `draw` samples, for the recipe's hash of its weights.
+    groups : sequence or array, optional
+        As for `band_effects`.
 
     Returns
     -------
@@ -110,6 +119,7 @@ def solver_error(
         )
     check_batch_size(batch_size)
     check_estimator(window)
+    numbers = group_numbers(groups, len(class_ids))
     nfe = np.zeros(len(settings), np.int64)
     rows = []
     for first in range(0, len(class_ids), batch_size):
@@ -128,7 +138,7 @@ def solver_error(
     def error(means: Array) -> Array:
         return np.sqrt(means[..., 0, :] / nan_if_empty(means[..., 1, :]))
 
-    found = bootstrap_log_intervals(error, products)
+    found = bootstrap_log_intervals(error, products, groups=numbers)
     return SolverError(
         solvers=tuple(solver for solver, _ in settings),
         num_steps=np.array([steps for _, steps in settings]),
@@ -145,6 +155,7 @@ def solver_error(
             "weights": weights_hash(model),
             "draw": {name: repr(v) for name, v in getattr(draw, "keywords", {}).items()},
             "class_ids": [int(label) for label in class_ids],
+            "groups": count_groups(numbers),
             "seed": seed,
             "window": window,
             "normalisation": "energy of the error by energy of the reference, sums over images",

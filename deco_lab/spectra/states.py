@@ -23,6 +23,7 @@ from torch import Tensor
 from deco_lab.arrays import as_tensor
 from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.spectra.analysis import tensor_hash
+from deco_lab.spectra.bootstrap import Groups, count_groups, group_numbers
 from deco_lab.spectra.frequencies import check_images
 
 
@@ -83,6 +84,11 @@ class NoisyBatch(Batch):
 class States(Protocol):
     """What an analysis reads: `Crops` or `Run`."""
 
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(M,), the group of each image, a number from 0; of a `Run` once it has been read."""
+        ...
+
     def moments(self) -> Iterator[tuple[float, Iterable[Any]]]:
         """Yield one time after the other with its batches, in the order of the images."""
         ...
@@ -108,6 +114,8 @@ class Crops:
     """Of the batches: that of the model's parameters."""
     batch_size: int
     """Images on the device at once."""
+    groups: NDArray[np.int64]
+    """(M,), the group of each image, a number from 0."""
 
     def at(self, time: float, rows: Tensor) -> NoisyBatch:
         """Return some of the images, by their indices, at a time."""
@@ -135,11 +143,12 @@ class Crops:
             yield time, self.batches(time)
 
     def recipe(self) -> dict[str, Any]:
-        """Return the seed, and the images by their hash."""
+        """Return the seed, the number of groups, and the images by their hash."""
         return {
             "states": "re-noised images",
             "images": tensor_hash(self.images),
             "class_ids": self.class_ids.tolist(),
+            "groups": count_groups(self.groups),
             "seed": self.seed,
         }
 
@@ -158,6 +167,8 @@ class Run:
         Its device, and its `config.num_classes`, if any.
     batch_size : int
         Images on the device at once, at least 1.
+    groups : sequence or array, optional
+        (M,), as for `group_numbers`.
     """
 
     def __init__(
@@ -166,8 +177,10 @@ class Run:
         class_ids: Tensor | Sequence[int],
         model: Any,
         batch_size: int,
+        groups: Groups | None = None,
     ) -> None:
         check_batch_size(batch_size)
+        self._groups = groups
         self._steps, self._class_ids = steps, class_ids
         self._model, self._batch_size = model, batch_size
         self._shape: torch.Size | None = None
@@ -180,7 +193,7 @@ class Run:
         ------
         ValueError
             Where no state lies below t = 1, or a state is misshapen or not finite, or of another
-            shape than the first, or for labels that do not fit.
+            shape than the first, or for labels or groups that do not fit.
         """
         for step in self._steps:
             if step.t < 1:
@@ -192,7 +205,7 @@ class Run:
             )
 
     def recipe(self) -> dict[str, Any]:
-        """Return the labels, and the first state, the noise of the run, by its hash."""
+        """Return labels, number of groups, and the first state, the run's noise, by its hash."""
         return self._recipe
 
     def _checked(self, time: float, x: Tensor) -> Tensor:
@@ -210,7 +223,12 @@ class Run:
         labels = check_labels(self._class_ids, len(x), self._model)
         if self._shape is None:
             self._shape = x.shape
-            self._recipe |= {"first_state": tensor_hash(x), "class_ids": labels.tolist()}
+            self.groups = group_numbers(self._groups, len(x))
+            self._recipe |= {
+                "first_state": tensor_hash(x),
+                "class_ids": labels.tolist(),
+                "groups": count_groups(self.groups),
+            }
         return labels
 
     def _batches(self, time: float, states: Tensor, labels: Tensor) -> Iterator[Batch]:
@@ -324,6 +342,7 @@ def check_crops(
     seed: int,
     model: Any,
     batch_size: int,
+    groups: Groups | None = None,
 ) -> Crops:
     """Return the arguments of an analysis of real crops, checked.
 
@@ -342,6 +361,8 @@ def check_crops(
         Its `config.num_classes`, if any, bounds the labels.
     batch_size : int
         At least 1.
+    groups : sequence or array, optional
+        (M,), as for `group_numbers`.
 
     Raises
     ------
@@ -378,4 +399,5 @@ def check_crops(
         seed=seed,
         device=device_of(model, images.device),
         batch_size=batch_size,
+        groups=group_numbers(groups, len(images)),
     )

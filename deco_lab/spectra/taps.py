@@ -194,7 +194,7 @@ def tap_spectrum(
     ----------
     model : object
         With `features`, `condition` or a call, whichever the tap needs.
-    images, class_ids, times, seed, batch_size
+    images, class_ids, times, seed, batch_size, groups
         As for `band_effects`.
     tap : str
         "tokens" (default), "condition", "velocity" or "predicted_image".
@@ -223,7 +223,7 @@ def tap_spectrum(
         As for `band_effects` and `dct_energy`, for a tap that the model has not, or for too few
         groups to take out the noise by.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     if without_noise and average != "power":
         raise ValueError(f'without_noise needs average="power", got "{average}"; leave it out')
     noise_groups = group_numbers(groups, len(images)) if without_noise else None
@@ -241,6 +241,7 @@ def run_tap_spectrum(
     offset: int = 0,
     average: str = "power",
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> TapSpectrum:
     """Return the DCT energies at one tap over t, for the states of a sampling run.
 
@@ -249,7 +250,7 @@ def run_tap_spectrum(
 
     Parameters
     ----------
-    model, tap, block_size, offset, average, batch_size
+    model, tap, block_size, offset, average, batch_size, groups
         As for `tap_spectrum`.
     steps, class_ids
         As for `run_effects`.
@@ -264,7 +265,7 @@ def run_tap_spectrum(
     ValueError
         As for `tap_spectrum` and `run_effects`.
     """
-    states = Run(steps, class_ids, model, batch_size)
+    states = Run(steps, class_ids, model, batch_size, groups)
     return _spectrum(model, states, tap, block_size, offset, average)
 
 
@@ -324,8 +325,8 @@ def _spectrum(
         return raw / np.where(largest > 0, largest, 1)
 
     fields = {}
-    raw = bootstrap_log_intervals(energies_and_rings, values)
-    drawn = bootstrap_intervals(curves, values, within=(0, 1))
+    raw = bootstrap_log_intervals(energies_and_rings, values, groups=states.groups)
+    drawn = bootstrap_intervals(curves, values, groups=states.groups, within=(0, 1))
     for end, energy, curve in zip(("", "_low", "_high"), raw, drawn, strict=True):
         fields["energy" + end] = energy[:, : n * n].reshape(-1, n, n)
         fields["radial" + end] = energy[:, n * n :]

@@ -20,6 +20,7 @@ sqrt(n / (n - 1)), n images in the class, which leaves <X X*> and the rest witho
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from torch import Tensor
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
 from deco_lab.spectra.frequencies import check_estimator, ring_counts, ring_frequencies
 from deco_lab.spectra.gaussian import wiener_filter
 from deco_lab.spectra.products import ring_products
@@ -118,6 +119,7 @@ def transfer_function(
     padding: int = 1,
     remove_means: bool = True,
     batch_size: int = 16,
+    groups: Groups | None = None,
 ) -> TransferFunction:
     """Return the filter from noisy to predicted image and its coherence, for real crops.
 
@@ -126,7 +128,7 @@ def transfer_function(
 
     Parameters
     ----------
-    model, images, class_ids, times, seed, batch_size
+    model, images, class_ids, times, seed, batch_size, groups
         As for `detail_spectra`.
     window, padding
         As for `detail_spectra`; means are removed before.
@@ -144,7 +146,7 @@ def transfer_function(
     ValueError
         As for `detail_spectra`, or for a class with one image where means are removed.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     check_estimator(window, padding)
     classes, counts = crops.class_ids.unique(return_counts=True)
     if remove_means and int(counts.min()) < 2:
@@ -154,7 +156,7 @@ def transfer_function(
             f"{', '.join(map(str, alone))}; add images or pass remove_means=False"
         )
 
-    groups = (
+    together = (
         _whole_classes(crops.class_ids, batch_size)
         if remove_means
         else torch.arange(len(images)).split(batch_size)
@@ -174,7 +176,7 @@ def transfer_function(
     frequency = ring_frequencies(padding * H, padding * W).numpy()
     values = np.empty((M, len(crops.times), 4, len(frequency)))
     for k, time in enumerate(crops.times):
-        for group in groups:
+        for group in together:
             of_group = torch.cat([fields(time, rows) for rows in group.split(batch_size)], 1)
             if remove_means:
                 labels = crops.class_ids[group]
@@ -185,9 +187,15 @@ def transfer_function(
             values[group.numpy(), k] = check_finite(products, time).numpy()
     S = values[:, 0, 3].mean(0)
 
-    removed = len(classes) if remove_means else 1
-    H_t = bootstrap_intervals(_transfer, values[:, :, :3], removed=removed)
-    coherence = bootstrap_intervals(_coherence, values[:, :, :3], removed=removed, within=(0, 1))
+    # A mean over the images of one group ties no groups together.
+    shared = [len(np.unique(crops.groups[crops.class_ids.numpy() == c])) > 1 for c in classes]
+    intervals = partial(
+        bootstrap_intervals,
+        values=values[:, :, :3],
+        groups=crops.groups,
+        removed=max(1, sum(shared)) if remove_means else 1,
+    )
+    H_t, coherence = intervals(_transfer), intervals(_coherence, within=(0, 1))
     free = (M - len(classes) if remove_means else M) * C
     return TransferFunction(
         times=np.array(crops.times),

@@ -107,7 +107,7 @@ class LossShareView:
     measured_on: str
     """A sentence: on how many images."""
     interval_over: str
-    """What intervals are over: "crops" or "noises"."""
+    """What intervals are over, with their number: photographs or noises."""
     count: int
     """Images at each time."""
     times: list[float]
@@ -241,7 +241,7 @@ def loss_share(
                 "nothing; choose a picture of your own, and its class"
             )
         images, labels = _crops(config.image_size, seed)
-        kind = "crops"
+        groups, over = labels, f"{len(PHOTOGRAPHS)} photographs"
         measured_on = (
             f"{CROPS} crops of the bundled photographs, two of each, with one noise each: the "
             "photographs that this model has learned"
@@ -252,7 +252,7 @@ def loss_share(
         check_whole("class_id", class_id, 0, config.num_classes)
         clean = _one_image(image, config.image_size)
         images, labels = clean.expand(NOISES, -1, -1, -1), torch.full((NOISES,), class_id)
-        kind = "noises"
+        groups, over = None, f"{NOISES} noises"
         measured_on = f"one picture with {NOISES} noises: intervals say nothing of other pictures"
     device = next(model.parameters()).device
     noise = seeded_noise(len(images), images.shape[1:], seed)
@@ -273,7 +273,9 @@ def loss_share(
                 f"{name} must answer with finite numbers, got NaN or infinity; check its weights"
             )
         at_times.append(
-            loss_bands(velocity, images - noise, quality=int(quality), gamma=float(gamma))
+            loss_bands(
+                velocity, images - noise, quality=int(quality), gamma=float(gamma), groups=groups
+            )
         )
     terms = {"FM": 0, "FreqFM": 1}
     shares = [bands.band_shares() for bands in at_times]
@@ -281,7 +283,7 @@ def loss_share(
         quality=quality,
         gamma=gamma,
         measured_on=f"Measured on {measured_on}.",
-        interval_over=kind,
+        interval_over=over,
         count=len(images),
         times=list(TIMES),
         bands=band_names(OCTAVES),
