@@ -34,7 +34,6 @@ from deco_lab.spectra.intervention_effects import (
 from deco_lab.spectra.interventions import (
     BandLimit,
     Intervened,
-    OtherClass,
     OtherRun,
     SpatialMean,
     Stale,
@@ -72,7 +71,6 @@ __all__ = [
     "Intervened",
     "InterventionEffect",
     "LossBands",
-    "OtherClass",
     "OtherRun",
     "PartGains",
     "RadialPower",
