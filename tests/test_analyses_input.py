@@ -272,7 +272,7 @@ def test_analyses_refuse_a_single_image_without_its_axis(name: str):
     refusal(name, Asked(IMAGES[0], [0]), r"must have shape \(B, C, H, W\)")
 
 
-@pytest.mark.parametrize("name", [*CROPS, *RUNS, "find_seams", "loss_bands"])
+@pytest.mark.parametrize("name", [*CROPS, *RUNS, "loss_bands"])
 def test_analyses_refuse_sizes_that_are_no_multiple_of_the_patch(name: str):
     refusal(name, Asked(IMAGES[..., :31, :]), r"(divisible by|multiples? of) .*8.*got.*31")
 

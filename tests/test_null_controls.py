@@ -696,8 +696,8 @@ def drawn_without_a_grid(seed: int) -> Tensor:
 )
 def test_find_seams_are_as_rare_as_promised_without_a_grid(images: Callable[[int], Tensor]):
     flagged = [bool(find_seams(images(seed), P).found()) for seed in range(200)]
-    # About 1 set of 8 in 100: more than 7 of 200 are found once in a thousand tests.
-    assert sum(flagged) <= 7
+    # At most 1 set of 8 in 20: more than 20 of 200 are found once in a thousand tests.
+    assert sum(flagged) <= 20
 
 
 # Taps

@@ -8,14 +8,12 @@ from deco_lab.plots import (
     budget_figure,
     detail_curves,
     gain_curves,
-    seam_curves,
     transfer_curves,
 )
 from deco_lab.spectra import (
     ConditionBudget,
     DecoderGain,
     DetailSpectra,
-    Seams,
     TransferFunction,
 )
 
@@ -120,9 +118,9 @@ def test_detail_curves_say_which_times_there_are():
         detail_curves(some_detail(), 0.4)
 
 
-def test_transfer_curves_draw_gain_against_wiener():
+def some_transfer() -> TransferFunction:
     shape = (len(TIMES), len(FREQUENCY))
-    transfer = TransferFunction(
+    return TransferFunction(
         times=TIMES,
         frequency=FREQUENCY,
         coherence_floor=np.full(len(FREQUENCY), 0.01),
@@ -133,6 +131,10 @@ def test_transfer_curves_draw_gain_against_wiener():
         **around(RNG.uniform(0, 1, shape), "transfer"),
         **around(RNG.uniform(0, 0.5, shape), "coherence"),
     )
+
+
+def test_transfer_curves_draw_gain_against_wiener():
+    transfer = some_transfer()
     figure = transfer_curves(transfer, 0.8)
     left, right = figure.axes
     np.testing.assert_array_equal(left.lines[0].get_ydata(), transfer.transfer[2, 1:])
@@ -193,33 +195,4 @@ def test_budget_figure_shows_shares_and_directions():
     scale = np.abs(budget.maps[1]).max()
     second = budget.maps[1, 1].transpose(1, 2, 0)
     np.testing.assert_allclose((stack[P + 1 :] - 0.5) * 2 * scale, second)
-    drawn(figure)
-
-
-def test_seam_curves_draw_steps_and_detectors():
-    seams = {
-        name: Seams(
-            patch_size=P,
-            excess=RNG.normal(size=(3, 8)),
-            z=np.zeros(3),
-            step_by_offset=RNG.uniform(0.9, 1.1, P),
-            recipe={},
-        )
-        for name in ("tiny", "crops")
-    }
-    figure = seam_curves(seams)
-    left, right = figure.axes
-    assert legend_of(left) == ["tiny", "crops"]
-    for found, line, bars in zip(seams.values(), left.lines, right.containers, strict=False):
-        np.testing.assert_array_equal(line.get_ydata(), found.step_by_offset)
-        estimates = found.estimates().values()
-        np.testing.assert_allclose(bars[0].get_ydata(), found.excess.mean(1))  # type: ignore[attr-defined]
-        ends = np.array([s[:, 1] for s in bars[2][0].get_segments()])
-        np.testing.assert_allclose(ends[:, 0], [e.low for e in estimates])
-        np.testing.assert_allclose(ends[:, 1], [e.high for e in estimates])
-    assert [tick.get_text() for tick in right.get_xticklabels()] == [
-        "comb",
-        "gradient",
-        "block dct",
-    ]
     drawn(figure)

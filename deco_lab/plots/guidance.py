@@ -25,6 +25,7 @@ from deco_lab.plots.style import (
     line_of,
     marker_of,
     new_figure,
+    patch_lines,
     shaded,
     whiskers,
 )
@@ -147,7 +148,11 @@ def _change_axes(axes: Axes, x: str = "frequency (cycles per pixel)", y: str = "
 
 
 def change_curves(
-    frequency: Any, changes: Mapping[str, Intervals], panels: Mapping[str, Sequence[str]]
+    frequency: Any,
+    changes: Mapping[str, Intervals],
+    panels: Mapping[str, Sequence[str]],
+    *,
+    patch_size: int | None = None,
 ) -> Figure:
     """Return radial power of samples over that of real images, in dB, in panels side by side.
 
@@ -159,6 +164,8 @@ def change_curves(
         (R,) each, in dB.
     panels : mapping of str to sequence of str
         Which changes to draw in a panel, by its title. What stands in all of them is black.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     f = array_of(frequency)[1:]
     everywhere = set.intersection(*(set(names) for names in panels.values()))
@@ -174,6 +181,7 @@ def change_curves(
             ends = [end[1:] for end in changes[name]]
             shaded(axes, f, ends, label=name, color=color, linestyle=line_of(place))
         _change_axes(axes)
+        patch_lines(axes, patch_size)
         axes.set_title(title, fontsize=10, loc="left", pad=6)
         axes.legend(frameon=False, fontsize=8, loc="upper left")
     grid[0].set_ylabel("power over that of crops (dB)")
@@ -209,7 +217,13 @@ def burn_figure(contrast: Mapping[str, Intervals], clipped: Mapping[str, Interva
 
 
 def guided_figure(
-    images: Any, frequency: Any, change: Intervals, reference: Intervals, title: str
+    images: Any,
+    frequency: Any,
+    change: Intervals,
+    reference: Intervals,
+    title: str,
+    *,
+    patch_size: int | None = None,
 ) -> Figure:
     """Return pictures, below them which pixels are burnt, and beside them the change of power.
 
@@ -224,6 +238,8 @@ def guided_figure(
         axis always reaches from -4 to 8 dB, so that figures of different rules compare.
     title : str
         What made the pictures.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     images = array_of(images)
     count = len(images)
@@ -238,6 +254,7 @@ def guided_figure(
     )
     shaded(axes, f, [end[1:] for end in change], label="these samples", color=COLOURS[1])
     _change_axes(axes, y="power over that of crops (dB)")
+    patch_lines(axes, patch_size)
     axes.set_ylim(-4, 8)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     these = "this image" if count == 1 else f"these {count} images"

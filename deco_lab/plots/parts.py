@@ -1,9 +1,7 @@
-"""What the DiT and the pixel decoder do: spectra, transfer, gains, budgets and seams.
+"""What the DiT and the pixel decoder do: spectra, transfer, gains and budgets.
 
 Shaded bands and error bars are 95% intervals over images.
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -12,14 +10,10 @@ from matplotlib.figure import Figure
 from deco_lab.plots.style import (
     COLOURS,
     GREY,
-    beside,
-    colour_of,
     dress,
     frequency_ticks,
-    guide,
-    line_of,
-    marker_of,
     new_figure,
+    patch_lines,
     plain_ticks,
     shaded,
     time_row,
@@ -29,12 +23,11 @@ from deco_lab.spectra import (
     ConditionBudget,
     DecoderGain,
     DetailSpectra,
-    Seams,
     TransferFunction,
 )
 
 
-def detail_curves(detail: DetailSpectra, t: float) -> Figure:
+def detail_curves(detail: DetailSpectra, t: float, *, patch_size: int | None = None) -> Figure:
     """Return the spectra at one t: image, prediction and error, and beside them the velocity.
 
     Dashed is what the best model of Gaussian images of the same power would show; DC, which has no
@@ -47,6 +40,8 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
         From `detail_spectra`.
     t : float
         One of its times.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     at = time_row(detail.times, t)
     f = detail.frequency[1:]
@@ -81,6 +76,7 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
                 xycoords=axes.get_xaxis_transform(), ha="center", va="bottom",
             )  # fmt: skip
         frequency_ticks(axes)
+        patch_lines(axes, patch_size)
         axes.legend(  # below: no place in the panel is free at every t
             frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17)
         )
@@ -91,7 +87,9 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
     return figure
 
 
-def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
+def transfer_curves(
+    transfer: TransferFunction, t: float, *, patch_size: int | None = None
+) -> Figure:
     """Return the filter from noisy to predicted image at one t against Wiener's, and its coherence.
 
     Parameters
@@ -100,6 +98,8 @@ def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
         From `transfer_function`.
     t : float
         One of its times.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     at = time_row(transfer.times, t)
     f = transfer.frequency[1:]
@@ -119,6 +119,7 @@ def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
     for axes in (left, right):
         axes.set_xscale("log", base=2)
         frequency_ticks(axes)
+        patch_lines(axes, patch_size)
         axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -214,40 +215,4 @@ def budget_figure(budget: ConditionBudget, t: float) -> Figure:
     right.imshow(stack, interpolation="nearest")
     right.set_axis_off()
     right.set_title(f"leading directions\n(±{scale:.1f} in velocity)", fontsize=9)
-    return figure
-
-
-def seam_curves(seams: Mapping[str, Seams]) -> Figure:
-    """Return the mean step between neighbours by its place on the grid, and what detectors say.
-
-    Parameters
-    ----------
-    seams : mapping of str to Seams
-        From `find_seams`, for each label; all of one patch size.
-    """
-    figure = new_figure(9, 3.5)
-    left, right = figure.subplots(1, 2)
-    for i, (label, found) in enumerate(seams.items()):
-        color, marker = colour_of(label, i), marker_of(i)
-        left.plot(
-            found.step_by_offset, color=color, linestyle=line_of(i), marker=marker, markersize=4,
-            label=label,
-        )  # fmt: skip
-        estimates = found.estimates()
-        value, low, high = (
-            np.array([getattr(e, field) for e in estimates.values()])
-            for field in ("value", "low", "high")
-        )
-        place = np.arange(len(value)) + beside(i, len(seams), 0.15)
-        right.errorbar(
-            place, value, whiskers(value, low, high), color=color, linestyle="", marker=marker,
-            markersize=4, capsize=3, label=label,
-        )  # fmt: skip
-        right.set_xticks(range(len(value)), [name.replace("_", " ") for name in estimates])
-    guide(left, 1)
-    guide(right, 0)
-    dress(left, x="place on the patch grid (pixels; 0 is a border)", y="step over its mean")
-    dress(right, x="detector", y="excess (log ratio; 0 is no seam)")
-    right.grid(visible=False, axis="x")
-    left.legend(frameon=False, fontsize=9)
     return figure
