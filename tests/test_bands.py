@@ -67,16 +67,19 @@ def bands_of_whole_numbers(height: int, width: int) -> torch.Tensor:
     a = torch.arange(height)
     a, b = torch.minimum(a, height - a)[:, None], torch.arange(width // 2 + 1)
     square = (a * width) ** 2 + (b * height) ** 2
-    return sum((q**2 * square >= (height * width) ** 2).long() for q in (16, 8, 4))
+    above = [q**2 * square >= (height * width) ** 2 for q in (16, 8, 4)]
+    return torch.stack(above).sum(0)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_band_of_frequencies_compares_as_whole_numbers_do(size):
+def test_band_of_frequencies_compares_as_whole_numbers_do(size: tuple[int, int]):
     expected = bands_of_whole_numbers(*size)
     assert torch.equal(band_of_frequencies(*size, OCTAVES), expected)
     impulse = torch.zeros(1, 1, *size, dtype=torch.float64)
     impulse[..., 0, 0] = 1
-    pair = GuidedPair(impulse, torch.zeros_like(impulse), impulse, 0.5, 1.0)
+    pair = GuidedPair(
+        cond=impulse, uncond=torch.zeros_like(impulse), x=impulse, t=0.5, guidance_scale=1.0
+    )
     scaled = torch.fft.rfft2(BandGuidance((0, 1, 2, 3))(pair))[0, 0].real
     torch.testing.assert_close(scaled, expected.double())
 

@@ -88,8 +88,8 @@ def test_detail_spectra_of_white_noise_know_no_frequency():
     noise = torch.randn(200, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     found = detail_spectra(Posterior(), noise, [0] * 200, times=[0.3, 0.7])
     np.testing.assert_allclose(found.power[1:], 1, atol=0.05)
-    for t, gain in zip((0.3, 0.7), found.gaussian_gain, strict=True):
-        np.testing.assert_allclose(gain[1:], (2 * t - 1) / (t**2 + (1 - t) ** 2), atol=0.12)
+    for t, error in zip((0.3, 0.7), found.gaussian_error, strict=True):
+        np.testing.assert_allclose(error[1:], (1 - t) ** 2 / (t**2 + (1 - t) ** 2), rtol=0.05)
     assert np.isnan(detail_spectra(Posterior(), noise * 4, [0] * 200, times=[0.5]).meeting).all()
 
 

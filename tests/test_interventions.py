@@ -14,7 +14,6 @@ from deco_lab.spectra import split_bands
 from deco_lab.spectra.interventions import (
     BandLimit,
     Intervened,
-    OtherClass,
     OtherRun,
     SpatialMean,
     Stale,
@@ -121,11 +120,6 @@ def test_stale_keeps_a_history_for_the_null_class():
     assert [row[0] for row in told] == [0.25] * 4
     told = ask(model, 0.75, [0, 1])
     assert [row[0] for row in told] == [0.5, 0.5]
-
-
-def test_other_class_keeps_the_state_and_the_null_class():
-    model = Intervened(Clock(), condition=OtherClass(2))
-    assert ask(model, 0.5, [0, NULL], value=4) == [[0.5, 4, 2], [0.5, 4, NULL]]
 
 
 def test_other_run_tells_its_states_and_labels():

@@ -39,7 +39,7 @@ from deco_lab.spectra.frequencies import radial_frequency, ring_of_frequencies
 from deco_lab.spectra.gaussian import noisy_power, posterior_power, velocity_gain, wiener_filter
 from deco_lab.spectra.guidance import guidance_spectrum
 from deco_lab.spectra.intervention_effects import crossed_effects, intervention_effect
-from deco_lab.spectra.interventions import BandLimit, OtherClass
+from deco_lab.spectra.interventions import BandLimit
 from deco_lab.spectra.jacobian import decoder_gain
 from deco_lab.spectra.jpeg import frequency_weights
 from deco_lab.spectra.loss_bands import loss_bands, weight_table
@@ -211,7 +211,7 @@ AT_ZERO = {
     "band_response": (band_response, {}, ()),
     "condition_budget": (condition_budget, {"exchanges": 1, "directions": 0}, ()),
     "decoder_gain": (decoder_gain, {}, ("gain", "slope", "gain_map", "jacobian")),
-    "detail_spectra": (detail_spectra, {}, ("predicted", "velocity", "gaussian_gain")),
+    "detail_spectra": (detail_spectra, {}, ("predicted", "velocity")),
     "guidance_spectrum": (guidance_spectrum, {}, ()),
     "reference_sensitivity": (reference_sensitivity, {}, ()),
     "tap_spectrum": (tap_spectrum, {}, ()),
@@ -625,7 +625,7 @@ def test_crossed_effects_of_no_change_are_none_with_any_weights(weights: str):
     found = crossed_effects(
         draw,
         model_of(weights),
-        conditions={"fresh": None, "same class": OtherClass(3), "all bands": BandLimit()},
+        conditions={"fresh": None, "all bands": BandLimit()},
         pixels={"full": None, "all bands": BandLimit()},
     )
     np.testing.assert_allclose(found.energy, 1, rtol=1e-4)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,13 @@ def test_intervention_figure_draws_energy_over_correlation_by_band():
     titles = [axes.get_title(loc="left") for axes in rows[0]]
     assert titles == [f"{name}\ncycles per pixel" for name in NAMES]
     assert drawn(figure)
+
+
+def test_intervention_figure_gives_the_mean_no_frequency():
+    effect = replace(some_effect(), edges=np.array([0, *EDGES[1:]]))
+    titles = [axes.get_title(loc="left") for axes in intervention_figure(effect).axes[:K]]
+    assert titles[0] == "mean"
+    assert titles[-1] == f"{NAMES[-1]}\ncycles per pixel"
 
 
 def test_intervention_figure_names_conditions_from_above_and_pixels_in_the_legend():

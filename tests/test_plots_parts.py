@@ -57,7 +57,6 @@ def some_detail() -> DetailSpectra:
         gaussian_predicted=np.full(shape, 0.3),
         gaussian_error=np.full(shape, 0.4),
         gaussian_velocity=np.full(shape, 1e-9),
-        gaussian_gain=np.zeros(shape),
         meeting=np.array([np.nan, 1 / 8, 1 / 4]),
         count=5,
         recipe={},

@@ -11,7 +11,6 @@ from deco_lab.sampling import ReusedCondition, sample
 from deco_lab.spectra import (
     BandLimit,
     Intervened,
-    OtherClass,
     PartGains,
     SpatialMean,
     Stale,
@@ -85,7 +84,7 @@ def test_tap_spectrum_reads_the_tokens_of_a_wrapped_model():
     "around",
     [
         lambda model: Intervened(model, condition=Stale(1)),
-        lambda model: Intervened(model, condition=OtherClass(1), pixels=BandLimit(high=0.2)),
+        lambda model: Intervened(model, condition=SpatialMean(), pixels=BandLimit(high=0.2)),
         lambda model: PartGains(model, **QUIET),
         lambda model: PartGains(Intervened(model, condition=SpatialMean()), **QUIET),
         _Remembering,

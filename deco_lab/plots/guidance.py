@@ -17,6 +17,7 @@ from deco_lab.plots.style import (
     GREY,
     TIME,
     array_of,
+    band_title,
     colour_of,
     dress,
     frequency_ticks,
@@ -86,7 +87,7 @@ def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figu
                 label="real images",
             )  # fmt: skip
         upper.set_yscale("log")
-        dress(upper, x="", y="" if band else _POWER, title=f"{names[band]} cycles per pixel")
+        dress(upper, x="", y="" if band else _POWER, title=band_title(names[band]))
         for sign in (-1, 1):
             level = sign * np.sqrt(spectrum.chance[band])
             lower.axhline(level, color=GREY, linestyle=":", linewidth=1)
@@ -122,8 +123,8 @@ def guidance_growth(spectra: Mapping[str, GuidanceSpectrum]) -> Figure:
                 color=colour_of(label, i), marker=marker_of(i), linestyle=line_of(i),
             )  # fmt: skip
         axes.set_yscale("log")
-        title = f"{names[band]} cycles per pixel"
-        dress(axes, x=TIME, y="" if band else "power of cond - uncond", title=title)
+        y = "" if band else "power of cond - uncond"
+        dress(axes, x=TIME, y=y, title=band_title(names[band]))
     legend_above(figure, panels[0])
     return figure
 

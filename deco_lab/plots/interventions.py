@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from deco_lab.plots.style import (
     GREY,
+    band_title,
     beside,
     colour_of,
     dress,
@@ -62,8 +63,7 @@ def intervention_figure(effect: InterventionEffect) -> Figure:
                     linestyle="", markersize=4.5, capsize=2, label=f"pixels: {label}",
                 )  # fmt: skip
             above = what == "energy"
-            unit = "" if names[band] == "mean" else "\ncycles per pixel"
-            title = names[band] + unit if above else ""
+            title = band_title(names[band], "\n") if above else ""
             x = "energy, left alone is 1" if above else "correlation with left alone"
             dress(axes, x=x, y="", title=title)
             if above:

@@ -18,6 +18,7 @@ from deco_lab.plots.style import (
     COLOURS,
     GREY,
     array_of,
+    band_title,
     beside,
     colour_of,
     dress,
@@ -191,7 +192,7 @@ def solver_error_curves(found: SolverError) -> Figure:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(lambda part, _: f"{100 * part:g}%")
         axes.yaxis.set_minor_locator(NullLocator())
-        dress(axes, x="network passes per image", y="", title=f"{name} cycles per pixel")
+        dress(axes, x="network passes per image", y="", title=band_title(name))
     panels[0].set_ylabel("error (rms, of the band's own)")
     panels[0].set_ylim(np.nanmin(found.error) / 2, np.nanmax(found.error) * 2)
     figure.legend(

@@ -218,6 +218,11 @@ def limit_shares(axes: Axes, drawn: Any) -> None:
     axes.set_ylim(max(-1.5, low), min(2.0, high))
 
 
+def band_title(name: str, gap: str = " ") -> str:
+    """Return a band's name with its unit, which the mean has not."""
+    return name if name == "mean" else f"{name}{gap}cycles per pixel"
+
+
 def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None:
     """Put the legend of one panel above all; in one row where no number of columns is given."""
     handles, labels = axes.get_legend_handles_labels()

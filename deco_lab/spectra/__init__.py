@@ -35,7 +35,6 @@ from deco_lab.spectra.intervention_effects import (
 from deco_lab.spectra.interventions import (
     BandLimit,
     Intervened,
-    OtherClass,
     OtherRun,
     SpatialMean,
     Stale,
@@ -76,7 +75,6 @@ __all__ = [
     "Intervened",
     "InterventionEffect",
     "LossBands",
-    "OtherClass",
     "OtherRun",
     "PartGains",
     "RadialPower",

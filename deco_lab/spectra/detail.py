@@ -81,8 +81,6 @@ class DetailSpectra(Analysis):
     """(T, R), the power of its error."""
     gaussian_velocity: Array
     """(T, R), the power of its velocity."""
-    gaussian_gain: Array
-    """(T, R), g of the images' power: what a velocity repeats of x_t, by one gain for all."""
     meeting: Array
     """(T,), cycles per pixel, where t^2 S = (1 - t)^2; NaN when never."""
     count: int
@@ -186,7 +184,6 @@ def detail_spectra(
         gaussian_predicted=best(lambda S, t: wiener_filter(S, t) ** 2 * noisy_power(S, t)),
         gaussian_error=best(posterior_power),
         gaussian_velocity=best(lambda S, t: velocity_gain(S, t) ** 2 * noisy_power(S, t)),
-        gaussian_gain=velocity_gain(S, t),
         meeting=np.array([meeting_frequency(frequency, S, time) for time in crops.times]),
         count=len(images),
         recipe=crops.recipe()

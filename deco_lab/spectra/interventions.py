@@ -5,7 +5,7 @@ is that model with one or both replaced, g(A(s), B(p)), and any sampler takes it
 
     sample(Intervened(model, condition=Stale(4), pixels=BandLimit(high=1 / 8)), class_ids)
 
-    condition    None (fresh), Stale, OtherClass, OtherRun, SpatialMean, BandLimit on the token grid
+    condition    None (fresh), Stale, OtherRun, SpatialMean, BandLimit on the token grid
     pixels       None (full), BandLimit of radial frequency
 
 The DiT itself always reads the state as it is. Unlike a decomposition of one velocity this lets an
@@ -41,14 +41,6 @@ class Stale:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}; None is fresh")
-
-
-@dataclass(frozen=True)
-class OtherClass:
-    """The condition of the same state for another class; rows of the null class keep theirs."""
-
-    class_id: int
-    """The label."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class BandLimit:
             )
 
 
-ConditionIntervention = Stale | OtherClass | OtherRun | SpatialMean | BandLimit
+ConditionIntervention = Stale | OtherRun | SpatialMean | BandLimit
 
 
 class _History:
@@ -123,7 +115,7 @@ class Intervened(Wrapper):
     model : object
         With `condition(x, t, class_ids)` and `decode(x, condition)`; `config.num_classes` tells
         which rows are of the null class, where it has them.
-    condition : Stale, OtherClass, OtherRun, SpatialMean or BandLimit, optional
+    condition : Stale, OtherRun, SpatialMean or BandLimit, optional
         What stands for the condition; None leaves it fresh.
     pixels : BandLimit, optional
         What the decoder sees of the pixels; None is all.
@@ -145,7 +137,7 @@ class Intervened(Wrapper):
         check_decoder(model)
         if condition is not None and not isinstance(condition, ConditionIntervention):
             raise ValueError(
-                "condition must be None, Stale, OtherClass, OtherRun, SpatialMean or BandLimit, "
+                "condition must be None, Stale, OtherRun, SpatialMean or BandLimit, "
                 f"got {condition!r}"
             )
         if pixels is not None and not isinstance(pixels, BandLimit):
@@ -158,9 +150,6 @@ class Intervened(Wrapper):
         """Return the condition that the decoder is told, (B, N, D)."""
         null = class_ids == getattr(getattr(self, "config", None), "num_classes", -1)
         how = self.on_condition
-        if isinstance(how, OtherClass):
-            other = torch.full_like(class_ids, how.class_id)
-            return self.model.condition(x, t, torch.where(null, class_ids, other))
         if isinstance(how, OtherRun):
             return self._of_other_run(how, x, t, class_ids, null)
         fresh = self.model.condition(x, t, class_ids)

@@ -122,7 +122,7 @@ class TapSpectrum(Analysis):
     """(M, T, n, n), energies of each image by itself."""
     noise_share: Array
     """(T,), the part of the energy about the mean over images and places that is linear in the
-    noise, and that is taken out of all other fields; NaN where the noise was left in."""
+    noise and was taken out; 0 where the noise was left in, not measured."""
     noise_share_low: Array
     """(T,), lower ends of the intervals."""
     noise_share_high: Array
@@ -291,7 +291,7 @@ def _spectrum(
 
     if noise_groups is None:
         times, each = measured(states, lambda batch: energies(batch, tap_maps(model, batch, tap)))
-        noise = Intervals(*np.full((3, len(times)), np.nan))
+        noise = Intervals(*np.zeros((3, len(times))))
     else:
         times, rows, sums = [], [], []
         for time, batches in states.moments():
