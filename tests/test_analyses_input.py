@@ -26,6 +26,7 @@ from deco_lab.spectra.interventions import SpatialMean
 from deco_lab.spectra.jacobian import decoder_gain
 from deco_lab.spectra.loss_bands import loss_bands
 from deco_lab.spectra.references import reference_sensitivity
+from deco_lab.spectra.response import band_response
 from deco_lab.spectra.seams import find_seams
 from deco_lab.spectra.settling import settling_times
 from deco_lab.spectra.solver_error import solver_error
@@ -113,6 +114,7 @@ def crossed(asked: Asked) -> Any:
 
 CROPS: dict[str, Callable[[Asked], Any]] = {
     "band_effects": of_crops(band_effects),
+    "band_response": of_crops(band_response),
     "condition_budget": of_crops(condition_budget, exchanges=1, directions=0),
     "decoder_gain": of_crops(decoder_gain),
     "detail_spectra": of_crops(detail_spectra),
@@ -312,6 +314,7 @@ def test_analyses_of_any_model_take_one_without_a_decoder(name: str):
     "analysis",
     [
         lambda e: band_effects(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
+        lambda e: band_response(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
         lambda e: guidance_spectrum(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
         lambda e: reference_sensitivity(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
         lambda e: intervention_effect(IMAGES, IMAGES, edges=e),
@@ -324,7 +327,16 @@ def test_analyses_of_any_model_take_one_without_a_decoder(name: str):
             edges=e,
         ),
     ],
-    ids=["effects", "guidance", "references", "intervention", "settling", "loss", "solver"],
+    ids=[
+        "effects",
+        "response",
+        "guidance",
+        "references",
+        "intervention",
+        "settling",
+        "loss",
+        "solver",
+    ],
 )
 def test_analyses_refuse_edges_that_do_not_rise_within_range(analysis: Any, edges: Any):
     with pytest.raises(ValueError, match="edges must rise and lie between 0 and"):

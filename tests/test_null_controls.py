@@ -46,6 +46,7 @@ from deco_lab.spectra.loss_bands import loss_bands, weight_table
 from deco_lab.spectra.products import band_products
 from deco_lab.spectra.radial import radial_power
 from deco_lab.spectra.references import reference_sensitivity
+from deco_lab.spectra.response import band_response
 from deco_lab.spectra.seams import find_seams
 from deco_lab.spectra.settling import settling_times
 from deco_lab.spectra.solver_error import solver_error
@@ -64,6 +65,11 @@ CONTROLS: dict[str, tuple[str, str, str] | str] = {
         "test_band_effects_of_white_parts_are_their_variances_in_every_band",
         "test_band_effects_of_untrained_weights_know_nothing_of_the_images",
         "test_band_effects_of_tiny_need_the_phases_of_photographs",
+    ),
+    "BandResponse": (
+        "test_band_response_of_a_wiener_filter_is_its_gain",
+        "test_band_response_of_shuffled_weights_passes_all_directly",
+        "test_band_response_of_tiny_is_more_of_a_filter_of_textures",
     ),
     "ConditionBudget": (
         "test_condition_budget_of_patches_is_their_spectrum",
@@ -202,6 +208,7 @@ def spread_of(count: int) -> float:
 
 AT_ZERO = {
     "band_effects": (band_effects, {}, ()),
+    "band_response": (band_response, {}, ()),
     "condition_budget": (condition_budget, {"exchanges": 1, "directions": 0}, ()),
     "decoder_gain": (decoder_gain, {}, ("gain", "slope", "gain_map", "jacobian")),
     "detail_spectra": (detail_spectra, {}, ("predicted", "velocity", "gaussian_gain")),
@@ -316,6 +323,30 @@ def test_transfer_function_of_untrained_weights_passes_all(kind: str):
     repeated = found.transfer[0] ** 2 * noisy / details("untrained", kind).predicted[0]
     np.testing.assert_allclose(found.coherence[0, 4:], repeated[4:], atol=0.1)
     assert (found.wiener[0, 10:] < found.transfer_low[0, 10:] - 0.3).all()
+
+
+# Response by path
+
+
+@functools.cache
+def response(weights: str, kind: str) -> Any:
+    return band_response(model_of(weights), pictures(kind)[:6], LABELS[:6], times=[T])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_band_response_of_shuffled_weights_passes_all_directly(kind: str):
+    direct, through, _ = response("shuffled", kind).gain[0]
+    np.testing.assert_allclose(direct, 1, atol=0.02)  # x is in the predicted image, unanswered
+    np.testing.assert_allclose(through, 0, atol=0.1)
+    assert response("trained", kind).gain[0, 0].max() < 0.03
+
+
+def test_band_response_of_tiny_is_more_of_a_filter_of_textures():
+    photographs, textures = (response("trained", kind) for kind in KINDS[:2])
+    # What it draws of a photograph is known by heart, and moves less with what it sees.
+    for name in ("gain", "linear"):
+        known, filtered = (getattr(each, name)[0, 1, :3] for each in (photographs, textures))
+        assert (filtered > 1.4 * known).all()
 
 
 # Band effects and the choice of references

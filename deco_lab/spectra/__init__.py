@@ -50,6 +50,7 @@ from deco_lab.spectra.loss_bands import (
 )
 from deco_lab.spectra.radial import RadialPower, radial_power
 from deco_lab.spectra.references import ReferenceSensitivity, reference_sensitivity
+from deco_lab.spectra.response import BandResponse, band_response
 from deco_lab.spectra.seams import Seams, find_seams
 from deco_lab.spectra.settling import Settling, settling_times
 from deco_lab.spectra.solver_error import SolverError, solver_error
@@ -62,6 +63,7 @@ __all__ = [
     "Analysis",
     "BandEffects",
     "BandLimit",
+    "BandResponse",
     "ConditionBudget",
     "DecoderGain",
     "Decomposition",
@@ -88,6 +90,7 @@ __all__ = [
     "WeightTable",
     "band_effects",
     "band_names",
+    "band_response",
     "band_shares",
     "block_dct",
     "bootstrap",

@@ -33,6 +33,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
@@ -88,10 +90,13 @@ def directional_derivative(
     function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
 ) -> Tensor:
     """Return d/de function(point + e direction) at e = 0."""
-    with warnings.catch_warnings():
+    # Of attention's kernels only the plain one has forward derivatives.
+    with warnings.catch_warnings(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         # For the first one PyTorch imports a module of its own that calls what PyTorch deprecates.
         warnings.filterwarnings("ignore", "`torch.jit")
-        return torch.func.jvp(function, point, direction)[1]
+        answer = function(*map(forward_ad.make_dual, point, direction))
+        derivative = forward_ad.unpack_dual(answer).tangent
+    return torch.zeros_like(answer) if derivative is None else derivative
 
 
 def _narrowest(model: Any, x: Tensor) -> torch.dtype:

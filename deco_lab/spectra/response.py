@@ -1,0 +1,233 @@
+"""How an image that a model predicts moves with the noisy one, band by band and path by path.
+
+With s the DiT's condition and g the pixel decoder, the predicted image is
+
+    D = x + (1 - t) g(x, s(x))
+
+and by the chain rule it moves with the noisy image x along two paths, exactly:
+
+    dD = [I + (1-t) dg/dp] delta                directly, through the pixels
+       + (1-t) dg/ds (ds/dx) delta              through the DiT
+
+There is neither a reference in this nor an interaction. White noise delta_k that is limited to band
+k asks what becomes of the band: over all images i, for each path and for both,
+
+    gain_k    = sum_i <response_i, delta_ki> / sum_i <delta_ki, delta_ki>
+    leaving_k = sum_i |response_i outside of band k|^2 / sum_i <delta_ki, delta_ki>
+
+The gain is the mean of the path's own filter over the band's frequencies, and a filter of Wiener's
+kind has nothing that leaves. How much of the answer this linear map is, taken at x itself,
+
+    linear_k  = sum_i <J_i x_i, band_k(D_i)> / sum_i <D_i, band_k(D_i)>
+
+says: 1 for a linear model. A pixel decoder is pointwise, so its own gain is about the same at every
+frequency: that the pixels' *share* of an image differs between bands is the input's spectrum then,
+not the decoder's choice of frequencies.
+
+References
+----------
+[1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
+    arXiv 2511.19365, section 4.
+[2] Kadkhodaie, Guth, Simoncelli, Mallat, "Generalization in diffusion models arises from
+    geometry-adaptive harmonic representations", arXiv 2310.02557: a denoiser by its Jacobian.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deco_lab.arrays import takes_arrays
+from deco_lab.flow import predicted_image, seeded_noise
+from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.spectra.bands import OCTAVES, split_bands
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.jacobian import directional_derivative
+from deco_lab.spectra.products import nan_if_empty
+from deco_lab.spectra.states import Batch, check_crops, measured, velocity_of
+
+Array = NDArray[np.float64]
+
+PATHS = ("direct", "through the DiT", "total")
+"""Of a model with a pixel decoder; any other has its total alone."""
+WHOLES = ("predicted", "velocity")
+_PROBE_STREAM = 0xC2B2AE35
+"""Added to seeds: a probe that is the image's own noise would be found again in x."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BandResponse(Analysis):
+    """Linear response in K bands at T times by Q paths, with 95% intervals over M images."""
+
+    times: Array
+    """(T,), in [0, 1]: 0 is noise."""
+    edges: Array
+    """(K - 1,), between bands, in cycles per pixel; the lowest band is without the mean colour."""
+    paths: tuple[str, ...]
+    """Names along the axis of Q: `PATHS`, or the total alone."""
+    of: str
+    """What responds: "predicted", the predicted image, or "velocity"."""
+    gain: Array
+    """(T, Q, K), response along a probe of the band, per probe; the paths sum to the total. NaN,
+    as all values, in a band that has no frequency."""
+    gain_low: Array
+    """(T, Q, K), lower ends of the intervals; NaN for a single image, as are all ends."""
+    gain_high: Array
+    """(T, Q, K), upper ends."""
+    leaving: Array
+    """(T, Q, K), power of the response that leaves the band, for a probe of power 1."""
+    leaving_low: Array
+    """(T, Q, K), lower ends."""
+    leaving_high: Array
+    """(T, Q, K), upper ends."""
+    linear: Array
+    """(T, Q, K), share of the band of the answer that the linear map makes of x; NaN in a band
+    without energy."""
+    linear_low: Array
+    """(T, Q, K), lower ends."""
+    linear_high: Array
+    """(T, Q, K), upper ends."""
+    count: int
+    """M, images."""
+
+
+def _bands(images: Tensor, edges: Sequence[float]) -> Tensor:
+    """Return bands, (K, B, C, H, W), float64, the lowest without the channels' means."""
+    bands = split_bands(images.cpu().double(), edges)
+    bands[0] -= bands[0].mean((-2, -1), keepdim=True)
+    return bands
+
+
+def _responses(model: Any, batch: Batch, condition: Tensor | None, direction: Tensor) -> Tensor:
+    """Return the velocity's derivative along a direction by each path, (Q, B, C, H, W)."""
+    x, t, labels = batch.x, batch.t, batch.class_ids
+    if condition is None:
+        total = directional_derivative(lambda x: model(x, t, labels), (x,), (direction,))
+        return total[None]
+    moved = directional_derivative(lambda x: model.condition(x, t, labels), (x,), (direction,))
+    direct = directional_derivative(lambda x: model.decode(x, condition), (x,), (direction,))
+    through = directional_derivative(lambda s: model.decode(x, s), (condition,), (moved,))
+    return torch.stack([direct, through, direct + through])
+
+
+def _products(model: Any, batch: Batch, *, of: str, seed: int, edges: Sequence[float]) -> Tensor:
+    """Return each image's sums, (B, 3 Q + 2, K): what the fields divide, probes', answers' own."""
+    x, condition = batch.x, None
+    if hasattr(model, "condition") and hasattr(model, "decode"):
+        condition = model.condition(x, batch.t, batch.class_ids)
+        velocity = model.decode(x, condition)
+    else:
+        velocity = velocity_of(model, batch)
+
+    def responses(direction: Tensor) -> Tensor:
+        found = _responses(model, batch, condition, direction).double()
+        if of == "velocity":
+            return found.cpu()
+        found = (1 - batch.time) * found
+        found[[0, -1]] += direction  # the only one, or directly and in total
+        return found.cpu()
+
+    answer = velocity if of == "velocity" else predicted_image(x, velocity, batch.t)
+    of_bands = _bands(answer, edges)
+    probes = _bands(seeded_noise(len(x), x.shape[1:], _PROBE_STREAM + seed + batch.first), edges)
+    gain, leaving = [], []
+    for band, probe in enumerate(probes):
+        found = responses(probe.to(x))
+        inside = torch.stack([_bands(path, edges)[band] for path in found])
+        gain.append((found * probe).sum((2, 3, 4)))
+        leaving.append((found.square() - inside.square()).sum((2, 3, 4)))
+    linear = torch.einsum("qbchw,kbchw->kqb", responses(x), of_bands)
+    sums = [torch.stack(gain), torch.stack(leaving), linear]
+    own = torch.stack([bands.square().sum((2, 3, 4)) for bands in (probes, of_bands)], 1)
+    return torch.cat([*sums, own], 1).movedim(2, 0).transpose(1, 2)
+
+
+def _ratios(sums: Array) -> Array:
+    """Return gain, leaving and linear, (..., 3, Q, K), of summed products, (..., 3 Q + 2, K)."""
+    probe, answer = nan_if_empty(sums[..., -2, :]), nan_if_empty(sums[..., -1, :])
+    by = np.stack([probe, probe, answer], -2)[..., None, :]
+    return sums[..., :-2, :].reshape(*by.shape[:-2], -1, by.shape[-1]) / by
+
+
+@takes_arrays
+@torch.no_grad()
+def band_response(
+    model: Any,
+    images: Tensor,
+    class_ids: Tensor | Sequence[int],
+    *,
+    times: Sequence[float],
+    of: str = "predicted",
+    seed: int = 0,
+    edges: Sequence[float] = OCTAVES,
+    batch_size: int = 16,
+) -> BandResponse:
+    """Return how each band of a noisy image passes through a model, by path.
+
+    Costs, for each image and time, K + 1 forward derivatives of the model for K bands, of the
+    decoder twice as many; memory is that of a batch and of its K bands. Models that were loaded
+    fast are derived by their plain code.
+
+    Parameters
+    ----------
+    model : object
+        With `condition(x, t, class_ids)` and `decode(x, condition)`; or any callable
+        (x, t, class_ids) -> velocity of differentiable operations, which has a total alone.
+    images : Tensor
+        (M, C, H, W), in [-1, 1], of any floating-point type; computed with in float32 or float64.
+    class_ids : Tensor or sequence of int
+        (M,), labels.
+    times : sequence of float
+        T of them, in [0, 1]: 0 is noise.
+    of : str
+        "predicted" (default): the predicted image. "velocity": the velocity, whose direct gain is
+        mostly that of the noise which it subtracts.
+    seed : int
+        Image i has the noise of seed + i at every t, and from another stream its probe.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel. The lowest band is taken without the channels'
+        means, which are few numbers and most of its energy.
+    batch_size : int
+        Images on the device at once.
+
+    Returns
+    -------
+    BandResponse
+        The paths sum to the total.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `of`, images that are empty, misshapen or not finite, labels or times out of
+        range, edges that do not rise, or answers that are not finite.
+    """
+    if of not in WHOLES:
+        raise ValueError(f"of must be one of {', '.join(WHOLES)}, got {of!r}")
+    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    _, values = measured(
+        crops, lambda batch: _products(model, batch, of=of, seed=seed, edges=edges)
+    )
+    found = bootstrap_intervals(_ratios, values)
+    named = {
+        name + end: getattr(found, which)[:, i]
+        for end, which in (("", "value"), ("_low", "low"), ("_high", "high"))
+        for i, name in enumerate(("gain", "leaving", "linear"))
+    }
+    return BandResponse(
+        times=np.array(crops.times),
+        edges=np.array(edges, dtype=np.float64),
+        paths=PATHS if named["gain"].shape[1] > 1 else PATHS[-1:],
+        of=of,
+        count=len(values),
+        recipe=crops.recipe()
+        | {
+            "weights": weights_hash(model),
+            "probes": "white noise in each band, one an image, without the channels' means",
+            "interval": RECIPE,
+        },
+        **named,
+    )
