@@ -44,8 +44,8 @@ from torch import Tensor
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image, seeded_noise
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bands import OCTAVES, split_bands
-from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals
+from deco_lab.spectra.bands import MEAN_AND_OCTAVES, split_bands
+from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
 from deco_lab.spectra.jacobian import directional_derivative
 from deco_lab.spectra.products import nan_if_empty
 from deco_lab.spectra.states import Batch, check_crops, measured, velocity_of
@@ -66,7 +66,7 @@ class BandResponse(Analysis):
     times: Array
     """(T,), in [0, 1]: 0 is noise."""
     edges: Array
-    """(K - 1,), between bands, in cycles per pixel; the lowest band is without the mean colour."""
+    """(K - 1,), between bands, in cycles per pixel."""
     paths: tuple[str, ...]
     """Names along the axis of Q: `PATHS`, or the total alone."""
     of: str
@@ -93,13 +93,6 @@ class BandResponse(Analysis):
     """(T, Q, K), upper ends."""
     count: int
     """M, images."""
-
-
-def _bands(images: Tensor, edges: Sequence[float]) -> Tensor:
-    """Return bands, (K, B, C, H, W), float64, the lowest without the channels' means."""
-    bands = split_bands(images.cpu().double(), edges)
-    bands[0] -= bands[0].mean((-2, -1), keepdim=True)
-    return bands
 
 
 def _responses(model: Any, batch: Batch, condition: Tensor | None, direction: Tensor) -> Tensor:
@@ -132,12 +125,13 @@ def _products(model: Any, batch: Batch, *, of: str, seed: int, edges: Sequence[f
         return found.cpu()
 
     answer = velocity if of == "velocity" else predicted_image(x, velocity, batch.t)
-    of_bands = _bands(answer, edges)
-    probes = _bands(seeded_noise(len(x), x.shape[1:], _PROBE_STREAM + seed + batch.first), edges)
+    of_bands = split_bands(answer.cpu().double(), edges)
+    white = seeded_noise(len(x), x.shape[1:], _PROBE_STREAM + seed + batch.first)
+    probes = split_bands(white.double(), edges)
     gain, leaving = [], []
     for band, probe in enumerate(probes):
         found = responses(probe.to(x))
-        inside = torch.stack([_bands(path, edges)[band] for path in found])
+        inside = torch.stack([split_bands(path, edges)[band] for path in found])
         gain.append((found * probe).sum((2, 3, 4)))
         leaving.append((found.square() - inside.square()).sum((2, 3, 4)))
     linear = torch.einsum("qbchw,kbchw->kqb", responses(x), of_bands)
@@ -163,7 +157,8 @@ def band_response(
     times: Sequence[float],
     of: str = "predicted",
     seed: int = 0,
-    edges: Sequence[float] = OCTAVES,
+    edges: Sequence[float] = MEAN_AND_OCTAVES,
+    groups: Groups | None = None,
     batch_size: int = 16,
 ) -> BandResponse:
     """Return how each band of a noisy image passes through a model, by path.
@@ -189,8 +184,11 @@ def band_response(
     seed : int
         Image i has the noise of seed + i at every t, and from another stream its probe.
     edges : sequence of float
-        K - 1 rising edges in cycles per pixel. The lowest band is taken without the channels'
-        means, which are few numbers and most of its energy.
+        K - 1 rising edges in cycles per pixel. One at 0, as in the default, parts off the
+        channels' means, which are few numbers and most of the energy.
+    groups : sequence, optional
+        (M,), one label for each image, such as the photograph that it was cut from: intervals are
+        over groups. None: every image by itself.
     batch_size : int
         Images on the device at once.
 
@@ -211,7 +209,7 @@ def band_response(
     _, values = measured(
         crops, lambda batch: _products(model, batch, of=of, seed=seed, edges=edges)
     )
-    found = bootstrap_intervals(_ratios, values)
+    found = bootstrap_intervals(_ratios, values, groups=groups)
     named = {
         name + end: getattr(found, which)[:, i]
         for end, which in (("", "value"), ("_low", "low"), ("_high", "high"))
@@ -226,7 +224,7 @@ def band_response(
         recipe=crops.recipe()
         | {
             "weights": weights_hash(model),
-            "probes": "white noise in each band, one an image, without the channels' means",
+            "probes": "white noise in each band, one an image",
             "interval": RECIPE,
         },
         **named,
