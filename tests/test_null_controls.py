@@ -58,7 +58,7 @@ Array = NDArray[np.float64]
 M, P, T = 12, 8, 0.5
 LABELS = torch.arange(M) % 6
 KINDS = ("photographs", "shuffled phases", "white noise")
-DIT, PIXELS = PARTS.index("dit"), PARTS.index("pixels")
+CONDITION, PIXELS = PARTS.index("condition_main"), PARTS.index("pixels_main")
 
 CONTROLS: dict[str, tuple[str, str, str] | str] = {
     "BandEffects": (
@@ -369,10 +369,10 @@ class WhiteParts:
 def test_band_effects_of_white_parts_are_their_variances_in_every_band():
     found = band_effects(WhiteParts(), white(), LABELS, times=[0.0, T, 1.0])
     # 1 : 2^2. One mean token of 64 is the reference's.
-    np.testing.assert_allclose(found.velocity[:, DIT], 0.2, atol=0.03)
+    np.testing.assert_allclose(found.velocity[:, CONDITION], 0.2, atol=0.03)
     np.testing.assert_allclose(found.velocity[:, PIXELS], 0.8, atol=0.03)
-    assert (found.velocity_low[:, DIT] < 0.21).all()
-    assert (found.velocity_high[:, DIT] > 0.19).all()
+    assert (found.velocity_low[:, CONDITION] < 0.21).all()
+    assert (found.velocity_high[:, CONDITION] > 0.19).all()
 
 
 @functools.cache
@@ -410,12 +410,12 @@ def test_decompose_draws_the_image_with_learned_weights_alone():
 
 def test_band_effects_of_tiny_need_the_phases_of_photographs():
     photographs, *controls = (effects("trained", kind) for kind in KINDS)
-    band = (0, DIT, 1)  # 1/16 to 1/8 cycles per pixel, below the token grid's Nyquist
+    band = (0, CONDITION, 2)  # 1/16 to 1/8 cycles per pixel, below the token grid's Nyquist
     for control in controls:
         assert control.velocity[band] < photographs.velocity_low[band]
         assert control.velocity_high[band] < photographs.velocity[band]
     # Of white noise there is nothing to tell.
-    assert np.abs(controls[1].velocity[0, DIT]).max() < 0.1
+    assert np.abs(controls[1].velocity[0, CONDITION]).max() < 0.1
 
 
 def test_reference_sensitivity_of_untrained_weights_knows_nothing_of_the_images():
