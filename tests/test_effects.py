@@ -106,10 +106,11 @@ def test_band_effects_of_parts_that_cancel_are_no_shares_but_a_sentence():
 
 def test_band_effects_of_tiny_with_other_images_are_the_conditions_above_a_quarter():
     crops = bundled_crops(64).sample(28, torch.Generator().manual_seed(0), torch.arange(28) % 14)
+    tiny = deco_lab.load("tiny", device="cpu")
+    assert isinstance(tiny, DeCo)
     found = band_effects(
-        deco_lab.load("tiny", device="cpu"), crops.images, crops.class_ids, times=[0.5], draws=2,
-        groups=crops.class_ids,
-    )  # fmt: skip
+        tiny, crops.images, crops.class_ids, times=[0.5], draws=2, groups=crops.class_ids
+    )
     np.testing.assert_allclose(found.predicted[0, :, -1], [-0.01, 0.86, 0.07, 0.08], atol=0.03)
     assert found.predicted_low[0, CONDITION, -1] > 0.7
     assert not found.cancels().any()

@@ -180,6 +180,7 @@ def linear_readout(
     in_band = torch.nn.functional.one_hot(band, len(edges) + 1).double()
 
     values, name = [], "condition" if hasattr(model, "decode") else "tokens"
+    sources: dict[str, Tensor] = {}
     for time in crops.times:
         tokens, pixels, targets = _seen(model, crops, time, P)
         sources = {"pixels": pixels}
