@@ -25,6 +25,7 @@ from deco_lab.spectra.intervention_effects import crossed_effects, intervention_
 from deco_lab.spectra.interventions import SpatialMean
 from deco_lab.spectra.jacobian import decoder_gain
 from deco_lab.spectra.loss_bands import loss_bands
+from deco_lab.spectra.readout import linear_readout
 from deco_lab.spectra.references import reference_sensitivity
 from deco_lab.spectra.response import band_response
 from deco_lab.spectra.seams import find_seams
@@ -130,6 +131,7 @@ CROPS: dict[str, Callable[[Asked], Any]] = {
     "decoder_gain": of_crops(decoder_gain),
     "detail_spectra": of_crops(detail_spectra),
     "guidance_spectrum": of_crops(guidance_spectrum),
+    "linear_readout": of_crops(linear_readout),
     "reference_sensitivity": of_crops(reference_sensitivity),
     "tap_spectrum of tokens": of_crops(tap_spectrum),
     "tap_spectrum of the condition": of_crops(tap_spectrum, tap="condition"),
@@ -164,6 +166,9 @@ DECODER = (
 IN_BATCHES = [*CROPS, *RUNS, "find_seams", "loss_bands", "solver_error"]
 
 MAY_BE_NAN = {
+    "BandEffects": {"predicted", "velocity"},  # where parts cancel
+    "ReferenceSensitivity": {"predicted", "velocity"},
+    "LinearReadout": {"r2"},  # of a band without a coefficient
     "DetailSpectra": {"meeting"},  # where signal and noise never meet
     "Settling": {"settled", "median"},  # of a band that never settles
 }
@@ -374,6 +379,7 @@ def test_analyses_of_any_model_take_one_without_a_decoder(name: str):
         lambda e: band_effects(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
         lambda e: band_response(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
         lambda e: guidance_spectrum(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
+        lambda e: linear_readout(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
         lambda e: reference_sensitivity(model_of("deco"), IMAGES, LABELS, times=[0.5], edges=e),
         lambda e: intervention_effect(IMAGES, IMAGES, edges=e),
         lambda e: settling_times((TIMES, [IMAGES, IMAGES]), edges=e),
@@ -389,6 +395,7 @@ def test_analyses_of_any_model_take_one_without_a_decoder(name: str):
         "effects",
         "response",
         "guidance",
+        "readout",
         "references",
         "intervention",
         "settling",

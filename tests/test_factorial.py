@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from deco_lab.spectra import band_shares, decompose
-from deco_lab.spectra.factorial import PARTS, part_products, part_shares
+from deco_lab.spectra.factorial import (
+    OTHERS,
+    PARTS,
+    AskedStates,
+    cancellation,
+    part_products,
+    part_shares,
+    partners,
+)
+from deco_lab.spectra.products import band_energies, band_products
 from deco_lab.spectra.states import Batch, check_decoder
 
 EDGES = (0.1, 0.25)
@@ -48,15 +57,29 @@ TIMES = torch.tensor([0.25, 0.25, 0.25])
 LABELS = torch.tensor([0, 0, 0])
 
 
-def products(model: Product, x: Tensor, *references: tuple[str, str]) -> np.ndarray:
-    batch = Batch(first=0, time=0.25, t=TIMES, class_ids=LABELS, x=x)
-    return part_products(model, batch, edges=EDGES, references=references, seed=0).numpy()
+class Three:
+    """Three images at one time."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def moments(self):
+        yield 0.25, [Batch(first=0, time=0.25, t=TIMES, class_ids=LABELS, x=self.x)]
+
+    def recipe(self):
+        return {}
+
+
+def products(model: Product, x: Tensor, *references: tuple[str, str], draws: int = 0) -> np.ndarray:
+    [(_, batches)] = AskedStates(model, Three(x), draws, seed=0).moments()
+    [asked] = batches
+    return part_products(model, asked, edges=EDGES, references=references, seed=0).numpy()
 
 
 def test_part_products_are_those_of_the_known_values_of_a_game(game):
     model, s, p = game
     found = products(model, p, ("time", "zero"))
-    values = {"baseline": 0 * p, "dit": 3 * s, "pixels": p, "interaction": s * p}
+    values = {"baseline": 0 * p, "condition_main": 3 * s, "pixels_main": p, "interaction": s * p}
     assert tuple(values) == PARTS
     whole = s * p + 3 * s + p
     shares = part_shares(found.sum(0))[0, 0]
@@ -105,8 +128,84 @@ def test_part_products_pass_the_dit_once_for_each_set_of_labels(game):
         np.testing.assert_array_equal(found[:, index], products(model, p, pair)[:, 0])
 
 
+def test_part_products_with_others_are_the_mean_over_them(game):
+    model, s, p = game
+    found = products(model, p, (OTHERS, OTHERS), draws=2)  # all others of three
+    shares = part_shares(found.sum(0))[0, 0]
+    whole = s * p + 3 * s + p
+
+    def of_others(values: Tensor) -> Tensor:
+        return (values.sum(0) - values) / 2
+
+    baseline = of_others(whole)
+    mixed = (of_others(s) * p + 3 * of_others(s) + p, s * of_others(p) + 3 * s + of_others(p))
+    of_p, of_s = (each - baseline for each in mixed)
+    values = (baseline, of_s, of_p, whole - baseline - of_s - of_p)
+    for part, share in zip(values, shares, strict=True):
+        np.testing.assert_allclose(share, band_shares(part, whole, EDGES), atol=1e-12)
+
+
+def test_part_products_of_an_additive_decoder_have_no_interaction_with_others(game):
+    _, s, p = game
+    found = products(Product(s, product=0), p, (OTHERS, OTHERS), draws=2)
+    assert np.abs(part_shares(found)[:, :, :, 3]).max() < 1e-12
+
+
+def test_part_products_of_a_constant_condition_have_none_of_it(game):
+    _, s, p = game
+    found = products(Product(s[:1].expand_as(s)), p, (OTHERS, OTHERS), draws=2)
+    shares = part_shares(found)
+    assert np.abs(shares[:, :, :, 1]).max() < 1e-12
+    assert np.abs(shares[:, :, :, 3]).max() < 1e-12
+    assert np.abs(shares[:, :, :, 2]).max() > 0.1
+
+
+def test_cancellation_is_that_of_endless_draws():
+    """g = 3 s - 2 p of white s and p that have nothing in common: (9 + 4) / (9 + 4)."""
+    s, p = torch.randn(2, 200, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+
+    class Apart(Product):
+        def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+            return 3 * condition.reshape(x.shape) - 2 * x
+
+    class Many(Three):
+        def moments(self):
+            t, labels = torch.full((200,), 0.25), torch.zeros(200, dtype=torch.int64)
+            yield 0.25, [Batch(first=0, time=0.25, t=t, class_ids=labels, x=self.x)]
+
+    [(_, batches)] = AskedStates(Apart(s), Many(p), 2, seed=0).moments()
+    found = part_products(
+        Apart(s), next(batches), edges=EDGES, references=[(OTHERS, OTHERS)], seed=0
+    )
+    # Of two draws alone the mean's own energies would make 2 and more of it.
+    assert cancellation(found.sum(0).numpy())[0, 0, -1] == pytest.approx(1, abs=0.06)
+
+
+def test_partners_are_of_the_same_label_where_there_are_enough():
+    labels = np.array([0, 1, 2] * 4)
+    found = partners(labels, 3, seed=0).numpy()
+    assert found.shape == (3, 12)
+    assert (labels[found] == labels).all()
+    assert (found != np.arange(12)).all()
+    assert all(len(set(column)) == 3 for column in found.T)
+    any_label = partners(labels, 4, seed=0).numpy()
+    assert (any_label != np.arange(12)).all()
+    assert (labels[any_label] != labels).any()
+    assert np.sort(partners(labels[:3], 4, seed=0), 0).tolist() == [[1, 0, 0], [2, 2, 1]]
+    for few in ((labels[:2], 4), (labels, 1)):
+        with pytest.raises(ValueError, match="images must be at least 3 and draws 2"):
+            partners(*few, seed=0)
+
+
+@pytest.mark.parametrize("window", [None, "hann"])
+def test_band_energies_are_the_products_of_images_with_themselves(window):
+    images = draw(2, 3, 2, 12, 9)
+    for each, expected in zip(band_energies(images, EDGES, window), images, strict=True):
+        torch.testing.assert_close(each, band_products(expected, expected, EDGES, window))
+
+
 def test_part_shares_are_nan_where_the_whole_is_nothing():
-    sums = np.ones((5, 2))
+    sums = np.ones((6, 2))
     sums[:, 1] = 1e-14
     shares = part_shares(sums)
     assert (shares[:, 0] == 1).all()

@@ -45,6 +45,7 @@ from deco_lab.spectra.jpeg import frequency_weights
 from deco_lab.spectra.loss_bands import loss_bands, weight_table
 from deco_lab.spectra.products import band_products
 from deco_lab.spectra.radial import radial_power
+from deco_lab.spectra.readout import TARGETS, linear_readout
 from deco_lab.spectra.references import reference_sensitivity
 from deco_lab.spectra.response import band_response
 from deco_lab.spectra.seams import find_seams
@@ -58,17 +59,17 @@ Array = NDArray[np.float64]
 M, P, T = 12, 8, 0.5
 LABELS = torch.arange(M) % 6
 KINDS = ("photographs", "shuffled phases", "white noise")
-DIT, PIXELS = PARTS.index("dit"), PARTS.index("pixels")
+CONDITION, PIXELS = PARTS.index("condition_main"), PARTS.index("pixels_main")
 
 CONTROLS: dict[str, tuple[str, str, str] | str] = {
     "BandEffects": (
         "test_band_effects_of_white_parts_are_their_variances_in_every_band",
         "test_band_effects_of_untrained_weights_know_nothing_of_the_images",
-        "test_band_effects_of_tiny_need_the_phases_of_photographs",
+        "test_band_effects_of_tiny_say_who_draws_not_whether_it_is_there",
     ),
     "BandResponse": (
         "test_band_response_of_a_wiener_filter_is_its_gain",
-        "test_band_response_of_shuffled_weights_passes_all_directly",
+        "test_band_response_of_untrained_weights_is_direct_and_flat",
         "test_band_response_of_tiny_is_more_of_a_filter_of_textures",
     ),
     "ConditionBudget": (
@@ -95,6 +96,11 @@ CONTROLS: dict[str, tuple[str, str, str] | str] = {
         "test_intervention_effect_of_other_white_noise_is_at_chance",
         "test_crossed_effects_of_no_change_are_none_with_any_weights",
         "test_intervention_effect_of_shuffled_phases_is_all_strength_and_no_likeness",
+    ),
+    "LinearReadout": (
+        "test_linear_readout_from_white_pixels_is_their_signal_to_noise",
+        "test_linear_readout_of_untrained_weights_finds_the_noise_that_training_takes_out",
+        "test_linear_readout_of_untrained_weights_finds_the_noise_that_training_takes_out",
     ),
     "LossBands": (
         "test_loss_bands_of_a_white_error_are_the_shares_of_the_weights",
@@ -334,10 +340,11 @@ def response(weights: str, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_band_response_of_shuffled_weights_passes_all_directly(kind: str):
-    direct, through, _ = response("shuffled", kind).gain[0]
-    np.testing.assert_allclose(direct, 1, atol=0.02)  # x is in the predicted image, unanswered
-    np.testing.assert_allclose(through[1:], 0, atol=0.1)
+def test_band_response_of_untrained_weights_is_direct_and_flat(kind: str):
+    direct, through, _ = response("untrained", kind).gain[0]
+    np.testing.assert_allclose(direct[1:], direct[-1], atol=0.01)
+    assert direct.min() > 0.7  # x is in the predicted image, all but unanswered
+    np.testing.assert_allclose(through, 0, atol=0.01)
     assert response("trained", kind).gain[0, 0].max() < 0.03
 
 
@@ -369,10 +376,10 @@ class WhiteParts:
 def test_band_effects_of_white_parts_are_their_variances_in_every_band():
     found = band_effects(WhiteParts(), white(), LABELS, times=[0.0, T, 1.0])
     # 1 : 2^2. One mean token of 64 is the reference's.
-    np.testing.assert_allclose(found.velocity[:, DIT], 0.2, atol=0.03)
+    np.testing.assert_allclose(found.velocity[:, CONDITION], 0.2, atol=0.03)
     np.testing.assert_allclose(found.velocity[:, PIXELS], 0.8, atol=0.03)
-    assert (found.velocity_low[:, DIT] < 0.21).all()
-    assert (found.velocity_high[:, DIT] > 0.19).all()
+    assert (found.velocity_low[:, CONDITION] < 0.21).all()
+    assert (found.velocity_high[:, CONDITION] > 0.19).all()
 
 
 @functools.cache
@@ -381,13 +388,13 @@ def effects(weights: str, kind: str) -> Any:
 
 
 def test_band_effects_of_untrained_weights_know_nothing_of_the_images():
+    photographs = effects("untrained", "photographs").predicted
     for kind in KINDS:
         found = effects("untrained", kind)
-        np.testing.assert_allclose(found.velocity.sum(1), 1, atol=1e-6)
         np.testing.assert_allclose(found.predicted.sum(1), 1, atol=1e-6)
+        np.testing.assert_allclose(found.predicted[:, CONDITION], 0, atol=0.02)
         # So its shares are the same whatever the images are.
-        photographs = effects("untrained", "photographs").velocity
-        np.testing.assert_allclose(found.velocity[..., 1:], photographs[..., 1:], atol=0.1)
+        np.testing.assert_allclose(found.predicted[..., 2:], photographs[..., 2:], atol=0.1)
 
 
 def of_the_image(weights: str) -> tuple[Array, Array]:
@@ -408,14 +415,13 @@ def test_decompose_draws_the_image_with_learned_weights_alone():
     np.testing.assert_allclose(there, T, atol=0.1)
 
 
-def test_band_effects_of_tiny_need_the_phases_of_photographs():
-    photographs, *controls = (effects("trained", kind) for kind in KINDS)
-    band = (0, DIT, 1)  # 1/16 to 1/8 cycles per pixel, below the token grid's Nyquist
-    for control in controls:
-        assert control.velocity[band] < photographs.velocity_low[band]
-        assert control.velocity_high[band] < photographs.velocity[band]
-    # Of white noise there is nothing to tell.
-    assert np.abs(controls[1].velocity[0, DIT]).max() < 0.1
+@pytest.mark.parametrize("kind", KINDS)
+def test_band_effects_of_tiny_say_who_draws_not_whether_it_is_there(kind: str):
+    """Of white noise the condition draws nearly as much: a share is no sign of knowledge."""
+    found = effects("trained", kind)
+    shares, least = found.predicted[0], found.predicted_low[0]
+    assert shares[CONDITION, 1:].min() > 0.65
+    assert (least[CONDITION, 1:] > shares[PIXELS, 1:]).all()
 
 
 def test_reference_sensitivity_of_untrained_weights_knows_nothing_of_the_images():
@@ -424,12 +430,27 @@ def test_reference_sensitivity_of_untrained_weights_knows_nothing_of_the_images(
         for kind in KINDS
     ]
     for each in found:
-        for name in ("velocity", "predicted"):
-            shares = getattr(each, name)
-            np.testing.assert_allclose(shares.sum(3), 1, atol=1e-6)
-            np.testing.assert_array_equal(getattr(each, f"{name}_low"), shares.min((0, 1)))
-            np.testing.assert_array_equal(getattr(each, f"{name}_high"), shares.max((0, 1)))
-        np.testing.assert_allclose(each.velocity[..., 1:], found[0].velocity[..., 1:], atol=0.1)
+        shares = each.predicted
+        there = np.isfinite(shares[..., 0, :])
+        np.testing.assert_allclose(shares.sum(3)[there], 1, atol=1e-6)
+        np.testing.assert_array_equal(each.predicted_low, np.fmin.reduce(shares, (0, 1)))
+        np.testing.assert_array_equal(each.predicted_high, np.fmax.reduce(shares, (0, 1)))
+        assert np.nanmax(np.abs(shares - found[0].predicted)[..., 2:]) < 0.1
+
+
+# Linear readout
+
+
+@functools.cache
+def readout(weights: str, kind: str) -> Any:
+    return linear_readout(model_of(weights), pictures(kind), LABELS, times=[T], groups=LABELS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_linear_readout_of_untrained_weights_finds_the_noise_that_training_takes_out(kind: str):
+    place = (0, 0, TARGETS.index("noise"), -1)
+    assert readout("untrained", kind).r2[place] > 0.4
+    assert abs(readout("trained", kind).r2[place]) < 0.02
 
 
 # Guidance

@@ -93,7 +93,7 @@ def test_decomposition_figure_draws_the_parts_on_one_scale():
         np.testing.assert_allclose(axes.images[0].get_array(), expected)  # type: ignore[arg-type]
         assert f"rms {part.square().mean().sqrt():.2f}" in axes.get_title()
     assert [axes.get_title().split("\n")[0] for axes in figure.axes[:5]] == [
-        "baseline", "+ DiT", "+ decoder", "= velocity", "interaction",
+        "baseline", "+ Shapley value", "+ Shapley value", "= velocity", "interaction",
     ]  # fmt: skip
     title = figure.get_suptitle()
     assert f"±{scale:.2g}" in title
@@ -126,7 +126,9 @@ def test_band_share_curves_draw_each_share_over_t():
         np.testing.assert_array_equal(trace.y, shares[name][:, i % 4])
         assert trace.line.color == PART_COLOURS[name]
         assert trace.xaxis == ("x" if i % 4 == 0 else f"x{i % 4 + 1}")
-    assert [trace.name for trace in traces if trace.showlegend] == ["DiT", "decoder"]
+    assert [trace.name for trace in traces if trace.showlegend] == [
+        "Shapley value of the condition", "Shapley value of the pixels",
+    ]  # fmt: skip
     assert figure.layout.xaxis.title.text == "t (0 noise, 1 image)"
     assert figure.layout.yaxis.title.text == "share of the band"
     titles = [annotation.text for annotation in figure.layout.annotations]
@@ -154,9 +156,9 @@ def test_array_of_takes_tensors_of_any_kind():
 
 def test_colours_are_distinct():
     assert len(set(COLOURS)) == len(COLOURS)
-    parts = {name: c for name, c in PART_COLOURS.items() if name != "pixels"}
+    parts = {name: c for name, c in PART_COLOURS.items() if "_main" not in name}
     assert len(set(parts.values())) == len(parts)
-    assert PART_COLOURS["pixels"] == PART_COLOURS["decoder"]  # two names of one part
+    assert PART_COLOURS["pixels_main"] == PART_COLOURS["decoder"]  # two names of one part
 
 
 def test_series_beyond_the_colours_stay_distinct():

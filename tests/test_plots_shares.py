@@ -61,6 +61,8 @@ def some_effects() -> BandEffects:
         edges=EDGES,
         velocity_energy=energy,
         predicted_energy=energy,
+        velocity_cancellation=energy,
+        predicted_cancellation=energy,
         count=5,
         recipe={},
         **around(RNG.uniform(0, 1, shape), "velocity"),
@@ -75,6 +77,7 @@ def some_shares(times: tuple[float, ...] = (0.3, 0.5)) -> BandEffects:
         value = RNG.uniform(0, 1, shape)
         fields |= {whole: value, f"{whole}_low": value - 0.1, f"{whole}_high": value + 0.2}
         fields[f"{whole}_energy"] = np.ones((len(times), K))
+        fields[f"{whole}_cancellation"] = np.ones((len(times), K))
     return BandEffects(times=np.array(times), edges=EDGES, count=5, **fields)
 
 
@@ -92,6 +95,8 @@ def some_split(seed: int) -> BandEffects:
         predicted_low=shares[1] - 0.1,
         predicted_high=shares[1] + 0.2,
         predicted_energy=energy,
+        velocity_cancellation=energy,
+        predicted_cancellation=energy,
         count=5,
         recipe={},
     )
@@ -112,15 +117,19 @@ def test_band_share_bars_draw_each_share():
         assert bars[0].get_facecolor()[:3] == pytest.approx(rgb(PART_COLOURS[name]))
     assert [tick.get_text() for tick in axes.get_xticklabels()] == band_names(OCTAVES)
     assert axes.get_xlabel() == "band (cycles per pixel)"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["DiT", "decoder"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "Shapley value of the condition", "Shapley value of the pixels",
+    ]  # fmt: skip
     drawn(figure)
 
 
 def test_effect_curves_draw_shares_with_intervals():
     effects = some_effects()
     figure = effect_curves(effects)
-    assert legend_of(figure) == ["baseline", "DiT", "pixel path", "interaction"]
-    for row, whole in enumerate(("velocity", "predicted")):
+    assert legend_of(figure) == [
+        "baseline", "main effect of the condition", "main effect of the pixels", "interaction",
+    ]  # fmt: skip
+    for row, whole in enumerate(("predicted", "velocity")):
         for band in range(3):
             axes = figure.axes[3 * row + band]
             lines = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == len(TIMES)]
@@ -133,17 +142,22 @@ def test_effect_curves_draw_shares_with_intervals():
                 np.testing.assert_allclose(high, getattr(effects, f"{whole}_high")[:, i, band])
             assert lines[2].get_color() == PART_COLOURS["decoder"]
     assert figure.axes[1].get_title("left") == "1/8 to 1/4 cycles per pixel"
-    assert figure.axes[3].get_ylabel() == "share of the predicted image"
+    assert figure.axes[3].get_ylabel() == "share of the velocity"
     assert figure.axes[3].get_xlabel() == "t (0 noise, 1 image)"
     drawn(figure)
 
 
-def test_effect_curves_cut_parts_that_cancel():
+def test_effect_curves_say_where_parts_cancel_in_place_of_shares():
     effects = some_effects()
-    effects.velocity[0, :, 0] = (9, 1, -9, 0)
+    effects = replace(effects, velocity_cancellation=np.array([3.0, 1, 1])[:, None] + np.zeros(3))
+    effects.velocity[0] = np.nan
     figure = effect_curves(effects)
-    assert figure.axes[0].get_ylim() == (-1.5, 2)
+    assert " ".join(figure.get_supxlabel().split()) == effects.unshared("velocity")
+    assert "the parts cancel" in figure.get_supxlabel()
     assert figure.axes[3].get_ylim()[1] < 1.2
+    assert effect_curves(some_effects()).get_supxlabel() == ""
+    effects.velocity[:] = np.nan
+    drawn(effect_curves(effects))
 
 
 def test_reference_ranges_mark_every_choice():
@@ -163,7 +177,7 @@ def test_reference_ranges_mark_every_choice():
         recipe={},
     )
     figure = reference_ranges(sensitivity, 0.5)
-    for axes, sign in zip(figure.axes, (1, -1), strict=True):
+    for axes, sign in zip(figure.axes, (-1, 1), strict=True):
         marks = [line for line in axes.lines if line.get_linestyle() == "None"]
         for k, line in enumerate(marks):
             part, reference = divmod(k, 3)
@@ -182,7 +196,7 @@ def test_control_figure_draws_each_label_at_its_share():
     effects = {"model": some_shares(), "white noise": some_shares((0.5,))}
     figure = control_figure(effects, 0.5)
     grid = np.array(figure.axes).reshape(2, 2)
-    for panels, whole in zip(grid, ("velocity", "predicted"), strict=True):
+    for panels, whole in zip(grid, ("predicted", "velocity"), strict=True):
         for axes, part in zip(panels, (1, 2), strict=True):
             for container, found in zip(axes.containers, effects.values(), strict=True):
                 np.testing.assert_allclose(
@@ -199,19 +213,19 @@ def test_control_figure_draws_each_label_at_its_share():
 def test_control_figure_says_part_whole_and_time():
     figure = control_figure({"model": some_shares()}, 0.3, parts=("interaction",))
     above, below = (axes.get_title(loc="left") for axes in figure.axes)
-    assert above == "interaction, share of the velocity, t = 0.3"
-    assert below == "interaction, share of the predicted image, t = 0.3"
+    assert above == "interaction, share of the predicted image, t = 0.3"
+    assert below == "interaction, share of the velocity, t = 0.3"
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == NAMES
     pixels = control_figure({"model": some_shares()}, 0.3).axes[1]
-    assert pixels.get_title(loc="left").startswith("pixel path, ")
+    assert pixels.get_title(loc="left").startswith("main effect of the pixels, ")
 
 
-def test_control_figure_cuts_shares_that_cancel():
+def test_control_figure_says_whose_parts_cancel():
     found = some_shares()
-    found.velocity[1, 1, 0] = found.velocity_high[1, 1, 0] = 40.0
-    low, high = control_figure({"model": found}, 0.5).axes[0].get_ylim()
-    assert -1.5 <= low < 0
-    assert high == 2
+    found.velocity_cancellation[1] = 3  # at t = 0.5
+    said = control_figure({"mine": found, "other": some_shares()}, 0.5).get_supxlabel()
+    assert said.startswith("mine: No shares of the velocity")
+    assert "other" not in said
 
 
 def test_control_figure_names_a_time_that_was_not_measured():
@@ -225,7 +239,7 @@ def test_control_figure_names_a_time_that_was_not_measured():
 def test_split_curves_draws_the_highest_band_of_each_model(whole: str):
     effects = {"mine": some_split(0), "tiny": some_split(1)}
     figure = split_curves(effects, whole=whole)
-    for panel, part in enumerate(("dit", "pixels")):
+    for panel, part in enumerate(("condition_main", "pixels_main")):
         drawn = lines_of(figure, panel)
         assert list(drawn) == ["mine", "tiny"]
         for label, one in effects.items():
@@ -237,7 +251,7 @@ def test_split_curves_draws_the_highest_band_of_each_model(whole: str):
 def test_split_curves_shades_the_intervals():
     one = some_split(2)
     figure = split_curves({"mine": one})
-    for panel, part in enumerate(("dit", "pixels")):
+    for panel, part in enumerate(("condition_main", "pixels_main")):
         (band,) = figure.axes[panel].collections
         corners = np.asarray(band.get_paths()[0].vertices)
         at = one.parts.index(part)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from deco_lab.config import DeCoConfig
 from deco_lab.models import DeCo
+from deco_lab.spectra.bands import OCTAVES
 from deco_lab.spectra.effects import band_effects
 from deco_lab.spectra.references import ReferenceSensitivity, reference_sensitivity
 
@@ -29,24 +30,29 @@ def model() -> DeCo:
 
 
 def test_reference_sensitivity_holds_the_shares_of_every_choice(model, tmp_path):
-    found = reference_sensitivity(model, IMAGES, LABELS, times=TIMES, batch_size=2)
-    assert found.velocity.shape == (3, 3, 2, 4, 4)
+    found = reference_sensitivity(
+        model, IMAGES, LABELS, times=TIMES, batch_size=2, edges=OCTAVES[1:]
+    )
+    assert found.velocity.shape == (4, 4, 2, 4, 3)
     for i, condition in enumerate(found.condition_references):
         for j, pixels in enumerate(found.pixel_references):
             one = band_effects(
                 model, IMAGES, LABELS, times=TIMES, condition_reference=condition,
-                pixel_reference=pixels,
+                pixel_reference=pixels, edges=OCTAVES[1:],
             )  # fmt: skip
             np.testing.assert_allclose(found.velocity[i, j], one.velocity, atol=1e-4)
             np.testing.assert_allclose(found.predicted[i, j], one.predicted, atol=1e-4)
     for name in ("velocity", "predicted"):
         shares = getattr(found, name)
-        assert np.array_equal(getattr(found, f"{name}_low"), shares.min((0, 1)))
-        assert np.array_equal(getattr(found, f"{name}_high"), shares.max((0, 1)))
-        assert (shares.max((0, 1)) - shares.min((0, 1))).max() > 0.05
+        low, high = (getattr(found, f"{name}_{end}") for end in ("low", "high"))
+        assert np.array_equal(low, np.fmin.reduce(shares, (0, 1)), equal_nan=True)
+        assert np.array_equal(high, np.fmax.reduce(shares, (0, 1)), equal_nan=True)
+        assert np.nanmax(high - low) > 0.05
+    assert np.isnan(found.velocity).any()  # parts of some choices cancel
+    assert np.isfinite(found.predicted_low).all()
     found.save(tmp_path / "references.npz")
     again = ReferenceSensitivity.load(tmp_path / "references.npz")
-    assert again.pixel_references == ("zero", "patch_mean", "noise")
+    assert again.pixel_references == ("others", "zero", "patch_mean", "noise")
 
 
 class Pointwise:
@@ -78,7 +84,7 @@ def test_reference_sensitivity_is_none_where_the_references_agree():
 def test_reference_sensitivity_names_what_is_wrong(model):
     with pytest.raises(ValueError, match="must name one each at least"):
         reference_sensitivity(model, IMAGES, LABELS, times=TIMES, pixel_references=())
-    with pytest.raises(ValueError, match="pixel_reference must be one of zero"):
+    with pytest.raises(ValueError, match="pixel_reference must be one of others, zero"):
         reference_sensitivity(model, IMAGES, LABELS, times=TIMES, pixel_references=("black",))
     with pytest.raises(ValueError, match="methods condition and decode"):
         reference_sensitivity(object(), IMAGES, LABELS, times=TIMES)  # type: ignore[arg-type]

@@ -52,6 +52,15 @@ def test_cross_fitted_takes_features_that_never_change():
     assert explained(x[..., :1], cross_fitted(x, x[..., :1])) > 0.999
 
 
+def test_cross_fitted_does_not_blow_up_what_hardly_varies_in_the_fit():
+    """The last image alone has much of the third feature, which tells nothing."""
+    x = drawn(10, 12, 50, 3)
+    target = x[..., :1] + 0.3 * drawn(11, 12, 50, 1)
+    x[..., 2] *= 1e-3
+    x[-1, :, 2] *= 1e3
+    assert explained(target, cross_fitted(x, target)) > 0.8
+
+
 def test_cross_fitted_says_what_does_not_fit():
     x = drawn(9, 4, 5, 2)
     with pytest.raises(ValueError, match="same places"):

@@ -85,12 +85,13 @@ class Controls:
                 ),
             )
             gr.HTML(
-                "<p>Gains of the DiT's part, by band of cycles/pixel; 1 leaves it.</p>",
+                "<p>Gains of the condition's Shapley value, by band of cycles/pixel; "
+                "1 leaves it.</p>",
                 padding=False,
             )
             self._bands("dit_gains", "DiT", -1, 3, 0.1)
             gr.HTML(
-                "<p>Gains of the decoder's part, by band of cycles/pixel; 1 leaves it.</p>",
+                "<p>Gains of the pixels' Shapley value, by band of cycles/pixel; 1 leaves it.</p>",
                 padding=False,
             )
             self._bands("decoder_gains", "Decoder", -1, 3, 0.1)

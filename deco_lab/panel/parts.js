@@ -6,7 +6,7 @@ function mountParts(root, setup) {
   "use strict";
   const { number, unpackPictures, drawPictures } = DecoLab;
   const NAMES = {
-    velocity: "velocity", baseline: "baseline", dit: "DiT", decoder: "decoder",
+    velocity: "velocity", baseline: "baseline", dit: "condition’s part", decoder: "pixels’ part",
     interaction: "interaction", condition: "condition",
   };
   const SPECTRA = ["velocity", "dit", "decoder", "baseline", "interaction", "condition"]
@@ -23,9 +23,9 @@ function mountParts(root, setup) {
       <p class="dl-rms" data-rms="${key}"></p></figure>`;
   const sign = (text) => `<span class="dl-sign" aria-hidden="true">${text}</span>`;
   const WHOSE = {
-    shapley: "The interaction is within the parts already, half in DiT and half in decoder.",
-    dit_first: "The interaction is within the decoder’s part already.",
-    pixel_first: "The interaction is within the DiT’s part already.",
+    shapley: "The parts are Shapley values: half of the interaction is within each.",
+    dit_first: "The condition’s part is its main effect; the interaction is within the pixels’.",
+    pixel_first: "The pixels’ part is their main effect; the interaction is within the condition’s.",
   };
 
   root.classList.add("dl", "dl-parts");
@@ -41,7 +41,7 @@ function mountParts(root, setup) {
       <p class="dl-note" data-note="clusters"></p></section>
     <section><h2>Who draws the velocity</h2>
       <div class="dl-sum">${picture("velocity", "Velocity")}${picture("baseline", "Baseline", sign("="))}${
-        picture("dit", "DiT", sign("+"))}${picture("decoder", "Decoder", sign("+"))}${picture("interaction", "Interaction")}</div>
+        picture("dit", "Condition’s part", sign("+"))}${picture("decoder", "Pixels’ part", sign("+"))}${picture("interaction", "Interaction")}</div>
       <p class="dl-note" data-note="scale"></p></section>
     <div class="dl-pair">
       <section class="dl-spectrum"></section>
@@ -49,7 +49,7 @@ function mountParts(root, setup) {
         <h2>Share of the velocity in each band</h2>
         <table class="dl-table"><thead><tr><th scope="col">cycles/<wbr>pixel</th>${
           SHARES.map((key) => `<th scope="col" class="dl-part-${key}">${NAMES[key]}</th>`).join("")}</tr></thead><tbody data-rows="shares"></tbody></table>
-        <p class="dl-note">Baseline, DiT and decoder sum to 1; bars run from −1.5 to 1.5 about 0. Below 0 a part works against the velocity, and others then exceed 1. The interaction is within the parts.</p>
+        <p class="dl-note">Baseline and both parts sum to 1; bars run from −1.5 to 1.5 about 0. Below 0 a part works against the velocity, and others then exceed 1. The interaction is within the parts.</p>
         <div class="dl-jacobian">
           <div><h2>What moves the velocity: Jacobian gain</h2>
             <table class="dl-table"><thead><tr><th scope="col">cycles/<wbr>pixel</th><th scope="col" class="dl-part-decoder">noisy pixels</th><th scope="col" class="dl-part-dit">condition</th></tr></thead><tbody data-rows="gain"></tbody></table></div>
@@ -67,8 +67,9 @@ function mountParts(root, setup) {
       <dt>k-means map</dt><dd>Patches of one colour have similar tokens; the number of colours is chosen, not found.</dd>
       <dt>Reference</dt><dd>What stands for “no condition” and “no pixels”; each choice asks another question.</dd>
       <dt>Baseline</dt><dd>What the decoder draws of both references.</dd>
-      <dt>DiT</dt><dd>What the condition adds to that.</dd>
-      <dt>Decoder</dt><dd>What the noisy pixels add past the DiT, by the decoder’s direct path.</dd>
+      <dt>Condition’s part</dt><dd>What the condition adds to that, by default its Shapley value: its main effect and half of the interaction.</dd>
+      <dt>Pixels’ part</dt><dd>What the noisy pixels add past the DiT, by the decoder’s direct path, likewise.</dd>
+      <dt>Main effect</dt><dd>What one input adds to the baseline by itself.</dd>
       <dt>Interaction</dt><dd>What both inputs do together and neither does alone; the order says whose it counts as.</dd>
       <dt>DCT energy</dt><dd>Mean squared coefficient of the cosine transform of 8 × 8 blocks; the paper draws log(1 + E) over its maximum.</dd>
       <dt>Share</dt><dd>A part’s inner product with the velocity in a band, over the velocity’s own energy there.</dd>

@@ -18,8 +18,8 @@ function mountSample(root, setup) {
     { key: "condition_energy", name: "condition", look: "dl-dit" },
   ];
   const PARTS = [
-    { key: "dit", name: "DiT", look: "dl-dit" },
-    { key: "decoder", name: "decoder", look: "dl-decoder" },
+    { key: "dit", name: "condition", look: "dl-dit" },
+    { key: "decoder", name: "pixels", look: "dl-decoder" },
     { key: "baseline", name: "baseline", look: "dl-baseline" },
   ];
   const BANDS = setup.bands.map((name, i) => ({ name, look: `dl-band dl-band-${i}` }));
@@ -182,7 +182,7 @@ function mountSample(root, setup) {
     find('[data-note="shares"]').textContent = !begin.has_decoder
       ? "This model has no pixel decoder: there is no condition to show and nothing to divide."
       : begin.decompose
-        ? "Shares of the class’s velocity, before guidance, by Shapley value. DiT: what its condition brings; decoder: what " +
+        ? "Shares of the class’s velocity, before guidance, as Shapley values. Condition: what the DiT’s condition brings; pixels: what " +
           "the noisy pixels bring past the DiT; baseline: what is there without either. They sum to 1 in each band " +
           `(cycles/pixel). First ${begin.decomposed} images.`
         : "Decomposition is off; turn it on under “Parts of the velocity”.";

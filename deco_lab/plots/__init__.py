@@ -23,6 +23,7 @@ from deco_lab.plots.loss import (
     weight_curves,
     weights_figure,
 )
+from deco_lab.plots.measures import measures_figure
 from deco_lab.plots.over_time import band_share_curves
 from deco_lab.plots.parts import (
     budget_figure,
@@ -78,6 +79,7 @@ __all__ = [
     "intervention_figure",
     "loss_curve",
     "loss_share_bars",
+    "measures_figure",
     "picture_rows",
     "reference_ranges",
     "response_curves",

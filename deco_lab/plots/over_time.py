@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deco_lab.plots.style import LINES, TIME, array_of, colour_of, line_of, title_of
+from deco_lab.plots.style import LINES, TIME, array_of, band_title, colour_of, line_of, title_of
 from deco_lab.spectra import band_names
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def band_share_curves(times: Any, shares: Mapping[str, Any], edges: Sequence[flo
         cols=len(names),
         shared_yaxes=True,
         horizontal_spacing=0.025,
-        subplot_titles=[f"{name} cycles per pixel" for name in names],
+        subplot_titles=[band_title(name) for name in names],
     )
     figure.update_annotations(font_size=12)
     for i, (label, values) in enumerate(shares.items()):

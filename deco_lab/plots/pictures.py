@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deco_lab.plots.style import array_of, new_figure, title_of
+from deco_lab.plots.style import array_of, new_figure
 from deco_lab.spectra import Decomposition
 
 
@@ -103,7 +103,8 @@ def decomposition_figure(parts: Decomposition, max_images: int = 4) -> Figure:
             show(axes, picture_of(array[row], scale), f"rms {rms:.2f}")
             if row == 0:
                 sign = {"dit": "+ ", "decoder": "+ ", "velocity": "= "}.get(name, "")
-                axes.set_title(f"{sign}{title_of(name)}\nrms {rms:.2f}", fontsize=9)
+                title = parts.names.get(name, name).replace(" of", "\nof")
+                axes.set_title(f"{sign}{title}\nrms {rms:.2f}", fontsize=9)
     figure.suptitle(
         f"grey is 0, full colour ±{scale:.2g} in velocity; condition against "
         f'"{parts.condition_reference}", pixels against "{parts.pixel_reference}", '

@@ -18,6 +18,7 @@ from deco_lab.plots.style import (
     WHOLES,
     array_of,
     as_percent,
+    band_title,
     beside,
     colour_of,
     dress,
@@ -27,6 +28,7 @@ from deco_lab.plots.style import (
     line_of,
     marker_of,
     new_figure,
+    note_below,
     shaded,
     time_row,
     title_of,
@@ -34,7 +36,7 @@ from deco_lab.plots.style import (
 )
 from deco_lab.spectra import BandEffects, ReferenceSensitivity, band_names
 
-_SPLIT_PANELS = {"dit": "by the DiT's condition", "pixels": "by the pixel path"}
+_MAIN_EFFECTS = ("condition_main", "pixels_main")
 
 
 def band_share_bars(shares: Mapping[str, Any], edges: Sequence[float]) -> Figure:
@@ -43,7 +45,7 @@ def band_share_bars(shares: Mapping[str, Any], edges: Sequence[float]) -> Figure
     Parameters
     ----------
     shares : mapping of str to array
-        (K,) for each part, from `band_shares`.
+        (K,) for each part, from `band_shares`; "dit" and "decoder" are called Shapley values.
     edges : sequence of float
         The K - 1 edges in cycles per pixel that the shares were computed with.
     """
@@ -61,12 +63,14 @@ def band_share_bars(shares: Mapping[str, Any], edges: Sequence[float]) -> Figure
 
 
 def effect_curves(effects: BandEffects) -> Figure:
-    """Return each part's share of each band over t: of the velocity, and of the predicted image.
+    """Return each part's share of each band over t: of the predicted image, and of the velocity.
+
+    Where the parts cancel, so that there are no shares, the note below says so.
 
     Parameters
     ----------
     effects : BandEffects
-        From `band_effects` or `run_effects`. Shares below -150% or above 200% leave the panels.
+        From `band_effects` or `run_effects`.
     """
     names = band_names(effects.edges.tolist())
     figure = new_figure(2.4 * len(names) + 0.6, 5.2)
@@ -81,16 +85,17 @@ def effect_curves(effects: BandEffects) -> Figure:
                     axes, effects.times, [end[:, i, band] for end in ends],
                     label=title_of(part), color=colour_of(part, i), marker="o",
                 )  # fmt: skip
-            last = whole == "predicted"
+            first = whole == "predicted"
             dress(
                 axes,
-                x=TIME if last else "",
+                x="" if first else TIME,
                 y="" if band else f"share of the {title}",
-                title="" if last else f"{names[band]} cycles per pixel",
+                title=band_title(names[band]) if first else "",
             )
             as_percent(axes.yaxis)
         limit_shares(panels[0], ends[0])
     legend_above(figure, rows[0, 0])
+    note_below(figure, [effects.unshared(whole) for whole in WHOLES])
     return figure
 
 
@@ -147,7 +152,7 @@ def reference_ranges(sensitivity: ReferenceSensitivity, t: float) -> Figure:
 
 
 def split_curves(effects: Mapping[str, BandEffects], *, whole: str = "predicted") -> Figure:
-    """Return what DiT and pixel path supply of the highest band over t, a line for each model.
+    """Return both main effects' shares of the highest band over t, a line for each model.
 
     Parameters
     ----------
@@ -172,7 +177,7 @@ def split_curves(effects: Mapping[str, BandEffects], *, whole: str = "predicted"
     figure = new_figure(9, 3.7)
     panels = figure.subplots(1, 2, sharey=True)
     drawn = []
-    for axes, (part, title) in zip(panels, _SPLIT_PANELS.items(), strict=True):
+    for axes, part in zip(panels, _MAIN_EFFECTS, strict=True):
         guide(axes, 0)
         guide(axes, 1)
         for i, (label, one) in enumerate(effects.items()):
@@ -183,16 +188,17 @@ def split_curves(effects: Mapping[str, BandEffects], *, whole: str = "predicted"
                 axes, one.times, ends, color=colour_of(label, i), linestyle=line_of(i),
                 marker=marker_of(i), markersize=4, label=label,
             )  # fmt: skip
-        dress(axes, x=TIME, y="", title=title)
+        dress(axes, x=TIME, y="", title=title_of(part))
         as_percent(axes.yaxis)
     panels[0].set_ylabel(f"share of the {WHOLES[whole]}\n{bands.pop()} cycles per pixel")
     limit_shares(panels[0], np.concatenate(drawn))
     legend_above(figure, panels[0])
+    note_below(figure, [_said(label, one, whole) for label, one in effects.items()])
     return figure
 
 
 def control_figure(
-    effects: Mapping[str, BandEffects], t: float, *, parts: Sequence[str] = ("dit", "pixels")
+    effects: Mapping[str, BandEffects], t: float, *, parts: Sequence[str] = _MAIN_EFFECTS
 ) -> Figure:
     """Return the shares of some parts at one t in each band, a model's beside its null controls.
 
@@ -201,7 +207,7 @@ def control_figure(
     effects : mapping of str to BandEffects
         From `band_effects`, for each label; all of the same bands. The first is black.
     t : float
-        One of their times. Shares below -150% or above 200% leave the panels.
+        One of their times.
     parts : sequence of str
         Which parts to draw, names in their `parts`.
 
@@ -232,11 +238,20 @@ def control_figure(
                 )  # fmt: skip
                 drawn += [low, high]
             said = f"{title_of(part)}, share of the {title}, t = {t:g}"
-            x = "band (cycles per pixel)" if whole == "predicted" else ""
+            x = "band (cycles per pixel)" if whole == "velocity" else ""
             _dress_bands(axes, names, x=x, y="share", title=said)
     limit_shares(grid[0, 0], drawn)
     legend_above(figure, grid[0, 0])
+    note_below(
+        figure, [_said(label, one, whole) for label, one in effects.items() for whole in WHOLES]
+    )
     return figure
+
+
+def _said(label: str, effects: BandEffects, whole: str) -> str:
+    """Return what a model's effects say of bands without shares, with its label."""
+    said = effects.unshared(whole)
+    return f"{label}: {said}" if said else ""
 
 
 def _dress_bands(axes: Axes, names: Sequence[str], *, x: str, y: str, title: str = "") -> None:

@@ -11,6 +11,7 @@ References
 
 from collections.abc import Sequence
 from io import BytesIO
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,21 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 PART_COLOURS = {
     "baseline": "#6E6E6E",
     "dit": "#0072B2",
+    "condition_main": "#0072B2",
     "decoder": "#D55E00",
-    "pixels": "#D55E00",
+    "pixels_main": "#D55E00",
     "interaction": "#CC79A7",
     "velocity": "#000000",
 }
-"""One colour for each part of a decomposition, in every figure; the decoder is the pixel path."""
+"""One colour for each part of a decomposition, in every figure: blue is the condition's."""
 
-PART_TITLES = {"dit": "DiT", "pixels": "pixel path"}
-"""Parts whose name is not how it is written."""
+PART_TITLES = {
+    "condition_main": "main effect of the condition",
+    "pixels_main": "main effect of the pixels",
+    "dit": "Shapley value of the condition",
+    "decoder": "Shapley value of the pixels",
+}
+"""Parts whose name is not how it is written; `decompose`'s, by its order "shapley"."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Not as many as colours, so that both together tell 42 series apart."""
@@ -44,7 +51,7 @@ LINES = ("-", "--", ":", "-.")
 TIME = "t (0 noise, 1 image)"
 """How an axis of times is labelled."""
 
-WHOLES = {"velocity": "velocity", "predicted": "predicted image"}
+WHOLES = {"predicted": "predicted image", "velocity": "velocity"}
 """What a part may be a share of, by the name of the field and as it is written."""
 
 GREY = "#6E6E6E"
@@ -214,13 +221,25 @@ def limit_shares(axes: Axes, drawn: Any) -> None:
 
     Parts that cancel each other have shares without bounds; next to them others would be flat.
     """
-    low, high = min(np.nanmin(drawn), 0) - 0.1, max(np.nanmax(drawn), 1) + 0.1
+    there = np.ravel(drawn)[np.isfinite(np.ravel(drawn))]
+    low, high = there.min(initial=0) - 0.1, there.max(initial=1) + 0.1
     axes.set_ylim(max(-1.5, low), min(2.0, high))
 
 
 def band_title(name: str, gap: str = " ") -> str:
-    """Return a band's name with its unit, which the mean has not."""
-    return name if name == "mean" else f"{name}{gap}cycles per pixel"
+    """Return a band's name with its unit, where it has one."""
+    return "mean colour" if name == "mean" else f"{name}{gap}cycles per pixel"
+
+
+def note_below(figure: Figure, sentences: Sequence[str]) -> None:
+    """Write sentences below all panels, but for the empty ones."""
+    said = [sentence for sentence in sentences if sentence]
+    if said:
+        width = int(15 * figure.get_figwidth())  # characters of that size
+        figure.supxlabel(
+            "\n".join("\n".join(wrap(sentence, width)) for sentence in said),
+            fontsize=8, color=GREY, x=0.01, ha="left",
+        )  # fmt: skip
 
 
 def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None:

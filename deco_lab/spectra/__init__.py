@@ -49,6 +49,7 @@ from deco_lab.spectra.loss_bands import (
     weight_table,
 )
 from deco_lab.spectra.radial import RadialPower, radial_power
+from deco_lab.spectra.readout import LinearReadout, linear_readout
 from deco_lab.spectra.references import ReferenceSensitivity, reference_sensitivity
 from deco_lab.spectra.response import BandResponse, band_response
 from deco_lab.spectra.seams import Seams, find_seams
@@ -74,6 +75,7 @@ __all__ = [
     "Intervals",
     "Intervened",
     "InterventionEffect",
+    "LinearReadout",
     "LossBands",
     "OtherRun",
     "PartGains",
@@ -109,6 +111,7 @@ __all__ = [
     "intervention_effect",
     "inverse_block_dct",
     "jpeg_table",
+    "linear_readout",
     "load_analysis",
     "log_energy",
     "loss_bands",

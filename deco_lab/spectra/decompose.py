@@ -39,6 +39,12 @@ _NOISE_STREAM = 0x9E3779B9
 a reference that is the image's own noise would be no reference."""
 _DIT_SHARE_OF_INTERACTION = {"shapley": 0.5, "dit_first": 0.0, "pixel_first": 1.0}
 ORDERS = tuple(_DIT_SHARE_OF_INTERACTION)
+PART_NAMES = {
+    "shapley": ("Shapley value of the condition", "Shapley value of the pixels"),
+    "dit_first": ("main effect of the condition", "pixels after the condition"),
+    "pixel_first": ("condition after the pixels", "main effect of the pixels"),
+}
+"""What `dit` and `decoder` are, by order: one word for one quantity."""
 
 
 class HasDecoder(Protocol):
@@ -60,7 +66,7 @@ class Decomposition:
     baseline: Tensor
     """What the decoder draws of both references."""
     dit: Tensor
-    """What the condition adds."""
+    """What the condition adds: by the order "shapley" its Shapley value (see `names`)."""
     decoder: Tensor
     """What the pixels add: the decoder's direct path, past the DiT."""
     interaction: Tensor
@@ -76,8 +82,14 @@ class Decomposition:
     seed: int
     """Seed of the pixel reference "noise"."""
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What `dit` and `decoder` are to be called, by the order."""
+        return dict(zip(("dit", "decoder"), PART_NAMES[self.order], strict=True))
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError for a value that is not among the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
@@ -102,9 +114,10 @@ def _check_values(t: Tensor, class_ids: Tensor, num_classes: int | None) -> None
         )
 
 
-def _reference_condition(
+def reference_condition(
     model: Any, kind: str, condition: Tensor, x: Tensor, t: Tensor, class_ids: Tensor
 ) -> Tensor:
+    """Return the condition that stands for none, (B, N, D), of a kind of `decompose`."""
     if kind == "mean":
         return condition.mean(1, keepdim=True).expand_as(condition)
     if kind == "time":
@@ -112,7 +125,8 @@ def _reference_condition(
     return model.condition(x, t, torch.full_like(class_ids, model.config.num_classes))
 
 
-def _reference_pixels(model: Any, kind: str, x: Tensor, seed: int) -> Tensor:
+def reference_pixels(model: Any, kind: str, x: Tensor, seed: int) -> Tensor:
+    """Return the pixels that stand for none, as x, (B, C, H, W), of a kind of `decompose`."""
     if kind == "zero":
         return torch.zeros_like(x)
     if kind == "patch_mean":
@@ -179,9 +193,9 @@ def decompose(
         not fit x, a t outside [0, 1], or, where the model has a config, a label it does not know.
     """
     check_decoder(model)
-    _check_choice("condition_reference", condition_reference, CONDITION_REFERENCES)
-    _check_choice("pixel_reference", pixel_reference, PIXEL_REFERENCES)
-    _check_choice("order", order, ORDERS)
+    check_choice("condition_reference", condition_reference, CONDITION_REFERENCES)
+    check_choice("pixel_reference", pixel_reference, PIXEL_REFERENCES)
+    check_choice("order", order, ORDERS)
     x = x if x.dtype == torch.float64 else x.float()
     t = _one_per_image("t", torch.as_tensor(t, dtype=torch.float32), x)
     class_ids = _one_per_image("class_ids", torch.as_tensor(class_ids), x)
@@ -190,8 +204,8 @@ def decompose(
     t, class_ids = t.to(x.device), class_ids.to(x.device)
 
     s = model.condition(x, t, class_ids)
-    s0 = _reference_condition(model, condition_reference, s, x, t, class_ids)
-    p0 = _reference_pixels(model, pixel_reference, x, seed)
+    s0 = reference_condition(model, condition_reference, s, x, t, class_ids)
+    p0 = reference_pixels(model, pixel_reference, x, seed)
     # Four passes of one shape, not one of 4B rows: equal inputs then give equal outputs to the
     # last bit, which is what makes the zero cases exact.
     velocity = model.decode(x, s)

@@ -1,9 +1,12 @@
-"""Which bands the DiT and the pixel path draw over t, of re-noised crops or of a sampling run.
+"""Which bands a condition and the pixels draw over t, of re-noised crops or of a sampling run.
 
-The shares are those of `factorial`, of the velocity and of the predicted image, in each band of
-radial frequency and at each t, over all images and with bootstrap intervals:
+The shares are those of `factorial`, of the predicted image and of the velocity, in each band of
+radial frequency and at each t, over all images and with intervals:
 
-    baseline + dit + pixels + interaction = 1        in every band, each may be negative
+    baseline + condition_main + pixels_main + interaction = 1      in every band; each may be < 0
+
+What stands for none of an input is that of other images. Where the parts cancel, their energies
+being more than twice the whole's together, there are no shares, and `unshared` says so.
 
 Re-noised crops ask what the model does on the path it was trained on; a sampling run asks what it
 does on its own states, which may have left that path.
@@ -18,10 +21,19 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bands import OCTAVES
+from deco_lab.spectra.bands import MEAN_AND_OCTAVES, band_names
 from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
 from deco_lab.spectra.decompose import HasDecoder
-from deco_lab.spectra.factorial import NORMALISATION, PARTS, part_products, part_shares
+from deco_lab.spectra.factorial import (
+    CANCELS,
+    NORMALISATION,
+    OTHERS,
+    PARTS,
+    AskedStates,
+    cancellation,
+    part_products,
+    part_shares,
+)
 from deco_lab.spectra.frequencies import check_estimator
 from deco_lab.spectra.states import (
     Run,
@@ -38,33 +50,72 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BandEffects(Analysis):
-    """Shares of four parts in K bands at T times, with 95% bands over M images."""
+    """Shares of four parts in K bands at T times, with 95% intervals over M images."""
 
     times: Array
     """(T,), in [0, 1]: 0 is noise."""
     edges: Array
     """(K - 1,), between bands, in cycles per pixel."""
-    velocity: Array
-    """(T, 4, K), shares of the velocity, parts in the order of `parts`; they sum to 1 over the
-    parts, and are NaN in a band without energy."""
-    velocity_low: Array
-    """(T, 4, K), lower ends of the intervals; NaN for a single image, as are the upper ends."""
-    velocity_high: Array
-    """(T, 4, K), upper ends."""
-    velocity_energy: Array
-    """(T, K), mean square of the velocity in each band; the bands sum to its mean square."""
     predicted: Array
-    """(T, 4, K), shares of the predicted image."""
+    """(T, 4, K), shares of the predicted image, parts in the order of `parts`; they sum to 1 over
+    the parts, and are NaN where the parts cancel and in a band without energy."""
     predicted_low: Array
-    """(T, 4, K), lower ends."""
+    """(T, 4, K), lower ends of the intervals; NaN for a single group, as are the upper ends."""
     predicted_high: Array
     """(T, 4, K), upper ends."""
     predicted_energy: Array
-    """(T, K), mean square of the predicted image in each band."""
+    """(T, K), mean square of the predicted image in each band; the bands sum to its own."""
+    predicted_cancellation: Array
+    """(T, K), energies of the parts, summed, over that of the predicted image; estimated as for
+    endless draws, so that the other images' own do not count."""
+    velocity: Array
+    """(T, 4, K), shares of the velocity, as far as there are any."""
+    velocity_low: Array
+    """(T, 4, K), lower ends."""
+    velocity_high: Array
+    """(T, 4, K), upper ends."""
+    velocity_energy: Array
+    """(T, K), mean square of the velocity in each band."""
+    velocity_cancellation: Array
+    """(T, K), energies of the parts, summed, over that of the velocity."""
     count: int
     """M, images."""
     parts: tuple[str, ...] = PARTS
     """Names along the axis of 4."""
+
+    def cancels(self, whole: str = "predicted") -> NDArray[np.bool_]:
+        """Return in which bands the parts cancel, (T, K), so that they have no shares.
+
+        Parameters
+        ----------
+        whole : str
+            "predicted" or "velocity".
+        """
+        return getattr(self, f"{whole}_cancellation") > CANCELS
+
+    def unshared(self, whole: str = "predicted") -> str:
+        """Return a sentence about the bands without shares, "" where there are none.
+
+        Parameters
+        ----------
+        whole : str
+            "predicted" or "velocity".
+        """
+        names = band_names(self.edges.tolist())
+        found = [
+            f"{name} at t = {', '.join(f'{t:g}' for t in self.times[cancel])}"
+            for name, cancel in zip(names, self.cancels(whole).T, strict=True)
+            if cancel.any()
+        ]
+        if not found:
+            return ""
+        return (
+            f"No shares of the {_WHOLES[whole]} {'; '.join(found)}: there the parts cancel, "
+            f"their energies being more than {CANCELS:g} times its own."
+        )
+
+
+_WHOLES = {"velocity": "velocity", "predicted": "predicted image"}
 
 
 def _effects(
@@ -74,28 +125,28 @@ def _effects(
     seed: int,
     edges: Sequence[float],
     references: tuple[str, str],
+    draws: int,
     window: str | None,
 ) -> BandEffects:
     check_estimator(window)
+    asked = AskedStates(model, states, draws if OTHERS in references else 0, seed)
     times, values = measured(
-        states,
-        lambda batch: part_products(
-            model, batch, edges=edges, references=[references], seed=seed, window=window
+        asked,
+        lambda each: part_products(
+            model, each, edges=edges, references=[references], seed=seed, window=window
         )[:, 0],
     )
     band = bootstrap_intervals(part_shares, values, groups=states.groups)
-    energy = values[..., -1, :].mean(0)
+    sums = values.mean(0)
+    named = {}
+    for i, whole in enumerate(_WHOLES):
+        beyond = cancellation(sums[:, i])
+        for end, shares in (("", band.value), ("_low", band.low), ("_high", band.high)):
+            named[whole + end] = np.where(beyond[:, None] > CANCELS, np.nan, shares[:, i])
+        named |= {f"{whole}_energy": sums[:, i, 4], f"{whole}_cancellation": beyond}
     return BandEffects(
         times=np.array(times),
         edges=np.array(edges, dtype=np.float64),
-        velocity=band.value[:, 0],
-        velocity_low=band.low[:, 0],
-        velocity_high=band.high[:, 0],
-        velocity_energy=energy[:, 0],
-        predicted=band.value[:, 1],
-        predicted_low=band.low[:, 1],
-        predicted_high=band.high[:, 1],
-        predicted_energy=energy[:, 1],
         count=len(values),
         recipe=states.recipe()
         | {
@@ -103,10 +154,12 @@ def _effects(
             "seed": seed,
             "condition_reference": references[0],
             "pixel_reference": references[1],
+            "draws": draws,
             "window": window,
             "normalisation": NORMALISATION,
             "interval": RECIPE,
         },
+        **named,
     )
 
 
@@ -118,17 +171,19 @@ def band_effects(
     *,
     times: Sequence[float],
     seed: int = 0,
-    edges: Sequence[float] = OCTAVES,
-    condition_reference: str = "mean",
-    pixel_reference: str = "zero",
+    edges: Sequence[float] = MEAN_AND_OCTAVES,
+    condition_reference: str = OTHERS,
+    pixel_reference: str = OTHERS,
+    draws: int = 4,
     window: str | None = None,
     batch_size: int = 16,
     groups: Groups | None = None,
 ) -> BandEffects:
     """Return each part's share of each band over t, for real crops with noise.
 
-    Costs, for each image and time, one pass of the DiT (two with the reference "null") and four
-    of the decoder.
+    Costs, for each image and time, one pass of the DiT (two with the reference "null") and
+    3 * draws + 1 of the decoder. With other images as references, all states and conditions of a
+    time are held on the CPU.
 
     Parameters
     ----------
@@ -142,11 +197,19 @@ def band_effects(
         T of them, in [0, 1]: 0 is noise.
     seed : int
         Image i has the noise of seed + i at every t, and so has the pixel reference "noise", from
-        another stream.
+        another stream; the choice of other images is by it too.
     edges : sequence of float
-        K - 1 rising edges in cycles per pixel.
+        K - 1 rising edges in cycles per pixel. One at 0, as in the default, parts off the
+        channels' means.
     condition_reference, pixel_reference : str
-        As for `decompose`.
+        What stands for none. "others" (default): the condition and the noisy pixels of other
+        images at the same t, of the same label if each label has more than `draws` images. The
+        constants of `decompose` are there for who wants them, with care: nothing like them occurs
+        in training, and what the decoder draws of them may exceed the whole ("null" asks another
+        thing: what the label adds).
+    draws : int
+        How many other images stand for each one's inputs, at most, from 2; the parts are means
+        over them.
     window : str, optional
         "hann" tapers parts and wholes to the images' borders before they are split into bands;
         None (default) keeps them.
@@ -159,14 +222,14 @@ def band_effects(
     Returns
     -------
     BandEffects
-        Shares of the velocity and of the predicted image, with bootstrap bands.
+        Shares of the predicted image and of the velocity, with their intervals.
 
     Raises
     ------
     ValueError
         For a model without a decoder, images that are empty, misshapen or not finite, labels or
-        times out of range, groups that are not one for each image, or as for `decompose` and
-        `split_bands`.
+        times out of range, groups that are not one for each image, fewer than three images or two
+        draws where others stand for an input, or as for `decompose` and `split_bands`.
     """
     check_decoder(model)
     crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
@@ -176,6 +239,7 @@ def band_effects(
         seed=seed,
         edges=edges,
         references=(condition_reference, pixel_reference),
+        draws=draws,
         window=window,
     )
 
@@ -185,9 +249,10 @@ def run_effects(
     steps: Iterable[State],
     class_ids: Tensor | Sequence[int],
     *,
-    edges: Sequence[float] = OCTAVES,
-    condition_reference: str = "mean",
-    pixel_reference: str = "zero",
+    edges: Sequence[float] = MEAN_AND_OCTAVES,
+    condition_reference: str = OTHERS,
+    pixel_reference: str = OTHERS,
+    draws: int = 4,
     window: str | None = None,
     seed: int = 0,
     batch_size: int = 16,
@@ -208,10 +273,10 @@ def run_effects(
         by step, and no step is kept.
     class_ids : Tensor or sequence of int
         (M,), labels of the run.
-    edges, condition_reference, pixel_reference, window, batch_size, groups
+    edges, condition_reference, pixel_reference, draws, window, batch_size, groups
         As for `band_effects`.
     seed : int
-        Of the pixel reference "noise".
+        Of the choice of other images, and of the pixel reference "noise".
 
     Returns
     -------
@@ -231,5 +296,6 @@ def run_effects(
         seed=seed,
         edges=edges,
         references=(condition_reference, pixel_reference),
+        draws=draws,
         window=window,
     )

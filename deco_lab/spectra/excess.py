@@ -98,7 +98,7 @@ def excess_error(
     ValueError
         As for `check_crops`; where power has not the images' size, is not above 0, or t is 1.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     check_edges(edges)
     H, W = images.shape[-2:]
     S = power.detach().cpu().double()
@@ -131,7 +131,7 @@ def excess_error(
     least = posterior_power(half.numpy(), t[:, None, None]).reshape(len(t), -1)
     expected = least @ member.T.numpy()
     ends = bootstrap_intervals(
-        lambda means: (means[..., 0, :] - means[..., 1, :]) / expected, values, groups=groups
+        lambda means: (means[..., 0, :] - means[..., 1, :]) / expected, values, groups=crops.groups
     )
     mean = values.mean(0)
     return ExcessError(

@@ -1,27 +1,38 @@
-"""What the DiT and the pixel path do to each band: a factorial experiment of 2 x 2 decodes.
+"""What a decoder's two inputs do to each band: a factorial experiment of 2 x 2 decodes.
 
-With g the pixel decoder, s the DiT's condition and p the noisy pixels, s0 and p0 their references
-(see `decompose`), four parts sum to the velocity [1]:
+With g the pixel decoder, s the DiT's condition and p the noisy pixels, s0 and p0 what stands for
+none of either, four parts sum to the velocity [1]:
 
-    baseline     g(s0, p0)
-    dit          g(s, p0) - g(s0, p0)                              what the DiT does alone
-    pixels       g(s0, p) - g(s0, p0)                              what the pixel path does alone
-    interaction  g(s, p) - g(s, p0) - g(s0, p) + g(s0, p0)         what they only do together
+    baseline        g(s0, p0)
+    condition_main  g(s, p0) - g(s0, p0)                        main effect of the condition
+    pixels_main     g(s0, p) - g(s0, p0)                        main effect of the pixels
+    interaction     g(s, p) - g(s, p0) - g(s0, p) + g(s0, p0)   what they do only together
 
 and so do the shares in each band k, over all images i, which sum to 1 and may be negative:
 
     share_k(part) = sum_i <part_i, band_k(velocity_i)> / sum_i <velocity_i, band_k(velocity_i)>
 
-(Shapley's dit, `decompose`'s default, is dit + interaction / 2.) The same experiment is read for
-the predicted image, h(s, p) = p + (1 - t) g(s, p): there the pixel path holds the noisy pixels
-themselves, so its part is what a decoder that is told nothing would leave of them, noise included.
+(The Shapley value, which is `decompose`'s default, is the main effect and half of the interaction.)
+The same experiment is read for the predicted image, h(s, p) = p + (1 - t) g(s, p): there the pixels
+hold the noisy image itself, so their main effect is what a decoder that is told of another image
+would leave of this one, noise included.
+
+What stands for none is best an input of *other images*: the condition and the pixels of another
+image at the same t, of the same label where there are enough, and the parts' mean over several of
+them. A constant is no condition that the decoder has ever seen, nor are grey pixels, and what it
+draws then says little of what it does with real ones: on a trained model the interaction alone may
+exceed the whole. Parts that cancel each other have no shares: `cancellation` tells.
 
 References
 ----------
 [1] Box, Hunter, Hunter, "Statistics for Experimenters", 2005, chapter 5.
+[2] Lundberg, Lee, "A Unified Approach to Interpreting Model Predictions", arXiv 1705.07874: inputs
+    of other examples in the place of an input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -30,46 +41,133 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.flow import predicted_image
-from deco_lab.spectra.decompose import HasDecoder, decompose
-from deco_lab.spectra.products import band_products, nan_if_empty
-from deco_lab.spectra.states import Batch
-from deco_lab.wrapper import Wrapper
+from deco_lab.spectra.decompose import CONDITION_REFERENCES as CONSTANT_CONDITIONS
+from deco_lab.spectra.decompose import PIXEL_REFERENCES as CONSTANT_PIXELS
+from deco_lab.spectra.decompose import (
+    HasDecoder,
+    check_choice,
+    reference_condition,
+    reference_pixels,
+)
+from deco_lab.spectra.products import band_energies, band_products, nan_if_empty
+from deco_lab.spectra.states import Batch, States
 
 Array = NDArray[np.float64]
 
-PARTS = ("baseline", "dit", "pixels", "interaction")
+PARTS = ("baseline", "condition_main", "pixels_main", "interaction")
 """What a velocity, or a predicted image, is the sum of."""
+
+OTHERS = "others"
+CONDITION_REFERENCES = (OTHERS, *CONSTANT_CONDITIONS)
+PIXEL_REFERENCES = (OTHERS, *CONSTANT_PIXELS)
+
+CANCELS = 2.0
+"""Parts whose energies sum to more than this of the whole's cancel each other."""
 
 NORMALISATION = "sum over images <part, band> / sum over images <whole, band>"
 """What `part_shares` divides by what, for recipes."""
 
 
-class _Drawing(Wrapper):
-    """A model at one state whose decoder returns velocity and predicted image, (B, 2C, H, W).
+@dataclass(frozen=True)
+class Asked:
+    """A batch, the condition that the DiT makes of it, and all images at its time, if needed."""
 
-    `decompose` splits whatever a decoder returns, so both come of one call. The DiT's pass for
-    each set of labels is kept: x and t are the same for all references.
+    batch: Batch
+    condition: Tensor
+    """(B, N, D)."""
+    x: Tensor
+    """(M, C, H, W), on the CPU; none where nothing is drawn of others."""
+    conditions: Tensor
+    """(M, N, D), likewise."""
+    partners: Tensor
+    """(R, M), int64, the images that stand for each one's inputs."""
+
+    def of_others(self, values: Tensor) -> list[Tensor]:
+        """Return x or conditions of the batch's partners, R times (B, ...)."""
+        rows = slice(self.batch.first, self.batch.first + len(self.batch.x))
+        return [values[partner].to(self.condition.device) for partner in self.partners[:, rows]]
+
+
+class AskedStates:
+    """States whose batches come as `Asked`: one pass of the DiT for each image and time.
+
+    Parameters
+    ----------
+    model : object
+        With `condition(x, t, class_ids)`.
+    states : Crops or Run
+        Whose batches they are.
+    draws : int
+        How many other images stand for each one's inputs; 0 for none, and the images of a time
+        then need not be held together.
+    seed : int
+        Of the draws.
     """
 
-    def __init__(self, model: Any, t: Tensor) -> None:
-        super().__init__(model)
-        self._t = t
-        self._conditions: dict[tuple[int, ...], Tensor] = {}
+    def __init__(self, model: Any, states: States, draws: int, seed: int) -> None:
+        self._model, self._states = model, states
+        self._draws, self._seed = draws, seed
 
-    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
-        labels = tuple(class_ids.tolist())
-        if labels not in self._conditions:
-            self._conditions[labels] = self.model.condition(x, t, class_ids)
-        return self._conditions[labels]
+    def moments(self) -> Iterator[tuple[float, Iterator[Asked]]]:
+        """Yield one time after the other with its batches."""
+        for time, batches in self._states.moments():
+            yield time, self._asked(batches)
 
-    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
-        velocity = self.model.decode(x, condition)
-        return torch.cat([velocity, predicted_image(x, velocity, self._t)], 1)
+    def recipe(self) -> dict[str, Any]:
+        """Return that of the states."""
+        return self._states.recipe()
+
+    def _asked(self, batches: Iterable[Batch]) -> Iterator[Asked]:
+        def condition(batch: Batch) -> Tensor:
+            return self._model.condition(batch.x, batch.t, batch.class_ids)
+
+        none = torch.empty(0)
+        if not self._draws:
+            for batch in batches:
+                yield Asked(batch, condition(batch), none, none, none)
+            return
+        held = []
+        for batch in batches:
+            kept = Batch(batch.first, batch.time, batch.t, batch.class_ids, batch.x.cpu())
+            held.append((kept, condition(batch).cpu()))
+        x = torch.cat([batch.x for batch, _ in held])
+        conditions = torch.cat([s for _, s in held])
+        labels = torch.cat([batch.class_ids for batch, _ in held]).cpu()
+        chosen = partners(labels.numpy(), self._draws, self._seed)
+        for batch, s in held:
+            device = batch.t.device
+            here = Batch(batch.first, batch.time, batch.t, batch.class_ids, batch.x.to(device))
+            yield Asked(here, s.to(device), x, conditions, chosen)
+
+
+def partners(labels: NDArray[np.int64], draws: int, seed: int) -> Tensor:
+    """Return which images stand for each one's inputs, (R, M), R = min(draws, M - 1) others.
+
+    Of the same label, if every label has images enough for that; else of any.
+
+    Raises
+    ------
+    ValueError
+        For fewer than three images or two draws: what is the drawn images' own could not be told.
+    """
+    M = len(labels)
+    if M < 3 or draws < 2:
+        raise ValueError(
+            f'images must be at least 3 and draws 2 where "{OTHERS}" stand for an input, got '
+            f"{M} and {draws}; add images, or name a constant reference"
+        )
+    generator = np.random.default_rng(seed)
+    alike = labels if np.unique(labels, return_counts=True)[1].min() > draws else np.zeros(M)
+    rows = []
+    for i in range(M):
+        others = np.flatnonzero(alike == alike[i])
+        rows.append(generator.permutation(others[others != i])[:draws])
+    return torch.from_numpy(np.stack(rows, 1))
 
 
 def part_products(
     model: HasDecoder,
-    batch: Batch,
+    asked: Asked,
     *,
     edges: Sequence[float],
     references: Sequence[tuple[str, str]],
@@ -82,51 +180,82 @@ def part_products(
     ----------
     model : object
         As for `decompose`.
-    batch : Batch
+    asked : Asked
         Of B images.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel.
     references : sequence of (str, str)
-        R pairs of a condition reference and a pixel reference, as for `decompose`.
+        Q pairs of a condition reference and a pixel reference: "others", or as for `decompose`.
     seed : int
-        Of the pixel reference "noise"; that of the batch's first image is seed + batch.first.
+        Of the pixel reference "noise"; that of the batch's first image is seed + its index.
     window : str, optional
         As for `band_products`.
 
     Returns
     -------
     Tensor
-        (B, R, 2, 5, K): of the velocity, then of the predicted image; the axis of 5 holds the
-        four `PARTS` and the whole itself. Per pixel and channel, float64, on the CPU.
+        (B, Q, 2, 6, K): of the velocity, then of the predicted image; the axis of 6 holds the
+        four `PARTS` with the whole, the whole with itself, and the sum of the parts' own energies.
+        Per pixel and channel, float64, on the CPU.
 
     Raises
     ------
     ValueError
-        As for `decompose` and `split_bands`.
+        For an unknown reference, or as for `decompose` and `split_bands`.
     """
-    drawing = _Drawing(model, batch.t)
+    batch, s = asked.batch, asked.condition
+    x, t = batch.x, batch.t
+    of_condition, of_pixels = {}, {}
+    for name in {pair[0] for pair in references}:
+        check_choice("condition_reference", name, CONDITION_REFERENCES)
+        of_condition[name] = (
+            asked.of_others(asked.conditions)
+            if name == OTHERS
+            else [reference_condition(model, name, s, x, t, batch.class_ids)]
+        )
+    for name in {pair[1] for pair in references}:
+        check_choice("pixel_reference", name, PIXEL_REFERENCES)
+        of_pixels[name] = (
+            asked.of_others(asked.x)
+            if name == OTHERS
+            else [reference_pixels(model, name, x, seed + batch.first)]
+        )
+
+    def drawn(pixels: Tensor, condition: Tensor) -> Tensor:
+        velocity = model.decode(pixels, condition)
+        return torch.stack([velocity, predicted_image(pixels, velocity, t)])
+
+    whole = drawn(x, s)
     found = []
     for condition_reference, pixel_reference in references:
-        split = decompose(
-            drawing,
-            batch.x,
-            batch.t,
-            batch.class_ids,
-            condition_reference=condition_reference,
-            pixel_reference=pixel_reference,
-            order="dit_first",  # so that `dit` holds nothing of the interaction
-            seed=seed + batch.first,
-        )
-        pixels = split.decoder - split.interaction
-        parts = [split.baseline, split.dit, pixels, split.interaction, split.velocity]
-        both = torch.stack(parts).chunk(2, dim=2)
-        found.append(torch.stack([band_products(half, half[-1], edges, window) for half in both]))
+        s0s, p0s = of_condition[condition_reference], of_pixels[pixel_reference]
+        R = max(len(s0s), len(p0s))
+        parts, each = torch.zeros(4, *whole.shape).to(whole), torch.zeros(())
+        for _, s0, p0 in zip(range(R), cycle(s0s), cycle(p0s), strict=False):
+            baseline, of_s, of_p = drawn(p0, s0), drawn(p0, s), drawn(x, s0)
+            interaction = (whole - of_p) - (of_s - baseline)
+            drawn_now = torch.stack([baseline, of_s - baseline, of_p - baseline, interaction])
+            parts += drawn_now / R
+            each = each + band_energies(drawn_now, edges, window).sum(0)
+        own = band_energies(parts, edges, window).sum(0)
+        if R > 1:  # without what is of the images that were drawn: products of different draws
+            own = (R**2 * own - each) / (R * (R - 1))
+        with_whole = [
+            band_products(torch.cat([parts[:, i], whole[i : i + 1]]), whole[i], edges, window)
+            for i in range(2)
+        ]
+        found.append(torch.cat([torch.stack(with_whole), own[:, None]], 1))
     return torch.stack(found).movedim(3, 0)
 
 
 def part_shares(sums: Array) -> Array:
-    """Return the parts' shares, (..., 4, K), of summed inner products, (..., 5, K).
+    """Return the parts' shares, (..., 4, K), of summed inner products, (..., 6, K).
 
     NaN in a band where the whole has less than 1e-12 of its energy.
     """
-    return sums[..., :-1, :] / nan_if_empty(sums[..., -1:, :])
+    return sums[..., :4, :] / nan_if_empty(sums[..., 4:5, :])
+
+
+def cancellation(sums: Array) -> Array:
+    """Return sum |part|^2 / |whole|^2, (..., K), of the same sums: 1 for parts without overlap."""
+    return sums[..., 5, :] / nan_if_empty(sums[..., 4, :])

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.spectra.bands import EMPTY, OCTAVES, split_bands
+from deco_lab.spectra.bands import EMPTY, OCTAVES, band_of_frequencies, split_bands
 from deco_lab.spectra.frequencies import mirrored, ring_counts, ring_of_frequencies, taper
 
 
@@ -51,6 +51,31 @@ def band_products(
     bands = split_bands(whole.detach().cpu().double() * w, edges)
     products = torch.einsum("...bchw,kbchw->...bk", parts.detach().cpu().double() * w, bands)
     return products / (C * float(w.square().sum()))
+
+
+def band_energies(
+    images: Tensor, edges: Sequence[float] = OCTAVES, window: str | None = None
+) -> Tensor:
+    """Return each image's energy in each band: `band_products` of images with themselves.
+
+    Parameters
+    ----------
+    images : Tensor
+        (..., C, H, W).
+    edges, window
+        As for `band_products`.
+
+    Returns
+    -------
+    Tensor
+        (..., K), float64, on the CPU.
+    """
+    C, H, W = images.shape[-3:]
+    w = taper(H, W, window)
+    power = torch.fft.rfft2(images.detach().cpu().double() * w).abs().square().sum(-3)
+    power *= mirrored(W) / (H * W * C * float(w.square().sum()))
+    sums = torch.zeros(*power.shape[:-2], len(edges) + 1, dtype=torch.float64)
+    return sums.index_add_(-1, band_of_frequencies(H, W, edges).flatten(), power.flatten(-2))
 
 
 def ring_products(

@@ -205,11 +205,11 @@ def band_response(
     """
     if of not in WHOLES:
         raise ValueError(f"of must be one of {', '.join(WHOLES)}, got {of!r}")
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     _, values = measured(
         crops, lambda batch: _products(model, batch, of=of, seed=seed, edges=edges)
     )
-    found = bootstrap_intervals(_ratios, values, groups=groups)
+    found = bootstrap_intervals(_ratios, values, groups=crops.groups)
     named = {
         name + end: getattr(found, which)[:, i]
         for end, which in (("", "value"), ("_low", "low"), ("_high", "high"))

@@ -1,6 +1,9 @@
 """What can be read linearly from a vector: ridge regression, each image judged by other images.
 
-    Y ~ b + X W,    W = (C_xx + penalty I)^-1 C_xy,    C the covariances of standardised features
+    Y ~ b + X W,    W = (C_xx + penalty v I)^-1 C_xy,    C the covariances, v the mean variance of X
+
+Features keep their own scales: one that hardly varies in the fit, but does in an image of another
+kind, would else be blown up there. Give features of several kinds scales that are alike.
 
 The images are dealt into folds, whole groups at a time: what is predicted of an image was fitted on
 other groups only, so that nothing is remembered of its photograph. The penalty is chosen for each
@@ -24,7 +27,7 @@ from torch import Tensor
 from deco_lab.spectra.bootstrap import Groups, group_numbers
 
 PENALTIES = tuple(10.0**power for power in range(-4, 4))
-"""To choose from; a standardised feature without relation to the others has the variance 1."""
+"""To choose from, in units of the features' mean variance."""
 
 
 def cross_fitted(
@@ -110,12 +113,12 @@ def _fits(gram: Tensor, F: int, penalties: Sequence[float]) -> Tensor:
     """Return b and W, (penalties, 1 + F, Q), of the sums of products of [1, X, Y]."""
     mean = gram[0, 1:] / gram[0, 0]
     covariance = gram[1:, 1:] / gram[0, 0] - mean[:, None] * mean
-    spread = covariance.diagonal()[:F].clamp(min=0).sqrt()
-    spread = torch.where(spread > 0, spread, 1)[:, None]
-    values, vectors = torch.linalg.eigh(covariance[:F, :F] / spread / spread.T)
-    along = vectors.T @ (covariance[:F, F:] / spread)
+    scale = covariance.diagonal()[:F].mean()
+    scale = torch.where(scale > 0, scale, 1)
+    values, vectors = torch.linalg.eigh(covariance[:F, :F])
+    along = vectors.T @ covariance[:F, F:]
     W = torch.stack(
-        [vectors @ (along / (values.clamp(min=0)[:, None] + p)) / spread for p in penalties]
+        [vectors @ (along / (values.clamp(min=0)[:, None] + p * scale)) for p in penalties]
     )
     return torch.cat([mean[F:] - mean[None, None, :F] @ W, W], 1)
 

@@ -37,23 +37,22 @@ MAX_CLUSTERS = 16
 
 REFERENCES = {
     "condition_reference": {
-        "mean": "The image's mean token everywhere: the DiT's part is what differs from place "
-        "to place.",
-        "time": "A condition that knows t and nothing else: the DiT's part is all that it "
-        "says about the picture.",
-        "null": "The condition of no class: the DiT's part is what naming the class adds.",
+        "mean": "The image's mean token everywhere: the condition's part is what differs from "
+        "place to place.",
+        "time": "A condition that knows t and nothing else, as none is in training: the "
+        "condition's part is all that it says about the picture.",
+        "null": "The condition of no class: the condition's part is what naming the class adds.",
     },
     "pixel_reference": {
-        "zero": "Mid-grey pixels: the decoder's part is all that it reads off the noisy image.",
-        "patch_mean": "Each patch's mean colour: the decoder's part is what it reads within "
-        "patches.",
-        "noise": "Other noise: the decoder's part is what these very pixels say more than any "
+        "zero": "Mid-grey pixels: their part is all that the decoder reads off the noisy image.",
+        "patch_mean": "Each patch's mean colour: the pixels' part is what is read within patches.",
+        "noise": "Other noise: the pixels' part is what these very pixels say more than any "
         "noise would.",
     },
     "order": {
-        "shapley": "The interaction is shared half and half, the mean of both orders.",
-        "dit_first": "The DiT comes first: the interaction counts as the decoder's.",
-        "pixel_first": "The pixels come first: the interaction counts as the DiT's.",
+        "shapley": "Shapley values: the interaction is shared half and half.",
+        "dit_first": "The condition's main effect: the interaction counts as the pixels'.",
+        "pixel_first": "The pixels' main effect: the interaction counts as the condition's.",
     },
 }
 """What each choice of `explain` means, by argument and value; the first of each is the default."""

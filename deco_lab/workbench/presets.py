@@ -33,8 +33,8 @@ PRESETS = (
         ),
     ),
     Preset(
-        "DiT alone",
-        "The full model, pinned, and then without the decoder's part: the DiT by itself.",
+        "Condition alone",
+        "The full model, pinned, and then without the Shapley value of the pixels.",
         (
             Settings(class_ids=_CLASSES),
             Settings(class_ids=_CLASSES, decoder_gains=(0.0,) * 4),
