@@ -36,7 +36,7 @@ from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, bands_of, check_edges
-from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals, group_numbers
+from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
 from deco_lab.spectra.dct import block_dct
 from deco_lab.spectra.frequencies import radius
 from deco_lab.spectra.jacobian import check_patch_size
@@ -171,10 +171,10 @@ def linear_readout(
         times out of range, edges that do not rise, answers that are not finite, or as for
         `cross_fitted`.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size)
+    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     check_edges(edges)
     P, C, M = check_patch_size(model), images.shape[1], len(images)
-    group = group_numbers(groups, M)
+    group = crops.groups
     u = torch.arange(P, dtype=torch.float64)
     band = bands_of(radius(u, 2 * P, u, 2 * P), edges).flatten().repeat(C)
     in_band = torch.nn.functional.one_hot(band, len(edges) + 1).double()
@@ -195,7 +195,7 @@ def linear_readout(
         ]
         off.append(targets - targets.mean((0, 1)))
         values.append(torch.stack([each.square().sum(1) @ in_band for each in off], 1))
-    found = bootstrap_intervals(_r2, torch.stack(values, 1).numpy(), groups=groups)
+    found = bootstrap_intervals(_r2, torch.stack(values, 1).numpy(), groups=crops.groups)
     return LinearReadout(
         times=np.array(crops.times),
         edges=np.array(edges, dtype=np.float64),
@@ -207,7 +207,7 @@ def linear_readout(
         recipe=crops.recipe()
         | {
             "weights": weights_hash(model),
-            "groups": group.tolist(),
+            "group_of_each": group.tolist(),
             "folds": folds,
             "regression": "ridge, penalty by a fold of its own",
             "interval": RECIPE,
