@@ -132,6 +132,14 @@ def client(address):
     client.close()
 
 
+@pytest.fixture(scope="module")
+def asking(address):
+    """A client that starts no run; it takes a second to close."""
+    client = Client(address, verbose=False)
+    yield client
+    client.close()
+
+
 def wait_for(condition, seconds=20):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -161,8 +169,8 @@ def test_sample_streams_every_step(client):
     assert begun[-1]["begin"]["num_steps"] == 12
 
 
-def test_sample_takes_its_defaults_from_settings(client):
-    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+def test_sample_takes_its_defaults_from_settings(asking):
+    endpoints = asking.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(endpoints) == {
         "/sample", "/stop", "/decompose", "/frequency_weights", "/models",
     }  # fmt: skip
@@ -197,13 +205,14 @@ def test_stop_leaves_other_sessions_alone(client, address):
 def test_sample_says_the_place_while_others_draw(client, address):
     clients = [Client(address, verbose=False) for _ in range(2)]
     jobs = []
-    for one in [client, *clients]:
-        jobs.append(one.submit(num_steps=30, guidance_scale=1, **SLOW))
+    counts = (60, 10, 10)  # the first lasts until all have asked
+    for one, num_steps in zip([client, *clients], counts, strict=True):
+        jobs.append(one.submit(num_steps=num_steps, guidance_scale=1, **SLOW))
         wait_for(lambda job=jobs[-1]: job.outputs())
-    for job in jobs:
+    for job, num_steps in zip(jobs, counts, strict=True):
         wait_for(job.done)
         assert job.outputs()[-1]["status"] == "done"
-        assert steps_of(job) == list(range(31))
+        assert steps_of(job) == list(range(num_steps + 1))
     said = [[message["text"] for message in job.outputs()] for job in jobs]
     assert "Waiting for the model: one other job is before this." in said[1]
     assert "Waiting for the model: 2 other jobs are before this." in said[2]
@@ -240,32 +249,32 @@ def test_a_client_that_leaves_frees_the_model(client, address):
     ],
     ids=lambda values: " ".join(f"{k}={str(v)[:10]}" for k, v in values.items()),
 )
-def test_sample_refuses_bad_values_in_a_sentence(client, log, values):
+def test_sample_refuses_bad_values_in_a_sentence(asking, log, values):
     with pytest.raises(AppError) as refused:
-        client.predict(**{**SLOW, "num_steps": 1, **values})
+        asking.predict(**{**SLOW, "num_steps": 1, **values})
     message = refused.value.message
     assert re.fullmatch(r"[a-z_ ]+ must [^\n]+\.", message), message
     assert len(message) < 320
     assert "Traceback" not in log.read_text()
 
 
-def test_frequency_weights_are_the_losses_own(client):
-    found = client.predict(quality=50, gamma=2.0, api_name="/frequency_weights")
+def test_frequency_weights_are_the_losses_own(asking):
+    found = asking.predict(quality=50, gamma=2.0, api_name="/frequency_weights")
     expected = frequency_weights(50, 2.0)
     for channel, weights in zip(found["channels"], expected, strict=True):
         assert torch.allclose(torch.tensor(channel["weights"]), weights.float(), rtol=1e-3)
     with pytest.raises(AppError, match=r"^quality must be a whole number from 1 to 100, got 0\.$"):
-        client.predict(quality=0, api_name="/frequency_weights")
+        asking.predict(quality=0, api_name="/frequency_weights")
 
 
-def test_models_are_the_librarys(client):
-    (facts,) = client.predict(api_name="/models")
+def test_models_are_the_librarys(asking):
+    (facts,) = asking.predict(api_name="/models")
     assert (facts["name"], facts["kind"]) == ("slow & steady", "SlowField")
 
 
-def test_decompose_says_that_a_model_has_no_decoder(client):
+def test_decompose_says_that_a_model_has_no_decoder(asking):
     with pytest.raises(AppError, match=r"^slow & steady has no pixel decoder, .*\.$"):
-        client.predict(model="slow & steady", api_name="/decompose")
+        asking.predict(model="slow & steady", api_name="/decompose")
 
 
 @pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
@@ -506,17 +515,23 @@ def started(*arguments, **environment):
 
 
 @pytest.mark.parametrize(
-    "proxies",
+    ("host", "proxies"),
     [
-        {"http_proxy": "REFUSING", "all_proxy": "socks://127.0.0.1:9", "no_proxy": "127.0.0.1"},
-        {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"},
+        (
+            "127.0.0.1",
+            {"http_proxy": "REFUSING", "all_proxy": "socks://127.0.0.1:9", "no_proxy": "127.0.0.1"},
+        ),
+        ("::1", {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}),
     ],
-    ids=["refusing and socks", "dead and socks5"],
+    ids=["refusing and socks", "dead and socks5, on IPv6"],
 )
-def test_app_starts_past_any_proxy(proxies, refusing_proxy):
+def test_app_starts_past_any_proxy(host, proxies, refusing_proxy):
+    if ":" in host and not can_bind(host):
+        pytest.skip("this machine has no IPv6: switch it on for the loopback device")
     proxy, asked = refusing_proxy
     named = {name: proxy if value == "REFUSING" else value for name, value in proxies.items()}
-    with started("--port", "7980", **named) as address:
+    with started("--host", host, "--port", "7980", **named) as address:
+        assert address.startswith("http://[::1]:" if ":" in host else "http://127.0.0.1:")
         assert httpx.get(address, trust_env=False).status_code == 200
     assert asked == []
 
@@ -532,14 +547,6 @@ def test_past_proxies_lets_clients_be_made_and_leaves_the_environment(monkeypatc
     assert dict(os.environ) == environment
     with pytest.raises(ValueError, match="Unknown scheme for proxy URL"):
         httpx.Client()
-
-
-def test_app_serves_on_ipv6():
-    if not can_bind("::1"):
-        pytest.skip("this machine has no IPv6: switch it on for the loopback device")
-    with started("--host", "::1", "--port", "7980") as address:
-        assert address.startswith("http://[::1]:")
-        assert httpx.get(address, trust_env=False).status_code == 200
 
 
 def can_bind(host):

@@ -54,6 +54,9 @@ ALLOWED = {
     "evaluation.compare": {
         "checkpoints", "data", "evaluation", "files", "flow", "spectra", "terminal",
     },
+    "evaluation.grid": {
+        "checkpoints", "data", "evaluation", "files", "sampling", "spectra", "terminal",
+    },
     "benchmark.plain": {"config"},
     "benchmark.measure": set(),
     "benchmark.workers": set(),
@@ -70,6 +73,7 @@ ALLOWED_INSIDE_FUNCTIONS = {
     "training": {"plots"},
     "evaluation": {"plots"},
     "evaluation.compare": {"plots"},
+    "evaluation.grid": {"plots"},
 }
 FRAMEWORKS = {"matplotlib": "plots", "plotly": "plots", "gradio": "page"}
 PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}

@@ -266,21 +266,21 @@ def test_bench_leaves_out_variants_that_a_row_cannot_tell_apart():
     assert bench.variants("tiny", drawing=True) == list(VARIANTS.values())
 
 
-@pytest.fixture
-def worker_of():
-    """Start the process of a variant of `tiny`; all end with the test."""
-    bench = Bench(CPU)
-    with closing(bench):
-        yield partial(bench.runner, "tiny")
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    """A bench of three variants, whose processes for `tiny` are started once."""
+    names = ("plain float32", "library fast", "plain float32, freed memory kept")
+    with closing(Bench(CPU, [VARIANTS[name] for name in names])) as bench:
+        yield bench
 
 
 @pytest.mark.parametrize("name", ["plain float32", "library fast"])
-def test_worker_draws_what_the_library_draws(tiny, worker_of, name):
-    worker = worker_of(VARIANTS[name])
+def test_worker_draws_what_the_library_draws(tiny, bench, name):
+    worker = bench.runner("tiny", VARIANTS[name])
     assert worker.ask(Runner.make_sample, [0, 3], 4, 2) == torch.float32
     assert 0 < worker.ask(Runner.run) < 60
     assert_same(worker.ask(Runner.result), deco_lab.sample(tiny, [0, 3], num_steps=4, **GUIDANCE))
-    assert worker_of(VARIANTS[name]) is worker
+    assert bench.runner("tiny", VARIANTS[name]) is worker
 
 
 def test_variants_take_no_more_steps_than_they_say():
@@ -293,9 +293,9 @@ def test_variants_take_no_more_steps_than_they_say():
 
 @pytest.mark.slow
 @only_linux
-def test_only_workers_that_are_asked_to_keep_freed_memory(worker_of):
+def test_only_workers_that_are_asked_to_keep_freed_memory(bench):
     def faults(name: str) -> list[int]:
-        worker = worker_of(VARIANTS[name])
+        worker = bench.runner("tiny", VARIANTS[name])
         x = seeded_noise(8, (3, 64, 64), 0)
         worker.ask(Runner.make_velocity, x, [0] * 8)
         counts = []
@@ -312,13 +312,16 @@ def test_only_workers_that_are_asked_to_keep_freed_memory(worker_of):
         assert min(faults(name)) < most / 10
 
 
-def test_worker_that_ends_says_so_in_a_sentence(worker_of):
-    worker = worker_of(Variant("library"))
-    os.kill(worker.process.pid, signal.SIGKILL)
-    sentence = r"^the process of library \(tiny\) has ended with exit status -9: signal 9 ended it"
-    for _ in range(2):
-        with pytest.raises(WorkerError, match=sentence):
-            worker.ask(Runner.run)
+def test_worker_that_ends_says_so_in_a_sentence():
+    with closing(Bench(CPU)) as bench:
+        worker = bench.worker("tiny", "library", list)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        sentence = (
+            r"^the process of library \(tiny\) has ended with exit status -9: signal 9 ended it"
+        )
+        for _ in range(2):
+            with pytest.raises(WorkerError, match=sentence):
+                worker.ask(len)
 
 
 def test_worker_that_fails_says_so_in_a_sentence(capfd):
@@ -327,32 +330,23 @@ def test_worker_that_fails_says_so_in_a_sentence(capfd):
     assert "no-such-model" in capfd.readouterr().err
 
 
-def test_worker_ends_where_its_input_ends():
-    worker = Worker("a list", list, "abc")
-    assert worker.ask(len) == 3
-    worker.close()
-    assert worker.process.returncode == 0
-
-
-def test_bench_ends_the_workers_of_another_preset():
+def test_bench_ends_the_workers_of_another_preset_where_their_input_ends():
     with closing(Bench(CPU)) as bench:
-        first = bench.worker("a", "list", list)
+        first = bench.worker("a", "list", list, "abc")
         assert bench.worker("a", "list", list) is first
+        assert first.ask(len) == 3
         assert bench.worker("b", "list", list) is not first
         assert first.process.returncode == 0
 
 
-def test_velocity_cases_give_the_decoder_one_condition():
-    variants = [VARIANTS["library float32"], replace(VARIANTS["plain float32"], name="plain")]
-    with closing(Bench(CPU, variants)) as bench:
-        cases = list(velocity_cases(bench, "tiny", 2, decoder=True))
-        for case in cases:
-            assert case.run is not None
-            assert case.run() > 0
-        assert [work for case in cases for work in case.work] == [
-            decoder_work(config_of("tiny"), 2, 64)
-        ] * 2
-        assert_same(cases[1].result(), cases[0].result())
+def test_velocity_cases_give_the_decoder_one_condition(bench):
+    cases = list(velocity_cases(bench, "tiny", 2, decoder=True))
+    for case in cases:
+        assert case.run is not None
+        assert case.run() > 0
+        assert case.work == [decoder_work(config_of("tiny"), 2, 64)]
+        assert_same(case.result(), cases[0].result())
+    assert len(cases) == 3
 
 
 def test_measure_row_on_a_gpu_has_one_process_at_a_time():
@@ -374,9 +368,8 @@ def test_measure_row_on_a_gpu_has_one_process_at_a_time():
     assert library.errors.whole < 1e-5
 
 
-def test_sampling_cases_count_the_passes_that_guidance_needs():
-    with closing(Bench(CPU, [Variant("library")])) as bench:
-        (case,) = sampling_cases(bench, "tiny", 2)
+def test_sampling_cases_count_the_passes_that_guidance_needs(bench):
+    case = next(sampling_cases(bench, "tiny", 2))
     one, pair = (forward_work(config_of("tiny"), n, 64, 64) for n in (2, 4))
     assert (case.work.count(one), case.work.count(pair)) == (6, 44)  # t = 0, .02, ... .1 are alone
 

@@ -225,7 +225,7 @@ def test_compile_regions_without_gradients_equals_the_plain_model_in_all_batches
 def test_ready_for_sampling_has_as_many_graphs_for_any_batch_and_any_number_of_models(monkeypatch):
     """Of the blocks one for a single image and one for all other batches, of the decoder one."""
     torch.compiler.reset()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.setattr("deco_lab.models.compiled._ways", lambda _: {"plain": switch_compiled})
     models = [(CONFIG, 3), *((replace(CONFIGS["dit"], hidden_size=n), 2) for n in (16, 64))]
     graphs = torch._dynamo.utils.counters["stats"]

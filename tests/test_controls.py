@@ -3,11 +3,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import deco_lab
 from deco_lab.flow import seeded_noise
-from deco_lab.spectra.controls import phase_shuffled, shuffled_weights, white_noise
+from deco_lab.spectra.controls import phase_shuffled, untrained, white_noise
 from deco_lab.spectra.radial import radial_power
 
 SIZES = [(16, 16), (15, 15), (16, 9), (7, 12), (1, 8), (2, 2)]
@@ -159,53 +159,35 @@ def test_controls_name_what_is_wrong(control: Control, images, match):
         control(images)
 
 
-class Small(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(6, 5)
-        self.second = nn.Linear(5, 6, bias=False)
-        self.tied = self.first
-        self.register_buffer("table", torch.arange(6.0))
-
-
-def small() -> Small:
-    torch.manual_seed(0)
-    return Small()
-
-
-@pytest.mark.parametrize("make", [small, lambda: deco_lab.load("tiny")])
-def test_shuffled_weights_hold_the_same_values_in_another_order(make):
-    model, original = make(), make()
-    shuffled = shuffled_weights(model, seed=1)
-    assert type(shuffled) is type(model)
-    assert shuffled.training == model.training
-    for (name, ours), theirs in zip(shuffled.named_parameters(), model.parameters(), strict=True):
-        assert ours.dtype == theirs.dtype
-        assert ours.requires_grad == theirs.requires_grad
-        assert torch.equal(ours.flatten().sort().values, theirs.flatten().sort().values), name
-        if theirs.unique().numel() > 4:
-            assert not torch.equal(ours, theirs), name
-        assert ours.data_ptr() != theirs.data_ptr()
-    for ours, theirs in zip(shuffled.buffers(), model.buffers(), strict=True):
-        assert torch.equal(ours, theirs)
-    for kept, theirs in zip(model.parameters(), original.parameters(), strict=True):
-        assert torch.equal(kept, theirs)
-
-
-def test_shuffled_weights_are_those_of_their_seed():
-    first, again, other = (shuffled_weights(small(), seed) for seed in (1, 1, 2))
-    assert torch.equal(first.first.weight, again.first.weight)
-    assert not torch.equal(first.first.weight, other.first.weight)
-
-
-def test_shuffled_weights_keep_tied_weights_tied():
-    shuffled = shuffled_weights(small())
-    assert shuffled.tied.weight is shuffled.first.weight
-
-
-def test_shuffled_weights_have_no_order_left():
-    model = nn.Linear(64, 64, bias=False)
+@pytest.mark.parametrize("name", ["tiny", "tiny-dit"])
+def test_untrained_is_the_same_architecture_without_its_weights(name):
+    model = deco_lab.load(name, device="cpu")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fresh = untrained(model, 1)
+    assert type(fresh) is type(model)
+    assert fresh.config == model.config
+    assert fresh.training == model.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    x, t = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.ones(2) / 2
     with torch.no_grad():
-        model.weight.copy_(torch.arange(64.0 * 64).view(64, 64))
-    rank = shuffled_weights(model).weight.detach().flatten().double().numpy()
-    assert abs(np.corrcoef(rank, np.arange(len(rank)))[0, 1]) < 4 / len(rank) ** 0.5
+        drawn, learned = (one(x, t, torch.tensor([0, 1])) for one in (fresh, model))
+    cosine = torch.cosine_similarity(drawn.flatten(), learned.flatten(), 0)
+    assert abs(cosine) < 0.15
+    assert 0.05 < drawn.std() < 20  # not the zeros of a fresh last layer
+
+
+def test_untrained_is_that_of_its_seed_and_leaves_the_global_generator_alone():
+    model = deco_lab.load("tiny", device="cpu")
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, again, other = (untrained(model, seed).trunk.patch_embedding for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(first.weight, again.weight)
+    assert not torch.equal(first.weight, other.weight)
+
+
+def test_untrained_needs_a_config():
+    with pytest.raises(ValueError, match=r"model must have a config .* which a Linear has not"):
+        untrained(torch.nn.Linear(1, 1))

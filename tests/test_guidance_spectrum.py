@@ -57,7 +57,6 @@ def test_guidance_spectrum_of_known_bands():
     assert (found.power_low <= found.power).all()
     assert (found.power <= found.power_high).all()
     assert (found.cosine_low[:, 1:] < found.cosine_high[:, 1:]).all()
-    assert found.coherence == pytest.approx(found.cosine**2)
     assert (found.fraction * found.uncond_power).sum(-1) == pytest.approx(power[:, 0], rel=0.03)
     assert found.count == 12
     assert max(model.calls) == 10
@@ -72,7 +71,36 @@ def test_guidance_spectrum_power_and_cosine_equal_those_of_the_bands():
     energy, other = (part.square().mean((1, 2, 3, 4)) for part in (added, uncond))
     inner = (added * uncond).mean((1, 2, 3, 4)) / (energy * other).sqrt()
     np.testing.assert_allclose(found.cosine[0], inner, rtol=1e-6)
+    np.testing.assert_allclose(found.image_cosine[0], inner, rtol=1e-6)  # at t = 1 both are x
     np.testing.assert_allclose(found.power[0] * found.fraction, energy, rtol=1e-6)
+
+
+class Calibrated:
+    """The exact velocities of white images about the class's own, which are 1 or -1 times one."""
+
+    config = SimpleNamespace(num_classes=2, image_size=32)
+    picture = 0.05 * white(1, seed=7)
+
+    def means(self, x, t, class_ids):
+        """Return E[image | x, class], or E[image | x] for the null class; variance 1."""
+        t = float(t[0])
+        noisy = t**2 + (1 - t) ** 2
+        sign = 1.0 - 2 * class_ids[:, None, None, None]
+        log_odds = 2 * t * (x * self.picture).sum((1, 2, 3), keepdim=True) / noisy
+        own = torch.where(class_ids[:, None, None, None] < 2, sign, torch.tanh(log_odds / 2))
+        return own * self.picture + t / noisy * (x - t * own * self.picture)
+
+    def __call__(self, x, t, class_ids):
+        return (self.means(x, t, class_ids) - x) / (1 - float(t[0]))
+
+
+def test_guidance_spectrum_of_a_perfect_model_has_no_cosine_with_uncond():
+    model, ids = Calibrated(), torch.arange(600) % 2
+    images = white(600, seed=9) + model.picture * (1.0 - 2 * ids)[:, None, None, None]
+    found = guidance_spectrum(model, images, ids, times=[0.3, 0.5], edges=EDGES, batch_size=100)
+    assert (abs(found.cosine) < 4 * np.sqrt(found.chance) + 0.02).all()
+    assert (found.image_cosine[0] > 0.05).all()  # where the class is not known from x yet
+    assert (found.image_cosine_low[0] > 0).all()
 
 
 def test_guidance_spectrum_of_white_noise_is_at_chance():
@@ -80,7 +108,7 @@ def test_guidance_spectrum_of_white_noise_is_at_chance():
         Bands([0.0] * 3, [1.0] * 3), white(16), [0] * 16, times=[0.3, 0.6], edges=EDGES
     )
     np.testing.assert_allclose(found.power, 1, rtol=0.06)
-    assert (found.coherence < 9 * found.chance).all()  # three standard deviations
+    assert (found.cosine**2 < 9 * found.chance).all()  # three standard deviations
     inside = (found.cosine_low <= 0) & (found.cosine_high >= 0)
     assert inside.mean() >= 0.5
 

@@ -133,6 +133,40 @@ def test_decoder_gain_of_a_known_decoder_is_its_matrix():
     assert slope.high - slope.low == pytest.approx(0, abs=1e-12)
 
 
+class Constant(Known):
+    """A decoder that predicts one colour, whatever it is given."""
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        return (0.3 - x) / (1 - condition[:, 0, 0])[:, None, None, None]
+
+
+class Told(Constant):
+    """A decoder that knows the image."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        return (self.images - x) / (1 - condition[:, 0, 0])[:, None, None, None]
+
+
+def test_decoder_gain_of_a_constant_picture_has_the_slope_of_a_known_one():
+    """Only the error tells them apart."""
+    images = noise(3, 3, 8, 8) / 4
+    flat, told = (
+        decoder_gain(model, images, [0] * 3, times=[0.25, 0.5])
+        for model in (Constant(torch.eye(3)), Told(images))
+    )
+    for found in (flat, told):
+        slopes = np.broadcast_to(found.known_slope[:, None], (2, 3))
+        np.testing.assert_allclose(found.slope, slopes, rtol=1e-5)
+    assert told.error.max() < 1e-9
+    off = (images - 0.3).square().sum((1, 2, 3))
+    about = (images - images.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))
+    np.testing.assert_allclose(flat.error, np.broadcast_to(off / about, (2, 3)), rtol=1e-4)
+    assert flat.errors()[0].value > 1
+
+
 def test_decoder_gain_does_not_depend_on_the_batch():
     model, images = random_deco(), noise(5, 3, 8, 12)
     class_ids = torch.tensor([0, 1, 2, 0, 1])

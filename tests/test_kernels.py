@@ -3,42 +3,39 @@
 import os
 import platform
 import shutil
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from forked import answer_of
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from deco_lab.kernels import KernelError, build, call, library, only_numbers
+from deco_lab.spectra import block_dct
 
-STARTED = """
-from concurrent.futures import ThreadPoolExecutor
-from deco_lab.kernels import KernelError, library
 
-def found(source):
+def found(source: str) -> str:
     try:
         return library(source)._name
     except KernelError as error:
         return str(error)
 
-with ThreadPoolExecutor(4) as threads:
-    names = list(threads.map(found, ["dct", "model"] * 2))
-assert names[:2] == names[2:]
-print("\\n".join(names[:2]))
-"""
+
+def found_both() -> list[str]:
+    with ThreadPoolExecutor(4) as threads:
+        names = list(threads.map(found, ["dct", "model"] * 2))
+    assert names[:2] == names[2:]
+    return names[:2]
 
 
 def started(tmp_path: Path, compiler: str | None = None) -> list[str]:
-    """Return what a fresh Python says that looks for both libraries in an empty cache."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    """Return what a new process says that looks for both libraries in an empty cache."""
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     if compiler is not None:
         environment["CXX"] = compiler
-    command = [sys.executable, "-c", STARTED]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip().splitlines()
+    return answer_of(found_both, environment)
 
 
 def test_library_is_built_once_and_found_again(tmp_path):
@@ -96,20 +93,15 @@ def without_a_checksum(built: Path) -> None:
     built.with_suffix(".sha256").unlink()
 
 
-TRANSFORM = """
-import torch
-from deco_lab.spectra import block_dct
-
-block_dct(torch.ones(9, 1, 96, 96))
-"""
+def transform() -> None:
+    block_dct(torch.ones(9, 1, 96, 96))
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory) -> Path:
     """A folder with the library that a transform has built."""
     folder = tmp_path_factory.mktemp("cache")
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
-    subprocess.run([sys.executable, "-c", TRANSFORM], env=environment, check=True)
+    answer_of(transform, {"XDG_CACHE_HOME": str(folder)})
     return folder
 
 
@@ -118,12 +110,10 @@ def cache(tmp_path_factory) -> Path:
 )
 def test_library_builds_a_damaged_one_again(cache, tmp_path, damage):
     shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     (built,) = tmp_path.rglob("dct-*.so")
     whole, inode = built.read_bytes(), built.stat().st_ino
     damage(built)
-    done = subprocess.run([sys.executable, "-c", TRANSFORM], env=environment, check=False)
-    assert done.returncode == 0
+    answer_of(transform, {"XDG_CACHE_HOME": str(tmp_path)})
     assert built.read_bytes() == whole
     assert built.stat().st_ino != inode
     assert not built.stat().st_mode & 0o022

@@ -54,6 +54,9 @@ def some_spectrum() -> GuidanceSpectrum:
         cosine=cosine,
         cosine_low=cosine - 0.1,
         cosine_high=cosine + 0.2,
+        image_cosine=-cosine,
+        image_cosine_low=-cosine - 0.2,
+        image_cosine_high=-cosine + 0.1,
         fraction=np.array([0.1, 0.2, 0.7]),
         chance=CHANCE,
         count=5,
@@ -78,7 +81,7 @@ def test_guidance_curves_draw_power_and_cosine_with_intervals():
         upper, lower = figure.axes[band], figure.axes[3 + band]
         assert upper.get_title(loc="left") == f"{name} cycles per pixel"
         assert upper.get_yscale() == "log"
-        for axes, kind in ((upper, "power"), (lower, "cosine")):
+        for axes, kind in ((upper, "power"), (lower, "image_cosine")):
             (line,) = [line for line in axes.lines if line.get_marker() == "o"]
             np.testing.assert_array_equal(line.get_ydata(), getattr(spectrum, kind)[:, band])
             low, high = ends_of(axes.collections[0], TIMES)
@@ -86,6 +89,8 @@ def test_guidance_curves_draw_power_and_cosine_with_intervals():
             np.testing.assert_allclose(high, getattr(spectrum, f"{kind}_high")[:, band])
         np.testing.assert_array_equal(upper.lines[1].get_ydata(), spectrum.uncond_power[:, band])
         np.testing.assert_array_equal(upper.lines[2].get_ydata(), [3 - band] * 2)
+        (line,) = [line for line in lower.lines if line.get_marker() == "s"]
+        np.testing.assert_array_equal(line.get_ydata(), spectrum.cosine[:, band])
         levels = [np.asarray(line.get_ydata())[0] for line in lower.lines[:2]]
         np.testing.assert_allclose(levels, [-np.sqrt(CHANCE[band]), np.sqrt(CHANCE[band])])
         assert lower.get_xlabel() == "t (0 noise, 1 image)"

@@ -8,14 +8,12 @@ from deco_lab.plots import (
     budget_figure,
     detail_curves,
     gain_curves,
-    seam_curves,
     transfer_curves,
 )
 from deco_lab.spectra import (
     ConditionBudget,
     DecoderGain,
     DetailSpectra,
-    Seams,
     TransferFunction,
 )
 
@@ -121,9 +119,9 @@ def test_detail_curves_say_which_times_there_are():
         detail_curves(some_detail(), 0.4)
 
 
-def test_transfer_curves_draw_gain_against_wiener():
+def some_transfer() -> TransferFunction:
     shape = (len(TIMES), len(FREQUENCY))
-    transfer = TransferFunction(
+    return TransferFunction(
         times=TIMES,
         frequency=FREQUENCY,
         coherence_floor=np.full(len(FREQUENCY), 0.01),
@@ -134,6 +132,10 @@ def test_transfer_curves_draw_gain_against_wiener():
         **around(RNG.uniform(0, 1, shape), "transfer"),
         **around(RNG.uniform(0, 0.5, shape), "coherence"),
     )
+
+
+def test_transfer_curves_draw_gain_against_wiener():
+    transfer = some_transfer()
     figure = transfer_curves(transfer, 0.8)
     left, right = figure.axes
     np.testing.assert_array_equal(left.lines[0].get_ydata(), transfer.transfer[2, 1:])
@@ -151,6 +153,7 @@ def test_gain_curves_draw_slope_against_the_known_pixel():
         times=TIMES,
         gain=-slope,
         slope=slope,
+        error=np.full_like(slope, 0.12),
         gain_map=np.ones((3, 2 * P, 2 * P)),
         place_map=RNG.uniform(1, 2, (3, P, P)),
         jacobian=np.zeros((3, 3, 3)),
@@ -160,8 +163,9 @@ def test_gain_curves_draw_slope_against_the_known_pixel():
     figure = gain_curves(gain)
     left, right, _ = figure.axes
     lines = {str(line.get_label()): line for line in left.lines}
-    x, y = map(np.asarray, lines["1 / (1 - t): the condition knows the pixel"].get_data())
+    x, y = map(np.asarray, lines["1 / (1 - t): predicted whatever the pixel"].get_data())
     np.testing.assert_allclose(y, 1 / (1 - x))
+    assert [text.get_text() for text in left.texts] == ["12%"] * 3
     (bars,) = left.containers
     np.testing.assert_allclose(bars[0].get_ydata(), 1 / (1 - TIMES))  # type: ignore[attr-defined]
     ends = np.array([s[:, 1] for s in bars[2][0].get_segments()])
@@ -172,57 +176,24 @@ def test_gain_curves_draw_slope_against_the_known_pixel():
     drawn(figure)
 
 
-def test_budget_figure_shows_shares_of_each_table():
-    written, writable = RNG.uniform(0.1, 1, (2, 3, 5, 3, P, P))
+def test_budget_figure_shows_shares_and_directions():
+    written = RNG.uniform(0.1, 1, (3, 5, 3, P, P))
     budget = ConditionBudget(
         times=TIMES,
         frequency=np.arange(P) / (2 * P),
         written=written,
-        writable=writable,
         variance=np.ones((3, 6)),
         maps=RNG.normal(size=(3, 2, 3, P, P)),
-        missed=np.zeros(3),
         recipe={},
     )
     figure = budget_figure(budget, 0.5)
-    for axes, energy in zip(figure.axes[:2], (written, writable), strict=True):
-        shown = np.asarray(axes.images[0].get_array())
-        assert shown.sum() == pytest.approx(1)
-        expected = energy[1].mean((0, 1)) / energy[1].mean((0, 1)).sum()
-        np.testing.assert_allclose(shown, expected)
-        assert axes.texts[1].get_text() == f"{100 * expected[0, 1]:.1f}"
-        assert axes.get_xlabel() == f"horizontal index (1/{2 * P} cycles per pixel)"
-    stack = np.asarray(figure.axes[2].images[0].get_array())
+    axes, right = figure.axes[:2]
+    expected = written[1].mean((0, 1)) / written[1].mean((0, 1)).sum()
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), expected)
+    assert axes.texts[1].get_text() == f"{100 * expected[0, 1]:.1f}"
+    assert axes.get_xlabel() == f"horizontal index (1/{2 * P} cycles per pixel)"
+    stack = np.asarray(right.images[0].get_array())
     scale = np.abs(budget.maps[1]).max()
     second = budget.maps[1, 1].transpose(1, 2, 0)
     np.testing.assert_allclose((stack[P + 1 :] - 0.5) * 2 * scale, second)
-    drawn(figure)
-
-
-def test_seam_curves_draw_steps_and_detectors():
-    seams = {
-        name: Seams(
-            patch_size=P,
-            excess=RNG.normal(size=(3, 8)),
-            z=np.zeros(3),
-            step_by_offset=RNG.uniform(0.9, 1.1, P),
-            recipe={},
-        )
-        for name in ("tiny", "crops")
-    }
-    figure = seam_curves(seams)
-    left, right = figure.axes
-    assert legend_of(left) == ["tiny", "crops"]
-    for found, line, bars in zip(seams.values(), left.lines, right.containers, strict=False):
-        np.testing.assert_array_equal(line.get_ydata(), found.step_by_offset)
-        estimates = found.estimates().values()
-        np.testing.assert_allclose(bars[0].get_ydata(), found.excess.mean(1))  # type: ignore[attr-defined]
-        ends = np.array([s[:, 1] for s in bars[2][0].get_segments()])
-        np.testing.assert_allclose(ends[:, 0], [e.low for e in estimates])
-        np.testing.assert_allclose(ends[:, 1], [e.high for e in estimates])
-    assert [tick.get_text() for tick in right.get_xticklabels()] == [
-        "comb",
-        "gradient",
-        "block dct",
-    ]
     drawn(figure)

@@ -26,6 +26,7 @@ def spectrum(patch_size: int, times: tuple[float, ...] = (0.1, 0.5, 0.9), n: int
         block_size=n,
         frequency=np.arange(n + 1) / (2 * n * patch_size),
         each=np.ones((2, len(times), n, n)),
+        **dict.fromkeys(("noise_share", "noise_share_low", "noise_share_high"), np.zeros(0)),
         count=2,
         **fields,
     )

@@ -18,7 +18,6 @@ from deco_lab.spectra import (
     band_effects,
     phase_shuffled,
     reference_sensitivity,
-    shuffled_weights,
     split_bands,
     white_noise,
 )
@@ -108,11 +107,6 @@ def test_what_each_part_does_is_as_said():
         f"{share(white, 'predicted', 'pixels', 0.9)} at t = 0.9",
     ):
         assert said in text
-    shuffled = [
-        share(effects_of(shuffled_weights(model, seed), crops), "predicted", "dit", 0.5)
-        for seed in (0, 1)
-    ]
-    assert f"{shuffled[0].split()[0]} and {shuffled[1].split()[0]} with shuffled weights" in text
     fine = float(split_bands(crops)[-1].square().mean())
     assert f"holds {real.predicted_energy[0, -1] / fine:.0%} of the crops' power" in text
     few = reference_sensitivity(model, crops[:14:2], ids[:14:2], times=(0.5,), seed=2026)

@@ -3,7 +3,6 @@
 import inspect
 import io
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -13,13 +12,13 @@ import sys
 import time
 import tracemalloc
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked import alone, run_to_its_end, started
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -189,29 +188,6 @@ def test_finish_writes_nothing_where_an_image_is_lost(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["parts"]
 
 
-# A server that has imported the program, and what loading a model imports, forks a process for each
-# run of it, which so starts in milliseconds.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["deco_lab.sampling.__main__", "torch._dynamo"])
-
-
-def started(target: Callable[..., object], *arguments: Any) -> Any:
-    process = PROCESSES.Process(target=target, args=arguments)
-    process.start()
-    return process
-
-
-def _main_alone(arguments: list[str]) -> None:
-    torch.set_num_threads(1)
-    main(arguments)
-
-
-def run_to_its_end(arguments: list[str]) -> None:
-    process = started(_main_alone, arguments)
-    process.join(120)
-    assert process.exitcode == 0
-
-
 def assert_whole(out: Path) -> None:
     """Every file that has its own name can be read to its end."""
     for path in out.rglob("[!.]*"):
@@ -232,7 +208,7 @@ def test_killed_and_resumed_job_leaves_the_same_files(form: str, model: str, tmp
         "--model", model, "--count", "64", "--batch-size", "4", "--num-steps", "30",
         "--device", "cpu", "--format", form, "--out",
     ]  # fmt: skip
-    run_to_its_end([*options, str(straight)])
+    run_to_its_end(main, [*options, str(straight)])
     chance = random.Random(0)
     files = FORMATS[form](killed, 16)
 
@@ -241,7 +217,7 @@ def test_killed_and_resumed_job_leaves_the_same_files(form: str, model: str, tmp
 
     seen: list[int] = []
     for wanted in (1, 9, 18, 30, 45, 60):
-        process = started(_main_alone, [*options, str(killed)])
+        process = started(alone, main, [*options, str(killed)])
         deadline = time.monotonic() + 60
         while written() < wanted:
             assert process.is_alive(), "the job ended before it was killed; give it more steps"
@@ -254,7 +230,7 @@ def test_killed_and_resumed_job_leaves_the_same_files(form: str, model: str, tmp
         assert written() >= wanted
         seen.append(written())
     assert sum(wanted < 64 for wanted in seen) >= 3, seen
-    run_to_its_end([*options, str(killed)])
+    run_to_its_end(main, [*options, str(killed)])
     assert contents(killed) == contents(straight)
 
 
@@ -270,7 +246,7 @@ def _main_killed_at(rename: int, arguments: list[str]) -> None:
         return replace(self, target)
 
     Path.replace = counted  # type: ignore[method-assign]
-    _main_alone(arguments)
+    alone(main, arguments)
 
 
 @pytest.mark.parametrize(("form", "renames"), [("png", [1, 2, 5, 8]), ("npz", [1, 2, 3, 3])])
@@ -280,14 +256,14 @@ def test_job_killed_before_a_file_has_its_name_goes_on(
     """The recipe's file, the first images' and, with an NPZ, the last one's, among others."""
     options = [*options, "--count", "16", "--batch-size", "4", "--format", form, "--out"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    run_to_its_end([*options, str(straight)])
+    run_to_its_end(main, [*options, str(straight)])
     for rename in renames:
         process = started(_main_killed_at, rename, [*options, str(killed)])
         process.join(120)
         assert process.exitcode == -signal.SIGKILL
         assert len(list(killed.rglob(".*.tmp"))) == 1
         assert_whole(killed)
-    run_to_its_end([*options, str(killed)])
+    run_to_its_end(main, [*options, str(killed)])
     assert contents(killed) == contents(straight)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deco_lab.flow import interpolate, seeded_noise
@@ -54,6 +55,69 @@ def test_tap_spectrum_of_waves_is_one_coefficient_on_its_own_axis():
     # sqrt(1/8) sqrt(2/8) 8 . 4 = n / sqrt(2), times 1 + t
     np.testing.assert_allclose(velocity.energy[:2, 0, 6], 32 * (1 + np.array(TIMES)) ** 2)
     np.testing.assert_allclose(velocity.energy[2], velocity.energy[:2].mean(0), atol=1e-9)
+
+
+class Copying:
+    """Tokens of 4 x 4 pixels are A noise + B image, each of its own patch; velocity is noise."""
+
+    config = SimpleNamespace(num_classes=40, patch_size=4)
+
+    def __init__(self, images: Tensor, copied: float, kept: float) -> None:
+        self.images = images
+        self.A, self.B = (
+            gain * torch.randn(48, 5, generator=torch.Generator().manual_seed(seed)).double()
+            for gain, seed in ((copied, 3), (kept, 4))
+        )
+
+    def features(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        image = self.images[class_ids]
+        noise = (x - t[0] * image) / (1 - t[0])
+        cut = [F.pixel_unshuffle(v.double(), 4).flatten(2).mT for v in (noise, image)]
+        return cut[0] @ self.A + cut[1] @ self.B + 3
+
+    def __call__(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return -(x - t[0] * self.images[class_ids]) / (1 - t[0])
+
+
+def test_tap_spectrum_without_noise_is_that_of_the_rest():
+    white = crops(40).double()
+    images = white + white.roll(4, 2) + white.roll(4, 3)  # tokens like their neighbours
+    found, rest, noisy = (
+        tap_spectrum(
+            Copying(images, copied, 1.0), images, range(40), times=[0.5], without_noise=without
+        )
+        for copied, without in ((2.0, True), (0.0, False), (2.0, False))
+    )
+    size = rest.energy[0].mean()
+    np.testing.assert_allclose(found.energy[0], rest.energy[0], atol=0.15 * size)
+    assert found.energy[0].mean() == pytest.approx(size, rel=0.01)
+    assert noisy.energy[0].mean() > 1.5 * size
+    model = Copying(images, 2.0, 1.0)
+    clean = F.pixel_unshuffle(images, 4).flatten(2).mT @ model.B
+    varied = float((clean - clean.mean((0, 1))).square().mean((0, 1)).sum())
+    copied = float(model.A.square().sum())
+    assert found.noise_share[0] == pytest.approx(copied / (copied + varied), abs=0.01)
+    assert found.noise_share_low[0] < found.noise_share[0] < found.noise_share_high[0]
+    assert np.isnan(noisy.noise_share).all()
+
+
+def test_tap_spectrum_without_noise_finds_none_where_there_is_none():
+    images = crops(40).double()
+    for tap, share in (("tokens", 0.0), ("velocity", 1.0)):
+        found = tap_spectrum(
+            Copying(images, 0.0, 1.0), images, range(40), times=[0.5], tap=tap, without_noise=True
+        )
+        assert found.noise_share[0] == pytest.approx(share, abs=0.01)
+
+
+def test_tap_spectrum_without_noise_says_what_it_needs():
+    images = crops(9)
+    for given, match in (
+        ({"groups": [0, 1] * 4 + [0]}, "needs three groups"),
+        ({"average": "log"}, 'needs average="power"'),
+    ):
+        with pytest.raises(ValueError, match=match):
+            tap_spectrum(Waves(), images, [0] * 9, times=TIMES, without_noise=True, **given)
 
 
 def test_tap_spectrum_equals_scipys_dct_of_the_models_tokens(golden_deco):

@@ -1,12 +1,14 @@
 """Two processes on a CPU equal one with the whole batch."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -29,11 +31,15 @@ SMALL = [
     "--depth", "2", "--decoder-depth", "1", "--decoder-width", "8", "--batch-size", "4",
     "--warmup-steps", "2", "--cooldown", "0", "--no-compile", "--device", "cpu",
 ]  # fmt: skip
+ADAMW = [*SMALL, "--optimizer", "adamw"]
 
-SHARDED = """
+# One after the other in the same two processes, since a start takes longer than a small training.
+IN_TURN = """
+import json
 import sys
 
-from accelerate import FullyShardedDataParallelPlugin
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
 from deco_lab.training import parallel
@@ -53,31 +59,32 @@ class Sharding(parallel.Processes):
         )
 
 
-parallel.Processes = Sharding
-main(sys.argv[1:])
+kinds = {"ddp": parallel.Processes, "fsdp": Sharding}
+jobs = json.loads(sys.argv[1])
+part, Accelerator.end_training = Accelerator.end_training, lambda self: None
+for number, (kind, *words) in enumerate(jobs, 1):
+    parallel.Processes = kinds[kind]
+    AcceleratorState._reset_state()
+    if number == len(jobs):
+        Accelerator.end_training = part
+    try:
+        main(words)
+    except SystemExit as stop:
+        print("stopped with", stop.code)
 """
 
 
-@pytest.fixture(scope="module")
-def script(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("script") / "sharded.py"
-    path.write_text(SHARDED)
-    return str(path)
-
-
-def launch(*words: str) -> str:
-    """Run two processes to their end; return what they printed."""
+def launch(options: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run two processes to their end."""
     pytest.importorskip("accelerate", reason="needs accelerate; pip install accelerate")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    done = subprocess.run(
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    return subprocess.run(
         [*command, "--num_processes", "2", "--main_process_port", "0", *words],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 def losses(out: Path) -> list[list[float]]:
@@ -112,36 +119,60 @@ def encoder(path: Path) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder of runs by one process and by two, and what the two printed."""
+    out = tmp_path_factory.mktemp("runs")
+    adamw = [*ADAMW, "--repa", encoder(out / "encoder")]
+    main([*adamw, "--steps", "20", "--out", str(out / "one")])
+    main([*SMALL, "--steps", "20", "--out", str(out / "muon one")])
+    jobs = [
+        ["ddp", *SMALL, "--batch-size", "3", "--out", str(out / "uneven")],
+        ["ddp", *SMALL, "--steps", "20", "--out", str(out / "muon two")],
+    ]
+    for kind in ("ddp", "fsdp"):
+        shared, resumed = out / kind, out / f"{kind} resumed"
+        copytree(out / "one", resumed)
+        jobs += [
+            [kind, *adamw, "--accumulate", "2", "--steps", "20", "--out", str(shared)],
+            [kind, *adamw, "--steps", "40", "--out", str(resumed)],
+        ]
+    script = out / "in_turn.py"
+    script.write_text(IN_TURN)
+    done = launch(["--multi_gpu"], str(script), json.dumps(jobs))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_equal_one_and_resume_as_one(kind: str, script: str, tmp_path: Path):
-    options = [*SMALL, "--optimizer", "adamw", "--repa", encoder(tmp_path / "encoder")]
-    one, two = tmp_path / "one", tmp_path / "two"
-    program = ["-m", "deco_lab.training"] if kind == "ddp" else [script]
-    accumulate = ["--accumulate", "2"]
-    printed = launch(*program, *options, *accumulate, "--steps", "20", "--out", str(two))
-    assert printed.count("steps of 4 crops") == 1
-    assert printed.count("done: ") == 1
-    assert " x 2; kept in" in printed
-    main([*options, "--steps", "20", "--out", str(one)])
+def test_two_processes_equal_one_and_resume_as_one(kind: str, runs: tuple[Path, str]):
+    out, printed = runs
+    one, two = out / "one", out / kind
+    assert printed.count(f" x 2; kept in {two}\n") == 1
+    assert printed.count(f'done: deco_lab.load("{two}/') == 1
     assert_near(two, one)
     assert {p.name for p in two.iterdir()} == {p.name for p in one.iterdir()}
     if (two / "tensorboard").exists():
         assert len(list((two / "tensorboard").iterdir())) == 1
     # One process goes on from what two have left, and two from what one has.
-    main([*options, "--steps", "40", "--out", str(two)])
-    launch(*program, *options, "--steps", "40", "--out", str(one))
-    assert_near(two, one)
+    main([*ADAMW, "--repa", str(out / "encoder"), "--steps", "40", "--out", str(two)])
+    assert_near(two, out / f"{kind} resumed")
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one_under_muon(tmp_path: Path):
+def test_two_processes_have_the_losses_of_one_under_muon(runs: tuple[Path, str]):
     """Weights are not compared: Muon's products are in bf16, which tells last bits apart."""
-    options = [*SMALL, "--steps", "20"]
-    launch("-m", "deco_lab.training", *options, "--out", str(tmp_path / "two"))
-    main([*options, "--out", str(tmp_path / "one")])
-    (two,), (one,) = losses(tmp_path / "two"), losses(tmp_path / "one")
+    (two,), (one,) = (losses(runs[0] / f"muon {count}") for count in ("two", "one"))
     assert two == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_refuse_an_uneven_batch(runs: tuple[Path, str]):
+    out, printed = runs
+    assert "processes=2 times accumulate=1, got 3" in printed
+    assert printed.count("stopped with 2") == 2
+    assert not (out / "uneven").exists()
 
 
 @pytest.fixture
@@ -205,23 +236,9 @@ def test_processes_here_is_one_without_a_launcher(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_fsdp_on_cpus_and_uneven_batches_are_refused(tmp_path: Path):
-    pytest.importorskip("accelerate", reason="needs accelerate; pip install accelerate")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
-    for launcher, options, message in (
-        (["--use_fsdp", "--fsdp_version", "2"], [], "shards models on GPUs alone, got device cpu"),
-        (
-            ["--multi_gpu"],
-            ["--batch-size", "3"],
-            "processes=2 times accumulate=1, got 3",
-        ),
-    ):
-        done = subprocess.run(
-            [*command, *launcher, "--main_process_port", "0", "-m", "deco_lab.training", *SMALL,
-             *options, "--out", str(tmp_path / "out")],
-            capture_output=True, text=True, timeout=200,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert done.returncode != 0
-        assert message in done.stderr
-        assert not (tmp_path / "out").exists()
+def test_fsdp_on_cpus_is_refused(tmp_path: Path):
+    options, out = ["--use_fsdp", "--fsdp_version", "2"], tmp_path / "out"
+    done = launch(options, "-m", "deco_lab.training", *SMALL, "--out", str(out))
+    assert done.returncode != 0
+    assert "shards models on GPUs alone, got device cpu" in done.stderr
+    assert not out.exists()

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import alone, run_to_its_end, started
 
 from deco_lab import checkpoints
 from deco_lab.config import DeCoConfig
 from deco_lab.data import CropSampler
+from deco_lab.training.__main__ import main
 from deco_lab.training.journal import EvaluationLog, LossLog
 from deco_lab.training.recipe import TrainingConfig
 from deco_lab.training.run import FILES, run
@@ -34,7 +36,6 @@ SMALL = [
     "--depth", "2", "--decoder-depth", "1", "--decoder-width", "8", "--batch-size", "2",
     "--no-compile", "--device", "cpu",
 ]  # fmt: skip
-ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -241,26 +242,24 @@ def test_run_removes_what_a_killed_run_left(crops, tmp_path: Path):
 
 @pytest.mark.slow
 def test_killed_run_leaves_whole_files_and_ends_with_the_same_bits(tmp_path: Path):
-    command = [sys.executable, "-m", "deco_lab.training", *SMALL, "--cooldown", "0"]
+    options = [*SMALL, "--cooldown", "0"]
     places = random.Random(0)
     killed = tmp_path / "killed"
     deadline, kills, last = time.monotonic() + 300, 0, 0
     while kills < 5:
-        with subprocess.Popen(
-            [*command, "--steps", "5000", "--save-every", "1", "--out", str(killed)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=ALONE,
-        ) as process:
-            log = killed / "loss.csv"
-            before = log.stat().st_mtime_ns if log.exists() else 0
-            while not (log.exists() and log.stat().st_mtime_ns != before):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            time.sleep(places.uniform(0, 0.7))
-            assert process.poll() is None, "the run ended before it was killed; give it more steps"
-            process.kill()
+        process = started(
+            alone, main, [*options, "--steps", "5000", "--save-every", "1", "--out", str(killed)]
+        )
+        log = killed / "loss.csv"
+        before = log.stat().st_mtime_ns if log.exists() else 0
+        while not (log.exists() and log.stat().st_mtime_ns != before):
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(places.uniform(0, 0.7))
+        assert process.is_alive(), "the run ended before it was killed; give it more steps"
+        process.kill()
+        process.join(60)
         kills += 1
         if not (killed / "state.pt").exists():
             continue  # killed in its first checkpoint, before the state was written
@@ -274,11 +273,8 @@ def test_killed_run_leaves_whole_files_and_ends_with_the_same_bits(tmp_path: Pat
         last = state["step"]
     assert last > 5
     straight = tmp_path / "straight"
-    steps = ["--steps", str(last + 3)]
     for out in (killed, straight):
-        subprocess.run(
-            [*command, *steps, "--out", str(out)], check=True, env=ALONE, capture_output=True
-        )
+        run_to_its_end(main, [*options, "--steps", str(last + 3), "--out", str(out)])
     assert not [*killed.glob(".*.tmp")]
     first, second = (torch.load(out / "state.pt", weights_only=True) for out in (straight, killed))
     assert first["step"] == second["step"] == last + 3
@@ -289,9 +285,9 @@ def test_killed_run_leaves_whole_files_and_ends_with_the_same_bits(tmp_path: Pat
 
 @pytest.mark.slow
 def test_interrupt_saves_a_finished_step(tmp_path: Path):
-    command = [sys.executable, "-m", "deco_lab.training", "--no-compile", "--batch-size", "2"]
+    command = [sys.executable, "-m", "deco_lab.training", *SMALL]
     with subprocess.Popen(
-        [*command, "--steps", "100000", "--out", str(tmp_path), "--device", "cpu"],
+        [*command, "--steps", "100000", "--out", str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,

@@ -45,7 +45,7 @@ function mountHeatmap(root, onChoose) {
     svg(plot, "rect", { x: 341, width: 10, y: bottom - ((i + 1) / 40) * (bottom - top),
       height: (bottom - top) / 40 + 0.5, fill: `rgb(${colour((i + 0.5) / 40)})` });
   svg(plot, "text", { x: 398, y: bottom + 16, "text-anchor": "end" }, "power");
-  const scale = svg(plot, "g", {});
+  const scale = svg(plot, "g", {}), patchLines = svg(plot, "g", {});
   svg(plot, "rect", { class: "dl-frame", x: left, y: top, width: right - left, height: bottom - top });
   const cursor = line(plot, "dl-heat-cursor", left, top, left, bottom);
   cursor.style.visibility = "hidden";
@@ -57,6 +57,13 @@ function mountHeatmap(root, onChoose) {
     for (let d = signal.low; d <= signal.high; d++)
       svg(scale, "text", { x: 355, y: bottom - share(d) * (bottom - top) + 3.5 },
         (d === signal.low ? "≤ " : d === signal.high ? "≥ " : "") + 10 ** d);
+  }
+  // Ticks at m / P, where a grid of P x P patches has its lines.
+  function drawPatchLines(size) {
+    patchLines.replaceChildren();
+    for (let m = 1; m <= size / 2; m++)
+      line(patchLines, "dl-axis", right, Y(m / size), right + 5, Y(m / size));
+    svg(patchLines, "text", { x: right, y: bottom + 52, "text-anchor": "end" }, `ticks at the right: lines m/${size} of a patch grid`);
   }
   const describe = () => {
     note.textContent = `${signal.note}. A click goes to that step; point for values.`;
@@ -103,6 +110,7 @@ function mountHeatmap(root, onChoose) {
     clear(begin) {
       frames = [];
       frequency = begin.frequency;
+      drawPatchLines(begin.patch_size);
       context.clearRect(0, 0, canvas.width, canvas.height);
     },
     add(frame) {

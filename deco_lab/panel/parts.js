@@ -73,7 +73,7 @@ function mountParts(root, setup) {
       <dt>DCT energy</dt><dd>Mean squared coefficient of the cosine transform of 8 × 8 blocks; the paper draws log(1 + E) over its maximum.</dd>
       <dt>Share</dt><dd>A part’s inner product with the velocity in a band, over the velocity’s own energy there.</dd>
       <dt>Jacobian gain</dt><dd>How far the velocity moves when an input moves a little: 0.5 means that 1% more contrast in it moves the band by 0.5% of itself.</dd>
-      <dt>Slope</dt><dd>How a pixel’s velocity moves with that pixel, with its sign: −1 / (1 − t) where the decoder knows the image and reads the noise off.</dd>
+      <dt>Slope</dt><dd>How a pixel’s velocity moves with that pixel, with its sign: −1 / (1 − t) where the predicted image does not depend on the pixel, be it known or ignored.</dd>
       ${Object.entries(setup.references).map(([name, choices]) => `<dt data-choices="${name}"></dt><dd>${
         Object.keys(choices).map(() => "<b></b> <span></span> ").join("")}</dd>`).join("")}
     </dl></details>`;
@@ -154,7 +154,7 @@ function mountParts(root, setup) {
     find('[data-note="gain"]').textContent = "Relative: 1 means that 1% more contrast in that input moves the band by 1%. " +
       (gain.gain === null
         ? "This decoder draws units of several pixels, so it has no gain at a single pixel."
-        : `One pixel: gain ${number(gain.gain)}, slope ${number(gain.slope)}; a decoder that knows the image has ${number(gain.known_slope)} ` +
+        : `One pixel: gain ${number(gain.gain)}, slope ${number(gain.slope)}; where the picture does not depend on the pixel it is ${number(gain.known_slope)} ` +
           `= −1/(1 − t). The picture runs from ${gain.lowest}, black, to ${gain.largest}, white.`);
     const energies = Object.fromEntries(Object.entries(view.spectra).map(([key, { energy }]) => [key, energy]));
     spectrum.paint(energies, null, energies.condition ? settings.patch_size : 0);

@@ -27,10 +27,10 @@ from deco_lab.plots.parts import (
     budget_figure,
     detail_curves,
     gain_curves,
-    seam_curves,
     transfer_curves,
 )
 from deco_lab.plots.pictures import decomposition_figure, image_grid, picture_rows
+from deco_lab.plots.seams import grid_figure, seam_curves
 from deco_lab.plots.settling import (
     band_pictures,
     few_steps_figure,
@@ -67,6 +67,7 @@ __all__ = [
     "favoured_figure",
     "few_steps_figure",
     "gain_curves",
+    "grid_figure",
     "guidance_curves",
     "guidance_growth",
     "guided_figure",

@@ -25,6 +25,7 @@ from deco_lab.plots.style import (
     line_of,
     marker_of,
     new_figure,
+    patch_lines,
     shaded,
     whiskers,
 )
@@ -49,10 +50,12 @@ def _power_of(spectrum: GuidanceSpectrum, band: int) -> tuple[Any, Any, Any]:
 
 
 def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figure:
-    """Return power of cond - uncond over t in each band, and below it its cosine with uncond.
+    """Return power of cond - uncond over t in each band, and below it two cosines.
 
-    Beside the power is that of uncond; between the grey lines lie cosines that white noises which
-    have nothing in common reach, on average, plus and minus the root of `chance`.
+    Beside the power is that of uncond. The cosine with cond's predicted image tells what guidance
+    does to the picture. That with uncond is a test of calibration: a perfect model's is 0 on crops.
+    Between the grey lines lie cosines that white noises which have nothing in common reach, on
+    average, plus and minus the root of `chance`.
 
     Parameters
     ----------
@@ -64,7 +67,10 @@ def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figu
     names = band_names(spectrum.edges.tolist())
     figure = new_figure(2.4 * len(names) + 0.6, 5)
     rows = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
-    cosine = (spectrum.cosine, spectrum.cosine_low, spectrum.cosine_high)
+    kinds = (
+        ("image_cosine", "cosine with cond's predicted image", COLOURS[0], "-", "o"),
+        ("cosine", "cosine with uncond: 0 if calibrated", "black", "--", "s"),
+    )
     for band, (upper, lower) in enumerate(rows.T):
         shaded(
             upper, spectrum.times, _power_of(spectrum, band), label="cond - uncond",
@@ -84,12 +90,16 @@ def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figu
         for sign in (-1, 1):
             level = sign * np.sqrt(spectrum.chance[band])
             lower.axhline(level, color=GREY, linestyle=":", linewidth=1)
-        ends = [end[:, band] for end in cosine]
-        shaded(lower, spectrum.times, ends, label="cosine", color=COLOURS[0], marker="o")
-        dress(lower, x=TIME, y="" if band else "cosine with uncond")
-    reach = 1.1 * np.nanmax(np.abs(cosine))
-    rows[1, 0].set_ylim(-reach, reach)
+        for name, label, color, line, marker in kinds:
+            ends = [getattr(spectrum, name + end)[:, band] for end in ("", "_low", "_high")]
+            shaded(
+                lower, spectrum.times, ends, label=label, color=color, linestyle=line, marker=marker
+            )
+        dress(lower, x=TIME, y="" if band else "cosine of cond - uncond")
+    reach = 1.1 * np.nanmax(np.abs([spectrum.cosine, spectrum.image_cosine]))
+    rows[1, 0].set_ylim(-min(reach, 1.05), min(reach, 1.05))
     legend_above(figure, rows[0, 0])
+    rows[1, -1].legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -138,7 +148,11 @@ def _change_axes(axes: Axes, x: str = "frequency (cycles per pixel)", y: str = "
 
 
 def change_curves(
-    frequency: Any, changes: Mapping[str, Intervals], panels: Mapping[str, Sequence[str]]
+    frequency: Any,
+    changes: Mapping[str, Intervals],
+    panels: Mapping[str, Sequence[str]],
+    *,
+    patch_size: int | None = None,
 ) -> Figure:
     """Return radial power of samples over that of real images, in dB, in panels side by side.
 
@@ -150,6 +164,8 @@ def change_curves(
         (R,) each, in dB.
     panels : mapping of str to sequence of str
         Which changes to draw in a panel, by its title. What stands in all of them is black.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     f = array_of(frequency)[1:]
     everywhere = set.intersection(*(set(names) for names in panels.values()))
@@ -165,6 +181,7 @@ def change_curves(
             ends = [end[1:] for end in changes[name]]
             shaded(axes, f, ends, label=name, color=color, linestyle=line_of(place))
         _change_axes(axes)
+        patch_lines(axes, patch_size)
         axes.set_title(title, fontsize=10, loc="left", pad=6)
         axes.legend(frameon=False, fontsize=8, loc="upper left")
     grid[0].set_ylabel("power over that of crops (dB)")
@@ -200,7 +217,13 @@ def burn_figure(contrast: Mapping[str, Intervals], clipped: Mapping[str, Interva
 
 
 def guided_figure(
-    images: Any, frequency: Any, change: Intervals, reference: Intervals, title: str
+    images: Any,
+    frequency: Any,
+    change: Intervals,
+    reference: Intervals,
+    title: str,
+    *,
+    patch_size: int | None = None,
 ) -> Figure:
     """Return pictures, below them which pixels are burnt, and beside them the change of power.
 
@@ -215,6 +238,8 @@ def guided_figure(
         axis always reaches from -4 to 8 dB, so that figures of different rules compare.
     title : str
         What made the pictures.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     images = array_of(images)
     count = len(images)
@@ -229,6 +254,7 @@ def guided_figure(
     )
     shaded(axes, f, [end[1:] for end in change], label="these samples", color=COLOURS[1])
     _change_axes(axes, y="power over that of crops (dB)")
+    patch_lines(axes, patch_size)
     axes.set_ylim(-4, 8)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     these = "this image" if count == 1 else f"these {count} images"

@@ -1,9 +1,7 @@
-"""What the DiT and the pixel decoder do: spectra, transfer, gains, budgets and seams.
+"""What the DiT and the pixel decoder do: spectra, transfer, gains and budgets.
 
 Shaded bands and error bars are 95% intervals over images.
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -12,14 +10,10 @@ from matplotlib.figure import Figure
 from deco_lab.plots.style import (
     COLOURS,
     GREY,
-    beside,
-    colour_of,
     dress,
     frequency_ticks,
-    guide,
-    line_of,
-    marker_of,
     new_figure,
+    patch_lines,
     plain_ticks,
     shaded,
     time_row,
@@ -29,12 +23,11 @@ from deco_lab.spectra import (
     ConditionBudget,
     DecoderGain,
     DetailSpectra,
-    Seams,
     TransferFunction,
 )
 
 
-def detail_curves(detail: DetailSpectra, t: float) -> Figure:
+def detail_curves(detail: DetailSpectra, t: float, *, patch_size: int | None = None) -> Figure:
     """Return the spectra at one t: image, prediction and error, and beside them the velocity.
 
     Dashed is what the best model of Gaussian images of the same power would show; DC, which has no
@@ -47,6 +40,8 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
         From `detail_spectra`.
     t : float
         One of its times.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     at = time_row(detail.times, t)
     f = detail.frequency[1:]
@@ -81,6 +76,7 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
                 xycoords=axes.get_xaxis_transform(), ha="center", va="bottom",
             )  # fmt: skip
         frequency_ticks(axes)
+        patch_lines(axes, patch_size)
         axes.legend(  # below: no place in the panel is free at every t
             frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17)
         )
@@ -91,7 +87,9 @@ def detail_curves(detail: DetailSpectra, t: float) -> Figure:
     return figure
 
 
-def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
+def transfer_curves(
+    transfer: TransferFunction, t: float, *, patch_size: int | None = None
+) -> Figure:
     """Return the filter from noisy to predicted image at one t against Wiener's, and its coherence.
 
     Parameters
@@ -100,6 +98,8 @@ def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
         From `transfer_function`.
     t : float
         One of its times.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     at = time_row(transfer.times, t)
     f = transfer.frequency[1:]
@@ -119,12 +119,16 @@ def transfer_curves(transfer: TransferFunction, t: float) -> Figure:
     for axes in (left, right):
         axes.set_xscale("log", base=2)
         frequency_ticks(axes)
+        patch_lines(axes, patch_size)
         axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def gain_curves(gain: DecoderGain) -> Figure:
     """Return the decoder's mean slope over t against -1 / (1 - t), and its gain by place.
+
+    Beside each slope stands the predicted image's error, for -1 / (1 - t) is the slope of a pixel
+    that is known and of one that is ignored: 0% is the image, 100% its mean colour.
 
     Parameters
     ----------
@@ -140,13 +144,18 @@ def gain_curves(gain: DecoderGain) -> Figure:
     fine = np.linspace(0, min(0.97, gain.times.max() + 0.02), 100)
     left.plot(
         fine, 1 / (1 - fine), color="black", linestyle="--",
-        label="1 / (1 - t): the condition knows the pixel",
+        label="1 / (1 - t): predicted whatever the pixel",
     )  # fmt: skip
     left.errorbar(
         gain.times, -value, whiskers(-value, -ends[1], -ends[0]),
         color=COLOURS[1], linestyle="", marker="o", markersize=4, capsize=3,
-        label="pixel decoder",
+        label="pixel decoder, and its predicted image's error",
     )  # fmt: skip
+    for t, slope, error in zip(gain.times, value, gain.errors(), strict=True):
+        left.annotate(
+            f"{error.value:.0%}", (t, -slope), xytext=(6, -9), textcoords="offset points",
+            fontsize=8, color=GREY,
+        )  # fmt: skip
     left.set_yscale("log")
     plain_ticks(left.yaxis)
     dress(left, x="t (0 noise, 1 image)", y="minus the mean slope", title="velocity against pixel")
@@ -169,9 +178,8 @@ def gain_curves(gain: DecoderGain) -> Figure:
 def budget_figure(budget: ConditionBudget, t: float) -> Figure:
     """Return what the condition writes inside a patch at one t: by coefficient, and as pictures.
 
-    Two tables over the P x P DCT of a patch, mean over images and channels, each as shares of its
-    own sum: what is written, and what equal variation in all directions of the condition would
-    write. Beside them what one standard deviation along the leading directions draws; grey is 0.
+    A table over the P x P DCT of a patch, mean over images and channels, as shares of its sum.
+    Beside it what one standard deviation along the leading directions draws; grey is 0.
 
     Parameters
     ----------
@@ -182,70 +190,29 @@ def budget_figure(budget: ConditionBudget, t: float) -> Figure:
     """
     at = time_row(budget.times, t)
     directions = budget.maps[at]  # (K, 3, P, P)
-    figure = new_figure(9, 3.4)
-    panels = figure.subplots(1, 3, width_ratios=(1, 1, 0.4))
-    tables = [getattr(budget, kind)[at].mean((0, 1)) for kind in ("written", "writable")]
-    tables = [table / (table.sum() or 1) for table in tables]
-    norm = LogNorm(1e-4, 1)
-    image = None
-    titles = ("as conditions vary", "were all directions alike")
-    for axes, table, title in zip(panels[:2], tables, titles, strict=True):
-        image = axes.imshow(np.maximum(table, 1e-4), cmap="cividis", norm=norm)
-        axes.set_title(title, fontsize=10, loc="left")
-        axes.set_xlabel(f"horizontal index (1/{2 * len(table)} cycles per pixel)", fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.spines[:].set_visible(False)
-        for (row, column), value in np.ndenumerate(table):
-            axes.text(
-                column, row, f"{100 * value:.1f}" if value >= 5e-4 else "", ha="center",
-                va="center", fontsize=6, color="white" if value < 0.02 else "black",
-            )  # fmt: skip
-    panels[0].set_ylabel("vertical index", fontsize=9)
-    assert image is not None
-    bar = figure.colorbar(image, ax=list(panels[:2]), shrink=0.8, label="share of the energy")
+    figure = new_figure(5.6, 3.4)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 0.4))
+    table = budget.written[at].mean((0, 1))
+    table = table / (table.sum() or 1)
+    image = left.imshow(np.maximum(table, 1e-4), cmap="cividis", norm=LogNorm(1e-4, 1))
+    left.set_title("what tokens write", fontsize=10, loc="left")
+    left.set_xlabel(f"horizontal index (1/{2 * len(table)} cycles per pixel)", fontsize=9)
+    left.set_ylabel("vertical index", fontsize=9)
+    left.tick_params(labelsize=8)
+    left.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(table):
+        left.text(
+            column, row, f"{100 * value:.1f}" if value >= 5e-4 else "", ha="center",
+            va="center", fontsize=6, color="white" if value < 0.02 else "black",
+        )  # fmt: skip
+    bar = figure.colorbar(image, ax=left, shrink=0.8, label="share of the energy")
     bar.ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
     scale = np.abs(directions).max() or 1
     P = directions.shape[-1]
     stack = np.ones((len(directions) * (P + 1) - 1, P, 3))
     for k, drawn in enumerate(directions):
         stack[k * (P + 1) : k * (P + 1) + P] = drawn.transpose(1, 2, 0) / (2 * scale) + 0.5
-    panels[2].imshow(stack, interpolation="nearest")
-    panels[2].set_axis_off()
-    panels[2].set_title(f"leading directions\n(±{scale:.1f} in velocity)", fontsize=9)
-    return figure
-
-
-def seam_curves(seams: Mapping[str, Seams]) -> Figure:
-    """Return the mean step between neighbours by its place on the grid, and what detectors say.
-
-    Parameters
-    ----------
-    seams : mapping of str to Seams
-        From `find_seams`, for each label; all of one patch size.
-    """
-    figure = new_figure(9, 3.5)
-    left, right = figure.subplots(1, 2)
-    for i, (label, found) in enumerate(seams.items()):
-        color, marker = colour_of(label, i), marker_of(i)
-        left.plot(
-            found.step_by_offset, color=color, linestyle=line_of(i), marker=marker, markersize=4,
-            label=label,
-        )  # fmt: skip
-        estimates = found.estimates()
-        value, low, high = (
-            np.array([getattr(e, field) for e in estimates.values()])
-            for field in ("value", "low", "high")
-        )
-        place = np.arange(len(value)) + beside(i, len(seams), 0.15)
-        right.errorbar(
-            place, value, whiskers(value, low, high), color=color, linestyle="", marker=marker,
-            markersize=4, capsize=3, label=label,
-        )  # fmt: skip
-        right.set_xticks(range(len(value)), [name.replace("_", " ") for name in estimates])
-    guide(left, 1)
-    guide(right, 0)
-    dress(left, x="place on the patch grid (pixels; 0 is a border)", y="step over its mean")
-    dress(right, x="detector", y="excess (log ratio; 0 is no seam)")
-    right.grid(visible=False, axis="x")
-    left.legend(frameon=False, fontsize=9)
+    right.imshow(stack, interpolation="nearest")
+    right.set_axis_off()
+    right.set_title(f"leading directions\n(±{scale:.1f} in velocity)", fontsize=9)
     return figure

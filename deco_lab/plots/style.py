@@ -51,6 +51,10 @@ GREY = "#6E6E6E"
 """Of guides and notes."""
 
 
+PATCH_LINE = "#CC79A7"
+"""Of the lines of a patch grid."""
+
+
 class StaticFigure(Figure):
     """A matplotlib figure that a notebook shows without pyplot."""
 
@@ -116,6 +120,36 @@ def frequency_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_locator(FixedLocator(octaves))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"1/{round(1 / octave)}" for octave in octaves])
+
+
+def patch_lines(axes: Axes, patch_size: int | None, *, vertical: bool = False) -> None:
+    """Mark the lines m/P of a patch grid on an axis of cycles per pixel, where P is given.
+
+    Of m = 1 ... P/2, those within the axis as it is; the axis is horizontal unless told `vertical`.
+
+    Raises
+    ------
+    ValueError
+        For a patch_size below 2.
+    """
+    if patch_size is None:
+        return
+    if patch_size < 2:
+        raise ValueError(f"patch_size must be at least 2, got {patch_size}; 1/2 is Nyquist")
+    low, high = axes.get_ylim() if vertical else axes.get_xlim()
+    draw = axes.axhline if vertical else axes.axvline
+    label: str | None = f"m/{patch_size}, patch grid"
+    for m in range(1, patch_size // 2 + 1):
+        if low <= m / patch_size <= high:
+            draw(
+                m / patch_size,
+                color=PATCH_LINE,
+                linestyle=(0, (4, 3)),
+                linewidth=0.9,
+                zorder=1.5,
+                label=label,
+            )
+            label = None
 
 
 def guide(axes: Axes, value: float) -> None:

@@ -21,6 +21,7 @@ from deco_lab.plots.style import (
     line_of,
     marker_of,
     new_figure,
+    patch_lines,
     shaded,
     title_of,
 )
@@ -42,7 +43,11 @@ def _mark_nyquist(axes: Axes, patch_sizes: set[int]) -> None:
 
 
 def tap_curves(
-    spectra: Mapping[str, TapSpectrum], t: float | None = None, *, raw: bool = False
+    spectra: Mapping[str, TapSpectrum],
+    t: float | None = None,
+    *,
+    raw: bool = False,
+    patch_size: int | None = None,
 ) -> Figure:
     """Return the curves of several taps or models: by zigzag index, and by physical frequency.
 
@@ -57,6 +62,8 @@ def tap_curves(
         One of their times; the mean over all when not given.
     raw : bool
         Draw mean squared coefficients, on a logarithmic axis, instead of log(1 + E) / max.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2, sharey=not raw)
@@ -94,6 +101,7 @@ def tap_curves(
     right.set_xlim(lowest * _SIDES[0], 0.5 * _SIDES[1])
     _mark_nyquist(right, {found.patch_size for found in spectra.values()})
     frequency_ticks(right)
+    patch_lines(right, patch_size)
     if raw:
         left.set_yscale("log")
         right.set_yscale("log")
@@ -108,6 +116,7 @@ def dct_curves(
     *,
     patch_sizes: Mapping[str, int] | None = None,
     raw: bool = False,
+    patch_size: int | None = None,
 ) -> Figure:
     """Return DCT energies by zigzag index and, beside it, by physical frequency.
 
@@ -124,6 +133,8 @@ def dct_curves(
     raw : bool
         Draw the mean squared coefficients themselves, on a logarithmic axis, instead of the
         paper's log(1 + E) / max.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     patch_sizes = patch_sizes or {}
     figure = new_figure(9, 3.4)
@@ -152,6 +163,7 @@ def dct_curves(
     right.set_xscale("log", base=2)
     _mark_nyquist(right, {patch_sizes.get(label, 1) for label in energies})
     frequency_ticks(right)
+    patch_lines(right, patch_size)
     if raw:
         left.set_yscale("log")
     left.legend(frameon=False, fontsize=9)
@@ -170,7 +182,7 @@ def _in_zigzag_order(energy: np.ndarray) -> np.ndarray:
     return energy.ravel()[list(zigzag_order(energy.shape[-1]))]
 
 
-def tap_maps(spectra: Mapping[str, TapSpectrum]) -> Figure:
+def tap_maps(spectra: Mapping[str, TapSpectrum], *, patch_size: int | None = None) -> Figure:
     """Return maps of raw energy over t and physical frequency, one panel for each label.
 
     Each panel has its own range of decibels, 60 at most below its largest energy without DC; the
@@ -180,6 +192,8 @@ def tap_maps(spectra: Mapping[str, TapSpectrum]) -> Figure:
     ----------
     spectra : mapping of str to TapSpectrum
         From `tap_spectrum` or `run_tap_spectrum`, of two times or more.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     figure = new_figure(3.6 * len(spectra) + 0.6, 3.6)
     panels = figure.subplots(1, len(spectra), sharey=True, squeeze=False)[0]
@@ -211,6 +225,7 @@ def tap_maps(spectra: Mapping[str, TapSpectrum]) -> Figure:
         y = "" if i else "frequency (cycles per pixel)"
         dress(axes, x="t (0 noise, 1 image)", y=y, title=label)
         axes.grid(visible=False)
+        patch_lines(axes, patch_size, vertical=True)
         bar = figure.colorbar(image, ax=axes)
         bar.ax.set_title("dB", fontsize=9)
     figure.suptitle("mean squared coefficient; white noise of variance 1 is 0 dB", fontsize=9)

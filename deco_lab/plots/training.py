@@ -14,6 +14,7 @@ from deco_lab.plots.style import (
     frequency_ticks,
     line_of,
     new_figure,
+    patch_lines,
     plain_ticks,
 )
 
@@ -72,6 +73,7 @@ def evaluation_figure(
     coefficient_ratio: Any,
     *,
     title: str = "",
+    patch_size: int | None = None,
 ) -> Figure:
     """Return the power of samples over that of fresh crops, by frequency and by DCT coefficient.
 
@@ -88,6 +90,8 @@ def evaluation_figure(
         (3, n, n), of the first label's samples, in dB.
     title : str
         What was evaluated.
+    patch_size : int, optional
+        P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
     figure = new_figure(9, 6.4)
     grid = figure.add_gridspec(2, 1, height_ratios=(1.15, 1))
@@ -107,6 +111,7 @@ def evaluation_figure(
     axes.set_xscale("log", base=2)
     axes.set_ylim(-12, 12)
     frequency_ticks(axes)
+    patch_lines(axes, patch_size)
     dress(
         axes,
         x="radial frequency (cycles per pixel)",

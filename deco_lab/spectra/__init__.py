@@ -12,7 +12,7 @@ from deco_lab.spectra.bands import MEAN_AND_OCTAVES, OCTAVES, band_names, band_s
 from deco_lab.spectra.bootstrap import Estimate, Intervals, bootstrap, bootstrap_intervals
 from deco_lab.spectra.budget import ConditionBudget, condition_budget
 from deco_lab.spectra.clusters import TokenClusters, run_token_clusters, token_clusters
-from deco_lab.spectra.controls import phase_shuffled, shuffled_weights, white_noise
+from deco_lab.spectra.controls import phase_shuffled, untrained, white_noise
 from deco_lab.spectra.dct import block_dct, inverse_block_dct, zigzag_order
 from deco_lab.spectra.decompose import Decomposition, decompose
 from deco_lab.spectra.detail import DetailSpectra, detail_spectra
@@ -120,13 +120,13 @@ __all__ = [
     "run_tap_spectrum",
     "run_token_clusters",
     "settling_times",
-    "shuffled_weights",
     "solver_error",
     "split_bands",
     "tap_spectrum",
     "token_clusters",
     "token_map",
     "transfer_function",
+    "untrained",
     "velocity_gain",
     "weight_table",
     "weights_hash",

@@ -3,13 +3,12 @@
     white_noise       images without any frequency that stands out
     phase_shuffled    images with the power spectrum of photographs, and none of their edges: a
                       random-phase texture. What a model does to them it does to the spectrum alone
-    shuffled_weights  a model of the same weights in another order: as large, and nothing learned
+    untrained         a model of the same architecture that has learned nothing; use several seeds
 
 An effect that remains under a control is the estimator's, or the architecture's, not the thing
 that was asked about.
 """
 
-import copy
 from typing import TypeVar
 
 import torch
@@ -104,26 +103,40 @@ def phase_shuffled(images: Tensor, seed: int = 0) -> Tensor:
     return torch.fft.irfft2(spectrum * turned, s=(H, W)).to(images)
 
 
-def shuffled_weights(model: Module, seed: int = 0) -> Module:
-    """Return a copy of a model with the entries of each of its weights in another order.
+def untrained(model: Module, seed: int = 0) -> Module:
+    """Return a fresh model of the same architecture, as it is before training.
+
+    Layers that start at zero, so that the model draws nothing until it is trained, have random
+    weights of variance 1 / fan-in: an analysis of no velocity would say nothing.
 
     Parameters
     ----------
     model : nn.Module
-        Left as it is.
+        With a `config` that its class is built from, as a `DeCo` or a `DiT`. Left as it is.
     seed : int
-        Of the orders.
+        Of the weights. One draw is not the architecture: look at several.
 
     Returns
     -------
     nn.Module
-        Every parameter has the same values, so the same mean, scale and norm. Buffers, which are
-        tables and not learned, are as they were.
+        On the device and in the dtype of the model.
+
+    Raises
+    ------
+    ValueError
+        For a model without a config.
     """
-    shuffled = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in shuffled.parameters():
-            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
-            parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return shuffled
+    if not hasattr(model, "config"):
+        raise ValueError(
+            f"model must have a config to be built from, which a {type(model).__name__} has not; "
+            "pass a DeCo or a DiT"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = type(model)(model.config)  # type: ignore[reportCallIssue]
+        with torch.no_grad():
+            for weight in fresh.parameters():
+                if weight.ndim > 1 and not weight.any():
+                    weight.normal_(std=weight.shape[1] ** -0.5)
+    like = next(model.parameters())
+    return fresh.to(like.device, like.dtype).train(model.training)

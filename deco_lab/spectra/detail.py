@@ -2,17 +2,21 @@
 
     predicted image  x_t + (1 - t) velocity          error  predicted image - image
 
-at given t, in rings of radial frequency, beside what the best model of Gaussian images of the same
-power S would show (`gaussian`): with N = t^2 S + (1 - t)^2 the power of x_t,
+at given t, in rings of radial frequency, beside what the best linear filter of each class would
+show (`gaussian`): with S the C x C matrix of the class's cross-spectra of colours in a ring, and
+N = t^2 S + (1 - t)^2 I that of x_t,
 
-    predicted image  W^2 N = t^2 S^2 / N       error  S (1 - t)^2 / N       velocity  g^2 N
+    predicted image  t^2 tr(S N^-1 S) / C        error  (1 - t)^2 tr(S N^-1) / C
+    velocity         tr(G N G) / C               G = (t S - (1 - t) I) N^-1
 
-The velocity's target is image - noise, so most of its power at high frequencies is copied noise:
-read the predicted image and its error first. S is the crops' own, a mean over channels and
-directions with the images' mean left in, and the Gaussian model knows neither colour nor class.
+which are sums over the eigenvalues of S. It knows the class, the colours that
+go together and the power of every frequency. The velocity's target is image - noise, so most of its
+power at high frequencies is copied noise: read the predicted image and its error first. S is the
+crops' own, a mean over directions with the images' mean left in: of a class with few images, the
+lowest rings know too much of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +38,7 @@ from deco_lab.spectra.gaussian import (
     wiener_filter,
 )
 from deco_lab.spectra.products import ring_products
-from deco_lab.spectra.states import NoisyBatch, check_crops, measured, velocity_of
+from deco_lab.spectra.states import Crops, NoisyBatch, check_crops, measured, velocity_of
 
 Array = NDArray[np.float64]
 
@@ -72,13 +76,13 @@ class DetailSpectra(Analysis):
     velocity_high: Array
     """(T, R), upper end."""
     gaussian_predicted: Array
-    """(T, R), what the best model of Gaussian images of power S predicts."""
+    """(T, R), what the best linear filter of each image's class predicts."""
     gaussian_error: Array
-    """(T, R), the power of its error, the posterior's."""
+    """(T, R), the power of its error."""
     gaussian_velocity: Array
     """(T, R), the power of its velocity."""
     gaussian_gain: Array
-    """(T, R), g: its velocity is g x_t."""
+    """(T, R), g of the images' power: what a velocity repeats of x_t, by one gain for all."""
     meeting: Array
     """(T,), cycles per pixel, where t^2 S = (1 - t)^2; NaN when never."""
     count: int
@@ -121,8 +125,8 @@ def detail_spectra(
     padding : int
         How many times larger each side becomes by zeros, as for `radial_power`.
     average : str
-        Over images: "power" (default), the mean, or "log", the geometric mean. The curves of
-        Gaussian data are those of the power so averaged.
+        Over images: "power" (default), the mean, or "log", the geometric mean; the filters' curves
+        are averaged alike.
     batch_size : int
         Images on the device at once.
     groups : sequence or array, optional
@@ -131,7 +135,7 @@ def detail_spectra(
     Returns
     -------
     DetailSpectra
-        Power by ring, its bootstrap bands, and the curves of Gaussian data.
+        Power by ring, its bootstrap bands, and the curves of the linear filters.
 
     Raises
     ------
@@ -157,7 +161,13 @@ def detail_spectra(
     H, W = images.shape[-2:]
     frequency = ring_frequencies(padding * H, padding * W).numpy()
     t = np.array(crops.times)[:, None]
-    gain, noisy = velocity_gain(S, t), noisy_power(S, t)
+    powers_of = _class_powers(crops, window, padding)  # (M, 1, R, C)
+
+    def best(curve: Callable[[Array, Array], Array]) -> Array:
+        """Return a curve of each image's class, (T, R), a mean over colours and over images."""
+        each = np.nan_to_num(curve(powers_of, t[..., None])).mean(-1)
+        return each.mean(0) if average == "power" else np.exp(log_of(each).mean(0))
+
     return DetailSpectra(
         times=np.array(crops.times),
         frequency=frequency,
@@ -173,10 +183,10 @@ def detail_spectra(
         velocity=band.value[:, 2],
         velocity_low=band.low[:, 2],
         velocity_high=band.high[:, 2],
-        gaussian_predicted=wiener_filter(S, t) ** 2 * noisy,
-        gaussian_error=posterior_power(S, t),
-        gaussian_velocity=gain**2 * noisy,
-        gaussian_gain=gain,
+        gaussian_predicted=best(lambda S, t: wiener_filter(S, t) ** 2 * noisy_power(S, t)),
+        gaussian_error=best(posterior_power),
+        gaussian_velocity=best(lambda S, t: velocity_gain(S, t) ** 2 * noisy_power(S, t)),
+        gaussian_gain=velocity_gain(S, t),
         meeting=np.array([meeting_frequency(frequency, S, time) for time in crops.times]),
         count=len(images),
         recipe=crops.recipe()
@@ -187,3 +197,16 @@ def detail_spectra(
             "interval": f"{RECIPE}, of the logarithm",
         },
     )
+
+
+def _class_powers(crops: Crops, window: str | None, padding: int) -> Array:
+    """Return the eigenvalues of the class's cross-spectra by ring for each image, (M, 1, R, C)."""
+    products = []
+    for images in crops.images.split(crops.batch_size):
+        channels = images.transpose(0, 1)[:, :, None]
+        rows = [ring_products(channels, b, window, padding) for b in channels]
+        products.append(torch.stack(rows).permute(2, 3, 0, 1))  # (B, R, C, C)
+    spectra, labels = torch.cat(products), crops.class_ids
+    for label in labels.unique():
+        spectra[labels == label] = spectra[labels == label].mean(0)
+    return torch.linalg.eigvalsh(spectra).clamp(min=0)[:, None].numpy()

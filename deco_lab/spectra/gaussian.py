@@ -1,4 +1,4 @@
-"""What no network could do better for Gaussian data: the curves to draw beside what one does.
+"""What is best for Gaussian data: the curves to draw beside what a network does.
 
 For zero-mean Gaussian images of power S(f), white noise of power 1 and x_t = t image + (1 - t)
 noise, all is linear and each frequency stands for itself [1]:
@@ -8,8 +8,9 @@ noise, all is linear and each frequency stands for itself [1]:
     E[velocity | x_t]        g x_t,    g = (t S - (1 - t)) / (t^2 S + (1 - t)^2)
     error of E[image | x_t]  S (1 - t)^2 / (t^2 S + (1 - t)^2)                  the posterior power
 
-and signal meets noise where t^2 S(f) = (1 - t)^2. Photographs are not Gaussian: their edges are in
-the phases, which S does not know, so a good network's error lies below the posterior power.
+and signal meets noise where t^2 S(f) = (1 - t)^2. Colours that go together make S a 3 x 3 matrix:
+each of its eigenvalues is then a power of its own. The posterior power bounds the error of linear
+filters, for images of the power it was given: what knows more, such as the class, can err less.
 
 References
 ----------

@@ -4,15 +4,18 @@
 
 is what plain guidance multiplies. In each band of radial frequency and at each t, over all images:
 
-    power  = mean |added(k)|^2 over the band        1 for white noise of variance 1
-    cosine = sum <added, uncond> / sqrt(sum |added|^2 sum |uncond|^2)        coherence = cosine^2
+    power        = mean |added(k)|^2 over the band        1 for white noise of variance 1
+    image_cosine = sum <added, D> / sqrt(sum |added|^2 sum |D|^2),        D = x + (1 - t) cond
+    cosine       = sum <added, uncond> / sqrt(sum |added|^2 sum |uncond|^2)
 
-A cosine near 1 or -1 is guidance that only makes stronger or weaker what the null class draws
-already (what CFG-Zero* takes out with its one scale); near 0 it draws something else. Parts that
-have nothing in common still reach a coherence of about `chance`.
+The first cosine asks what guidance does to the picture: near 1 it makes stronger what the class
+draws already, near 0 it draws something else. The second is no finding but a test: over the classes
+that x may be of, a perfect model's cond averages to uncond, so on re-noised crops E[added | x] = 0
+and it has the cosine 0 with uncond, as with all that follows from x. What is measured beyond
+`chance` there says how far the two are from being calibrated to each other.
 
 Re-noised crops ask what guidance adds on the path the model was trained on, a sampling run what it
-adds on its own states, which may have left that path.
+adds on its own states, which may have left that path; the test holds for crops alone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
+from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, bands_of
 from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals, bootstrap_log_intervals
@@ -61,8 +65,15 @@ class GuidanceSpectrum(Analysis):
     """(T, K), upper ends."""
     uncond_power: Array
     """(T, K), mean power of uncond, to compare."""
+    image_cosine: Array
+    """(T, K), in [-1, 1], of cond - uncond with cond's predicted image; NaN where a band is
+    empty."""
+    image_cosine_low: Array
+    """(T, K), lower ends."""
+    image_cosine_high: Array
+    """(T, K), upper ends."""
     cosine: Array
-    """(T, K), in [-1, 1], of cond - uncond with uncond; NaN where a band is empty."""
+    """(T, K), of cond - uncond with uncond: 0, within `chance`, for a calibrated model's crops."""
     cosine_low: Array
     """(T, K), lower ends."""
     cosine_high: Array
@@ -71,14 +82,10 @@ class GuidanceSpectrum(Analysis):
     """(K,), of all coefficients that a band holds: power * fraction is energy, and the bands'
     energies sum to the mean square."""
     chance: Array
-    """(K,), mean coherence of white noises that have nothing in common, 1 / (3 H W M fraction)."""
+    """(K,), mean squared cosine of white noises that have nothing in common,
+    1 / (3 H W M fraction)."""
     count: int
     """M, images."""
-
-    @property
-    def coherence(self) -> Array:
-        """(T, K), in [0, 1], the cosine squared."""
-        return self.cosine**2
 
 
 @takes_arrays
@@ -192,15 +199,16 @@ def _null_class(model: Any) -> int:
 def _products(
     model: Model, batch: Batch, null_class: int, edges: Sequence[float], window: str | None
 ) -> Tensor:
-    """Return |added|^2, |uncond|^2 and their inner product in each band, (B, 3, K)."""
+    """Return |added|^2 in each band, and of D and uncond |it|^2 and <added, it>, (B, 5, K)."""
     x, t, class_ids = batch.x, batch.t, batch.class_ids
     labels = torch.cat([class_ids, torch.full_like(class_ids, null_class)])
     pair = replace(batch, x=torch.cat([x, x]), t=torch.cat([t, t]), class_ids=labels)
     cond, uncond = velocity_of(model, pair).cpu().double().chunk(2)
     added = cond - uncond
     energy = band_products(added, added, edges, window)
-    other, inner = band_products(torch.stack([uncond, added]), uncond, edges, window)
-    return torch.stack([energy, other, inner], 1)
+    image = predicted_image(batch.x.cpu().double(), cond, batch.time)
+    pairs = [band_products(torch.stack([v, added]), v, edges, window) for v in (image, uncond)]
+    return torch.stack([energy, *pairs[0], *pairs[1]], 1)
 
 
 def _spectrum(
@@ -226,17 +234,23 @@ def _spectrum(
     power = bootstrap_log_intervals(
         lambda means: means[..., 0, :] / fraction, values, groups=states.groups
     )
-    cosine = bootstrap_intervals(_cosine, values, groups=states.groups, within=(-1, 1))
+    cosines = bootstrap_intervals(_cosines, values, groups=states.groups, within=(-1, 1))
+    (image, image_low, image_high), (cosine, low, high) = (
+        [end[:, which] for end in cosines] for which in (0, 1)
+    )
     return GuidanceSpectrum(
         times=np.array(times),
         edges=np.array(edges, dtype=np.float64),
         power=power.value,
         power_low=power.low,
         power_high=power.high,
-        uncond_power=values[:, :, 1].mean(0) / fraction,
-        cosine=cosine.value,
-        cosine_low=cosine.low,
-        cosine_high=cosine.high,
+        uncond_power=values[:, :, 3].mean(0) / fraction,
+        image_cosine=image,
+        image_cosine_low=image_low,
+        image_cosine_high=image_high,
+        cosine=cosine,
+        cosine_low=low,
+        cosine_high=high,
         fraction=fraction,
         chance=1 / (C * H * W * len(values) * fraction),
         count=len(values),
@@ -252,7 +266,7 @@ def _spectrum(
     )
 
 
-def _cosine(means: Array) -> Array:
-    """Return the cosine, (..., K), of mean inner products, (..., 3, K)."""
-    energy, other, inner = np.moveaxis(means, -2, 0)
-    return inner / np.sqrt(nan_if_empty(energy) * nan_if_empty(other))
+def _cosines(means: Array) -> Array:
+    """Return the cosines with image and uncond, (..., 2, K), of mean products, (..., 5, K)."""
+    energy, others, inner = means[..., :1, :], means[..., 1::2, :], means[..., 2::2, :]
+    return inner / np.sqrt(nan_if_empty(energy) * nan_if_empty(others))

@@ -14,8 +14,9 @@ being Gaussian, has the best velocity's slope
 
     g = (t S - (1 - t)) / (t^2 S + (1 - t)^2)      S = 0: -1 / (1 - t)      S -> infinity: 1 / t
 
-so a mean slope close to -1 / (1 - t) says that the condition knows the pixel, and that the decoder
-uses the pixel to read off the noise.
+A slope of -1 / (1 - t) is that of a predicted image which does not depend on the pixel. A condition
+that knows the pixel has it, and so has one that draws the same grey everywhere: only where the
+predicted image's error is low as well does the condition know the pixel.
 
 References
 ----------
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
+from deco_lab.flow import predicted_image
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, Estimate, Groups, estimates
 from deco_lab.spectra.decompose import HasDecoder
@@ -56,6 +58,9 @@ class DecoderGain(Analysis):
     """(T, M), each image's mean over pixels of Frobenius(J) / sqrt(3)."""
     slope: Array
     """(T, M), each image's mean over pixels of trace(J) / 3, with its sign."""
+    error: Array
+    """(T, M), squared error of each predicted image over the image's square about its own mean
+    colour: 0 where the image is known, 1 where it is its mean colour; NaN for a single colour."""
     gain_map: Array
     """(T, H, W), the gain at each pixel, mean over images."""
     place_map: Array
@@ -63,7 +68,8 @@ class DecoderGain(Analysis):
     jacobian: Array
     """(T, 3, 3), mean over images and pixels: row is the velocity's channel, column the pixel's."""
     known_slope: Array
-    """(T,), -1 / (1 - t): the slope where the condition knows the image; -inf at t = 1."""
+    """(T,), -1 / (1 - t): the slope where the predicted image does not depend on the pixel, be it
+    known or constant; -inf at t = 1."""
     groups: NDArray[np.int64] | None = None
     """(M,), the group of each image, a number from 0; None where every image is by itself."""
 
@@ -74,6 +80,10 @@ class DecoderGain(Analysis):
     def slopes(self) -> list[Estimate]:
         """Return the mean slope at each time with its interval over images, of whatever class."""
         return estimates(lambda means: means, self.slope.T, groups=self.groups)
+
+    def errors(self) -> list[Estimate]:
+        """Return the mean error at each time with its interval over images, of whatever class."""
+        return estimates(lambda means: means, self.error.T, groups=self.groups)
 
 
 def directional_derivative(
@@ -197,8 +207,8 @@ def decoder_gain(
 ) -> DecoderGain:
     """Return the decoder's gain and slope on re-noised images, by time and by place.
 
-    Costs, for each image and time, one pass of the DiT and four derivatives of the decoder; memory
-    is that of one batch.
+    Costs, for each image and time, one pass of the model and four derivatives of the decoder;
+    memory is that of one batch.
 
     Parameters
     ----------
@@ -228,7 +238,7 @@ def decoder_gain(
     crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     M, _, H, W = images.shape
     P = check_patch_size(model)
-    gain, slope = np.zeros((len(times), M)), np.zeros((len(times), M))
+    gain, slope, error = np.zeros((3, len(times), M))
     gain_map = np.zeros((len(times), H, W))
     jacobian = np.zeros((len(times), 3, 3))
     for k, (_, batches) in enumerate(crops.moments()):
@@ -241,12 +251,20 @@ def decoder_gain(
             slope[k, rows] = J.diagonal(dim1=-2, dim2=-1).mean((1, 2, 3)).numpy()
             gain_map[k] += gains.sum(0).numpy() / M
             jacobian[k] += J.mean((1, 2)).sum(0).numpy() / M
+            predicted = predicted_image(batch.x, model.decode(batch.x, condition), batch.time)
+            contrast = batch.image - batch.image.mean((2, 3), keepdim=True)
+            off, most = (
+                v.cpu().double().square().sum((1, 2, 3)).numpy()
+                for v in (predicted - batch.image, contrast)
+            )
+            error[k, rows] = off / np.where(most > 0, most, np.nan)
     with np.errstate(divide="ignore"):
         known_slope = -1 / (1 - np.array(crops.times))
     return DecoderGain(
         times=np.array(crops.times),
         gain=gain,
         slope=slope,
+        error=error,
         gain_map=gain_map,
         place_map=gain_map.reshape(-1, H // P, P, W // P, P).mean((1, 3)),
         jacobian=jacobian,

@@ -16,12 +16,12 @@ References
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from deco_lab.spectra.bootstrap import Groups, group_numbers
 
 PENALTIES = tuple(10.0**power for power in range(-4, 4))
 """To choose from; a standardised feature without relation to the others has the variance 1."""
@@ -31,7 +31,7 @@ def cross_fitted(
     features: Tensor,
     targets: Tensor,
     *,
-    groups: Sequence[object] | NDArray[Any] | None = None,
+    groups: Groups | None = None,
     folds: int = 5,
     penalties: Sequence[float] = PENALTIES,
 ) -> Tensor:
@@ -44,8 +44,8 @@ def cross_fitted(
     targets : Tensor
         (M, N, Q), of the same places.
     groups : sequence or array, optional
-        (M,), a label for each image; images of one label are never on both sides. None (default):
-        every image by itself.
+        (M,), a label for each image, such as its photograph; images of one label are never on both
+        sides. None (default): every image by itself.
     folds : int
         How many at most, at least 3; as many as groups where those are fewer.
     penalties : sequence of float
@@ -72,20 +72,14 @@ def cross_fitted(
             "and the default penalties are usual"
         )
     M, F = len(features), features.shape[2]
-    labels = np.arange(M) if groups is None else np.asarray(groups)
-    if labels.shape != (M,):
+    group = group_numbers(groups, M)
+    count = len(np.unique(group))
+    if count < 3:
         raise ValueError(
-            f"groups must be one label for each of {M} images, got shape {labels.shape}; repeat a "
-            "photograph's name for each of its crops"
+            f"groups must be at least 3 to fit, to choose and to judge by, got {count}; add images "
+            "of other photographs"
         )
-    names, group = np.unique(labels, return_inverse=True)
-    if len(names) < 3:
-        raise ValueError(
-            f"groups must be at least 3 to fit, to choose and to judge by, got {len(names)}; add "
-            "images of other photographs"
-        )
-    fold = group % folds
-    K = min(folds, len(names))
+    fold, K = group % folds, min(folds, count)
 
     def rows(values: Tensor, i: int) -> Tensor:
         return values[i].detach().cpu().double()

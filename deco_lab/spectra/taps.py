@@ -15,6 +15,15 @@ u / (2 n P) cycles per pixel, and they end at 1 / (2P). The curve depends on the
 through the 1 and the maximum, and the velocity's high frequencies are copied noise for the most
 part; the raw energies, and the predicted image, are what to compare.
 
+Tokens copy noise too, a single DiT's most of all, and white noise has energy at all frequencies:
+raw energies compare two models only once it is taken out. The noise n of re-noised crops is known.
+With W_a and W_b the least squares from a patch's noise to its tokens, each fitted on another third
+of the photographs, the energies without what is linear in the noise are
+
+    <T (h - W_a n), T (h - W_b n)>,    T the DCT
+
+whose two errors of fitting are independent, so that they add nothing on average.
+
 Differs from [1]: each t is kept beside the average over all of them.
 
 References
@@ -29,6 +38,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,6 +48,7 @@ from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import (
     RECIPE,
     Groups,
+    Intervals,
     bootstrap_intervals,
     bootstrap_log_intervals,
     log_of,
@@ -47,10 +58,12 @@ from deco_lab.spectra.energy import image_energies, token_grid, token_map
 from deco_lab.spectra.frequencies import check_estimator
 from deco_lab.spectra.states import (
     Batch,
+    NoisyBatch,
     Run,
     State,
     States,
     check_crops,
+    check_finite,
     measured,
     velocity_of,
 )
@@ -106,6 +119,13 @@ class TapSpectrum(Analysis):
     """(T + 1, n * n), upper ends."""
     each: Array
     """(M, T, n, n), energies of each image by itself."""
+    noise_share: Array
+    """(T,), the part of the energy about the mean over images and places that is linear in the
+    noise, and that is taken out of all other fields; NaN where the noise was left in."""
+    noise_share_low: Array
+    """(T,), lower ends of the intervals."""
+    noise_share_high: Array
+    """(T,), upper ends."""
     count: int
     """M, images."""
 
@@ -165,6 +185,7 @@ def tap_spectrum(
     average: str = "power",
     batch_size: int = 16,
     groups: Groups | None = None,
+    without_noise: bool = False,
 ) -> TapSpectrum:
     """Return the DCT energies at one tap over t, for real crops with noise.
 
@@ -172,7 +193,7 @@ def tap_spectrum(
     ----------
     model : object
         With `features`, `condition` or a call, whichever the tap needs.
-    images, class_ids, times, seed, batch_size, groups
+    images, class_ids, times, seed, batch_size
         As for `band_effects`.
     tap : str
         "tokens" (default), "condition", "velocity" or "predicted_image".
@@ -183,6 +204,12 @@ def tap_spectrum(
         Where the first block begins, in pixels or patches, as for `dct_energy`.
     average : str
         Over images and times: "power" (default), the mean, or "log", the geometric mean.
+    groups : sequence or array, optional
+        As for `band_effects`.
+    without_noise : bool
+        Take out what is linear in the noise of the same patch, or pixel. Needs three groups, the
+        "power" average (an image's own energy may come out below 0), and holds what stands at the
+        tap for all images of one time.
 
     Returns
     -------
@@ -192,10 +219,14 @@ def tap_spectrum(
     Raises
     ------
     ValueError
-        As for `band_effects` and `dct_energy`, or for a tap that the model has not.
+        As for `band_effects` and `dct_energy`, for a tap that the model has not, or for too few
+        groups to take out the noise by.
     """
     crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
-    return _spectrum(model, crops, tap, block_size, offset, average)
+    if without_noise and average != "power":
+        raise ValueError(f'without_noise needs average="power", got "{average}"; leave it out')
+    noise_groups = crops.groups if without_noise else None
+    return _spectrum(model, crops, tap, block_size, offset, average, noise_groups)
 
 
 @torch.no_grad()
@@ -244,20 +275,37 @@ def _spectrum(
     block_size: int | None,
     offset: int,
     average: str,
+    noise_groups: NDArray[np.int64] | None = None,
 ) -> TapSpectrum:
     check_tap(model, tap)
     check_estimator(average=average)
     patch_size = 0
 
-    def energies(batch: Batch) -> Tensor:
+    def energies(batch: Batch, maps: Tensor) -> Tensor:
         nonlocal patch_size
-        maps = tap_maps(model, batch, tap)
         patch_size = batch.x.shape[-2] // maps.shape[-2]
         return image_energies(
             maps, min(8, *maps.shape[-2:]) if block_size is None else block_size, offset
         )
 
-    times, each = measured(states, energies)
+    if noise_groups is None:
+        times, each = measured(states, lambda batch: energies(batch, tap_maps(model, batch, tap)))
+        noise = Intervals(*np.full((3, len(times)), np.nan))
+    else:
+        times, rows, sums = [], [], []
+        for time, batches in states.moments():
+            some = list(batches)
+            maps, a, b = _without_noise(model, some, tap, noise_groups)
+            times.append(time)
+            rows.append((energies(some[0], a + b) - energies(some[0], a - b)) / 4)  # <T a, T b>
+            mean = maps.mean((0, 2, 3), keepdim=True)
+            pairs = ((a - mean) * (b - mean), (maps - mean).square())
+            sums.append(torch.stack([pair.sum((1, 2, 3)) for pair in pairs], 1))
+        each = torch.stack(rows, 1).numpy()
+        noise = bootstrap_intervals(
+            lambda means: 1 - means[..., 0] / means[..., 1], torch.stack(sums, 1).numpy(),
+            groups=noise_groups,
+        )  # fmt: skip
     n = each.shape[-1]
     ring, rings = _rings(n)
     order = list(zigzag_order(n))
@@ -290,6 +338,9 @@ def _spectrum(
         block_size=n,
         frequency=ring / (2 * n * patch_size),
         each=each,
+        noise_share=noise.value,
+        noise_share_low=noise.low,
+        noise_share_high=noise.high,
         count=len(each),
         recipe=states.recipe()
         | {
@@ -297,11 +348,42 @@ def _spectrum(
             "tap": tap,
             "offset": offset,
             "average": average,
+            "noise": "left in" if noise_groups is None else "its linear part taken out",
             "normalisation": "orthonormal DCT; white noise of variance 1 has energy 1",
             "interval": f"{RECIPE}; of energies, of the logarithm",
         },
         **fields,
     )
+
+
+def _without_noise(
+    model: Any, batches: Iterable[NoisyBatch], tap: str, groups: NDArray[np.int64]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what stands at a tap, and less what two fits say of its noise, (M, D, h, w) each."""
+    pairs = [(check_finite(tap_maps(model, b, tap), b.time).cpu(), b.noise.cpu()) for b in batches]
+    maps, noise = (torch.cat(parts).double() for parts in zip(*pairs, strict=True))
+    patches = F.pixel_unshuffle(noise, noise.shape[-2] // maps.shape[-2]).flatten(2).mT
+    places = (maps - maps.mean((0, 2, 3), keepdim=True)).flatten(2).mT
+    third = torch.from_numpy(np.unique(groups, return_inverse=True)[1]) % 3
+    fits = []
+    for k in range(3):
+        n, h = patches[third == k].flatten(0, 1), places[third == k].flatten(0, 1)
+        if len(n) <= 2 * n.shape[1]:
+            raise ValueError(
+                "without_noise needs three groups, and in a third of them more than twice as many "
+                f"places as a place has numbers of noise, {n.shape[1]}, got {len(n)}; add images"
+            )
+        fits.append(torch.linalg.lstsq(n, h).solution)
+    less = []
+    for other in (1, 2):
+        of_noise = torch.stack(
+            [
+                patch @ fits[(k + other) % 3]
+                for patch, k in zip(patches, third.tolist(), strict=True)
+            ]
+        )
+        less.append(maps - of_noise.mT.unflatten(2, maps.shape[-2:]))
+    return maps, less[0], less[1]
 
 
 def _rings(n: int) -> tuple[NDArray[np.int64], Array]:

@@ -33,7 +33,8 @@ class Gain:
     slope: float | None
     """Mean of trace(J) / 3."""
     known_slope: float
-    """-1 / (1 - t): the slope of a decoder that knows the image and reads the noise off."""
+    """-1 / (1 - t): the slope where the predicted image does not depend on the pixel, be it known
+    or ignored."""
     pictures: Pictures | None
     """The gain at each pixel, from `lowest`, black, to `largest`, white."""
     lowest: float | None
