@@ -146,7 +146,7 @@ RUNS: dict[str, Callable[[Asked], Any]] = {
     "run_token_clusters": of_a_run(run_token_clusters, clusters=3),
 }
 IMAGES_ALONE: dict[str, Callable[[Asked], Any]] = {
-    "find_seams": lambda a: find_seams(a.images, P, batch_size=a.batch_size),
+    "find_seams": lambda a: find_seams(a.images, P, batch_size=a.batch_size, **grouped(a)),
     "loss_bands": lambda a: loss_bands(
         a.images, a.images.flip(-1), batch_size=a.batch_size, **grouped(a)
     ),
@@ -297,10 +297,11 @@ def test_analyses_refuse_sizes_that_are_no_multiple_of_the_patch(name: str):
     refusal(name, Asked(IMAGES[..., :31, :]), r"(divisible by|multiples? of) .*8.*got.*31")
 
 
-GROUPED = [name for name in ANALYSES if name not in ("reference_sensitivity", "find_seams")]
+GROUPED = [name for name in ANALYSES if name != "reference_sensitivity"]
 INTERVALS: dict[str, Callable[[Any], Any]] = {
     "condition_budget": lambda found: found.share_above(1 / 8),
     "decoder_gain": lambda found: found.gains() + found.slopes(),
+    "find_seams": lambda found: [*found.estimates().values()],
     "loss_bands": lambda found: [e for of in found.band_shares().values() for e in of],
 }
 """Of analyses that find their intervals when asked; others have arrays of their ends."""

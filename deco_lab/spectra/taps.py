@@ -51,7 +51,6 @@ from deco_lab.spectra.bootstrap import (
     Intervals,
     bootstrap_intervals,
     bootstrap_log_intervals,
-    group_numbers,
     log_of,
 )
 from deco_lab.spectra.dct import zigzag_order
@@ -194,7 +193,7 @@ def tap_spectrum(
     ----------
     model : object
         With `features`, `condition` or a call, whichever the tap needs.
-    images, class_ids, times, seed, batch_size, groups
+    images, class_ids, times, seed, batch_size
         As for `band_effects`.
     tap : str
         "tokens" (default), "condition", "velocity" or "predicted_image".
@@ -206,7 +205,7 @@ def tap_spectrum(
     average : str
         Over images and times: "power" (default), the mean, or "log", the geometric mean.
     groups : sequence or array, optional
-        (M,), a label for each image, such as its photograph.
+        As for `band_effects`.
     without_noise : bool
         Take out what is linear in the noise of the same patch, or pixel. Needs three groups, the
         "power" average (an image's own energy may come out below 0), and holds what stands at the
@@ -226,7 +225,7 @@ def tap_spectrum(
     crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     if without_noise and average != "power":
         raise ValueError(f'without_noise needs average="power", got "{average}"; leave it out')
-    noise_groups = group_numbers(groups, len(images)) if without_noise else None
+    noise_groups = crops.groups if without_noise else None
     return _spectrum(model, crops, tap, block_size, offset, average, noise_groups)
 
 
