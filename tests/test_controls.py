@@ -167,6 +167,10 @@ def test_untrained_is_the_same_architecture_without_its_weights(name):
     assert type(fresh) is type(model)
     assert fresh.config == model.config
     assert fresh.training == model.training
+    kinds = {
+        (p.device, p.dtype, p.requires_grad) for one in (fresh, model) for p in one.parameters()
+    }
+    assert len(kinds) == 1
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key
     x, t = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.ones(2) / 2

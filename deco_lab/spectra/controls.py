@@ -119,7 +119,7 @@ def untrained(model: Module, seed: int = 0) -> Module:
     Returns
     -------
     nn.Module
-        On the device and in the dtype of the model.
+        On the device, in the dtype and the mode of the model.
 
     Raises
     ------
@@ -139,4 +139,5 @@ def untrained(model: Module, seed: int = 0) -> Module:
                 if weight.ndim > 1 and not weight.any():
                     weight.normal_(std=weight.shape[1] ** -0.5)
     like = next(model.parameters())
-    return fresh.to(like.device, like.dtype).train(model.training)
+    fresh.to(like.device, like.dtype).train(model.training).requires_grad_(like.requires_grad)
+    return fresh
