@@ -62,7 +62,7 @@ def test_measures_figure_draws_each_measure_of_each_band():
         drawn = curves(rows[2, band])
         assert len(drawn) == 6
         np.testing.assert_array_equal(
-            drawn["true noise, from pixels"], read.r2[:, 1, read.targets.index("noise"), band]
+            drawn["noise, from pixels"], read.r2[:, 1, read.targets.index("noise"), band]
         )
     assert rows[0, 0].get_title("left") == "below 1/16 cycles per pixel"
     assert "predicted image" in rows[0, 0].get_ylabel()

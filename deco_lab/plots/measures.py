@@ -34,6 +34,7 @@ _SOURCE_COLOURS = {
     "tokens": PART_COLOURS["condition_main"],
 }
 _TARGET_LINES = {"predicted": "-", "image": "--", "noise": ":"}
+_TARGET_TITLES = {"predicted": "predicted image", "image": "true image", "noise": "noise"}
 _ENDS = ("", "_low", "_high")
 
 
@@ -94,7 +95,7 @@ def measures_figure(
                     shaded(
                         rows[-1, column], readout.times, ends, color=_SOURCE_COLOURS[source],
                         linestyle=line, marker="o",
-                        label=f"{WHOLES.get(target, f'true {target}')}, from {source}",
+                        label=f"{_TARGET_TITLES[target]}, from {source}",
                     )  # fmt: skip
     said = [
         f"gain of the {WHOLES[response.of]}",
