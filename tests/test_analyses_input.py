@@ -20,6 +20,7 @@ from deco_lab.spectra.budget import condition_budget
 from deco_lab.spectra.clusters import run_token_clusters, token_clusters
 from deco_lab.spectra.detail import detail_spectra
 from deco_lab.spectra.effects import band_effects, run_effects
+from deco_lab.spectra.excess import excess_error
 from deco_lab.spectra.guidance import guidance_spectrum, run_guidance_spectrum
 from deco_lab.spectra.intervention_effects import crossed_effects, intervention_effect
 from deco_lab.spectra.interventions import SpatialMean
@@ -130,6 +131,7 @@ CROPS: dict[str, Callable[[Asked], Any]] = {
     "condition_budget": of_crops(condition_budget, exchanges=1, directions=0),
     "decoder_gain": of_crops(decoder_gain),
     "detail_spectra": of_crops(detail_spectra),
+    "excess_error": lambda a: of_crops(excess_error, power=torch.ones(a.images.shape[-2:]))(a),
     "guidance_spectrum": of_crops(guidance_spectrum),
     "linear_readout": of_crops(linear_readout),
     "reference_sensitivity": of_crops(reference_sensitivity),
@@ -297,7 +299,8 @@ def test_analyses_refuse_sizes_that_are_no_multiple_of_the_patch(name: str):
     refusal(name, Asked(IMAGES[..., :31, :]), r"(divisible by|multiples? of) .*8.*got.*31")
 
 
-GROUPED = [name for name in ANALYSES if name != "reference_sensitivity"]
+GROUPED = [name for name in ANALYSES if name not in ("reference_sensitivity", "excess_error")]
+"""Of an excess error copies differ by their noise, near t = 1 too."""
 INTERVALS: dict[str, Callable[[Any], Any]] = {
     "condition_budget": lambda found: found.share_above(1 / 8),
     "decoder_gain": lambda found: found.gains() + found.slopes(),

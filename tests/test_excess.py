@@ -67,3 +67,15 @@ def test_excess_error_sees_the_band_that_is_wrong(fields):
 def test_excess_error_refuses_what_it_cannot_compare_with(fields, power, times, said):
     with pytest.raises(ValueError, match=said):
         excess_error(optimal_velocity, fields.images, fields.class_ids, power, times=times)
+
+
+def test_excess_error_takes_groups(fields):
+    def model(x, t, class_ids):
+        return 0 * x
+
+    given = (model, fields.images, fields.class_ids, field_power(1, 32))
+    alone = excess_error(*given, times=(0.5,))
+    halves = excess_error(*given, times=(0.5,), groups=["a", "b"] * 48)
+    assert halves.recipe["groups"] == 2
+    np.testing.assert_allclose(halves.excess, alone.excess)
+    assert (halves.excess_high - halves.excess_low != alone.excess_high - alone.excess_low).all()

@@ -1,9 +1,11 @@
-"""Every notebook runs from top to bottom, its figures follow its controls, it holds no output.
+"""Every notebook runs from top to bottom, its figures follow its controls, it is stored as it runs.
 
-Each is run once: the first in JupyterLab (test_jupyterlab.py), the others here, in a kernel.
+Each is run once: the first in JupyterLab (test_jupyterlab.py), the others here, in a kernel. What
+is stored in them is written by .ci/notebooks.py.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +22,8 @@ IN_KERNEL = [path for path in NOTEBOOKS if path.stem != IN_JUPYTERLAB]
 MAX_SECONDS = 90
 """On two idle cores; the test counts the seconds of processors, which a loaded machine has too."""
 CLOCK = "import time; print(time.process_time())"
+SAID = ("stdout", "text/markdown")
+"""What is printed, and computed sentences."""
 SHORTER = {"STEPS = 700": "STEPS = 150"}
 """Of a training in a notebook: what a reader is told to change, changed the other way."""
 
@@ -55,6 +59,7 @@ def test_notebooks_are_found():
         "04_guidance_in_frequency",
         "05_solvers_and_settling",
         "06_train_your_own",
+        "07_photographs",
     ]
 
 
@@ -85,6 +90,46 @@ def pictures_of(messages: list[dict[str, Any]]) -> list[str]:
     return [str(d) for d in shown if "image/png" in d or "plotly" in str(d.keys())]
 
 
+def numbers_in(cells: list[list[tuple[str, Any]]]) -> list[list[str]]:
+    """Return the numbers in the printed lines and sentences of each cell, as they are written."""
+    return [
+        re.findall(r"\d+\.\d+|\d+", "".join("".join(text) for kind, text in cell if kind in SAID))
+        for cell in cells
+    ]
+
+
+def numbers_stored(path: Path) -> list[list[str]]:
+    cells = [cell.outputs for cell in read(path).cells if cell.cell_type == "code"]
+    return numbers_in(
+        [
+            [
+                *((output.name, output.text) for output in cell if output.output_type == "stream"),
+                *(pair for output in cell if "data" in output for pair in output.data.items()),
+            ]
+            for cell in cells
+        ]
+    )
+
+
+def numbers_shown(cells: list[list[dict[str, Any]]]) -> list[list[str]]:
+    contents = [[message["content"] for message in cell] for cell in cells]
+    return numbers_in(
+        [
+            [
+                *((c["name"], c["text"]) for c in cell if "text" in c),
+                *(pair for c in cell if "data" in c for pair in c["data"].items()),
+            ]
+            for cell in contents
+        ]
+    )
+
+
+def as_written(stored: str, shown: str) -> bool:
+    """Return whether two numbers agree to a twentieth, or to three of the last digit's units."""
+    unit = 10.0 ** -len(stored.partition(".")[2])
+    return abs(float(stored) - float(shown)) <= max(3 * unit, 0.05 * float(stored))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", IN_KERNEL, ids=lambda path: path.stem)
 def test_notebook_runs_and_its_figures_follow_their_controls(
@@ -92,6 +137,7 @@ def test_notebook_runs_and_its_figures_follow_their_controls(
 ):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     sources = [cell["source"] for cell in read(path).cells if cell["cell_type"] == "code"]
+    shortened = any(given in source for given in SHORTER for source in sources)
     for given, shorter in SHORTER.items():
         sources = [source.replace(given, shorter) for source in sources]
     *cells, clock, moved = outputs_of([*sources, CLOCK, MOVE_ALL], tmp_path)
@@ -100,6 +146,11 @@ def test_notebook_runs_and_its_figures_follow_their_controls(
     messages = [message for cell in cells for message in cell]
     assert len(pictures_of(messages)) >= 3
     assert [m["content"] for m in messages if m["content"].get("name") == "stderr"] == []
+    if not shortened:
+        for stored, shown in zip(numbers_stored(path), numbers_shown(cells), strict=True):
+            assert len(stored) == len(shown)
+            off = [(a, b) for a, b in zip(stored, shown, strict=True) if not as_written(a, b)]
+            assert off == []
     closing = cells[-1][-2]["content"]["data"]["text/markdown"]  # the last message says idle
     assert "nan" not in closing
     assert "%" in closing
@@ -113,10 +164,19 @@ def test_notebook_runs_and_its_figures_follow_their_controls(
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
-def test_notebook_is_stored_without_output(path: Path):
-    for cell in read(path).cells:
-        assert not cell.get("outputs")
-        assert cell.get("execution_count") is None
+def test_notebook_is_stored_with_what_it_shows(path: Path):
+    cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    assert "text/markdown" in cells[-1].outputs[-1]["data"]
+    assert path.stat().st_size < 4e6
+    for cell in cells:
+        assert cell.execution_count is None
+        if "interact(" in cell.source and "def " not in cell.source:
+            before = cells[cells.index(cell) - 1]
+            assert pictures_of([{"content": output} for output in before.outputs])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)

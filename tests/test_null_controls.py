@@ -142,6 +142,7 @@ CONTROLS: dict[str, tuple[str, str, str] | str] = {
         "test_transfer_function_of_untrained_weights_passes_all",
         "test_transfer_function_of_tiny_is_near_wieners_on_photographs_alone",
     ),
+    "ExcessError": "test_excess_error_of_wieners_filter_is_zero",  # of fields, the best of all
     "WeightTable": "test_weight_table_of_gamma_0_is_even",  # of neither images nor model
 }
 """The tests of white noise, shuffled or random weights and shuffled phases, in this order."""

@@ -9,18 +9,11 @@ import pytest
 import torch
 
 import deco_lab
-from deco_lab import spectra
+from deco_lab import evaluation, spectra
 from deco_lab.config import PRESETS, DeCoConfig
 from deco_lab.data import bundled_crops
 from deco_lab.models import build
-from deco_lab.spectra import (
-    BandEffects,
-    band_effects,
-    phase_shuffled,
-    reference_sensitivity,
-    split_bands,
-    white_noise,
-)
+from deco_lab.spectra import band_effects, band_response, linear_readout
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -74,41 +67,71 @@ def test_notebooks_are_all_in_their_table():
     assert linked == found
 
 
-def share(effects: BandEffects, whole: str, part: str, t: float) -> str:
-    """Return a part's share of the highest band, as the README writes it."""
-    at = int(np.argmin(abs(effects.times - t)))
-    ends = [getattr(effects, whole + end)[at, effects.parts.index(part), -1] for end in ENDS]
-    return "{:.0f}% [{:.0f}, {:.0f}]".format(*(round(100 * float(end)) + 0 for end in ends))
+def said(ends: Any, spec: str) -> str:
+    """Return a figure and its interval, as the README writes them."""
+    value, low, high = (format(round(float(end), 6) + 0, spec) for end in ends)
+    return f"{value} [{low}, {high}]"
+
+
+def section() -> str:
+    between = README[README.index("## What the DiT does") : README.index("## Analyses")]
+    return " ".join(between.split())
+
+
+def test_what_fields_show_is_as_said():
+    bench, text = evaluation.bundled_bench(), section()
+
+    def over(values: Any, spec: str = ".2f") -> str:
+        return said(evaluation.over_seeds(np.asarray(values)), spec)
+
+    gains = np.array([found["response"] for found in bench["deco"]])[:, 1]  # of class 1/f^2
+    through = gains[:, :, 1] / gains[:, :, :2].sum(2)
+    excess = {arm: evaluation.primary_outcome(found) for arm, found in bench.items()}
+    loss = excess["deco"] - excess["no-freqfm"]
+    for expected in (
+        f"{over(through[:, 0, 0], '.0%')} below 1/16 cycles per pixel",
+        f"{over(through[:, 0, -1], '.0%')} above 1/4",
+        f"{over(excess['deco'][:, 0, -1])} above the least",
+        f"{over(excess['dit-v'][:, 0, -1])} for a single DiT",
+        f"{over(excess['blind'][:, 0, -1])} for a DeCo whose decoder does not see the pixels",
+        f"{over(excess['dit-x'][:, 0, -1])} for a single DiT that predicts the image",
+        f"{over(excess['dit-x'][:, -1, -1])} at t = 0.8, where the DeCo has",
+        f"where the DeCo has {over(excess['deco'][:, -1, -1])}",
+        f"by {over(loss[:, 0, -1], '+.3f')} at t = 0.3",
+        f"by {over(loss[:, -1, -1], '+.3f')} at t = 0.8",
+    ):
+        assert expected in text, expected
 
 
 @pytest.mark.slow
-def test_what_each_part_does_is_as_said():
-    section = README[README.index("## What the DiT does") : README.index("## Analyses")]
-    text = " ".join(section.split())
+def test_what_tiny_shows_is_as_said():
+    text = section()
     model: Any = deco_lab.load("tiny", device="cpu")
-    # The crops of notebook 02: two of each photograph, by seed 2026.
+    # The crops of notebook 07: two of each photograph, by seed 2026.
     generator = torch.Generator().manual_seed(2026)
     crops, ids = bundled_crops(64).sample(28, generator, torch.arange(14).repeat(2))
+    given: Any = {"seed": 2026, "groups": ids}
+    moved = band_response(model, crops, ids, times=(0.5, 0.9), **given)
+    parts = band_effects(model, crops, ids, times=(0.5, 0.9), **given)
+    read = linear_readout(model, crops, ids, times=(0.5,), **given)
 
-    def effects_of(model: Any, images: torch.Tensor, times: tuple[float, ...] = (0.5,)) -> Any:
-        return band_effects(model, images, ids, times=times, seed=2026)
+    def ends(found: Any, name: str, *at: int) -> str:
+        spec = ".0%" if found is parts else ".2f" if found is read else ".3f"
+        return said([getattr(found, name + end)[at] for end in ENDS], spec)
 
-    real = effects_of(model, crops, (0.5, 0.9))
-    phases = effects_of(model, phase_shuffled(crops, 2026), (0.5, 0.9))
-    white = effects_of(model, white_noise(crops, 2026), (0.5, 0.9))
-    for said in (
-        f"of the *velocity* the pixel path supplies {share(real, 'velocity', 'pixels', 0.5)}",
-        f"the DiT's condition supplies {share(real, 'predicted', 'dit', 0.5)}",
-        f"and the pixel path {share(real, 'predicted', 'pixels', 0.5)}",
-        f"at t = 0.9, the pixel path supplies {share(real, 'predicted', 'pixels', 0.9)}",
-        f"{share(phases, 'predicted', 'dit', 0.5)} for crops with shuffled phases",
-        f"{share(white, 'predicted', 'dit', 0.5)} for white noise",
-        f"({share(phases, 'predicted', 'pixels', 0.9)} and "
-        f"{share(white, 'predicted', 'pixels', 0.9)} at t = 0.9",
+    for i, t in enumerate((0.5, 0.9)):
+        for q, path in enumerate(("directly", "through the DiT")):
+            cells = [ends(moved, "gain", i, q, k) for k in range(1, 5)]
+            assert f"| {t} | {path} | {' | '.join(cells)} |" in text
+    condition, pixels = (parts.parts.index(f"{name}_main") for name in ("condition", "pixels"))
+    source = read.sources.index("condition")
+    for expected in (
+        f"the condition's main effect is {ends(parts, 'predicted', 0, condition, -1)}",
+        f"the pixels' {ends(parts, 'predicted', 0, pixels, -1)}",
+        f"at t = 0.9 {ends(parts, 'predicted', 1, condition, -1)} and",
+        f"and {ends(parts, 'predicted', 1, pixels, -1)}",
+        f"{ends(read, 'r2', 0, source, read.targets.index('predicted'), -1)} of the predicted",
+        f"{ends(read, 'r2', 0, source, read.targets.index('image'), -1)} of the image",
+        f"{ends(read, 'r2', 0, source, read.targets.index('noise'), -1)} of the noise",
     ):
-        assert said in text
-    fine = float(split_bands(crops)[-1].square().mean())
-    assert f"holds {real.predicted_energy[0, -1] / fine:.0%} of the crops' power" in text
-    few = reference_sensitivity(model, crops[:14:2], ids[:14:2], times=(0.5,), seed=2026)
-    low, high = (end[0, 1, -1] for end in (few.predicted_low, few.predicted_high))
-    assert f"from {low:.0%} to {high:.0%}" in text
+        assert expected in text, expected
