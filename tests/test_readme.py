@@ -69,7 +69,7 @@ def test_notebooks_are_all_in_their_table():
 
 def said(ends: Any, spec: str) -> str:
     """Return a figure and its interval, as the README writes them."""
-    value, low, high = (format(round(float(end), 6) + 0, spec) for end in ends)
+    value, low, high = (format(float(end), spec) for end in ends)
     return f"{value} [{low}, {high}]"
 
 
@@ -81,7 +81,7 @@ def section() -> str:
 def test_what_fields_show_is_as_said():
     bench, text = evaluation.bundled_bench(), section()
 
-    def over(values: Any, spec: str = ".2f") -> str:
+    def over(values: Any, spec: str = "z.2f") -> str:
         return said(evaluation.over_seeds(np.asarray(values)), spec)
 
     gains = np.array([found["response"] for found in bench["deco"]])[:, 1]  # of class 1/f^2
@@ -89,16 +89,16 @@ def test_what_fields_show_is_as_said():
     excess = {arm: evaluation.primary_outcome(found) for arm, found in bench.items()}
     loss = excess["deco"] - excess["no-freqfm"]
     for expected in (
-        f"{over(through[:, 0, 0], '.0%')} below 1/16 cycles per pixel",
-        f"{over(through[:, 0, -1], '.0%')} above 1/4",
+        f"{over(through[:, 0, 0], 'z.0%')} below 1/16 cycles per pixel",
+        f"{over(through[:, 0, -1], 'z.0%')} above 1/4",
         f"{over(excess['deco'][:, 0, -1])} above the least",
         f"{over(excess['dit-v'][:, 0, -1])} for a single DiT",
         f"{over(excess['blind'][:, 0, -1])} for a DeCo whose decoder does not see the pixels",
         f"{over(excess['dit-x'][:, 0, -1])} for a single DiT that predicts the image",
         f"{over(excess['dit-x'][:, -1, -1])} at t = 0.8, where the DeCo has",
         f"where the DeCo has {over(excess['deco'][:, -1, -1])}",
-        f"by {over(loss[:, 0, -1], '+.3f')} at t = 0.3",
-        f"by {over(loss[:, -1, -1], '+.3f')} at t = 0.8",
+        f"by {over(loss[:, 0, -1], '+z.3f')} at t = 0.3",
+        f"by {over(loss[:, -1, -1], '+z.3f')} at t = 0.8",
     ):
         assert expected in text, expected
 
@@ -116,7 +116,7 @@ def test_what_tiny_shows_is_as_said():
     read = linear_readout(model, crops, ids, times=(0.5,), **given)
 
     def ends(found: Any, name: str, *at: int) -> str:
-        spec = ".0%" if found is parts else ".2f" if found is read else ".3f"
+        spec = "z.0%" if found is parts else "z.2f" if found is read else "z.3f"
         return said([getattr(found, name + end)[at] for end in ENDS], spec)
 
     for i, t in enumerate((0.5, 0.9)):

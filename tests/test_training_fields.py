@@ -1,12 +1,14 @@
 """The bench of fields: its arms are matched, its statistics known, and its command goes on."""
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+import deco_lab
 from deco_lab.config import FIELDS, PRESETS
 from deco_lab.evaluation import fields
 from deco_lab.models import build
@@ -81,3 +83,21 @@ def test_main_names_the_log_of_a_training_that_stops(tmp_path: Path, monkeypatch
         main(["--arms", "deco", "--seeds", "1", "--out", str(tmp_path / "bench")])
     with pytest.raises(SystemExit):
         main(["--seeds", "0"])
+
+
+def test_card_has_the_table_of_the_bundled_bench():
+    card = (files("deco_lab") / "weights" / "fields-bench.md").read_text()
+    bench = fields.bundled_bench()
+    assert fields.table(bench).rstrip() in card
+    assert list(bench) == list(ARMS)
+    assert {len(found) for found in bench.values()} == {5}
+    for found in bench.values():
+        assert {each["settings"]["step"] for each in found} == {1600}
+        assert f"| {found[0]['parameters']:,} |" in card
+
+
+def test_bundled_pair_is_of_the_bench():
+    """The bundled weights, rounded, err as the trainings that they are of, field by field."""
+    measured = fields.measure(deco_lab.load("fields-dit", device="cpu"), probed=2)
+    stored = fields.bundled_bench()["dit-v"][0]
+    np.testing.assert_allclose(measured["excess"], stored["excess"], atol=0.02, rtol=0.01)
