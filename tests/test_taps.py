@@ -111,6 +111,19 @@ def test_tap_spectrum_without_noise_finds_none_where_there_is_none():
         assert found.noise_share[0] == pytest.approx(share, abs=0.01)
 
 
+def test_tap_spectrum_without_noise_has_intervals_where_an_energy_is_below_0():
+    images = crops(12).double().mean((2, 3), keepdim=True).expand(-1, -1, 32, 32)
+    found = tap_spectrum(
+        Copying(images, 0.0, 1e3), images, range(12), times=[0.5], without_noise=True
+    )
+    assert found.energy.min() < -1
+    for name in ("energy", "radial", "curve", "radial_curve"):
+        low, value, high = (getattr(found, name + end) for end in ("_low", "", "_high"))
+        assert np.isfinite([low, high]).all()
+        assert (low <= value).all()
+        assert (value <= high).all()
+
+
 def test_tap_spectrum_without_noise_says_what_it_needs():
     images = crops(9)
     ask = partial(tap_spectrum, Waves(), images, [0] * 9, times=TIMES, without_noise=True)

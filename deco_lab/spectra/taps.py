@@ -319,12 +319,14 @@ def _spectrum(
         return np.concatenate([energy, energy @ rings.T], -1)
 
     def curves(means: Array) -> Array:
-        raw = np.log1p(energies_and_rings(means))
+        raw = np.log1p(np.maximum(energies_and_rings(means), 0))
         largest = raw[..., : n * n].max(-1, keepdims=True)
         return raw / np.where(largest > 0, largest, 1)
 
     fields = {}
-    raw = bootstrap_log_intervals(energies_and_rings, values, groups=states.groups)
+    # Without noise an energy may come out below 0, and has no logarithm.
+    intervals = bootstrap_log_intervals if noise_groups is None else bootstrap_intervals
+    raw = intervals(energies_and_rings, values, groups=states.groups)
     drawn = bootstrap_intervals(curves, values, groups=states.groups, within=(0, 1))
     for end, energy, curve in zip(("", "_low", "_high"), raw, drawn, strict=True):
         fields["energy" + end] = energy[:, : n * n].reshape(-1, n, n)
@@ -350,7 +352,9 @@ def _spectrum(
             "average": average,
             "noise": "left in" if noise_groups is None else "its linear part taken out",
             "normalisation": "orthonormal DCT; white noise of variance 1 has energy 1",
-            "interval": f"{RECIPE}; of energies, of the logarithm",
+            "interval": RECIPE
+            if noise_groups is not None
+            else f"{RECIPE}; of energies, of the logarithm",
         },
         **fields,
     )
