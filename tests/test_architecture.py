@@ -30,7 +30,7 @@ ALLOWED = {
     "spectra.dct": {"arrays", "kernels"},
     "spectra.jpeg": {"arrays"},
     "models.layers": set(),
-    "models": {"config", "kernels"},
+    "models": {"config", "flow", "kernels"},
     "sampling": {"flow", "wrapper"},
     "sampling.processes": {"checkpoints"},
     "sampling.image_files": {"data", "files"},
@@ -66,7 +66,7 @@ ALLOWED = {
     },
     "training": {
         "checkpoints", "config", "data", "evaluation", "files", "flow", "losses", "memory",
-        "models", "sampling", "spectra",
+        "models", "sampling", "spectra", "terminal",
     },
 }  # fmt: skip
 ALLOWED_INSIDE_FUNCTIONS = {
