@@ -62,6 +62,7 @@ class Three:
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
+        self.groups = np.arange(len(x))
 
     def moments(self):
         yield 0.25, [Batch(first=0, time=0.25, t=TIMES, class_ids=LABELS, x=self.x)]

@@ -181,7 +181,7 @@ def cut(count: int, side: int, seed: int = 0) -> Tensor:
     for i in range(count):
         picture = Image.fromarray(load_photograph(PHOTOGRAPHS[i % len(PHOTOGRAPHS)]))
         picture.thumbnail((2.2 * side, 2.2 * side))
-        picture = ImageOps.fit(picture, (round(1.31 * side),) * 2)
+        picture = ImageOps.fit(picture, (round(1.31 * side), round(1.31 * side)))
         y, x = generator.integers(round(0.31 * side), size=2)
         crops.append(np.array(picture)[y : y + side, x : x + side].transpose(2, 0, 1))
     return torch.from_numpy(np.array(crops)) / 127.5 - 1

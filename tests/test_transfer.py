@@ -162,7 +162,8 @@ def test_transfer_function_is_one_for_no_velocity():
 @pytest.fixture(scope="module")
 def crops() -> tuple[Tensor, Tensor]:
     ids = torch.arange(14).repeat(2)
-    return bundled_crops(64).sample(28, torch.Generator().manual_seed(3), ids)
+    images, ids = bundled_crops(64).sample(28, torch.Generator().manual_seed(3), ids)
+    return images, ids
 
 
 def misfit(found: TransferFunction) -> float:

@@ -18,7 +18,6 @@ from deco_lab.spectra import (
     tap_spectrum,
 )
 from deco_lab.spectra.decompose import CONDITION_REFERENCES, PIXEL_REFERENCES
-from deco_lab.spectra.factorial import _Drawing
 from deco_lab.workbench.parts import Known
 from deco_lab.workbench.watching import _Remembering
 from deco_lab.wrapper import Wrapper
@@ -32,7 +31,6 @@ AROUND = {
     "ReusedCondition": lambda model: ReusedCondition(model, 1),
     "PartGains": PartGains,
     "Remembering": _Remembering,
-    "Drawing": lambda model: _Drawing(model, T),
     "Known": lambda model: Known(model, model.condition(X, T, LABELS)),
 }
 each = pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)

@@ -108,6 +108,11 @@ class AskedStates:
         self._model, self._states = model, states
         self._draws, self._seed = draws, seed
 
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Those of the states."""
+        return self._states.groups
+
     def moments(self) -> Iterator[tuple[float, Iterator[Asked]]]:
         """Yield one time after the other with its batches."""
         for time, batches in self._states.moments():
