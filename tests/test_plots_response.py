@@ -1,8 +1,11 @@
 """The figure of responses: every gain where it belongs."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.container import BarContainer
 
 from deco_lab.plots import response_curves
 from deco_lab.spectra import OCTAVES, BandResponse, band_response
@@ -29,7 +32,8 @@ def test_response_curves_draw_each_path_and_the_reference(found):
     figure = response_curves(found, reference)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["t = 0.2", "t = 0.6"]
     for i, axes in enumerate(figure.axes):
-        np.testing.assert_allclose(axes.containers[0].datavalues, reference[i])
+        bars = cast(BarContainer, axes.containers[0])
+        np.testing.assert_allclose(bars.datavalues, reference[i])
         curves = [container[0].get_ydata() for container in axes.containers[1:]]
         np.testing.assert_allclose(curves, found.gain[i])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
