@@ -33,7 +33,7 @@ def test_response_curves_draw_each_path_and_the_reference(found):
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["t = 0.2", "t = 0.6"]
     for i, axes in enumerate(figure.axes):
         bars = cast(BarContainer, axes.containers[0])
-        np.testing.assert_allclose(bars.datavalues, reference[i])
+        np.testing.assert_allclose(np.array(bars.datavalues, np.float64), reference[i])
         curves = [container[0].get_ydata() for container in axes.containers[1:]]
         np.testing.assert_allclose(curves, found.gain[i])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
