@@ -41,7 +41,8 @@ def test_main_tells_pictures_with_a_grid_from_those_without(tmp_path: Path, caps
     assert level["value"] == pytest.approx(expected.line_levels()[0].value, abs=0.3)
     assert level["low"] > 0
     assert np.array(found["plain"]["edge_ratios"]).shape == (12, 12)
-    assert Image.open(tmp_path / "found.png").width > 600
+    with Image.open(tmp_path / "found.png") as picture:
+        assert picture.width > 600
 
 
 def test_main_says_of_one_picture_that_it_has_no_interval(tmp_path: Path, capsys):
