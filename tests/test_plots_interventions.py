@@ -70,7 +70,7 @@ def test_intervention_figure_draws_energy_over_correlation_by_band():
 def test_intervention_figure_gives_the_mean_no_frequency():
     effect = replace(some_effect(), edges=np.array([0, *EDGES[1:]]))
     titles = [axes.get_title(loc="left") for axes in intervention_figure(effect).axes[:K]]
-    assert titles[0] == "mean"
+    assert titles[0] == "mean colour"
     assert titles[-1] == f"{NAMES[-1]}\ncycles per pixel"
 
 

@@ -144,9 +144,9 @@ def test_dct_curves_draw_energy_by_zigzag_index(raw):
 def test_dct_curves_put_tokens_at_their_physical_frequency():
     energy = torch.zeros(8, 8)
     energy[0, 4] = 8.0  # index 4 is 1/4 cycle per pixel, 1/32 on tokens of 8 pixels
-    figure = dct_curves({"image": energy, "dit": energy}, patch_sizes={"dit": 8}, raw=True)
+    figure = dct_curves({"image": energy, "tiny": energy}, patch_sizes={"tiny": 8}, raw=True)
     left, right = figure.axes
-    assert legend_of(left) == ["image", "DiT (tokens of 8 x 8 pixels)"]
+    assert legend_of(left) == ["image", "tiny (tokens of 8 x 8 pixels)"]
     assert right.get_xlabel() == "frequency (cycles per pixel)"
     of_pixels, of_tokens = right.lines[:2]
     for line, frequency in ((of_pixels, 1 / 4), (of_tokens, 1 / 32)):
