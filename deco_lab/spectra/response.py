@@ -117,12 +117,11 @@ def _products(model: Any, batch: Batch, *, of: str, seed: int, edges: Sequence[f
         velocity = velocity_of(model, batch)
 
     def responses(direction: Tensor) -> Tensor:
-        found = _responses(model, batch, condition, direction).double()
-        if of == "velocity":
-            return found.cpu()
-        found = (1 - batch.time) * found
-        found[[0, -1]] += direction  # the only one, or directly and in total
-        return found.cpu()
+        found = _responses(model, batch, condition, direction).cpu().double()
+        if of == "predicted":
+            found = (1 - batch.time) * found
+            found[[0, -1]] += direction.cpu()  # the only one, or directly and in total
+        return found
 
     answer = velocity if of == "velocity" else predicted_image(x, velocity, batch.t)
     of_bands = split_bands(answer.cpu().double(), edges)
