@@ -142,7 +142,7 @@ def test_notebook_runs_and_its_figures_follow_their_controls(
         sources = [source.replace(given, shorter) for source in sources]
     *cells, clock, moved = outputs_of([*sources, CLOCK, MOVE_ALL], tmp_path)
     (seconds,) = [float(m["content"]["text"]) for m in clock if m["msg_type"] == "stream"]
-    assert seconds < 2 * MAX_SECONDS
+    assert seconds < 3 * MAX_SECONDS  # of slow processors
     messages = [message for cell in cells for message in cell]
     assert len(pictures_of(messages)) >= 3
     assert [m["content"] for m in messages if m["content"].get("name") == "stderr"] == []
