@@ -99,6 +99,7 @@ def test_what_fields_show_is_as_said():
         f"where the DeCo has {over(excess['deco'][:, -1, -1])}",
         f"by {over(loss[:, 0, -1], '+z.3f')} at t = 0.3",
         f"by {over(loss[:, -1, -1], '+z.3f')} at t = 0.8",
+        f"below 1/16 by {over(loss[:, -1, 0], '+z.3f')} at t = 0.8",
     ):
         assert expected in text, expected
 

@@ -30,6 +30,8 @@ from deco_lab.spectra import (
     excess_error,
     wiener_filter,
 )
+from deco_lab.spectra.bands import bands_of
+from deco_lab.spectra.frequencies import radial_frequency
 
 Array = NDArray[np.float64]
 
@@ -85,8 +87,7 @@ def measure(model: Any, *, per_class: int = 128, probed: int = 32) -> dict[str, 
 
 def wiener_response(size: int) -> Array:
     """Return the mean gain of Wiener's filter in each band, (3, T, K), of the Gaussian classes."""
-    f = np.fft.fftfreq(size)
-    band = np.digitize(np.hypot(f[:, None], f), OCTAVES)
+    band = bands_of(radial_frequency(size, size), OCTAVES).numpy()
     return np.array(
         [
             [
