@@ -4,7 +4,9 @@ Widgets are left out of what is stored, since they do nothing without a kernel; 
 has drawn the same figure once.
 """
 
+import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from jupyter_client.manager import start_new_kernel
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SHOWN = {"stream", "display_data", "execute_result"}
+TEMPORARY = re.escape(tempfile.gettempdir()) + r"/\w+"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -55,6 +58,9 @@ def joined(outputs: Any) -> list[Any]:
             last["text"] += output["text"]
         else:
             found.append(output)
+    for output in found:
+        if "text" in output:  # a folder that is gone is of no use to a reader
+            output["text"] = re.sub(TEMPORARY, "a/temporary/folder", output["text"])
     return found
 
 
