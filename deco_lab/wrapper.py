@@ -1,6 +1,6 @@
 """A model around another: it changes one thing, and all else is the inner model's.
 
-    velocity = decode(x, condition(x, t, class_ids))
+    velocity = decode(x, condition(x, t, labels))
 
 What asks a model whether it can do something (`hasattr`) gets the inner model's answer.
 """
@@ -20,7 +20,7 @@ class Wrapper(nn.Module):
     Parameters
     ----------
     model : object
-        Any model with `condition(x, t, class_ids)` and `decode(x, condition)`; kept as `model`.
+        Any model with `condition(x, t, labels)` and `decode(x, condition)`; kept as `model`.
     """
 
     def __init__(self, model: Any) -> None:
@@ -35,13 +35,13 @@ class Wrapper(nn.Module):
                 raise
         return getattr(self.model, name)
 
-    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor, /) -> Tensor:
         """Return the velocity, (B, 3, H, W), by this model's own `condition` and `decode`."""
-        return self.decode(x, self.condition(x, t, class_ids))
+        return self.decode(x, self.condition(x, t, labels))
 
-    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+    def condition(self, x: Tensor, t: Tensor, labels: Tensor, /) -> Tensor:
         """Return the condition, (B, N, D): here the inner model's own."""
-        return self.model.condition(x, t, class_ids)
+        return self.model.condition(x, t, labels)
 
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return the velocity, (B, 3, H, W), of pixels and a condition: the inner model's own."""

@@ -241,7 +241,7 @@ def test_a_client_that_leaves_frees_the_model(client, address):
         {"num_steps": 0},
         {"num_steps": None},
         {"guidance_scale": "much"},
-        {"guidance_low": 0.9, "guidance_high": 0.1},
+        {"guidance_interval": [0.9, 0.1]},
         {"solver": ["euler"]},
         {"seed": 2**63},
         {"seed": "x" * 5000},

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from deco_lab.labels import class_labels
 from deco_lab.sampling import sample, sample_steps
 from deco_lab.sampling.guidance import (
     BandGuidance,
@@ -14,6 +15,7 @@ from deco_lab.sampling.guidance import (
     ProjectedGuidance,
     RescaledGuidance,
     ZeroStarGuidance,
+    as_rule,
 )
 from deco_lab.spectra import split_bands
 
@@ -289,7 +291,7 @@ def test_function_sees_the_pair(golden_deco):
 def test_guidance_without_a_rule_is_plain():
     model = Fixed(draw(3, 3, 8, 8))
     x = draw(1, 3, 8, 8, seed=9)
-    guidance = Guidance(model, torch.tensor([1]), 2, 3.0, (0.0, 1.0))
+    guidance = Guidance(model, class_labels([1], 2), 3.0, (0.0, 1.0), as_rule(None))
     cond, uncond = model.pictures[1:2], model.pictures[2:]
     assert torch.equal(guidance.field(0.5)(x, 0.5), uncond + 3.0 * (cond - uncond))
 
@@ -300,9 +302,12 @@ def test_guidance_without_a_rule_is_plain():
         (lambda: BandGuidance((1, 2, 3)), "scales must be one for each of 4 bands, got 3"),
         (lambda: BandGuidance((1, 2), (0.8,)), r"edges must rise .* got \(0.8,\)"),
         (lambda: BandGuidance((1, 2, 3), (0.2, 0.1)), "edges must rise"),
-        (lambda: BandGuidance((1, -1), (0.2,)), "each of scales must be a finite number from 0"),
+        (
+            lambda: BandGuidance((1, -1), (0.2,)),
+            "each of scales must be .* of at least 0",
+        ),
         (lambda: BandGuidance((1, math.nan), (0.2,)), "each of scales .* got nan"),
-        (lambda: RescaledGuidance(1.5), "rescale must be a finite number from 0 to 1, got 1.5"),
+        (lambda: RescaledGuidance(1.5), "rescale must be a number from 0 to 1, got 1.5"),
         (lambda: ProjectedGuidance(eta=math.nan), "eta must be a finite number"),
         (lambda: ProjectedGuidance(norm_threshold=0), "norm_threshold must be greater than 0"),
         (lambda: ProjectedGuidance(norm_threshold=math.nan), "norm_threshold must be greater"),

@@ -205,9 +205,10 @@ def test_settings_from_png_unpacks_no_bomb(name: bytes, head: bytes):
     assert peak < 2**23
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("size", [(10_000, 10_000), (50_000, 50_000)])
 def test_settings_from_png_refuses_pictures_beyond_pillows_limit(size: tuple[int, int]):
-    with pytest.raises(ValueError, match="must be a PNG that was kept here"):
+    with pytest.raises(ValueError, match=r"must be (a PNG|one) that was kept here"):
         settings_from_png(png(size=size))
 
 
@@ -329,8 +330,7 @@ def test_to_csv_leaves_empty_what_was_not_measured():
             solver="heun",
             time_shift=1.5,
             guidance_scale=2.5,
-            guidance_low=0.2,
-            guidance_high=0.9,
+            guidance_interval=(0.2, 0.9),
         ),
         Settings(num_images=2, num_steps=3, guidance="by band", band_scales=(1, 2, 3, 4.5)),
         Settings(num_images=2, num_steps=3, guidance="rescaled"),

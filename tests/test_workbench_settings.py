@@ -1,14 +1,21 @@
 """Settings: each rule in a sentence, and the same settings back from a link."""
 
+from dataclasses import fields
 from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import pytest
 import torch
 
-from deco_lab.sampling import SOLVERS, BandGuidance, PlainGuidance, ZeroStarGuidance, sample
+from deco_lab.sampling import (
+    GUIDANCE,
+    SOLVERS,
+    BandGuidance,
+    PlainGuidance,
+    ZeroStarGuidance,
+    sample,
+)
 from deco_lab.workbench.settings import (
-    GUIDANCE_RULES,
     Settings,
     check_model,
     from_query,
@@ -26,8 +33,7 @@ CHANGED = Settings(
     time_shift=1.5,
     guidance="by band",
     guidance_scale=2.25,
-    guidance_low=0.0,
-    guidance_high=0.7,
+    guidance_interval=(0.0, 0.7),
     band_scales=(1, 2.5, 0, 4),
     dit_gains=(1, 0, -1, 0.1),
     decoder_gains=(0.3, 1, 1, 2),
@@ -41,7 +47,7 @@ def as_parameters(query):
 
 
 def test_to_query_comes_back_as_the_same_settings():
-    assert len(CHANGED.changed()) == len(Settings.__dataclass_fields__)
+    assert len(CHANGED.changed()) == len(fields(Settings))
     assert from_query(as_parameters(to_query(CHANGED))) == CHANGED
 
 
@@ -58,6 +64,12 @@ def test_from_query_passes_over_names_of_others():
 def test_from_query_refuses_what_is_not_json(text):
     with pytest.raises(ValueError, match=r"^seed in the link must be JSON, got .{1,80}$"):
         from_query({"seed": text})
+
+
+def test_settings_from_reads_those_of_older_links_and_pictures():
+    expected = Settings(guidance_interval=(0.1, 0.7), seed=2)
+    assert settings_from({"guidance_high": 0.7, "seed": 2}) == expected
+    assert from_query({"guidance_low": "0.1", "guidance_high": "0.7", "seed": "2"}) == expected
 
 
 def test_settings_from_names_an_unknown_field():
@@ -80,14 +92,14 @@ def test_settings_from_names_an_unknown_field():
         ({"class_ids": [-1]}, "each of class_ids must be a whole number"),
         ({"guidance_scale": "much"}, "guidance_scale must be a number from 0 to 100, got 'much'"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be a number from 0 to 100"),
-        ({"guidance_low": 1.0}, "guidance_low must be less than guidance_high, got 1.0 and 1.0"),
-        ({"guidance_high": 1.5}, "guidance_high must be a number from 0 to 1, got 1.5"),
+        ({"guidance_interval": (1.0, 1.0)}, r"0 <= low < high <= 1, got \(1.0, 1.0\)"),
+        ({"guidance_interval": 0.5}, "guidance_interval must be two times .* got 0.5"),
         ({"solver": "rk4"}, r"solver must be one of euler, .*, got 'rk4'"),
         ({"solver": ["euler"]}, "solver must be one of euler, "),
         ({"guidance": "more"}, "guidance must be one of plain, by band, "),
         ({"time_shift": 0}, "time_shift must be a number from 0.01 to 100, got 0"),
         ({"seed": -1}, "seed must be a whole number"),
-        ({"seed": 2**32 - 3}, "seed must be a whole number from 0 to 4294967292, got 4294967293"),
+        ({"seed": 2**32 - 3}, r"seed must be below 2\*\*32 for every image, got 4294967293"),
         ({"band_scales": [1, 2]}, "band_scales must be 4 numbers, one a band, lowest first, got 2"),
         ({"band_scales": [1, 2, 3, -1]}, "each of band_scales must be a number from 0 to 100"),
         ({"dit_gains": [1, 2, 3, 11]}, "each of dit_gains must be a number from -10 to 10, got 11"),
@@ -123,7 +135,7 @@ def test_rule_is_the_named_one():
     bands = Settings(guidance="by band", band_scales=(1, 2, 3, 4)).rule()
     assert isinstance(bands, BandGuidance)
     assert bands.scales == (1, 2, 3, 4)
-    assert len({type(Settings(guidance=name).rule()) for name in GUIDANCE_RULES}) == 5
+    assert len({type(Settings(guidance=name).rule()) for name in GUIDANCE}) == 5
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -37,7 +37,9 @@ DECO = DeCoConfig(
     decoder_depth=1,
     decoder_width=8,
 )
-SETTINGS = Settings(class_ids=(1, 2), num_images=3, num_steps=4, guidance_low=0.2, seed=5)
+SETTINGS = Settings(
+    class_ids=(1, 2), num_images=3, num_steps=4, guidance_interval=(0.2, 1.0), seed=5
+)
 LABELS = [1, 2, 1]
 
 
@@ -134,7 +136,7 @@ def test_watch_guidance_is_what_the_rule_changed(deco):
     settings = replace(SETTINGS, guidance_scale=4.0)
     steps = list(sample_steps(deco, **settings.sampling_arguments()))
     frames = list(Watch(deco, settings))
-    assert "guidance_power" not in frames[1].curves  # starts at t = 0, below guidance_low
+    assert "guidance_power" not in frames[1].curves  # starts at t = 0, below its interval
     labels, null = torch.tensor(LABELS), torch.tensor([3, 3, 3])
     for frame, before in zip(frames[2:], steps[1:-1], strict=True):
         t = torch.full((3,), before.t)
@@ -264,7 +266,7 @@ class Syncs(TorchDispatchMode):
 
 
 def test_watch_waits_once_for_frames_that_are_measured_together(deco, monkeypatch):
-    watch = Watch(deco, replace(SETTINGS, guidance_low=0.0))
+    watch = Watch(deco, replace(SETTINGS, guidance_interval=(0.0, 1.0)))
     for _ in range(5):
         watch.take()
     with Syncs(monkeypatch) as syncs:

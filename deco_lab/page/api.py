@@ -8,12 +8,14 @@
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from inspect import Parameter, Signature
 from typing import Any
 
 import gradio as gr
 from gradio.events import api
 
+from deco_lab.setting import check_whole, settings_of
 from deco_lab.workbench import (
     Settings,
     Workbench,
@@ -24,42 +26,18 @@ from deco_lab.workbench import (
     sentence,
     weights,
 )
-from deco_lab.workbench.settings import check_whole, settings_from
-
-_D = Settings()
 
 
 def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None:
     """Add the endpoints to the app that is being built."""
 
-    def sample(
-        request: gr.Request,
-        model: str = _D.model,
-        class_ids: list = list(_D.class_ids),  # noqa: B006  (Gradio reads the default, none writes)
-        num_images: int = _D.num_images,
-        seed: int = _D.seed,
-        num_steps: int = _D.num_steps,
-        solver: str = _D.solver,
-        time_shift: float = _D.time_shift,
-        guidance: str = _D.guidance,
-        guidance_scale: float = _D.guidance_scale,
-        guidance_low: float = _D.guidance_low,
-        guidance_high: float = _D.guidance_high,
-        band_scales: list = list(_D.band_scales),  # noqa: B006
-        dit_gains: list = list(_D.dit_gains),  # noqa: B006
-        decoder_gains: list = list(_D.decoder_gains),  # noqa: B006
-        condition_reuse: int = _D.condition_reuse,
-        decompose: bool = _D.decompose,
-    ) -> Iterator[dict]:
+    def sample(request: gr.Request, *values: Any) -> Iterator[dict]:
         """Draw images, a message for each step or few (`deco_lab.workbench.bench.Workbench.draw`).
 
         The arguments are those of `deco_lab.workbench.Settings`.
         """
-        given = {
-            name: value for name, value in locals().items() if name in Settings.__annotations__
-        }
         try:
-            settings = settings_from(given)
+            settings = Settings(**dict(zip(settings_of(Settings), values, strict=True)))
         except ValueError as error:
             raise gr.Error(sentence(error), print_exception=False) from error
         for message in bench.draw(session_of(request), [settings]):
@@ -67,8 +45,10 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
                 raise gr.Error(message["text"], print_exception=False)
             yield message | {"frames": [asdict(frame) for frame in message["frames"]]}
 
+    _take_settings(sample)
+
     def decompose(
-        model: str = _D.model,
+        model: str = Settings.model,
         class_id: int = 0,
         t: float = 0.5,
         seed: int = 0,
@@ -132,3 +112,14 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
     api(decompose, api_name="decompose", **many)
     api(models, api_name="models", **many)
     api(frequency_weights, api_name="frequency_weights", **many)
+
+
+def _take_settings(function: Callable[..., Any]) -> None:
+    """Say of a function of a request and values that these are the fields of `Settings`."""
+    taken = {"request": Parameter("request", Parameter.POSITIONAL_OR_KEYWORD)}
+    for field in fields(Settings):
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        taken[field.name] = taken["request"].replace(name=field.name, default=default)
+        function.__annotations__[field.name] = type(default)
+    said = Signature(list(taken.values()), return_annotation=function.__annotations__["return"])
+    vars(function)["__signature__"] = said

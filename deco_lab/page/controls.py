@@ -1,121 +1,67 @@
-"""The Sample tab's controls: one or more for each field of `Settings`, laid out in a column."""
+"""The Sample tab's controls, made of what `Settings` says of its fields, laid out in a column."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 
-from deco_lab.sampling import SOLVERS
+from deco_lab.sampling import GUIDANCE
+from deco_lab.setting import Choice, Interval, Setting, Several, Switch, settings_of
 from deco_lab.spectra import OCTAVES, band_names
-from deco_lab.workbench import GUIDANCE_RULES, MAX_IMAGES, MAX_STEPS, ModelFacts, Settings
-
-BANDS = band_names(OCTAVES)
-
-RULES = {
-    "plain": "Plain: one scale for all bands",
-    "by band": "By band: a scale for each band",
-    "rescaled": "Rescaled: contrast given back",
-    "projected": "Projected (APG): no oversaturation",
-    "zero-star": "CFG-Zero*: fitted, zero first step",
-}
-assert tuple(RULES) == GUIDANCE_RULES
-
+from deco_lab.workbench import ModelFacts, Settings
 
 Control = gr.Dropdown | gr.Number | gr.Slider | gr.Checkbox
 
 
 class Controls:
-    """Components by the name of their field; fields with a value a band have four, "name.0" on."""
+    """Components by the name of their field; a field of several numbers has "name.0" and so on."""
 
     def __init__(self, names: Sequence[str], first: Settings, model: ModelFacts) -> None:
         self.first = first
-        self.parts: dict[str, Control] = {}
-        keep = self.parts.__setitem__
-        keep(
-            "model",
-            gr.Dropdown(
-                list(names),
-                value=first.model,
-                label="Model",
-                info="What draws; the Models tab has more.",
+        self.parts: dict[str, Control] = {
+            "model": gr.Dropdown(
+                list(names), value=first.model, **_said(settings_of(Settings)["model"])
             ),
-        )
-        keep("class_ids", class_choice(model, first.class_ids))
-        with gr.Row(elem_classes="pair"):
-            self._number("num_images", "Images", f"1 to {MAX_IMAGES}, together.")
-            self._number("seed", "Seed", "Image i: seed + i.")
-        keep(
-            "guidance",
-            gr.Dropdown(
-                [(label, name) for name, label in RULES.items()],
-                value=first.guidance,
-                label="Guidance",
-                info="How the class's and the null class's velocities are joined.",
-            ),
-        )
-        with gr.Column() as plain_scale:
-            self._slider("guidance_scale", "Guidance scale", "w: 1 is off.", 0, 15, 0.25)
-        with gr.Column(visible=False) as band_scales:
-            gr.HTML("<p>Guidance scales by band of cycles/pixel; 1 is off.</p>", padding=False)
-            self._bands("band_scales", "Scale", 0, 15, 0.25)
-        self.scale_groups = [plain_scale, band_scales]
-        with gr.Row(elem_classes="pair"):
-            self._number("guidance_low", "Guided from t", "Only after this t.", 0.05)
-            self._number("guidance_high", "Guided to t", "Only up to this t.", 0.05)
-        with gr.Row(elem_classes="pair"):
-            self._number("num_steps", "Steps", f"From 1 to {MAX_STEPS}.")
-            keep(
-                "solver",
-                gr.Dropdown(
-                    list(SOLVERS), value=first.solver, label="Solver", info="How steps go."
-                ),
-            )
-        self._slider("time_shift", "Time shift", "Above 1: more steps near noise.", 0.1, 5, 0.1)
-        self._slider(
-            "condition_reuse", "Reuse of the condition", "Steps per pass of the DiT.", 1, 8, 1
-        )
+            "class_ids": class_choice(model, first.class_ids),
+        }
+        self._row("num_images", "seed")
+        self._add("guidance")
+        self.scales: dict[str, gr.Column] = {}
+        for name in ("guidance_scale", "band_scales"):
+            visible = name in GUIDANCE[first.guidance].settings
+            with gr.Column(visible=visible) as self.scales[name]:
+                self._add(name)
+        self._row("guidance_interval")
+        self._row("num_steps", "solver")
+        self._add("time_shift")
+        self._add("condition_reuse")
         with gr.Accordion("Parts of the velocity", open=False, elem_id="gains"):
-            keep(
-                "decompose",
-                gr.Checkbox(
-                    first.decompose,
-                    label="Decompose each step",
-                    info="Shares and condition; costs three decoder passes.",
-                ),
-            )
-            gr.HTML(
-                "<p>Gains of the condition's Shapley value, by band of cycles/pixel; "
-                "1 leaves it.</p>",
-                padding=False,
-            )
-            self._bands("dit_gains", "DiT", -1, 3, 0.1)
-            gr.HTML(
-                "<p>Gains of the pixels' Shapley value, by band of cycles/pixel; 1 leaves it.</p>",
-                padding=False,
-            )
-            self._bands("decoder_gains", "Decoder", -1, 3, 0.1)
+            self._add("decompose")
+            self._add("dit_gains")
+            self._add("decoder_gains")
 
-    def _number(self, name: str, label: str, info: str, step: float = 1) -> None:
-        self.parts[name] = gr.Number(getattr(self.first, name), label=label, info=info, step=step)
+    def _row(self, *names: str) -> None:
+        with gr.Row(elem_classes="pair"):
+            for name in names:
+                self._add(name)
 
-    def _slider(
-        self, name: str, label: str, info: str, low: float, high: float, step: float
-    ) -> None:
-        self.parts[name] = gr.Slider(
-            low, high, getattr(self.first, name), step=step, label=label, info=info, buttons=[]
-        )
+    def _add(self, name: str) -> None:
+        """Add the component of a field, or one for each of its numbers."""
+        setting, value = settings_of(Settings)[name], getattr(self.first, name)
+        if not isinstance(value, tuple):
+            self.parts[name] = _component(setting, value, **_said(setting))
+            return
+        labels = setting.label
+        if isinstance(setting, Several):
+            gr.HTML(f"<p>{setting.help}</p>", padding=False)
+            labels = [f"{setting.label}, {band}" for band in band_names(OCTAVES)]
+        for i, (label, one) in enumerate(zip(labels, value, strict=True)):
+            self.parts[f"{name}.{i}"] = _component(setting, one, label=label)
 
-    def _bands(self, name: str, what: str, low: float, high: float, step: float) -> None:
-        for i, band in enumerate(BANDS):
-            self.parts[f"{name}.{i}"] = gr.Slider(
-                low,
-                high,
-                getattr(self.first, name)[i],
-                step=step,
-                label=f"{what}, {band}",
-                buttons=[],
-            )
+    def shown_scales(self, rule: str) -> list[Any]:
+        """Return which of `scales` a rule of guidance looks at."""
+        return [gr.update(visible=name in GUIDANCE[rule].settings) for name in self.scales]
 
     @property
     def components(self) -> list[Control]:
@@ -124,26 +70,35 @@ class Controls:
 
     def settings(self, values: Sequence[Any]) -> Settings:
         """Return the settings that the components' values say, or raise ValueError."""
-        said: dict[str, Any] = {}
+        told: dict[str, Any] = {}
         for name, value in zip(self.parts, values, strict=True):
-            field, _, band = name.partition(".")
-            if band:
-                said.setdefault(field, []).append(value)
-            else:
-                said[field] = value
-        return Settings(**said)
+            field, _, place = name.partition(".")
+            told[field] = [*told.get(field, []), value] if place else value
+        return Settings(**told)
 
     def filled(self, settings: Settings, model: ModelFacts) -> list[Any]:
         """Return what to hand the components so that they say `settings`."""
-        values: Mapping[str, Any] = {f.name: getattr(settings, f.name) for f in fields(settings)}
-        updates: list[Any] = []
-        for name in self.parts:
-            field, _, band = name.partition(".")
-            if name == "class_ids":
-                updates.append(class_choice(model, settings.class_ids))
-            else:
-                updates.append(values[field][int(band)] if band else values[field])
-        return updates
+        values: dict[str, Any] = asdict(settings)
+        values["class_ids"] = class_choice(model, settings.class_ids)
+        parts = (name.partition(".") for name in self.parts)
+        return [values[field][int(place)] if place else values[field] for field, _, place in parts]
+
+
+def _said(setting: Setting) -> dict[str, Any]:
+    return {"label": setting.label, "info": setting.help}
+
+
+def _component(setting: Setting, value: Any, **words: Any) -> Control:
+    """Return the component that a setting asks for."""
+    if isinstance(setting, Choice):
+        shown = [(getattr(what, "label", name), name) for name, what in setting.choices.items()]
+        return gr.Dropdown(shown, value=value, **words)
+    if isinstance(setting, Switch):
+        return gr.Checkbox(value, **words)
+    if setting.slider is not None:
+        low, high, step = setting.slider
+        return gr.Slider(low, high, value, step=step, buttons=[], **words)
+    return gr.Number(value, step=0.05 if isinstance(setting, Interval) else 1, **words)
 
 
 def class_choice(model: ModelFacts, chosen: Any) -> gr.Dropdown:

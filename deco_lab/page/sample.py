@@ -127,7 +127,11 @@ class SampleTab:
             **QUIET,
         )
         controls.parts["guidance"].change(
-            _shown_scales, controls.parts["guidance"], controls.scale_groups, queue=False, **QUIET
+            controls.shown_scales,
+            controls.parts["guidance"],
+            list(controls.scales.values()),
+            queue=False,
+            **QUIET,
         )
         for button, preset in self._presets:
             wanted = _Wanted(preset.runs, preset.help)
@@ -227,9 +231,3 @@ class SampleTab:
             return as_file(file_name(record, kind), _KINDS[kind], write(record))
 
         return keep
-
-
-def _shown_scales(rule: str) -> list[Any]:
-    """Return which scales a rule has: one, or one a band."""
-    by_band = rule == "by band"
-    return [gr.update(visible=not by_band), gr.update(visible=by_band)]

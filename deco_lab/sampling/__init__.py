@@ -1,26 +1,32 @@
 """Sampling: from noise to images, with any model and any solver."""
 
 from deco_lab.sampling.guidance import (
+    GUIDANCE,
     BandGuidance,
     Guidance,
     GuidanceRule,
     GuidedPair,
+    NamedRule,
     PlainGuidance,
     ProjectedGuidance,
     RescaledGuidance,
     ZeroStarGuidance,
 )
 from deco_lab.sampling.loop import Step, sample, sample_steps
+from deco_lab.sampling.plan import Plan
 from deco_lab.sampling.reuse import ReusedCondition
 from deco_lab.sampling.solvers import SOLVERS, Solver
 
 __all__ = [
+    "GUIDANCE",
     "SOLVERS",
     "BandGuidance",
     "Guidance",
     "GuidanceRule",
     "GuidedPair",
+    "NamedRule",
     "PlainGuidance",
+    "Plan",
     "ProjectedGuidance",
     "RescaledGuidance",
     "ReusedCondition",

@@ -36,14 +36,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from deco_lab.labels import Labels
 from deco_lab.sampling.solvers import Field
+from deco_lab.setting import check_number, check_whole
 
 VelocityModel = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""velocity (B, 3, H, W) of x (B, 3, H, W), t (B,) and class_ids (B,)."""
+"""velocity (B, 3, H, W) of x (B, 3, H, W), t (B,) and labels (B, ...)."""
 
 # A grid time that equals a bound but for rounding counts as equal: 3 * 0.1 is not above 0.3.
 _ROUNDING = 1e-9
@@ -122,7 +125,7 @@ class BandGuidance(GuidanceRule):
                 f"got {len(self.scales)}; {len(self.edges)} edges cut so many"
             )
         for scale in self.scales:
-            _check_between("each of scales", scale, 0, math.inf)
+            check_number("each of scales", scale, 0)
 
     def __call__(self, pair: GuidedPair) -> Tensor:
         """Return the guided velocity, (B, 3, H, W)."""
@@ -167,7 +170,7 @@ class RescaledGuidance(GuidanceRule):
     """phi in [0, 1]: 0 is plain, 1 keeps cond's standard deviation."""
 
     def __post_init__(self) -> None:
-        _check_between("rescale", self.rescale, 0, 1)
+        check_number("rescale", self.rescale, 0, 1)
 
     def __call__(self, pair: GuidedPair) -> Tensor:
         """Return the guided velocity, (B, 3, H, W)."""
@@ -207,7 +210,7 @@ class ProjectedGuidance(GuidanceRule):
     """beta in (-1, 1): [4] recommends negative ones, which push away from the last updates."""
 
     def __post_init__(self) -> None:
-        _check_between("eta", self.eta, -math.inf, math.inf)
+        check_number("eta", self.eta)
         if not self.norm_threshold > 0:
             raise ValueError(
                 f"norm_threshold must be greater than 0, got {self.norm_threshold}; "
@@ -250,11 +253,7 @@ class ZeroStarGuidance(GuidanceRule):
     """Steps from t = 0 that leave the noise as it is; less than num_steps. 0 is none."""
 
     def __post_init__(self) -> None:
-        steps = self.zero_init_steps
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            raise ValueError(
-                f"zero_init_steps must be a whole number of at least 0, got {steps!r}; 0 is none"
-            )
+        check_whole("zero_init_steps", self.zero_init_steps, 0, remedy="; 0 is none")
 
     def __call__(self, pair: GuidedPair) -> Tensor:
         """Return the guided velocity, (B, 3, H, W)."""
@@ -265,6 +264,32 @@ class ZeroStarGuidance(GuidanceRule):
     def skips(self, step: int) -> bool:
         """Return whether the step is one of the first."""
         return step < self.zero_init_steps
+
+
+@dataclass(frozen=True)
+class NamedRule:
+    """A rule that command lines, forms and links can name."""
+
+    label: str
+    """What a form calls it."""
+    make: Callable[..., GuidanceRule]
+    """Makes it of those settings of a `Plan` that it takes."""
+    settings: tuple[str, ...] = ("guidance_scale",)
+    """Which of a plan's settings it looks at; `make` takes all but guidance_scale, a pair's own."""
+
+    def of(self, plan: Any) -> GuidanceRule:
+        """Return the rule with a plan's settings."""
+        return self.make(*(getattr(plan, s) for s in self.settings if s != "guidance_scale"))
+
+
+GUIDANCE: dict[str, NamedRule] = {
+    "plain": NamedRule("Plain: one scale for all bands", PlainGuidance),
+    "by band": NamedRule("By band: a scale for each band", BandGuidance, ("band_scales",)),
+    "rescaled": NamedRule("Rescaled: contrast given back", RescaledGuidance),
+    "projected": NamedRule("Projected (APG): no oversaturation", ProjectedGuidance),
+    "zero-star": NamedRule("CFG-Zero*: fitted, zero first step", ZeroStarGuidance),
+}
+"""The rules by name, as `SOLVERS` has the solvers."""
 
 
 @dataclass(frozen=True)
@@ -298,16 +323,14 @@ def as_rule(guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None) -> G
 
 
 class Guidance:
-    """A model that draws given classes with guidance, as velocity fields for solvers.
+    """A model that draws given labels with guidance, as velocity fields for solvers.
 
     Parameters
     ----------
     model : callable
-        (x, t, class_ids) -> velocity.
-    class_ids : Tensor
-        (B,), int64, on the device of the states.
-    null_class : int or None
-        The label that stands for "no class"; None where the rule is off.
+        (x, t, labels) -> velocity.
+    labels : Labels
+        B of them, on the device of the states; with a null, or the rule is off.
     guidance_scale : float
         1 is off.
     guidance_interval : tuple of float
@@ -324,23 +347,18 @@ class Guidance:
     def __init__(
         self,
         model: VelocityModel,
-        class_ids: Tensor,
-        null_class: int | None,
+        labels: Labels,
         guidance_scale: float,
         guidance_interval: tuple[float, float],
-        rule: GuidanceRule | None = None,
+        rule: GuidanceRule,
     ) -> None:
         self.model = model
-        self.class_ids = class_ids
-        self.null_class = null_class
+        self.labels = labels
         self.guidance_scale = guidance_scale
         self.guidance_interval = guidance_interval
-        self.rule = as_rule(rule)
+        self.rule = rule
         self.nfe = 0
-        self._is_on = not self.rule.is_off(guidance_scale)
-        # One tensor for the whole run: a model can tell by it that labels are the same.
-        null = class_ids if null_class is None else torch.full_like(class_ids, null_class)
-        self._both_ids = torch.cat([class_ids, null])
+        self._is_on = not rule.is_off(guidance_scale)
         self._memory: dict[str, Tensor] = {}
 
     def skips(self, step: int) -> bool:
@@ -355,18 +373,18 @@ class Guidance:
 
     def _conditional(self, x: Tensor, t: float) -> Tensor:
         self.nfe += 1
-        return self._velocity(x, t, self.class_ids)
+        return self._velocity(x, t, self.labels.values)
 
     def _guided(self, x: Tensor, t: float) -> Tensor:
         self.nfe += 2
-        cond, uncond = self._velocity(torch.cat([x, x]), t, self._both_ids).chunk(2)
+        cond, uncond = self._velocity(torch.cat([x, x]), t, self.labels.both).chunk(2)
         pair = GuidedPair(cond, uncond, x, t, self.guidance_scale, self._memory)
         velocity = self.rule(pair)
         _check_shape("guidance", velocity, x)
         return velocity
 
-    def _velocity(self, x: Tensor, t: float, class_ids: Tensor) -> Tensor:
-        velocity = self.model(x, torch.full_like(class_ids, t, dtype=torch.float32), class_ids)
+    def _velocity(self, x: Tensor, t: float, labels: Tensor) -> Tensor:
+        velocity = self.model(x, torch.full((len(x),), t, device=x.device), labels)
         _check_shape("model", velocity, x)
         return velocity.to(x.dtype)
 
@@ -377,11 +395,6 @@ def _check_shape(name: str, velocity: Tensor, x: Tensor) -> None:
             f"{name} must return a velocity in the shape of x, {tuple(x.shape)}, "
             f"got {tuple(velocity.shape)}"
         )
-
-
-def _check_between(name: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name} must be a finite number from {low} to {high}, got {value}")
 
 
 def _inner(first: Tensor, second: Tensor) -> Tensor:

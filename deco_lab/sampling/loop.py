@@ -14,17 +14,15 @@ References
     arXiv 2511.19365.
 """
 
-import math
-import operator
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from deco_lab.flow import predicted_image, seeded_noise, time_grid
+from deco_lab.labels import Labels, class_labels
 from deco_lab.sampling.guidance import (
     Guidance,
     GuidanceRule,
@@ -32,6 +30,7 @@ from deco_lab.sampling.guidance import (
     VelocityModel,
     as_rule,
 )
+from deco_lab.sampling.plan import Plan, check_seeds
 from deco_lab.sampling.reuse import with_reuse
 from deco_lab.sampling.solvers import SOLVERS, Solver
 
@@ -58,7 +57,7 @@ class Step:
 
 def sample(
     model: VelocityModel,
-    class_ids: Sequence[int] | Tensor,
+    class_ids: Sequence[int] | Tensor | Labels,
     *,
     num_steps: int = 50,
     guidance_scale: float = 3.0,
@@ -99,28 +98,16 @@ def sample(
     >>> image.unique()
     tensor([0.2500])
     """
-    x = None
-    for step in sample_steps(
-        model,
-        class_ids,
-        num_steps=num_steps,
-        guidance_scale=guidance_scale,
-        guidance_interval=guidance_interval,
-        solver=solver,
-        time_shift=time_shift,
-        seed=seed,
-        noise=noise,
-        guidance=guidance,
-        condition_reuse=condition_reuse,
-    ):
+    steps = sample_steps(**locals())  # of the same arguments
+    x = next(steps).x
+    for step in steps:
         x = step.x
-    assert x is not None
     return x
 
 
 def sample_steps(
     model: VelocityModel,
-    class_ids: Sequence[int] | Tensor,
+    class_ids: Sequence[int] | Tensor | Labels,
     *,
     num_steps: int = 50,
     guidance_scale: float = 3.0,
@@ -140,8 +127,9 @@ def sample_steps(
         (x, t, class_ids) -> velocity, in shapes (B, 3, H, W), (B,), (B,) -> (B, 3, H, W). The
         noise's size is `model.config.image_size` and the null class `model.config.num_classes`,
         where it has them. It is called without gradients, on the device of its parameters, if any.
-    class_ids : sequence of int or Tensor
-        B labels, one for each image, from 0 to num_classes - 1.
+    class_ids : sequence of int, Tensor or Labels
+        B labels, one for each image, from 0 to num_classes - 1; or whatever else the model is
+        conditioned on, as `deco_lab.labels.Labels`.
     num_steps : int
         Solver steps, at least 1.
     guidance_scale : float
@@ -178,50 +166,47 @@ def sample_steps(
         At the call, not at the first step, where an argument breaks a rule above or the model
         has no config and the argument that stands in for it is missing.
     """
+    plan = Plan(
+        num_steps=num_steps,
+        guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval,
+        solver=solver,
+        time_shift=time_shift,
+        seed=seed,
+        condition_reuse=condition_reuse,
+    )
     config = getattr(model, "config", None)
-    num_classes = getattr(config, "num_classes", None)
-    labels = _labels(class_ids, num_classes)
-    num_steps = _whole("num_steps", num_steps, least=1)
-    guidance_scale = _number("guidance_scale", guidance_scale)
-    if guidance_scale < 0:
-        raise ValueError(f"guidance_scale must be at least 0, got {guidance_scale}; 1 is off")
+    if isinstance(class_ids, Labels):
+        labels = class_ids
+    else:
+        labels = class_labels(class_ids, getattr(config, "num_classes", None))
     rule = as_rule(guidance)
-    if not rule.is_off(guidance_scale) and num_classes is None:
+    if not rule.is_off(plan.guidance_scale) and labels.null is None:
         raise ValueError(
             "guidance needs the null class, model.config.num_classes, which this model does not "
             "have; pass guidance_scale=1 and no guidance of its own scales"
         )
-    if not rule.is_off(guidance_scale) and rule.skips(num_steps - 1):
+    if not rule.is_off(plan.guidance_scale) and rule.skips(plan.num_steps - 1):
         raise ValueError(
-            f"guidance must leave a step to take, got {rule}, which skips all {num_steps}; "
+            f"guidance must leave a step to take, got {rule}, which skips all {plan.num_steps}; "
             "take more steps"
         )
-    guidance_interval = _interval(guidance_interval)
-    time_shift = _number("time_shift", time_shift)
-    if time_shift <= 0:
-        raise ValueError(f"time_shift must be greater than 0, got {time_shift}; 1 is no shift")
-    if not isinstance(solver, str) or solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
     if noise is None:
-        noise = _draw_noise(len(labels), getattr(config, "image_size", None), seed)
+        noise = _draw_noise(len(labels), getattr(config, "image_size", None), plan.seed)
     else:
-        _whole("seed", seed, least=0)
         _check_noise(noise, len(labels), getattr(config, "patch_size", 1))
-
-    condition_reuse = _whole("condition_reuse", condition_reuse, least=1)
     parameters = getattr(model, "parameters", tuple)
     device = next((parameter.device for parameter in parameters()), noise.device)
-    guided_model = Guidance(
-        model if condition_reuse == 1 else with_reuse(model, condition_reuse),
-        torch.tensor(labels, device=device),
-        num_classes,
-        guidance_scale,
-        guidance_interval,
+    guided = Guidance(
+        with_reuse(model, plan.condition_reuse),
+        labels.to(device),
+        plan.guidance_scale,
+        plan.guidance_interval,
         rule,
     )
-    times = time_grid(num_steps, time_shift=time_shift).tolist()
+    times = time_grid(plan.num_steps, time_shift=plan.time_shift).tolist()
     start = noise.detach().to(device=device, dtype=torch.float32)
-    return _steps(guided_model, SOLVERS[solver](), start, times)
+    return _steps(guided, SOLVERS[plan.solver](), start, times)
 
 
 def _steps(
@@ -240,63 +225,13 @@ def _steps(
         yield Step(index, t_next, x, velocity, image, guidance.nfe)
 
 
-def _whole(name: str, value: Any, *, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return number
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return number
-
-
-def _interval(value: Any) -> tuple[float, float]:
-    rule = "guidance_interval must be two times (low, high) with 0 <= low < high <= 1"
-    if not isinstance(value, Sequence) or len(value) != 2:
-        raise ValueError(f"{rule}, got {value!r}")
-    low, high = (_number("guidance_interval", bound) for bound in value)
-    if not 0 <= low < high <= 1:
-        raise ValueError(f"{rule}, got ({low}, {high})")
-    return low, high
-
-
-def _labels(class_ids: Any, num_classes: int | None) -> list[int]:
-    values = class_ids.tolist() if hasattr(class_ids, "tolist") else class_ids
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) == 0:
-        raise ValueError(
-            f"class_ids must be one label for each image, got {class_ids!r}; pass a list like [0]"
-        )
-    labels = [_whole("each of class_ids", value, least=0) for value in values]
-    if num_classes is not None and max(labels) >= num_classes:
-        raise ValueError(
-            f"class_ids must be at most {num_classes - 1}, since the model knows {num_classes} "
-            f"classes, got {max(labels)}"
-        )
-    return labels
-
-
-def _draw_noise(count: int, image_size: int | None, seed: Any) -> Tensor:
+def _draw_noise(count: int, image_size: int | None, seed: int) -> Tensor:
     if image_size is None:
         raise ValueError(
             "noise is needed, of shape (B, 3, H, W), since the model has no config.image_size"
         )
-    first = _whole("seed", seed, least=0)
-    if first + count > 2**32:
-        raise ValueError(
-            f"seed must be below 2**32 for every image, got {seed}, since PyTorch's CPU generator "
-            "uses no more of it; use a smaller one"
-        )
-    return seeded_noise(count, (3, image_size, image_size), first)
+    check_seeds(seed, count)
+    return seeded_noise(count, (3, image_size, image_size), seed)
 
 
 def _check_noise(noise: Tensor, count: int, patch_size: int) -> None:

@@ -13,10 +13,10 @@ refused; one of another count goes on with what is there.
 import json
 import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -24,7 +24,9 @@ from tqdm.auto import tqdm
 from deco_lab.files import check_writable, remove_leftovers, replacing
 from deco_lab.sampling.image_files import FORMATS, MAX_IMAGES, ImageFiles
 from deco_lab.sampling.loop import Step, sample_steps
+from deco_lab.sampling.plan import Plan
 from deco_lab.sampling.processes import OneProcess
+from deco_lab.setting import Choice, Setting, check_whole
 
 RECIPE = "sampling.json"
 """What says, in the folder, how its images are drawn."""
@@ -34,40 +36,25 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """What decides the images of a job, and how they are kept; defaults are those of `sample`."""
+class SamplingConfig(Plan):
+    """What decides the images of a job, and how they are kept."""
 
-    model: str
-    """The model's name or path, for the record."""
-    weights: str
+    model: Annotated[str, Setting("Bundled name, file or hf:// address, as for deco_lab.load.")]
+    weights: str = ""
     """What tells its weights from others, such as `deco_lab.spectra.weights_hash`."""
-    class_ids: Sequence[int]
-    """Labels in turn: image i has class_ids[i % len(class_ids)]."""
-    num_steps: int = 50
-    """Solver steps."""
-    guidance_scale: float = 3.0
-    """Of plain guidance; 1 is off."""
-    guidance_interval: Sequence[float] = (0.1, 1.0)
-    """(low, high] in t: steps that start in it are guided."""
-    solver: str = "euler"
-    """A name in `SOLVERS`."""
-    time_shift: float = 1.0
-    """Above 1 spends more steps near the noise."""
-    seed: int = 0
-    """Image i draws its noise with seed + i."""
-    precision: str = "float32"
-    """Of the weights, "float32" or "bf16"; states are float32."""
-    format: str = "png"
-    """A name in `FORMATS`."""
+    class_ids: Annotated[
+        tuple[int, ...], Setting("Labels in turn: image i has class_ids[i % len(class_ids)].")
+    ] = ()
+    precision: Annotated[
+        str, Choice("Of the weights; states are float32.", "Precision", PRECISIONS)
+    ] = "float32"
+    format: Annotated[str, Choice("PNGs, or one NPZ for ADM's evaluator.", "Format", FORMATS)] = (
+        "png"
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "class_ids", tuple(self.class_ids))
-        object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
-        for name, choices in (("precision", PRECISIONS), ("format", FORMATS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-                )
 
     def labels(self, first: int, stop: int) -> list[int]:
         """Return the labels of images `first` to before `stop`."""
@@ -181,17 +168,8 @@ def _steps(
     model: Any, config: SamplingConfig, first: int, stop: int
 ) -> Generator[Step, None, None]:
     """Check the arguments, then give the steps of images `first` to before `stop`."""
-    low, high = config.guidance_interval
-    return sample_steps(
-        model,
-        config.labels(first, stop),
-        num_steps=config.num_steps,
-        guidance_scale=config.guidance_scale,
-        guidance_interval=(low, high),
-        solver=config.solver,
-        time_shift=config.time_shift,
-        seed=config.seed + first,
-    )
+    plan = replace(config, seed=config.seed + first)
+    return sample_steps(model, plan.labels(first, stop), **plan.arguments())
 
 
 def _check(model: Any, config: SamplingConfig, count: int, batch_size: int) -> None:
@@ -201,8 +179,7 @@ def _check(model: Any, config: SamplingConfig, count: int, batch_size: int) -> N
             f"count must be from 1 to {MAX_IMAGES}, got {count}; names have six digits, so draw "
             "more of them in another folder, from a later seed"
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_whole("batch_size", batch_size, 1)
     dtype = next(model.parameters()).dtype
     if dtype != PRECISIONS[config.precision]:
         raise ValueError(
@@ -250,6 +227,7 @@ def _compare(out: Path, asked: Mapping[str, Any]) -> None:
     """Raise ValueError where the folder's recipe is not the one that is asked for."""
     try:
         found = json.loads((out / RECIPE).read_text(encoding="utf-8"))
+        found = _DEFAULTS | found  # a folder may be older than a setting
         # A model's name may change, but not its weights, whose hash is that of their precision.
         same = found.get("precision") == asked["precision"]
         differ = [
@@ -257,7 +235,7 @@ def _compare(out: Path, asked: Mapping[str, Any]) -> None:
             for name, value in asked.items()
             if found.get(name) != value and name != "model" and (same or name != "weights")
         ]
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError):
         raise ValueError(
             f"{out / RECIPE} is damaged, so its images may be others; give another out"
         ) from None
@@ -266,6 +244,11 @@ def _compare(out: Path, asked: Mapping[str, Any]) -> None:
             f"out must be a folder of the same job, and {out} holds one with "
             f"{' and '.join(differ)}; ask for the same, or give another out"
         )
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Plan)} | {
+    "band_scales": list(Plan.band_scales)
+}
 
 
 def _short(value: object) -> str:

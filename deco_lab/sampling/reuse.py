@@ -10,9 +10,9 @@ band is measured with `deco_lab.spectra.solver_error`.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from deco_lab.labels import same_labels
 from deco_lab.wrapper import Wrapper
 
 
@@ -22,7 +22,7 @@ class ReusedCondition(Wrapper):
     Parameters
     ----------
     model : DeCo
-        Any model with `features(x, t, class_ids)`, `condition_of(features, t)` and
+        Any model with `features(x, t, labels)`, `condition_of(features, t)` and
         `decode(x, condition)`.
     evaluations : int
         k, at least 1: evaluations for which one pass of the DiT serves. It is asked again
@@ -50,26 +50,23 @@ class ReusedCondition(Wrapper):
             )
         self.evaluations = evaluations
         self._features: Tensor | None = None
-        self._class_ids: Tensor | None = None
+        self._labels: Tensor | None = None
         self._served = 0
 
-    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+    def condition(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """Return the condition, (B, N, D), of this evaluation: each call counts as one."""
-        # By their values only where they are in other memory: for values the host waits.
-        last = self._class_ids
-        known = last is not None and (
-            last.is_set_to(class_ids)
-            or (last.shape == class_ids.shape and torch.equal(last, class_ids))
-        )
+        known = same_labels(self._labels, labels)
         if not known or self._features is None or self._served == self.evaluations:
-            self._features, self._class_ids = self.model.features(x, t, class_ids), class_ids
+            self._features, self._labels = self.model.features(x, t, labels), labels
             self._served = 0
         self._served += 1
         return self.model.condition_of(self._features, t)
 
 
 def with_reuse(model: Any, evaluations: int) -> Any:
-    """Return `model` with `ReusedCondition` beneath all that is around it."""
+    """Return `model` with `ReusedCondition` beneath all that is around it; itself where k is 1."""
+    if evaluations == 1:
+        return model
     if isinstance(model, Wrapper) and not isinstance(model, ReusedCondition):
         return model.around(with_reuse(model.model, evaluations))
     return ReusedCondition(model, evaluations)

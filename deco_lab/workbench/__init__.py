@@ -16,20 +16,11 @@ from deco_lab.workbench.loss import loss_share, split, tables_csv, weights
 from deco_lab.workbench.parts import REFERENCES, PartsView, curves_csv, explain
 from deco_lab.workbench.presets import PRESETS
 from deco_lab.workbench.record import Curve, Record
-from deco_lab.workbench.settings import (
-    GUIDANCE_RULES,
-    MAX_IMAGES,
-    MAX_STEPS,
-    Settings,
-    from_query,
-    to_query,
-)
+from deco_lab.workbench.settings import MAX_IMAGES, Settings, from_query, to_query
 from deco_lab.workbench.source import SOURCES, picture_from
 
 __all__ = [
-    "GUIDANCE_RULES",
     "MAX_IMAGES",
-    "MAX_STEPS",
     "PRESETS",
     "PUBLISHED",
     "REFERENCES",

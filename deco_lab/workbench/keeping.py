@@ -7,7 +7,6 @@ script what draws the same run, and its spectrum, in a notebook
 """
 
 import csv
-import inspect
 import io
 import itertools
 import json
@@ -17,7 +16,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from deco_lab.data import to_picture
-from deco_lab.sampling import sample_steps
+from deco_lab.sampling import Plan
 from deco_lab.workbench.record import Curve, Record
 from deco_lab.workbench.settings import Settings, settings_from
 
@@ -209,57 +208,40 @@ def to_csv(record: Record) -> str:
     return file.getvalue()
 
 
-_IMPORTS = {
-    "by band": "BandGuidance",
-    "rescaled": "RescaledGuidance",
-    "projected": "ProjectedGuidance",
-    "zero-star": "ZeroStarGuidance",
-}
-_DEFAULTS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(sample_steps).parameters.items()
-    if name != "class_ids" and isinstance(parameter.default, int | float | str | tuple)
-}
-
-
 def to_snippet(settings: Settings) -> str:
     """Return a script that draws the settings' run in a notebook, its images and their spectrum."""
-    arguments = settings.sampling_arguments()
-    said = [f"class_ids={arguments['class_ids']}"]
-    said += [f"{name}={arguments[name]!r}" for name, d in _DEFAULTS.items() if arguments[name] != d]
-    names = ["dct_energy"]
+    defaults, rule = Plan().arguments(), settings.rule()
+    said = {
+        name: repr(value)
+        for name, value in settings.sampling_arguments().items()
+        if value != defaults.get(name)
+    }
     load = [f"model = deco_lab.load({settings.model!r})"]
     if settings.model.endswith((".safetensors", ".ckpt")) and "://" not in settings.model:
         load[0] += "  # its path on your machine"
-    rules = []
+    imports = {"deco_lab.plots": ["dct_curves", "image_grid"], "deco_lab.spectra": ["dct_energy"]}
+    if "guidance" in said:
+        said["guidance"] = _call(rule)
+        place = type(rule).__module__
+        place = "deco_lab.sampling" if place.startswith("deco_lab.sampling.") else place
+        imports[place] = [type(rule).__name__]
     if settings.has_gains:
-        if settings.condition_reuse > 1:  # the parts are those of the reused condition
-            rules.append("ReusedCondition")
+        if said.pop("condition_reuse", None):  # the parts are those of the reused condition
+            imports.setdefault("deco_lab.sampling", []).append("ReusedCondition")
             load.append(f"model = ReusedCondition(model, {settings.condition_reuse})")
-            said = [part for part in said if not part.startswith("condition_reuse=")]
-        names.insert(0, "PartGains")
+        imports["deco_lab.spectra"].append("PartGains")
         gains = f"dit={settings.dit_gains}, decoder={settings.decoder_gains}"
         load.append(f"model = PartGains(model, {gains})")
-    imports = [
+    arguments = ", ".join(f"{name}={value}" for name, value in said.items())
+    lines = [
         "from IPython.display import display",
         "",
         "import deco_lab",
-        "from deco_lab.plots import dct_curves, image_grid",
-    ]
-    rule = _IMPORTS.get(settings.guidance)
-    if rule is not None:
-        rules.append(rule)
-        scales = list(settings.band_scales) if settings.guidance == "by band" else ""
-        said.append(f"guidance={rule}({scales})")
-    if rules:
-        imports.append(f"from deco_lab.sampling import {', '.join(sorted(rules))}")
-    imports.append(f"from deco_lab.spectra import {', '.join(names)}")
-    lines = [
-        *imports,
+        *(f"from {place} import {', '.join(sorted(n))}" for place, n in sorted(imports.items())),
         "",
         *load,
         "energies = {}  # how the predicted image's spectrum settles",
-        f"for step in deco_lab.sample_steps(model, {', '.join(said)}):",
+        f"for step in deco_lab.sample_steps(model, {arguments}):",
         f"    if step.index and step.index % {math.ceil(settings.num_steps / 6)} == 0:",
         '        energies[f"t = {step.t:.2f}"] = dct_energy(step.predicted_image)',
         "images = step.x",
@@ -268,6 +250,16 @@ def to_snippet(settings: Settings) -> str:
         "display(dct_curves(energies))",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _call(rule: Any) -> str:
+    """Return the code that makes a dataclass, with what differs from its defaults."""
+    said = [
+        f"{field.name}={getattr(rule, field.name)!r}"
+        for field in fields(rule)
+        if getattr(rule, field.name) != field.default
+    ]
+    return f"{type(rule).__name__}({', '.join(said)})"
 
 
 def file_name(record: Record, suffix: str) -> str:

@@ -4,125 +4,74 @@
 with the same model draw the same images. It is checked as a whole, at once, in sentences.
 """
 
-import dataclasses
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
-from deco_lab.sampling import (
-    SOLVERS,
-    BandGuidance,
-    GuidanceRule,
-    PlainGuidance,
-    ProjectedGuidance,
-    RescaledGuidance,
-    ZeroStarGuidance,
+from deco_lab.sampling.plan import Plan, check_seeds, one_a_band
+from deco_lab.setting import (
+    Number,
+    Setting,
+    Several,
+    Switch,
+    Whole,
+    check_choice,
+    check_number,
+    check_whole,
+    said,
 )
-from deco_lab.spectra import OCTAVES
 
-MAX_STEPS = 1000
-"""Most solver steps of one run."""
+__all__ = ["Settings", "check_choice", "check_number", "check_whole"]
+
 MAX_IMAGES = 16
 """Most images of one run."""
 MAX_PIXELS = 2**21
 """Most pixels of one run's images together: two of 1024 x 1024."""
-MAX_REUSE = 16
-"""Most evaluations for which one condition serves."""
-MAX_GAIN = 10.0
-"""Greatest gain of a part in a band, and, with a minus, the least."""
-MAX_SCALE = 100.0
-"""Greatest guidance scale, and greatest time shift."""
 
-GUIDANCE_RULES = ("plain", "by band", "rescaled", "projected", "zero-star")
-"""Names of the rules of `deco_lab.sampling`, in the order of its table."""
 
-_BANDS = len(OCTAVES) + 1
-_ONES = (1.0,) * _BANDS
+def _gains(help: str, label: str) -> Several:
+    return one_a_band(Number(help, label, -10, 10, slider=(-1, 3, 0.1)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Plan):
     """One run. Frozen; `Settings(...)` raises ValueError where a value breaks its rule."""
 
-    model: str = "tiny"
-    """Name of a model that is loaded."""
-    class_ids: tuple[int, ...] = (0,)
-    """Labels; image i is of the class class_ids[i % len(class_ids)]."""
-    num_images: int = 4
-    """From 1 to MAX_IMAGES."""
-    seed: int = 0
-    """Image i starts from the noise of seed + i."""
-    num_steps: int = 50
-    """From 1 to MAX_STEPS."""
-    solver: str = "euler"
-    """A name in `deco_lab.sampling.SOLVERS`."""
-    time_shift: float = 1.0
-    """Above 1 spends more steps near the noise; from 0.01 to MAX_SCALE."""
-    guidance: str = "plain"
-    """A name in GUIDANCE_RULES."""
-    guidance_scale: float = 3.0
-    """From 0 to MAX_SCALE; 1 is off. Without effect on "by band", which has band_scales."""
-    guidance_low: float = 0.1
-    """Guidance starts above this t, in [0, 1)."""
-    guidance_high: float = 1.0
-    """Guidance ends after this t, in (0, 1]."""
-    band_scales: tuple[float, ...] = (3.0,) * _BANDS
-    """Guidance scales of the four bands of "by band", lowest first, from 0 to MAX_SCALE."""
-    dit_gains: tuple[float, ...] = _ONES
-    """What the DiT's part of the velocity is multiplied with, band by band; 1 leaves it."""
-    decoder_gains: tuple[float, ...] = _ONES
-    """The same for the decoder's part; both from -MAX_GAIN to MAX_GAIN."""
-    condition_reuse: int = 1
-    """Evaluations for which one pass of the DiT serves; 1 is none, from 1 to MAX_REUSE."""
-    decompose: bool = True
-    """Whether each step's velocity is split into its parts: costs three decoder passes."""
+    limited: ClassVar[bool] = True
+
+    model: Annotated[str, Setting("What draws; the Models tab has more.", "Model")] = "tiny"
+    class_ids: Annotated[
+        tuple[int, ...],
+        Several(
+            Whole("Images take them in turn.", "Classes", 0, 2**31),
+            (1, MAX_IMAGES),
+            f"1 to {MAX_IMAGES} labels",
+        ),
+    ] = (0,)
+    num_images: Annotated[int, Whole(f"1 to {MAX_IMAGES}, together.", "Images", 1, MAX_IMAGES)] = 4
+    dit_gains: Annotated[
+        tuple[float, ...],
+        _gains(
+            "Gains of the condition's Shapley value, by band of cycles/pixel; 1 leaves it.", "DiT"
+        ),
+    ] = (1.0,) * 4
+    decoder_gains: Annotated[
+        tuple[float, ...],
+        _gains(
+            "Gains of the pixels' Shapley value, by band of cycles/pixel; 1 leaves it.", "Decoder"
+        ),
+    ] = (1.0,) * 4
+    decompose: Annotated[
+        bool, Switch("Shares and condition; costs three decoder passes.", "Decompose each step")
+    ] = True
 
     def __post_init__(self) -> None:
-        for name in ("class_ids", "band_scales", "dit_gains", "decoder_gains"):
-            value = getattr(self, name)
-            if not isinstance(value, list | tuple):
-                raise ValueError(f"{name} must be a list of numbers, got {_said(value)}")
-            object.__setattr__(self, name, tuple(value))
         if not isinstance(self.model, str) or not self.model:
-            raise ValueError(f"model must be the name of a loaded model, got {_said(self.model)}")
-        check_whole("num_images", self.num_images, 1, MAX_IMAGES)
-        check_whole("num_steps", self.num_steps, 1, MAX_STEPS)
-        check_whole("seed", self.seed, 0, 2**32 - self.num_images)
-        check_whole("condition_reuse", self.condition_reuse, 1, MAX_REUSE)
-        if not 1 <= len(self.class_ids) <= MAX_IMAGES:
-            raise ValueError(
-                f"class_ids must be 1 to {MAX_IMAGES} labels, got {len(self.class_ids)}"
-            )
-        for label in self.class_ids:
-            check_whole("each of class_ids", label, 0, 2**31)
-        check_choice("solver", self.solver, SOLVERS)
-        check_choice("guidance", self.guidance, GUIDANCE_RULES)
-        check_number("time_shift", self.time_shift, 0.01, MAX_SCALE)
-        check_number("guidance_scale", self.guidance_scale, 0, MAX_SCALE)
-        check_number("guidance_low", self.guidance_low, 0, 1)
-        check_number("guidance_high", self.guidance_high, 0, 1)
-        if not self.guidance_low < self.guidance_high:
-            raise ValueError(
-                "guidance_low must be less than guidance_high, "
-                f"got {self.guidance_low} and {self.guidance_high}"
-            )
-        for name, low, high in (
-            ("band_scales", 0, MAX_SCALE),
-            ("dit_gains", -MAX_GAIN, MAX_GAIN),
-            ("decoder_gains", -MAX_GAIN, MAX_GAIN),
-        ):
-            values = getattr(self, name)
-            if len(values) != _BANDS:
-                raise ValueError(
-                    f"{name} must be {_BANDS} numbers, one a band, lowest first, got {len(values)}"
-                )
-            for value in values:
-                check_number(f"each of {name}", value, low, high)
-        if not isinstance(self.decompose, bool):
-            raise ValueError(f"decompose must be true or false, got {_said(self.decompose)}")
+            raise ValueError(f"model must be the name of a loaded model, got {said(self.model)}")
+        super().__post_init__()
+        check_seeds(self.seed, self.num_images)
 
     @property
     def labels(self) -> list[int]:
@@ -134,38 +83,15 @@ class Settings:
         """Whether a part of the velocity is changed in any band."""
         return any(gain != 1 for gain in self.dit_gains + self.decoder_gains)
 
-    def rule(self) -> GuidanceRule:
-        """Return the guidance rule of that name, its other parameters at their defaults."""
-        match self.guidance:
-            case "by band":
-                return BandGuidance(self.band_scales, OCTAVES)
-            case "rescaled":
-                return RescaledGuidance()
-            case "projected":
-                return ProjectedGuidance()
-            case "zero-star":
-                return ZeroStarGuidance()
-        return PlainGuidance()
-
     def sampling_arguments(self) -> dict[str, Any]:
         """Return what `deco_lab.sample` takes beside the model; gains are the model's matter."""
-        return {
-            "class_ids": self.labels,
-            "num_steps": self.num_steps,
-            "guidance_scale": self.guidance_scale,
-            "guidance_interval": (self.guidance_low, self.guidance_high),
-            "solver": self.solver,
-            "time_shift": self.time_shift,
-            "seed": self.seed,
-            "guidance": None if self.guidance == "plain" else self.rule(),
-            "condition_reuse": self.condition_reuse,
-        }
+        return {"class_ids": self.labels, **self.arguments()}
 
     def changed(self) -> dict[str, Any]:
         """Return the fields that differ from the defaults, as lists, numbers and strings."""
         return {
             field.name: list(value) if isinstance(value, tuple) else value
-            for field in dataclasses.fields(self)
+            for field in fields(self)
             if (value := getattr(self, field.name)) != field.default
         }
 
@@ -179,21 +105,22 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         For a name that is no field, or a value that breaks its rule.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"settings must be an object of names and values, got {_said(values)}")
-    known = {field.name for field in dataclasses.fields(Settings)}
+        raise ValueError(f"settings must be an object of names and values, got {said(values)}")
+    values = _of_today(values)
+    known = [field.name for field in fields(Settings)]
     unknown = sorted(str(name) for name in values if name not in known)
     if unknown:
-        raise ValueError(f"settings have no {_said(unknown[0])}; they are {', '.join(known)}")
+        raise ValueError(f"settings have no {said(unknown[0])}; they are {', '.join(known)}")
     return Settings(**values)
 
 
 def to_query(settings: Settings) -> str:
     """Return the settings as the query of a link, without what is at its default."""
-    said = {
+    written = {
         name: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
         for name, value in settings.changed().items()
     }
-    return urlencode(said, safe="[],/:")
+    return urlencode(written, safe="[],/:")
 
 
 def from_query(query: Mapping[str, str]) -> Settings:
@@ -205,16 +132,28 @@ def from_query(query: Mapping[str, str]) -> Settings:
         For a value that is not JSON, or breaks its rule.
     """
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(Settings):
-        text = query.get(field.name)
-        if text is None or isinstance(field.default, str):
-            values |= {} if text is None else {field.name: text}
+    for name in {field.name for field in fields(Settings)}.union(_FORMER).intersection(query):
+        if isinstance(getattr(Settings, name, None), str):
+            values[name] = query[name]
             continue
         try:
-            values[field.name] = json.loads(text)
+            values[name] = json.loads(query[name])
         except (json.JSONDecodeError, RecursionError):
-            raise ValueError(f"{field.name} in the link must be JSON, got {_said(text)}") from None
-    return Settings(**values)
+            text = said(query[name])
+            raise ValueError(f"{name} in the link must be JSON, got {text}") from None
+    return Settings(**_of_today(values))
+
+
+_FORMER = ("guidance_low", "guidance_high")
+
+
+def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of links and pictures that name the two ends of guidance_interval."""
+    ends = [
+        values.get(name, end) for name, end in zip(_FORMER, Plan.guidance_interval, strict=True)
+    ]
+    today = {name: value for name, value in values.items() if name not in _FORMER}
+    return today if len(today) == len(values) else {"guidance_interval": ends, **today}
 
 
 def check_model(settings: Settings, config: Any) -> None:
@@ -230,29 +169,3 @@ def check_model(settings: Settings, config: Any) -> None:
             f"class_ids must be at most {config.num_classes - 1}, since {settings.model} knows "
             f"{config.num_classes} classes, got {max(settings.class_ids)}"
         )
-
-
-def _said(value: Any) -> str:
-    """Return a value in few characters: it may be whatever a stranger sent."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + " ..."
-
-
-def check_whole(name: str, value: Any, low: int, high: int) -> None:
-    """Raise ValueError unless a value is a whole number in a range."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {_said(value)}")
-
-
-def check_number(name: str, value: Any, low: float, high: float) -> None:
-    """Raise ValueError unless a value is a finite number in a range."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {_said(value)}")
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError unless a value is one of the names."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {_said(value)}")

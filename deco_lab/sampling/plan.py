@@ -1,0 +1,108 @@
+"""What decides a run, described once.
+
+`sample`, the command line, the app's form and endpoint, links, pictures that remember and scripts
+all take their names, defaults, ranges and sentences from `Plan`.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar
+
+from deco_lab.sampling.guidance import GUIDANCE, GuidanceRule
+from deco_lab.sampling.solvers import SOLVERS
+from deco_lab.setting import (
+    Choice,
+    Interval,
+    Number,
+    Several,
+    Whole,
+    check_settings,
+)
+
+MAX_SCALE = 100.0
+"""Greatest guidance scale, and greatest time shift, of whom the limits bind."""
+NUM_BANDS = 4
+"""Bands of frequency that a form has scales and gains for: the octaves."""
+
+
+def one_a_band(each: Number) -> Several:
+    """Return the setting of a number for each band."""
+    return Several(each, (NUM_BANDS, NUM_BANDS), f"{NUM_BANDS} numbers, one a band, lowest first")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The settings of a run, as plain values; the images' labels are not among them.
+
+    Raises
+    ------
+    ValueError
+        Where a value breaks its rule: in a sentence that names the setting.
+    """
+
+    limited: ClassVar[bool] = False
+    """Whether the limits bind that are for anyone who may ask."""
+
+    num_steps: Annotated[int, Whole("Solver steps.", "Steps", 1, limits=(1, 1000))] = 50
+    solver: Annotated[str, Choice("How steps go.", "Solver", SOLVERS)] = "euler"
+    time_shift: Annotated[
+        float,
+        Number(
+            "Above 1: more steps near noise.", "Time shift", 0, above=True,
+            limits=(0.01, MAX_SCALE), remedy="1 is no shift", slider=(0.1, 5, 0.1),
+        ),
+    ] = 1.0  # fmt: skip
+    seed: Annotated[int, Whole("Image i: seed + i.", "Seed", 0)] = 0
+    guidance: Annotated[
+        str,
+        Choice("How the class's and the null class's velocities are joined.", "Guidance", GUIDANCE),
+    ] = "plain"
+    guidance_scale: Annotated[
+        float,
+        Number(
+            "Of plain guidance; 1 is off.", "Guidance scale", 0,
+            limits=(0, MAX_SCALE), remedy="1 is off", slider=(0, 15, 0.25),
+        ),
+    ] = 3.0  # fmt: skip
+    band_scales: Annotated[
+        tuple[float, ...],
+        one_a_band(
+            Number(
+                "Guidance scales by band of cycles/pixel; 1 is off.", "Scale", 0,
+                limits=(0, MAX_SCALE), slider=(0, 15, 0.25),
+            )
+        ),
+    ] = (3.0,) * NUM_BANDS  # fmt: skip
+    guidance_interval: Annotated[
+        tuple[float, float],
+        Interval("(low, high] in t: steps that start in it are guided.",
+                 ("Guided from t", "Guided to t")),
+    ] = (0.1, 1.0)  # fmt: skip
+    condition_reuse: Annotated[
+        int,
+        Whole(
+            "Steps per pass of the DiT.", "Reuse of the condition", 1,
+            limits=(1, 16), slider=(1, 8, 1),
+        ),
+    ] = 1  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_settings(self, limited=self.limited)
+
+    def rule(self) -> GuidanceRule:
+        """Return the guidance rule of that name, with those of these settings that it takes."""
+        return GUIDANCE[self.guidance].of(self)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `sample` takes of these settings."""
+        named = {field.name: getattr(self, field.name) for field in fields(Plan)}
+        del named["band_scales"]
+        return named | {"guidance": None if self.guidance == "plain" else self.rule()}
+
+
+def check_seeds(first: int, count: int) -> None:
+    """Raise ValueError unless each of `count` images has a seed of its own."""
+    if first + count > 2**32:
+        raise ValueError(
+            f"seed must be below 2**32 for every image, got {first}, since PyTorch's CPU generator "
+            "uses no more of it; use a smaller one"
+        )
