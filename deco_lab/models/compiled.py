@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deco_lab.models.deco import DeCo, Model
+from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import decode_piece
 from deco_lab.models.graphs import Graphed, first_line, switch_graphs
 from deco_lab.models.native import switch_native
+from deco_lab.models.zoo import Model
 
 MAX_GRAPHS = 64
 """Graphs of a block, and of a decoder, that all models of the process may have together: beyond

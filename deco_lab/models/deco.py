@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deco_lab.config import DeCoConfig, ModelConfig
+from deco_lab.config import DeCoConfig
 from deco_lab.models.decoder import PixelDecoder, position_features
-from deco_lab.models.dit import DiT, DiTTrunk, check_images, check_inputs
+from deco_lab.models.dit import DiTTrunk, check_images, check_inputs
 
 
 class DeCo(nn.Module):
@@ -102,12 +102,3 @@ class DeCo(nn.Module):
             Where the shapes do not fit.
         """
         return self.decode(x, self.condition(x, t, class_ids))
-
-
-Model = DeCo | DiT
-"""Any model of this package."""
-
-
-def build(config: ModelConfig) -> Model:
-    """Return an untrained model of the shape that `config` describes."""
-    return DeCo(config) if isinstance(config, DeCoConfig) else DiT(config)

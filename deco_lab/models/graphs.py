@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deco_lab.models.deco import DeCo, Model
+from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import decode_units
 from deco_lab.models.dit import DiTTrunk, run_blocks
 from deco_lab.models.layers import rotary_table
 from deco_lab.models.state import state_of
+from deco_lab.models.zoo import Model
 
 MAX_NUMBERS = 2**22
 """Of tokens, B * N * D: 14 rows of DeCo-XL/16 at 256 pixels, which keep a GPU as busy as Python."""

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deco_lab.kernels import call, library
-from deco_lab.models.deco import DeCo, Model
+from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import PixelDecoder, decode_units, folded, position_features
 from deco_lab.models.dit import DiTTrunk, run_blocks
 from deco_lab.models.layers import DiTBlock, rotary_table, swapped
 from deco_lab.models.state import State, state_of
+from deco_lab.models.zoo import Model
 
 LANES, TOGETHER = 16, 48
 """Tokens side by side, and columns that are finished together, as in the kernels' source."""
