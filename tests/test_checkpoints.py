@@ -508,7 +508,7 @@ def test_save_replaces_the_file_in_one_step(golden_deco, golden_dit, written, mo
 def test_save_refuses_weights_that_are_not_finite(golden_deco, written):
     before = written.read_bytes()
     model = load(written, device="cpu")
-    model.trunk.patch_embedding.bias[3] = float("nan")
+    model.backbone.patch_embedding.bias[3] = float("nan")
     with pytest.raises(CheckpointError, match=r"trunk\.patch_embedding\.bias holds NaN") as error:
         save(model, written)
     assert one_sentence(error, written)
@@ -517,7 +517,7 @@ def test_save_refuses_weights_that_are_not_finite(golden_deco, written):
 
 def test_save_refuses_weights_that_a_dtype_cannot_hold(written):
     model = load(written, device="cpu")
-    model.trunk.patch_embedding.bias[3] = 1e6
+    model.backbone.patch_embedding.bias[3] = 1e6
     with pytest.raises(CheckpointError, match=r"NaN or infinite weights as torch\.float16"):
         save(model, written, dtype=torch.float16)
 
