@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from deco_lab.memory import share_one_heap
+from deco_lab.fast import share_one_heap
 from deco_lab.proxies import past_proxies
 from deco_lab.terminal import print_any_text
 from deco_lab.workbench import Library, Settings, Workbench

@@ -5,6 +5,7 @@ A configuration says everything that is needed to build a model; a checkpoint st
 """
 
 from dataclasses import asdict, dataclass, field, fields
+from typing import ClassVar
 
 PREDICTIONS = ("velocity", "image")
 """What a network's output may be."""
@@ -19,6 +20,9 @@ class DiTConfig:
     ValueError
         Where a field breaks one of the rules below; the message names the field and the remedy.
     """
+
+    kind: ClassVar[str] = "DiT"
+    """Name of this kind of model, in files and in `deco_lab.models.zoo`."""
 
     image_size: int = 256
     """Side of the square images the model was trained on, in pixels; a multiple of patch_size."""
@@ -88,6 +92,8 @@ DECODER_CONDITIONINGS = ("adaln", "add")
 class DeCoConfig(DiTConfig):
     """Shape of a frequency-decoupled model: a DiT and a pixel decoder."""
 
+    kind: ClassVar[str] = "DeCo"
+
     decoder_depth: int = 3
     """Number of the pixel decoder's residual blocks."""
     decoder_width: int = 32
@@ -129,7 +135,7 @@ ModelConfig = DiTConfig
 
 def config_to_dict(config: ModelConfig) -> dict[str, object]:
     """Return `config` as a JSON-ready dictionary that `config_from_dict` reads back."""
-    values = {"model": "DeCo" if isinstance(config, DeCoConfig) else "DiT", **asdict(config)}
+    values = {"model": config.kind, **asdict(config)}
     for each in fields(config):  # as most are, and as files were before there was the field
         if each.name in _LEFT_OUT_BY_DEFAULT and values[each.name] == each.default:
             del values[each.name]
@@ -152,7 +158,7 @@ def config_from_dict(values: dict[str, object]) -> ModelConfig:
     ValueError
         For an unknown kind of model, an unknown or missing field, or a value out of range.
     """
-    kinds = {"DeCo": DeCoConfig, "DiT": DiTConfig}
+    kinds = {each.kind: each for each in (*DiTConfig.__subclasses__(), DiTConfig)}
     kind = values.get("model")
     if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"model must be one of {', '.join(kinds)}, got {kind!r}")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from deco_lab.checkpoints import published_name
 from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
-from deco_lab.kernels import KernelError, library
+from deco_lab.fast.build import KernelError, library
 from deco_lab.models import DeCo, DiT, Model, build
 
 _SHAPE: Any = {

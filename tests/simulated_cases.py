@@ -102,7 +102,7 @@ def test_a_planted_wait_is_found(device, model, look, why):
     def planted(block: object, given: object, tokens: torch.Tensor) -> None:
         look(tokens)
 
-    model.trunk.blocks[0].register_forward_hook(planted)
+    model.backbone.blocks[0].register_forward_hook(planted)
     ((where, count),) = waits_a_step(device, lambda n: sample(model, [0], num_steps=n)).items()
     assert where.startswith("models/dit.py")
     assert where.endswith(why)

@@ -23,10 +23,10 @@ from deco_lab.benchmark.bench import Bench, config_of, randomize
 from deco_lab.benchmark.floor import (
     Rates,
     Work,
+    backbone_work,
     decoder_work,
     forward_work,
     measure_rates,
-    trunk_work,
 )
 from deco_lab.benchmark.live import WAYS
 from deco_lab.benchmark.measure import Timed, Timing, interleaved, ratio
@@ -164,7 +164,7 @@ def test_forward_work_reads_every_weight_once(wide_config):
 
 
 def test_forward_work_is_that_of_its_parts(wide_config):
-    parts = trunk_work(wide_config, 2, 24).plus(decoder_work(wide_config, 2, 24))
+    parts = backbone_work(wide_config, 2, 24).plus(decoder_work(wide_config, 2, 24))
     assert forward_work(wide_config, 2, 32, 48) == parts
 
 

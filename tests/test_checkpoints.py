@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from deco_lab import checkpoints
 from deco_lab.checkpoints import CheckpointError, load, our_name, published_name, save
-from deco_lab.checkpoints.names import PUBLISHED_NAMES, config_from_shapes
 from deco_lab.config import PRESETS, DeCoConfig, DiTConfig
 from deco_lab.models import build
+from deco_lab.models.zoo import KINDS as MODELS
+from deco_lab.models.zoo import config_from_shapes
 
 KINDS = [("deco_c2i", "DeCo"), ("baseline_dit", "DiT")]
 # Published files do not say the size of their images: those of the first tests below do not care.
@@ -81,8 +82,8 @@ def test_names_map_the_published_ones_to_ours_and_back(golden, file, kind):
 
 
 def test_names_are_unique():
-    for names in PUBLISHED_NAMES.values():
-        assert len(set(names.values())) == len(names)
+    for kind in MODELS.values():
+        assert len(set(kind.names.values())) == len(kind.names)
 
 
 @pytest.mark.parametrize(
@@ -507,7 +508,7 @@ def test_save_replaces_the_file_in_one_step(golden_deco, golden_dit, written, mo
 def test_save_refuses_weights_that_are_not_finite(golden_deco, written):
     before = written.read_bytes()
     model = load(written, device="cpu")
-    model.trunk.patch_embedding.bias[3] = float("nan")
+    model.backbone.patch_embedding.bias[3] = float("nan")
     with pytest.raises(CheckpointError, match=r"trunk\.patch_embedding\.bias holds NaN") as error:
         save(model, written)
     assert one_sentence(error, written)
@@ -516,7 +517,7 @@ def test_save_refuses_weights_that_are_not_finite(golden_deco, written):
 
 def test_save_refuses_weights_that_a_dtype_cannot_hold(written):
     model = load(written, device="cpu")
-    model.trunk.patch_embedding.bias[3] = 1e6
+    model.backbone.patch_embedding.bias[3] = 1e6
     with pytest.raises(CheckpointError, match=r"NaN or infinite weights as torch\.float16"):
         save(model, written, dtype=torch.float16)
 

@@ -10,14 +10,14 @@ import torch
 from torch._inductor.compile_fx import _warn_tf32_disabled
 
 from deco_lab.config import DeCoConfig, DiTConfig
-from deco_lab.models import DeCo, Model, build
-from deco_lab.models.compiled import (
+from deco_lab.fast.regions import (
     compile_regions,
     fast_dtype,
     ready_for_sampling,
     regions,
     switch_compiled,
 )
+from deco_lab.models import DeCo, Model, build
 from deco_lab.models.decoder import decode_piece
 from deco_lab.models.dit import run_blocks
 
@@ -91,7 +91,7 @@ def test_compile_regions_leaves_hooks_on_blocks_as_they_are(model, inputs, when)
 
     def hooked(model: Model) -> list[torch.Tensor]:
         tokens = []
-        model.trunk.blocks[0].register_forward_hook(lambda *call: tokens.append(call[-1]))
+        model.backbone.blocks[0].register_forward_hook(lambda *call: tokens.append(call[-1]))
         return tokens
 
     plain = copy.deepcopy(model)
@@ -113,7 +113,7 @@ def test_compile_regions_leaves_hooks_on_blocks_as_they_are(model, inputs, when)
         torch.testing.assert_close(got[0], expected[0])
     for tokens in (got[0], expected[0]):
         tokens.square().mean().backward()
-    gradients = [m.trunk.patch_embedding.weight.grad for m in (model, plain)]
+    gradients = [m.backbone.patch_embedding.weight.grad for m in (model, plain)]
     torch.testing.assert_close(*gradients)
 
 
@@ -207,7 +207,7 @@ def test_compile_regions_is_undone_where_compiling_fails(model, inputs, monkeypa
 def test_compile_regions_without_gradients_equals_the_plain_model_in_all_batches(model, inputs):
     plain = copy.deepcopy(model)
     assert compile_regions(model, *inputs)
-    assert model.trunk.blocks[0]._compiled_call_impl is not None
+    assert model.backbone.blocks[0]._compiled_call_impl is not None
     if isinstance(model, DeCo):
         assert model.decoder.decode_piece is not decode_piece
     for rows in (1, 2, 5):
@@ -226,7 +226,7 @@ def test_ready_for_sampling_has_as_many_graphs_for_any_batch_and_any_number_of_m
     """Of the blocks one for a single image and one for all other batches, of the decoder one."""
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr("deco_lab.models.compiled._ways", lambda _: {"plain": switch_compiled})
+    monkeypatch.setattr("deco_lab.fast.regions._ways", lambda _: {"plain": switch_compiled})
     models = [(CONFIG, 3), *((replace(CONFIGS["dit"], hidden_size=n), 2) for n in (16, 64))]
     graphs = torch._dynamo.utils.counters["stats"]
     for config, expected in models:
@@ -241,10 +241,10 @@ def test_ready_for_sampling_has_as_many_graphs_for_any_batch_and_any_number_of_m
 def test_ready_for_sampling_is_undone_where_results_differ(model, inputs, monkeypatch):
     def switch_wrongly(model: Model, on: bool) -> None:
         scale = 1.01 if on else 1.0
-        model.trunk.run_blocks = lambda *arguments: scale * run_blocks(*arguments)
+        model.backbone.run_blocks = lambda *arguments: scale * run_blocks(*arguments)
 
     plain = model(*inputs)
-    monkeypatch.setattr("deco_lab.models.compiled.switch_native", switch_wrongly)
+    monkeypatch.setattr("deco_lab.fast.regions.switch_native", switch_wrongly)
     with pytest.warns(UserWarning, match=r"the plain model is used: results differ by"):
         assert not ready_for_sampling(model)
     assert torch.equal(model(*inputs), plain)

@@ -186,7 +186,7 @@ def test_untrained_is_that_of_its_seed_and_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first, again, other = (untrained(model, seed).trunk.patch_embedding for seed in (1, 1, 2))
+    first, again, other = (untrained(model, seed).backbone.patch_embedding for seed in (1, 1, 2))
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(first.weight, again.weight)
     assert not torch.equal(first.weight, other.weight)

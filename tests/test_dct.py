@@ -7,7 +7,7 @@ import scipy.fft
 import torch
 from safetensors.torch import load_file
 
-from deco_lab.kernels import KernelError, call
+from deco_lab.fast.build import KernelError, call
 from deco_lab.spectra.dct import (
     block_dct,
     dct_matrix,
@@ -91,7 +91,7 @@ def test_large_block_dct_does_not_depend_on_what_new_tensors_are(by_kernel, dtyp
 
 
 def test_large_block_dct_without_kernels_keeps_no_images(monkeypatch):
-    monkeypatch.setattr("deco_lab.kernels.build._found", lambda source: "there are none")
+    monkeypatch.setattr("deco_lab.fast.build._found", lambda source: "there are none")
     images = random_images(*LARGE, dtype=torch.float32)
     block_dct(images)
     kept = weakref.ref(images)

@@ -161,7 +161,7 @@ def test_decompose_patch_mean_is_each_patch_colour(game):
 
 def test_decompose_time_is_the_condition_of_zero_tokens(model, inputs):
     x, t, class_ids = inputs
-    time = torch.nn.functional.silu(model.trunk.time_embedding(t))[:, None].expand(3, 24, 16)
+    time = torch.nn.functional.silu(model.backbone.time_embedding(t))[:, None].expand(3, 24, 16)
     parts = decompose(model, x, t, class_ids, condition_reference="time")
     torch.testing.assert_close(parts.baseline, model.decode(torch.zeros_like(x), time))
 

@@ -15,10 +15,10 @@ from test_analyses_input import ANALYSES, IMAGES, Asked, model_of
 
 from deco_lab.config import DeCoConfig
 from deco_lab.data import SourceConfig, bundled_crops, open_source
+from deco_lab.fast.graphs import Graphed, switch_graphs
+from deco_lab.fast.regions import ready_for_sampling, switch_compiled
 from deco_lab.losses import frequency_loss
 from deco_lab.models import DeCo, build
-from deco_lab.models.compiled import ready_for_sampling, switch_compiled
-from deco_lab.models.graphs import Graphed, switch_graphs
 from deco_lab.sampling import sample
 from deco_lab.spectra import block_dct, decompose, inverse_block_dct
 from deco_lab.training import Trainer, TrainingConfig
@@ -88,10 +88,10 @@ def test_graphs_equal_the_plain_model_and_follow_its_weights(model):
         x = torch.randn(rows, 3, 64, 64, generator=generator, device="cuda")
         given = x, torch.rand(rows, device="cuda"), torch.arange(rows, device="cuda")
         assert relative(fast(*given), model(*given).cpu()) < 1e-6
-    assert isinstance(fast.trunk.run_blocks, Graphed)
-    assert len(fast.trunk.run_blocks._graphs) == 3
+    assert isinstance(fast.backbone.run_blocks, Graphed)
+    assert len(fast.backbone.run_blocks._graphs) == 3
     for each in (model, fast):
-        each.trunk.blocks[0].attention.qkv.weight.mul_(2)
+        each.backbone.blocks[0].attention.qkv.weight.mul_(2)
     assert relative(fast(*given), model(*given).cpu()) < 1e-6
 
 
@@ -113,8 +113,8 @@ def test_graphs_stay_out_of_a_recording_and_have_one_for_each_stream(model):
     outer.replay()
     assert relative(velocity, expected) < 1e-6
     assert relative(fast(*given), expected) < 1e-6
-    assert isinstance(fast.trunk.run_blocks, Graphed)
-    assert len(fast.trunk.run_blocks._graphs) == 2
+    assert isinstance(fast.backbone.run_blocks, Graphed)
+    assert len(fast.backbone.run_blocks._graphs) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -122,7 +122,7 @@ def test_ready_for_sampling_draws_the_same_images(model, dtype):
     model = model.cuda().to(dtype).requires_grad_(False)
     expected = sample(model, [0, 3, 5], num_steps=8, guidance_scale=2.0).cpu()
     assert ready_for_sampling(model)
-    assert isinstance(model.trunk.run_blocks, Graphed)
+    assert isinstance(model.backbone.run_blocks, Graphed)
     images = sample(model, [0, 3, 5], num_steps=8, guidance_scale=2.0)
     tolerance = 1e-4 if dtype == torch.float32 else 5e-2
     assert relative(images, expected) < tolerance

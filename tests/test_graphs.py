@@ -17,13 +17,13 @@ import torch
 from test_compiled import CONFIGS
 from torch import Tensor
 
+from deco_lab.fast.graphs import MAX_GRAPHS, Graphed, switch_graphs
+from deco_lab.fast.native import switch_native
+from deco_lab.fast.regions import _ways, switch_compiled
 from deco_lab.models import DeCo, build
-from deco_lab.models.compiled import _ways, switch_compiled
 from deco_lab.models.decoder import decode_units
 from deco_lab.models.dit import run_blocks
-from deco_lab.models.graphs import MAX_GRAPHS, Graphed, switch_graphs
 from deco_lab.models.layers import rotary_table
-from deco_lab.models.native import switch_native
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def recorded(monkeypatch) -> list[Tensor]:
         replay.graph = Lock()  # type: ignore[attr-defined]  # as a graph, it cannot be copied
         return replay, output
 
-    monkeypatch.setattr("deco_lab.models.graphs.record", record)
+    monkeypatch.setattr("deco_lab.fast.graphs.record", record)
     monkeypatch.setattr(Graphed, "device_type", "cpu")
     return outputs
 
@@ -89,7 +89,7 @@ def test_graphs_see_changed_and_replaced_weights(recorded):
     given = inputs(2)
     fast(*given)
     for each in (model, fast):
-        each.trunk.blocks[0].attention.qkv.weight.mul_(2)
+        each.backbone.blocks[0].attention.qkv.weight.mul_(2)
         each.decoder.blocks[0].modulation.bias.add_(1)
     assert torch.equal(fast(*given), model(*given))
     assert len(recorded) == 2
@@ -102,7 +102,7 @@ def test_graphs_see_changed_and_replaced_weights(recorded):
     gc.collect()
     assert old() is None
     for each in (model, fast):  # the same memory, read otherwise
-        output = each.trunk.blocks[0].attention.output
+        output = each.backbone.blocks[0].attention.output
         output.weight = torch.nn.Parameter(output.weight.T, False)
     assert torch.equal(fast(*given), model(*given))
     assert len(recorded) == 4
@@ -123,14 +123,14 @@ def test_graphs_of_the_sizes_used_last_are_kept(recorded):
     assert len(recorded) == MAX_GRAPHS + 1
     fast(*inputs(2))
     assert len(recorded) == MAX_GRAPHS + 2
-    assert len(fast.trunk.run_blocks._graphs) == MAX_GRAPHS
+    assert len(fast.backbone.run_blocks._graphs) == MAX_GRAPHS
 
 
 @torch.no_grad()
 def test_graphs_hold_the_tables_they_read(recorded):
     fast = graphed(random_model("dit"))
     fast(*inputs(2))
-    (graph,) = fast.trunk.run_blocks._graphs.values()
+    (graph,) = fast.backbone.run_blocks._graphs.values()
     for table in rotary_table(4, 4, 16, torch.device("cpu")):
         assert any(each is table for each in graph.kept)
 
@@ -166,12 +166,12 @@ def test_graphs_that_cannot_be_recorded_are_given_up(recorded, monkeypatch):
         raise torch.OutOfMemoryError("no memory\nmore")
 
     with monkeypatch.context() as patch:
-        patch.setattr("deco_lab.models.graphs.record", fail)
+        patch.setattr("deco_lab.fast.graphs.record", fail)
         with pytest.raises(torch.OutOfMemoryError):  # the first: nothing is known to work
             fast(*inputs(2))
     fast(*inputs(2))
     with monkeypatch.context() as patch:
-        patch.setattr("deco_lab.models.graphs.record", fail)
+        patch.setattr("deco_lab.fast.graphs.record", fail)
         with pytest.warns(UserWarning, match="a CUDA graph is not used: no memory$"):
             assert torch.equal(fast(*inputs(3)), model(*inputs(3)))
     assert torch.equal(fast(*inputs(3)), model(*inputs(3)))
@@ -190,7 +190,9 @@ def test_graphs_leave_gradients_hooks_autocast_and_large_calls_to_the_function(
     torch.testing.assert_close(gradient, expected)
     tokens = []
     with torch.no_grad():
-        handle = fast.trunk.blocks[1].register_forward_hook(lambda *call: tokens.append(call[-1]))
+        handle = fast.backbone.blocks[1].register_forward_hook(
+            lambda *call: tokens.append(call[-1])
+        )
         fast.decoder.blocks[0].register_forward_hook(lambda *call: tokens.append(call[-1]))
         fast(*given)
         fast(*given)
@@ -198,7 +200,7 @@ def test_graphs_leave_gradients_hooks_autocast_and_large_calls_to_the_function(
         handle.remove()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(fast(*given), model(*given))
-        monkeypatch.setattr("deco_lab.models.graphs.MAX_NUMBERS", 10)
+        monkeypatch.setattr("deco_lab.fast.graphs.MAX_NUMBERS", 10)
         assert torch.equal(fast(*given), model(*given))
     assert recorded == []
 
@@ -239,7 +241,7 @@ def test_copies_of_a_graphed_model_draw_with_their_own_weights(recorded):
     given = inputs(2)
     fast(*given)
     other = copy.deepcopy(fast)
-    assert not pickle.loads(pickle.dumps(fast.trunk.run_blocks))._graphs
+    assert not pickle.loads(pickle.dumps(fast.backbone.run_blocks))._graphs
     for parameter in (*other.parameters(), *model.parameters()):
         parameter.mul_(1.5)
     assert torch.equal(other(*given), model(*given))
@@ -252,7 +254,7 @@ def test_switch_graphs_off_is_the_plain_model_again(recorded):
     switch_graphs(model, True)
     switch_graphs(model, False)
     assert isinstance(model, DeCo)
-    assert model.trunk.run_blocks is run_blocks
+    assert model.backbone.run_blocks is run_blocks
     assert model.decoder.decode_units is decode_units
 
 
@@ -260,10 +262,10 @@ def test_switch_graphs_off_is_the_plain_model_again(recorded):
 def test_switch_compiled_forgets_graphs_of_what_was_compiled(recorded):
     model = graphed(random_model())
     model(*inputs(2))
-    assert model.trunk.run_blocks._graphs
+    assert model.backbone.run_blocks._graphs
     switch_compiled(model, False)
-    assert isinstance(model.trunk.run_blocks, Graphed)
-    assert not model.trunk.run_blocks._graphs
+    assert isinstance(model.backbone.run_blocks, Graphed)
+    assert not model.backbone.run_blocks._graphs
     assert not model.decoder.decode_units._graphs
 
 

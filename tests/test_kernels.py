@@ -12,7 +12,8 @@ from forked import answer_of
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
-from deco_lab.kernels import KernelError, build, call, library, only_numbers
+from deco_lab.fast import build
+from deco_lab.fast.build import KernelError, call, library, only_numbers
 from deco_lab.spectra import block_dct
 
 

@@ -8,7 +8,7 @@ import pytest
 FAULTS = """
 import resource
 import torch
-from deco_lab import memory
+from deco_lab.fast import memory
 torch.set_num_threads(1)
 if {keep}: assert memory.keep_freed_memory()
 def work():
@@ -37,7 +37,7 @@ def test_share_one_heap_leaves_no_heap_of_a_thread():
     code = """
 import ctypes, threading
 import torch
-from deco_lab import memory
+from deco_lab.fast import memory
 assert memory.share_one_heap()
 def work():
     torch.set_num_threads(1)

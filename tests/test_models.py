@@ -63,7 +63,7 @@ def test_deco_matches_recorded_condition(golden_deco, recorded_deco):
 
 def test_deco_condition_is_silu_of_time_and_features(golden_deco, recorded_deco):
     x, t, class_ids = inputs_of(recorded_deco, "io1")
-    time = golden_deco.trunk.time_embedding(t)[:, None]
+    time = golden_deco.backbone.time_embedding(t)[:, None]
     tokens = golden_deco.features(x, t, class_ids)
     torch.testing.assert_close(golden_deco.condition(x, t, class_ids), F.silu(time + tokens))
     torch.testing.assert_close(golden_deco.time_condition(t), F.silu(time))
@@ -127,14 +127,14 @@ def test_hook_on_a_block_gives_its_tokens_with_the_velocity(request, recorded_de
     inputs = inputs_of(recorded_deco, "io1")
     number = model.config.depth if number == "last" else number
     seen = []
-    handle = model.trunk.blocks[number - 1].register_forward_hook(
+    handle = model.backbone.blocks[number - 1].register_forward_hook(
         lambda block, inputs, output: seen.append(output)
     )
     velocity = model(*inputs)
     handle.remove()
     assert velocity.equal(model(*inputs))
     shorter = copy.deepcopy(model)  # its last block is the one in question
-    shorter.trunk.blocks = shorter.trunk.blocks[:number]
+    shorter.backbone.blocks = shorter.backbone.blocks[:number]
     (tokens,) = seen
     assert tokens.equal(shorter.features(*inputs))
 
@@ -399,7 +399,7 @@ def test_fresh_deco_starts_at_zero_velocity(fresh):
 
 
 def test_fresh_deco_keeps_the_default_of_block_modulation(fresh):
-    for block in fresh.trunk.blocks:
+    for block in fresh.backbone.blocks:
         bound = 1 / math.sqrt(128)
         assert block.modulation.weight.abs().max() <= bound
         assert block.modulation.weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
@@ -407,11 +407,11 @@ def test_fresh_deco_keeps_the_default_of_block_modulation(fresh):
 
 def test_zero_block_modulation_makes_blocks_the_identity(fresh):
     model = copy.deepcopy(fresh)
-    zero_block_modulation(model.trunk)
+    zero_block_modulation(model.backbone)
     x = torch.randn(1, 3, 32, 16, generator=torch.Generator().manual_seed(0))
     patches = F.unfold(x, 16, stride=16).transpose(1, 2)  # channel-major, patches row by row
     tokens = model.features(x, torch.tensor([0.3]), torch.tensor([7]))
-    torch.testing.assert_close(tokens, model.trunk.patch_embedding(patches))
+    torch.testing.assert_close(tokens, model.backbone.patch_embedding(patches))
 
 
 def test_fresh_dit_starts_at_zero_velocity():

@@ -18,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import deco_lab
 from deco_lab.config import DeCoConfig, DiTConfig
-from deco_lab.kernels import KernelError
+from deco_lab.fast import native as native_module
+from deco_lab.fast.build import KernelError
+from deco_lab.fast.native import from_lanes, in_lanes, packed, switch_native
 from deco_lab.models import DeCo, build
-from deco_lab.models import native as native_module
 from deco_lab.models.decoder import position_features
-from deco_lab.models.native import from_lanes, in_lanes, packed, switch_native
 from deco_lab.spectra import pixel_jacobian
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -78,7 +78,7 @@ def calls(monkeypatch) -> list[str]:
         made.append(kernel)
         plain_run(kernel, *arguments)
 
-    monkeypatch.setattr("deco_lab.models.native._run", run)
+    monkeypatch.setattr("deco_lab.fast.native._run", run)
     return made
 
 
@@ -103,7 +103,7 @@ def test_native_matches_recorded_velocity(request, golden, calls, kind, case):
     recorded = load_file(golden / f"{file}.safetensors")
     model = native(request.getfixturevalue(f"golden_{kind}"))
     velocity = model(*(recorded[f"{case}.{what}"] for what in ("x", "t", "y")))
-    assert calls == ["layer", "trunk", "decoder"][: 3 if kind == "deco" else 2]
+    assert calls == ["layer", "blocks", "decoder"][: 3 if kind == "deco" else 2]
     expected = recorded[f"{case}.velocity"]
     assert (velocity - expected).norm() <= 1e-5 * expected.norm()
     assert (velocity - expected).abs().max() <= 1e-5 * expected.abs().max()
@@ -145,7 +145,7 @@ def test_native_sees_changed_weights(calls, change):
     model = native(plain)
     before = model(*given)
     for each in (plain, model):
-        block, decoder = each.trunk.blocks[1], each.decoder.blocks[0]
+        block, decoder = each.backbone.blocks[1], each.decoder.blocks[0]
         if change == "in place":
             block.attention.query_norm.weight.mul_(1.5)
             decoder.mlp[2].weight.mul_(-1)
@@ -223,7 +223,7 @@ def test_native_leaves_derivatives_hooks_and_wider_numbers_to_pytorch(calls):
     assert calls == []
 
     model, seen = native(plain), []
-    model.trunk.blocks[1].register_forward_hook(lambda *call: seen.append(call[-1]))
+    model.backbone.blocks[1].register_forward_hook(lambda *call: seen.append(call[-1]))
     model.decode(x, model.condition(x, t, class_ids))
     assert len(seen) == 1
     assert calls == ["decoder"]
@@ -254,16 +254,18 @@ def test_native_leaves_other_layers_and_sizes_to_pytorch(calls):
     plain, (x, t, class_ids) = random_model("published"), inputs(2)
     condition = plain.condition(x, t, class_ids)
     for each in (plain, model := native(plain)):
-        each.trunk.blocks[1].attention.qkv.__class__ = Doubled
+        each.backbone.blocks[1].attention.qkv.__class__ = Doubled
         each.decoder.blocks[0].forward = lambda h, modulation: h + 1
     assert torch.equal(model(x, t, class_ids), plain(x, t, class_ids))
     assert calls == []
 
     model = native(random_model("published"))
     tokens, conditioning = torch.randn(2, 16, 40), torch.randn(1, 1, 40)
-    blocks = random_model("published").trunk
-    expected = blocks.run_blocks(blocks, tokens, conditioning, 4, 4)
-    assert torch.equal(model.trunk.run_blocks(model.trunk, tokens, conditioning, 4, 4), expected)
+    blocks = random_model("published").backbone
+    expected = blocks.run_blocks(blocks.blocks, tokens, conditioning, 4, 4)
+    assert torch.equal(
+        model.backbone.run_blocks(model.backbone.blocks, tokens, conditioning, 4, 4), expected
+    )
     with pytest.raises(RuntimeError):
         model.decoder(x, condition[:, :8], position_features(4, x.device))
     assert calls == []
@@ -365,7 +367,7 @@ def test_switch_native_raises_where_there_are_no_kernels(monkeypatch):
     def fail(source):
         raise KernelError(f"none for {source}")
 
-    monkeypatch.setattr("deco_lab.models.native.library", fail)
+    monkeypatch.setattr("deco_lab.fast.native.library", fail)
     model = random_model("published")
     with pytest.raises(KernelError, match="none for model"):
         switch_native(model, True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import deco_lab
 from deco_lab.config import DeCoConfig
-from deco_lab.kernels import KernelError
+from deco_lab.fast.build import KernelError
 from deco_lab.models import DeCo
 from deco_lab.spectra.bands import MEAN_AND_OCTAVES, band_of_frequencies
 from deco_lab.spectra.frequencies import mirrored, radial_frequency

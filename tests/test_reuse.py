@@ -52,7 +52,7 @@ def test_condition_keeps_the_tokens_and_takes_the_present_time(deco):
     reused(x, t, class_ids)
     later, t_later, _ = inputs(1)
     tokens = deco.features(x, t, class_ids)
-    time = deco.trunk.time_embedding(t_later)[:, None]
+    time = deco.backbone.time_embedding(t_later)[:, None]
     expected = F.silu(time + tokens)
     torch.testing.assert_close(reused.condition(later, t_later, class_ids), expected)
     # The third evaluation has a pass of its own again.

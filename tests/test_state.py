@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
+from deco_lab.fast.state import state_of
 from deco_lab.models.layers import DiTBlock
-from deco_lab.models.state import state_of
 
 X = torch.ones(2, 3)
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from deco_lab import checkpoints
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.data import Batch
+from deco_lab.fast.regions import compile_regions
 from deco_lab.models import build
-from deco_lab.models.compiled import compile_regions
 from deco_lab.training.alignment import Learner, VisionEncoder
 from deco_lab.training.recipe import TrainingConfig
 from deco_lab.training.run import run
@@ -108,7 +108,7 @@ def test_learner_projects_the_tokens_of_its_block():
     model = build(DiTConfig(**{k: getattr(CONFIG, k) for k in DiTConfig.__dataclass_fields__}))
     x, t, class_ids = torch.randn(2, 3, 32, 32), torch.rand(2), torch.tensor([0, 1])
     kept: list[torch.Tensor] = []
-    model.trunk.blocks[0].register_forward_hook(lambda *a: kept.append(a[2]))
+    model.backbone.blocks[0].register_forward_hook(lambda *a: kept.append(a[2]))
     first, last = (Learner(model, features=24, block=block) for block in (1, 8))
     _, projected = first(x, t, class_ids)
     assert first.projection is not None

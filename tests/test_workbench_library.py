@@ -21,8 +21,9 @@ import deco_lab
 from deco_lab.checkpoints import save
 from deco_lab.checkpoints.store import PUBLISHED_SIZES
 from deco_lab.config import DeCoConfig, DiTConfig
-from deco_lab.models import build, graphs
-from deco_lab.models.native import NativeBlocks
+from deco_lab.fast import graphs
+from deco_lab.fast.native import NativeBlocks
+from deco_lab.models import build
 from deco_lab.spectra import weights_hash
 from deco_lab.workbench import library as library_module
 from deco_lab.workbench.library import (
@@ -484,5 +485,7 @@ def test_memory_is_given_back_while_no_graph_is_recorded(monkeypatch):
 def test_fast_library_loads_every_model_so(folder):
     library = Library("tiny", device="cpu", folder=folder, fast=True)
     for name in ("tiny", "tiny-dit"):
-        assert isinstance(library.get(name).trunk.run_blocks, NativeBlocks)
-    assert not isinstance(Library("tiny", device="cpu").get("tiny").trunk.run_blocks, NativeBlocks)
+        assert isinstance(library.get(name).backbone.run_blocks, NativeBlocks)
+    assert not isinstance(
+        Library("tiny", device="cpu").get("tiny").backbone.run_blocks, NativeBlocks
+    )

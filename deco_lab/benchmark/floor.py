@@ -37,7 +37,7 @@ class Work(NamedTuple):
         return Work(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-def trunk_work(config: DeCoConfig, batch: int, tokens: int) -> Work:
+def backbone_work(config: DeCoConfig, batch: int, tokens: int) -> Work:
     """Return the work of the DiT on `batch` images of `tokens` patches each."""
     D, I, P = config.hidden_size, config.mlp_width, config.patch_size  # noqa: E741
     rows = batch * tokens
@@ -75,7 +75,7 @@ def forward_work(
     """Return the work of one velocity of `batch` images, height x width pixels."""
     tokens = (height // config.patch_size) * (width // config.patch_size)
     decoder = decoder_work(config, batch, tokens, as_stated=as_stated)
-    return trunk_work(config, batch, tokens).plus(decoder)
+    return backbone_work(config, batch, tokens).plus(decoder)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deco_lab.benchmark.measure import Timed, synchronizer
-from deco_lab.memory import share_one_heap
+from deco_lab.fast import share_one_heap
 from deco_lab.sampling import sample
 from deco_lab.workbench import Library, Settings, Workbench
 

@@ -26,9 +26,9 @@ from deco_lab.benchmark.variants import GUIDANCE, Variant
 from deco_lab.benchmark.workers import Worker
 from deco_lab.config import PRESETS
 from deco_lab.data import bundled_crops
+from deco_lab.fast import keep_freed_memory
 from deco_lab.flow import seeded_noise, time_grid
 from deco_lab.losses import frequency_loss
-from deco_lab.memory import keep_freed_memory
 from deco_lab.spectra import block_dct
 from deco_lab.training import Trainer, TrainingConfig
 from deco_lab.workbench import Settings

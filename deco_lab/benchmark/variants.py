@@ -15,8 +15,8 @@ from torch import Tensor
 
 from deco_lab.benchmark.plain import PlainDeCo, plain_sample
 from deco_lab.checkpoints import load
+from deco_lab.fast import keep_freed_memory
 from deco_lab.flow import seeded_noise
-from deco_lab.memory import keep_freed_memory
 from deco_lab.sampling import sample
 
 GUIDANCE: dict[str, Any] = {"guidance_scale": 2.0, "guidance_interval": (0.1, 1.0)}

@@ -28,13 +28,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deco_lab.checkpoints.files import CheckpointError, File, local_file, read_file
-from deco_lab.checkpoints.names import config_from_shapes, our_name, published_name
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
+from deco_lab.fast import keep_freed_memory
+from deco_lab.fast.graphs import first_line
+from deco_lab.fast.regions import fast_dtype, ready_for_sampling
 from deco_lab.files import replacing
-from deco_lab.memory import keep_freed_memory
 from deco_lab.models import Model, build
-from deco_lab.models.compiled import fast_dtype, ready_for_sampling
-from deco_lab.models.graphs import first_line
+from deco_lab.models.zoo import config_from_shapes, kind_of, our_name, published_name
 
 _CONFIG, _TRAINING = "deco_lab_config", "training"
 _EMA, _RAW, _TRAINER = "ema_denoiser.", "denoiser.", "diffusion_trainer."
@@ -82,7 +82,7 @@ def load(
         Compared with the plain model once, and left plain with a warning where they differ or a
         compiler is missing.
         On a CPU weights are kept twice, a change of them through `.data` is not seen, and the
-        process keeps memory that is freed (`deco_lab.memory.keep_freed_memory`). On a GPU what is
+        process keeps memory that is freed (`deco_lab.fast.keep_freed_memory`). On a GPU what is
         computed for the four sizes drawn last is kept, up to about a GiB for each.
     image_size : int, optional
         Side of the model's images in pixels, for a file of others: tensors do not tell it. By
@@ -285,8 +285,7 @@ def _network(path: Path, tensors: dict[str, Tensor], ema: bool) -> _Network:
             "use a class-conditional checkpoint, such as imagenet256_epoch800.ckpt"
         )
     published = not any(name.startswith("trunk.") for name in tensors)
-    decodes = any(name.startswith(("decoder.", "dec_net.")) for name in tensors)
-    kind = "DeCo" if decodes else "DiT"
+    kind = kind_of(tensors)
     ours = {}
     for name, tensor in tensors.items():
         if published and (translated := our_name(name, kind)):

@@ -11,14 +11,14 @@ References
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from deco_lab.config import DeCoConfig, ModelConfig
+from deco_lab.config import DeCoConfig
 from deco_lab.models.decoder import PixelDecoder, position_features
-from deco_lab.models.dit import DiT, DiTTrunk, check_images, check_inputs
+from deco_lab.models.dit import Backboned, check_images
 
 
-class DeCo(nn.Module):
+class DeCo(Backboned):
     """The frequency-decoupled pixel diffusion model, conditioned on a class.
 
     Parameters
@@ -28,25 +28,18 @@ class DeCo(nn.Module):
     """
 
     def __init__(self, config: DeCoConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.trunk = DiTTrunk(config)
+        super().__init__(config)
+        self.config: DeCoConfig = config
         self.decoder = PixelDecoder(config)
-
-    def features(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
-        """Return the last block's tokens, (B, N, D), before time joins them."""
-        check_inputs(x, t, class_ids, self.config.patch_size)
-        return self.trunk(x, t, class_ids).tokens
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return what the pixel decoder receives, silu(time + tokens), (B, N, D)."""
-        check_inputs(x, t, class_ids, self.config.patch_size)
-        tokens, time, _ = self.trunk(x, t, class_ids)
+        tokens, time, _ = self._through_blocks(x, t, class_ids)
         return F.silu(time + tokens)
 
     def condition_of(self, features: Tensor, t: Tensor) -> Tensor:
         """Return silu(time + tokens), (B, N, D), of `features` (B, N, D), at times (B,)."""
-        return F.silu(self.trunk.time_embedding(t)[:, None] + features)
+        return F.silu(self.backbone.time_embedding(t)[:, None] + features)
 
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return the velocity, (B, 3, H, W), that the decoder makes of pixels and a condition.
@@ -82,7 +75,7 @@ class DeCo(nn.Module):
 
     def time_condition(self, t: Tensor) -> Tensor:
         """Return silu of the time embedding, (B, 1, D): the condition of tokens that are zero."""
-        return F.silu(self.trunk.time_embedding(t))[:, None]
+        return F.silu(self.backbone.time_embedding(t))[:, None]
 
     def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return the velocity, (B, 3, H, W), in the dtype of x.
@@ -102,12 +95,3 @@ class DeCo(nn.Module):
             Where the shapes do not fit.
         """
         return self.decode(x, self.condition(x, t, class_ids))
-
-
-Model = DeCo | DiT
-"""Any model of this package."""
-
-
-def build(config: ModelConfig) -> Model:
-    """Return an untrained model of the shape that `config` describes."""
-    return DeCo(config) if isinstance(config, DeCoConfig) else DiT(config)

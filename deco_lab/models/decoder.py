@@ -126,9 +126,9 @@ class PixelDecoder(nn.Module):
         super().__init__()
         d = config.decoder_width
         self.decode_units: Callable[..., Tensor] = decode_units
-        """Or what `deco_lab.models.native` or `deco_lab.models.graphs` has put in its place."""
+        """Or what `deco_lab.fast.native` or `deco_lab.fast.graphs` has put in its place."""
         self.decode_piece = decode_piece
-        """Or its compiled form, where `deco_lab.models.compiled` has switched that on."""
+        """Or its compiled form, where `deco_lab.fast.regions` has switched that on."""
         self.adds = config.decoder_conditioning == "add"
         self.unit_side = config.decoder_patch
         self.grid_side = config.patch_size // config.decoder_patch

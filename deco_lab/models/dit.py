@@ -1,4 +1,4 @@
-"""The diffusion transformer: the trunk that DeCo and the baseline share, and the baseline itself.
+"""The diffusion transformer: the backbone of all models, and the baseline that is little more.
 
     tokens_0 = Linear(patches of x_t)
     c        = silu(time + label)
@@ -71,8 +71,8 @@ def check_inputs(x: Tensor, t: Tensor, class_ids: Tensor, patch_size: int) -> No
             )
 
 
-class Trunk(NamedTuple):
-    """What the trunk computes on the way: everything a head may need."""
+class BackboneOutput(NamedTuple):
+    """What the backbone computes on the way: everything a head may need."""
 
     tokens: Tensor
     """(B, N, D), the last block's tokens; there is no final norm."""
@@ -82,14 +82,14 @@ class Trunk(NamedTuple):
     """(B, 1, D), silu(time + label), which modulates every block."""
 
 
-class DiTTrunk(nn.Module):
+class Backbone(nn.Module):
     """Patches to tokens, time and label to conditioning, then the blocks."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
         self.run_blocks: Callable[..., Tensor] = run_blocks
-        """Or what `deco_lab.models.native` or `deco_lab.models.graphs` has put in its place."""
+        """Or what `deco_lab.fast.native` or `deco_lab.fast.graphs` has put in its place."""
         self.patch_embedding = nn.Linear(3 * config.patch_size**2, config.hidden_size)
         self.time_embedding = TimeEmbedding(config.hidden_size)
         self.label_embedding = nn.Embedding(config.num_classes + 1, config.hidden_size)
@@ -101,7 +101,7 @@ class DiTTrunk(nn.Module):
         nn.init.zeros_(self.patch_embedding.bias)
         nn.init.normal_(self.label_embedding.weight, std=0.02)
 
-    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Trunk:
+    def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> BackboneOutput:
         """Return tokens, time embedding and conditioning for x (B, 3, H, W), t and labels (B,)."""
         P = self.patch_size
         dtype = self.patch_embedding.weight.dtype
@@ -109,25 +109,59 @@ class DiTTrunk(nn.Module):
         tokens = self.patch_embedding(to_patches(x.to(dtype), P))
         time = self.time_embedding(t)[:, None]
         conditioning = F.silu(time + self.label_embedding(class_ids)[:, None])
-        tokens = self.run_blocks(self, tokens, conditioning, rows, columns)
-        return Trunk(tokens, time, conditioning)
+        tokens = self.run_blocks(self.blocks, tokens, conditioning, rows, columns)
+        return BackboneOutput(tokens, time, conditioning)
 
 
 def run_blocks(
-    trunk: DiTTrunk, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
+    blocks: nn.ModuleList, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
 ) -> Tensor:
     """Return the last block's tokens, for those of a grid (B, N, D) and conditioning (B, 1, D)."""
-    head_dim = tokens.shape[-1] // trunk.blocks[0].attention.num_heads  # type: ignore[union-attr]
+    head_dim = tokens.shape[-1] // blocks[0].attention.num_heads  # type: ignore[union-attr]
     rotation = rotary_table(rows, columns, head_dim, tokens.device)
     # The first block's input is no view, as no other's is: torch.compile makes one graph of all.
     tokens, conditioning = tokens.clone(), conditioning.clone()
-    for block in trunk.blocks:
+    for block in blocks:
         tokens = block(tokens, conditioning, rotation)
     return tokens
 
 
-class DiT(nn.Module):
-    """The single-DiT baseline: the trunk and a linear head on whole patches.
+class Backboned(nn.Module):
+    """What all models have: a configuration, and a backbone.
+
+    Parameters
+    ----------
+    config : DiTConfig
+        The model's shape; kept as `model.config`.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = Backbone(config)  # its name in files
+
+    @property
+    def backbone(self) -> Backbone:
+        """The diffusion transformer, as far as its last block."""
+        return self.trunk
+
+    def features(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return the last block's tokens, (B, N, D), before time joins them; as for the velocity.
+
+        Raises
+        ------
+        ValueError
+            Where the shapes do not fit.
+        """
+        return self._through_blocks(x, t, class_ids).tokens
+
+    def _through_blocks(self, x: Tensor, t: Tensor, class_ids: Tensor) -> BackboneOutput:
+        check_inputs(x, t, class_ids, self.config.patch_size)
+        return self.backbone(x, t, class_ids)
+
+
+class DiT(Backboned):
+    """The single-DiT baseline: the backbone and a linear head on whole patches.
 
     Parameters
     ----------
@@ -136,20 +170,13 @@ class DiT(nn.Module):
     """
 
     def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.trunk = DiTTrunk(config)
+        super().__init__(config)
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=1e-6, elementwise_affine=False)
         self.final_modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
         self.head = nn.Linear(config.hidden_size, 3 * config.patch_size**2)
         for layer in (self.final_modulation, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-
-    def features(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
-        """Return the last block's tokens, (B, N, D); arguments as for the velocity."""
-        check_inputs(x, t, class_ids, self.config.patch_size)
-        return self.trunk(x, t, class_ids).tokens
 
     def forward(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return the velocity.
@@ -173,8 +200,7 @@ class DiT(nn.Module):
         ValueError
             Where the shapes do not fit.
         """
-        check_inputs(x, t, class_ids, self.config.patch_size)
-        tokens, _, conditioning = self.trunk(x, t, class_ids)
+        tokens, _, conditioning = self._through_blocks(x, t, class_ids)
         shift, scale = self.final_modulation(conditioning).chunk(2, dim=-1)
         patches = self.head(modulate(self.final_norm(tokens), shift, scale))
         P = self.config.patch_size
@@ -184,12 +210,12 @@ class DiT(nn.Module):
         return output.to(x.dtype)
 
 
-def zero_block_modulation(trunk: DiTTrunk) -> None:
+def zero_block_modulation(backbone: Backbone) -> None:
     """Start every block as the identity (AdaLN-zero), which small models train faster from.
 
     Differs from [1]: the published DeCo keeps PyTorch's default for these layers.
     """
-    for block in trunk.blocks:
+    for block in backbone.blocks:
         with torch.no_grad():
             for parameter in block.modulation.parameters():  # type: ignore[union-attr]
                 parameter.zero_()

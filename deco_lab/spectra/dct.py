@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
-from deco_lab.kernels import KernelError, call, library, only_numbers
+from deco_lab.fast.build import KernelError, call, library, only_numbers
 
 
 @lru_cache(maxsize=64)

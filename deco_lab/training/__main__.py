@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from deco_lab.checkpoints import CheckpointError
 from deco_lab.data import PictureCrops, open_source
-from deco_lab.memory import keep_freed_memory
+from deco_lab.fast import keep_freed_memory
 from deco_lab.training.arguments import make_parser, read_order
 from deco_lab.training.measuring import Measure
 from deco_lab.training.parallel import processes_here

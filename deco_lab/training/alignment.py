@@ -55,7 +55,7 @@ class Learner(nn.Module):
             self.projection = nn.Sequential(
                 nn.Linear(D, W), nn.SiLU(), nn.Linear(W, W), nn.SiLU(), nn.Linear(W, features)
             )
-            blocks = model.trunk.blocks
+            blocks = model.backbone.blocks
             blocks[min(block, len(blocks)) - 1].register_forward_hook(self._keep)
 
     def _keep(self, block: nn.Module, arguments: tuple[Tensor, ...], tokens: Tensor) -> None:

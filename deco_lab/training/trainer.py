@@ -31,13 +31,13 @@ from torch import Tensor, nn
 from deco_lab.checkpoints.files import DAMAGED
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.data import Crops
+from deco_lab.fast.graphs import first_line
+from deco_lab.fast.regions import compile_regions, fast_dtype
 from deco_lab.files import replacing
 from deco_lab.flow import interpolate, sample_times, velocity_target, velocity_towards
 from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
-from deco_lab.models.compiled import compile_regions, fast_dtype
 from deco_lab.models.dit import zero_block_modulation
-from deco_lab.models.graphs import first_line
 from deco_lab.training.alignment import Learner, VisionEncoder
 from deco_lab.training.parallel import OneProcess, load_whole_state, placed, whole, whole_state
 from deco_lab.training.recipe import TrainingConfig, learning_rate_factor, step_generator
@@ -142,7 +142,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model: Model = build(model_config)
-            zero_block_modulation(self.model.trunk)
+            zero_block_modulation(self.model.backbone)
             features = self.encoder.width if self.encoder else 0
             self.learner = Learner(self.model, features=features, block=config.repa_block)
         self.learner.to(self.device)
@@ -168,7 +168,7 @@ class Trainer:
             adamw = torch.optim.AdamW(parameters, lr=config.adamw_lr, betas=betas, weight_decay=0.0)
             self.optimizers, self._base_rates = (adamw,), (config.adamw_lr,)
             return
-        matrices = [p for p in self.model.trunk.blocks.parameters() if p.ndim == 2]
+        matrices = [p for p in self.model.backbone.blocks.parameters() if p.ndim == 2]
         chosen = set(matrices)
         others = [p for p in parameters if p not in chosen]
         self.optimizers = (

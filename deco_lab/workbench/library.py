@@ -26,9 +26,9 @@ import torch
 from deco_lab.checkpoints import CheckpointError, choose_device, load, read_training
 from deco_lab.checkpoints.files import local_file
 from deco_lab.checkpoints.store import PUBLISHED_SIZES
+from deco_lab.fast.graphs import empty_cache
 from deco_lab.files import printable
 from deco_lab.models import Model
-from deco_lab.models.graphs import empty_cache
 from deco_lab.spectra import weights_hash
 from deco_lab.workbench.settings import MAX_PIXELS, check_whole
 

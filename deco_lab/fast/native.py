@@ -1,7 +1,7 @@
-"""A model's blocks and pixel decoder by the kernels of `deco_lab/kernels/model.cpp`.
+"""A model's blocks and pixel decoder by the kernels of `deco_lab/fast/model.cpp`.
 
 They compute what `run_blocks` and `decode_units` do, in whose place `switch_native` puts them, and
-leave to those the calls that `deco_lab.models.state` names.
+leave to those the calls that `deco_lab.fast.state` names.
 
 Weights are laid out for the kernels, in a copy, at the first call, and anew whenever one has been
 changed or replaced. A change through `.data` is not seen, since PyTorch does not count it.
@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deco_lab.kernels import call, library
-from deco_lab.models.deco import DeCo, Model
+from deco_lab.fast.build import call, library
+from deco_lab.fast.state import State, state_of
+from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import PixelDecoder, decode_units, folded, position_features
-from deco_lab.models.dit import DiTTrunk, run_blocks
+from deco_lab.models.dit import run_blocks
 from deco_lab.models.layers import DiTBlock, rotary_table, swapped
-from deco_lab.models.state import State, state_of
+from deco_lab.models.zoo import Model
 
 LANES, TOGETHER = 16, 48
 """Tokens side by side, and columns that are finished together, as in the kernels' source."""
@@ -41,8 +42,8 @@ def switch_native(model: Model, on: bool) -> None:
     """
     if on:
         library("model")
-    small = sum(p.numel() for p in model.trunk.blocks[0].parameters()) <= MAX_WEIGHTS
-    model.trunk.run_blocks = NativeBlocks() if on and small else run_blocks
+    small = sum(p.numel() for p in model.backbone.blocks[0].parameters()) <= MAX_WEIGHTS
+    model.backbone.run_blocks = NativeBlocks() if on and small else run_blocks
     if isinstance(model, DeCo):
         model.decoder.decode_units = NativeDecoder() if on else decode_units
 
@@ -83,7 +84,7 @@ def from_lanes(lanes: Tensor, count: int) -> Tensor:
 
 def has_bfloat16() -> bool:
     """Return whether the kernels multiply in bfloat16 on this processor."""
-    return hasattr(library("model"), "trunk_bfloat16")
+    return hasattr(library("model"), "blocks_bfloat16")
 
 
 def packed(weight: Tensor, narrow: bool) -> Tensor:
@@ -99,7 +100,7 @@ def packed(weight: Tensor, narrow: bool) -> Tensor:
 
 
 def _run(kernel: str, narrow: bool, tensors: list[Tensor], sizes: list[int]) -> None:
-    """Run the kernel "layer", "trunk" or "decoder", with products in bfloat16 where `narrow`."""
+    """Run the kernel "layer", "blocks" or "decoder", with products in bfloat16 where `narrow`."""
     if any(tensor.data_ptr() % 64 for tensor in tensors):
         raise ValueError("tensors must begin at a whole vector of lanes; copy them")
     call("model", f"{kernel}_{'bfloat16' if narrow else 'float32'}", tensors, sizes)
@@ -112,15 +113,14 @@ class NativeBlocks:
         self._weights, self._rotation = _Laid(_lay_blocks), _Laid(_lay_rotation)
 
     def __call__(
-        self, trunk: DiTTrunk, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
+        self, blocks: nn.ModuleList, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
     ) -> Tensor:
         """Return the last block's tokens, for those of a grid (B, N, D) and conditioning."""
         B, N, D = tokens.shape
-        blocks = trunk.blocks
         fits = conditioning.shape == (B, 1, D) and rows * columns == N <= MAX_TOKENS
         state = state_of(blocks, "cpu", tokens, conditioning) if fits else None
         if state is None:
-            return run_blocks(trunk, tokens, conditioning, rows, columns)
+            return run_blocks(blocks, tokens, conditioning, rows, columns)
         steering, bias, *weights = self._weights.of(blocks, state)
         (rotation,) = self._rotation.of(blocks, state, rows, columns)
         depth = len(blocks)
@@ -132,7 +132,7 @@ class NativeBlocks:
         x = in_lanes(tokens)
         queries, keys, values = (torch.empty_like(x) for _ in range(3))
         _run(
-            "trunk",
+            "blocks",
             narrow,
             [x, queries, keys, values, modulation.contiguous(), rotation, *weights],
             [B, N, D, _typed(blocks)[0].attention.num_heads, weights[3].shape[-1], depth],

@@ -29,7 +29,7 @@ FLAGS = (
 )  # fmt: skip
 KERNELS = {
     "dct": ("blocks",),
-    "model": ("layer_float32", "trunk_float32", "decoder_float32"),
+    "model": ("layer_float32", "blocks_float32", "decoder_float32"),
 }
 """What each source must hold; of kernels in bfloat16 not every processor has any."""
 PATIENCE = 300.0

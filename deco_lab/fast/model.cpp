@@ -199,7 +199,7 @@ static inline void turned(lanes* out, const lanes* x, const lanes* cos, const la
 }
 
 template <class W>
-static void trunk(
+static void blocks(
     float* tokens,             // (images, groups, D, 16), in and out
     float* queries,            // (images, groups, D, 16), scratch
     float* keys,               // (images, D, groups * 16), scratch
@@ -357,10 +357,10 @@ static void decoder(
                                    const int64_t* n) {                                            \
         layer(a, b, c, d, n[0], n[1], n[2], n[3]);                                                \
     }                                                                                             \
-    extern "C" void trunk_##SUFFIX(float* a, float* b, float* c, float* d, const float* e,        \
+    extern "C" void blocks_##SUFFIX(float* a, float* b, float* c, float* d, const float* e,        \
                                    const float* f, const W* g, const W* h, const float* i,        \
                                    const W* j, const W* k, const W* l, const int64_t* n) {        \
-        trunk(a, b, c, d, e, f, g, h, i, j, k, l, n[0], n[1], n[2], n[3], n[4], n[5], n[6]);      \
+        blocks(a, b, c, d, e, f, g, h, i, j, k, l, n[0], n[1], n[2], n[3], n[4], n[5], n[6]);      \
     }                                                                                             \
     extern "C" void decoder_##SUFFIX(float* a, const float* b, const float* c, const float* d,    \
                                      const float* e, const W* f, const float* g, const W* h,      \

@@ -1,9 +1,9 @@
 """Faster ways to compute a model, each compared with the plain one once, where it is switched on.
 
-On a CPU, without gradients, the native kernels (`deco_lab.models.native`). Elsewhere and for
+On a CPU, without gradients, the native kernels (`deco_lab.fast.native`). Elsewhere and for
 training torch.compile by region: each DiT block and the pixel decoder by themselves. For sampling
 the blocks are compiled for all batch sizes at once, and on a CUDA device, compiled or not, replayed
-as CUDA graphs (`deco_lab.models.graphs`).
+as CUDA graphs (`deco_lab.fast.graphs`).
 
 Compiling a whole DeCo is not safe: with PyTorch 2.13 on a CPU the velocity of the compiled model is
 off by most of its norm, without an error. By region the result is right to rounding. Where it is
@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deco_lab.models.deco import DeCo, Model
+from deco_lab.fast.graphs import Graphed, first_line, switch_graphs
+from deco_lab.fast.native import switch_native
+from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import decode_piece
-from deco_lab.models.graphs import Graphed, first_line, switch_graphs
-from deco_lab.models.native import switch_native
+from deco_lab.models.zoo import Model
 
 MAX_GRAPHS = 64
 """Graphs of a block, and of a decoder, that all models of the process may have together: beyond
@@ -35,7 +36,7 @@ ROUNDING = 1e-4
 
 def regions(model: Model) -> Iterator[nn.Module]:
     """Yield the parts of `model` that are compiled each by itself."""
-    yield from model.trunk.blocks
+    yield from model.backbone.blocks
     if isinstance(model, DeCo):
         yield model.decoder
 
@@ -56,7 +57,7 @@ def ready_for_sampling(model: Model) -> bool:
         time takes some seconds on a CPU, with torch.compile a minute; later ones find on disk what
         was built.
     """
-    config, weight = model.config, model.trunk.patch_embedding.weight
+    config, weight = model.config, model.backbone.patch_embedding.weight
     # Three images: torch.compile would take a batch of two for the two channels of a rotation.
     shape = (3, 3, config.image_size, config.image_size)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight.device)
@@ -83,7 +84,7 @@ def _ways(device_type: str) -> dict[str, Callable[[Model, bool], None]]:
 
 def switch_compiled(model: Model, on: bool) -> None:
     """Compile the regions, those for sampling where autograd is off, or undo both."""
-    if isinstance(model.trunk.run_blocks, Graphed):
+    if isinstance(model.backbone.run_blocks, Graphed):
         switch_graphs(model, True)  # those there are hold the regions as they were
     if not on:
         for region in regions(model):
@@ -94,7 +95,7 @@ def switch_compiled(model: Model, on: bool) -> None:
         for region in regions(model):
             region.compile(**_limit())
     else:
-        for block in model.trunk.blocks:
+        for block in model.backbone.blocks:
             block.compile(dynamic=True, **_limit())
         if isinstance(model, DeCo):
             model.decoder.decode_piece = torch.compile(decode_piece, dynamic=True, **_limit())
@@ -124,7 +125,7 @@ def _velocity_and_gradient(
     rows = list(zip(*(each.chunk(pieces) for each in (x, t, class_ids)), strict=True))
     if not torch.is_grad_enabled():
         rows.append((x[:1], t[:1], class_ids[:1]))  # which torch.compile treats by itself
-    weight = model.trunk.patch_embedding.weight
+    weight = model.backbone.patch_embedding.weight
     velocities, gradient = [], torch.zeros_like(weight)
     for each in rows:
         with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
@@ -203,7 +204,7 @@ def _distance(result: Tensor, exact: Tensor) -> float:
 def _reference(
     model: Model, inputs: tuple[Tensor, Tensor, Tensor], autocast: torch.dtype | None
 ) -> _Reference:
-    dtype = model.trunk.patch_embedding.weight.dtype
+    dtype = model.backbone.patch_embedding.weight.dtype
     narrow = dtype not in (torch.float32, torch.float64)
     with _without_zeros(model):
         try:  # in its place, which takes less memory than a copy beside it, and is exact

@@ -1,6 +1,6 @@
 """Whether a faster way may compute a call, and for which weights.
 
-A faster way (`deco_lab.models.native`, `deco_lab.models.graphs`) stands in for a function of a
+A faster way (`deco_lab.fast.native`, `deco_lab.fast.graphs`) stands in for a function of a
 module and must leave to that function every call in which a tensor is more than its numbers or a
 layer more than its weights: under autograd, a function transform or autocast, while PyTorch traces,
 counts or records a CUDA graph, with hooks or layers of another kind, and for dtypes but float32 and
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
-from deco_lab.kernels import only_numbers
+from deco_lab.fast.build import only_numbers
 from deco_lab.models.decoder import PixelBlock, PixelDecoder, PlainBlock
 from deco_lab.models.layers import Attention, DiTBlock, RMSNorm, SwiGLU
 

@@ -4,7 +4,7 @@ At small batches a GPU waits for Python, which launches a thousand operations a 
 holds the operations of one call, with their addresses, and replays them by a single launch: inputs
 are copied to where the recorded call read its own, the result is copied from where it was written.
 It reads weights where they lie, so it sees a change of their values; for replaced ones all are
-recorded anew. Calls that `deco_lab.models.state` names, and large ones, are left to the function.
+recorded anew. Calls that `deco_lab.fast.state` names, and large ones, are left to the function.
 
 A graph keeps the memory of all that it computes, up to about a GiB for the largest call.
 """
@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deco_lab.models.deco import DeCo, Model
+from deco_lab.fast.state import state_of
+from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import decode_units
-from deco_lab.models.dit import DiTTrunk, run_blocks
+from deco_lab.models.dit import run_blocks
 from deco_lab.models.layers import rotary_table
-from deco_lab.models.state import state_of
+from deco_lab.models.zoo import Model
 
 MAX_NUMBERS = 2**22
 """Of tokens, B * N * D: 14 rows of DeCo-XL/16 at 256 pixels, which keep a GPU as busy as Python."""
@@ -106,9 +107,8 @@ class Graphed:
     def __call__(self, module: nn.Module, *arguments: Any) -> Tensor:
         """Return the function's result, in memory of its own."""
         tensors = [each for each in arguments if isinstance(each, Tensor)]
-        part = module.blocks if isinstance(module, DiTTrunk) else module
         small = max(tensor.numel() for tensor in tensors) <= MAX_NUMBERS
-        state = state_of(part, self.device_type, *tensors) if small else None
+        state = state_of(module, self.device_type, *tensors) if small else None
         if state is None:
             return self._function(module, *arguments)
         key = [
@@ -151,14 +151,14 @@ class Graphed:
 
 
 def _rotation(
-    trunk: DiTTrunk, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
+    blocks: nn.ModuleList, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
 ) -> Sequence[Tensor]:
-    head_dim = tokens.shape[-1] // trunk.blocks[0].attention.num_heads  # type: ignore[union-attr]
+    head_dim = tokens.shape[-1] // blocks[0].attention.num_heads  # type: ignore[union-attr]
     return rotary_table(rows, columns, head_dim, tokens.device)
 
 
 def switch_graphs(model: Model, on: bool) -> None:
     """Let CUDA graphs run a model's blocks and decoder, or undo that."""
-    model.trunk.run_blocks = Graphed(run_blocks, _rotation) if on else run_blocks
+    model.backbone.run_blocks = Graphed(run_blocks, _rotation) if on else run_blocks
     if isinstance(model, DeCo):
         model.decoder.decode_units = Graphed(decode_units) if on else decode_units
