@@ -5,6 +5,7 @@ PyTorch archive are told apart by their first bytes; archives are read by PyTorc
 reader, which refuses everything but tensors and plain values.
 """
 
+import json
 import pickle
 import re
 import shutil
@@ -137,8 +138,14 @@ class File(NamedTuple):
     """In pixels, where the hyper-parameters of a Lightning file name one."""
 
 
-def read_file(path: Path) -> File:
-    """Read a file of either format, told apart by its first bytes."""
+def read_file(path: Path, *, tensors: bool = True) -> File:
+    """Read a file of either format, told apart by its first bytes; or only what is beside tensors.
+
+    Raises
+    ------
+    CheckpointError
+        For a file that is neither, is damaged, or holds code.
+    """
     with open(path, "rb") as file:
         head = file.read(16)
     if not head:
@@ -160,17 +167,34 @@ def read_file(path: Path) -> File:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return File(tensors, file.metadata() or {})
+            names = file.keys() if tensors else ()
+            return File({name: file.get_tensor(name) for name in names}, file.metadata() or {})
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is cut short or damaged ({first_line(error)}); download or save it again"
         ) from error
 
 
-def _read_archive(path: Path) -> File:
+def json_object(path: Path, key: str, text: str) -> dict[str, object]:
+    """Return the object that a file's metadata says under a key."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(
+            f"{path}: {key} is not valid JSON ({error}); save it again"
+        ) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: {key} must be a JSON object, got {value!r}; save it again")
+    return value
+
+
+def _read_archive(path: Path) -> File:
+    misnamed = path.suffix == ".safetensors"  # PyTorch believes the name
+    try:
+        with path.open("rb") as file:
+            checkpoint = torch.load(
+                file if misnamed else path, "cpu", weights_only=True, mmap=not misnamed
+            )
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         code = f"pickled code ({found[1]})" if found else "a damaged pickle"

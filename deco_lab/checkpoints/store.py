@@ -20,14 +20,20 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deco_lab.checkpoints.files import CheckpointError, File, local_file, read_file
+from deco_lab.checkpoints.files import (
+    CheckpointError,
+    File,
+    json_object,
+    local_file,
+    read_file,
+)
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.fast import keep_freed_memory
 from deco_lab.fast.graphs import first_line
@@ -113,20 +119,21 @@ def load(
         image_size = PUBLISHED_SIZES.get(os.fspath(name_or_path))
     with local_file(name_or_path) as path:
         file = read_file(path)
-        network = _network(path, file.tensors, ema)
-        config = _config(file, network, image_size)
+        read = _Reading(path, file.tensors, ema)
+        config = _config(read, file, image_size)
         with torch.device("meta"):
             model = build(config)
-        _check_tensors(network, model.state_dict())
+        read.check(model.state_dict())
         state = {}
-        for name, tensor in network.tensors.items():
+        for name, tensor in read.tensors.items():
             # A copy: it must not stay bound to a file that may change.
             state[name] = tensor.to(device=target, dtype=dtype, copy=True).contiguous()
             if not state[name].isfinite().all():
                 raise CheckpointError(
-                    f"{path}: {network.file_name(name)} holds NaN or infinite weights as {dtype}; "
+                    f"{path}: {read.file_name(name)} holds NaN or infinite weights as {dtype}; "
                     "use another checkpoint, or float32 if its own weights are finite"
                 )
+        model.trained = _training(path, file.metadata, strict=False)
     if config.image_size_assumed:
         warnings.warn(
             f"{os.fspath(name_or_path)} does not say the size of its images: "
@@ -212,13 +219,24 @@ def _umask() -> int:
 def read_training(name_or_path: str | os.PathLike[str]) -> dict[str, object]:
     """Return the record of a model's training that `save` stored, empty where there is none.
 
+    No tensor is read; a loaded model has the same as `model.trained`.
+
     Raises
     ------
     CheckpointError, FileNotFoundError, ValueError
         As for `load`, where the file cannot be read.
     """
     with local_file(name_or_path) as path:
-        return _json_object(path, _TRAINING, read_file(path).metadata.get(_TRAINING, "{}"))
+        return _training(path, read_file(path, tensors=False).metadata)
+
+
+def _training(path: Path, metadata: Mapping[str, str], *, strict: bool = True) -> dict[str, object]:
+    try:
+        return json_object(path, _TRAINING, metadata.get(_TRAINING, "{}"))
+    except CheckpointError:
+        if strict:
+            raise
+        return {}  # the model itself can be loaded
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -241,147 +259,120 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     return torch.device(device)
 
 
-@dataclass(frozen=True)
-class _Network:
-    """One network's tensors."""
+class _Reading:
+    """One network's tensors, out of all that a file holds, by our names."""
 
-    path: Path
-    """The file they come from."""
-    kind: str
-    """DeCo or DiT."""
-    published: bool
-    """Whether the file uses the published names."""
-    tensors: dict[str, Tensor]
-    """By our names."""
-    unexpected: list[str]
-    """What else the file holds."""
+    def __init__(self, path: Path, tensors: Mapping[str, Tensor], ema: bool) -> None:
+        self.path = path
+        self._unexpected: list[str] = []
+        found: dict[str, Tensor] = {}
+        for wrapped, tensor in tensors.items():
+            name = _WRAPPERS.sub("", wrapped)
+            if name in found:
+                raise CheckpointError(
+                    f"{path} holds {name} twice, wrapped and not; save only one network's weights"
+                )
+            found[name] = tensor
+        if any(name.startswith((_EMA, _RAW)) for name in found):
+            found = self._of_lightning(found, ema)
+        if "y_embedder.proj.weight" in found:
+            raise CheckpointError(
+                f"{path} is conditioned on text, which is not supported; "
+                "use a class-conditional checkpoint, such as imagenet256_epoch800.ckpt"
+            )
+        self.kind = kind_of(found)
+        self._published = not any(name.startswith("trunk.") for name in found)
+        self.tensors: dict[str, Tensor] = {}
+        for name, tensor in found.items():
+            known = our_name(name, self.kind) if self._published else name
+            if known is None or published_name(known, self.kind) is None:
+                self._unexpected.append(name)
+            else:
+                self.tensors[known] = tensor
+        if not self.tensors:
+            raise CheckpointError(
+                f"{path} holds no tensor of a DeCo or DiT; check that it is the right file"
+            )
+
+    def _of_lightning(self, found: Mapping[str, Tensor], ema: bool) -> dict[str, Tensor]:
+        """Return the tensors of the moving average, or of the raw network."""
+        prefix = _EMA if ema else _RAW
+        self._unexpected = [n for n in found if not n.startswith((_EMA, _RAW, _TRAINER))]
+        taken = {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
+        if not taken:
+            raise CheckpointError(
+                f"{self.path} holds no {prefix}* tensors; load it with ema={not ema} for the others"
+            )
+        return taken
 
     def file_name(self, name: str) -> str:
         """Return the file's name of our tensor `name`."""
-        return (published_name(name, self.kind) or name) if self.published else name
+        return (published_name(name, self.kind) or name) if self._published else name
 
-
-def _network(path: Path, tensors: dict[str, Tensor], ema: bool) -> _Network:
-    """Take one network out of a file's tensors and give it our names."""
-    wrapped, tensors, unexpected = tensors, {}, []
-    for name, tensor in wrapped.items():
-        plain = _WRAPPERS.sub("", name)
-        if plain in tensors:
-            raise CheckpointError(
-                f"{path} holds {plain} twice, wrapped and not; save only one network's weights"
+    def config(self) -> ModelConfig:
+        """Return the configuration that the shapes tell."""
+        try:
+            return config_from_shapes(
+                {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}, self.kind
             )
-        tensors[plain] = tensor
-    if any(name.startswith((_EMA, _RAW)) for name in tensors):
-        prefix = _EMA if ema else _RAW
-        unexpected = [n for n in tensors if not n.startswith((_EMA, _RAW, _TRAINER))]
-        tensors = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        if not tensors:
+        except KeyError as error:
             raise CheckpointError(
-                f"{path} holds no {prefix}* tensors; load it with ema={not ema} for the others"
-            )
-    if "y_embedder.proj.weight" in tensors:
-        raise CheckpointError(
-            f"{path} is conditioned on text, which is not supported; "
-            "use a class-conditional checkpoint, such as imagenet256_epoch800.ckpt"
-        )
-    published = not any(name.startswith("trunk.") for name in tensors)
-    kind = kind_of(tensors)
-    ours = {}
-    for name, tensor in tensors.items():
-        if published and (translated := our_name(name, kind)):
-            ours[translated] = tensor
-        elif not published and published_name(name, kind):
-            ours[name] = tensor
-        else:
-            unexpected.append(name)
-    if not ours:
-        raise CheckpointError(
-            f"{path} holds no tensor of a DeCo or DiT; check that it is the right file"
-        )
-    return _Network(path, kind, published, ours, unexpected)
-
-
-def _config(file: File, network: _Network, image_size: int | None) -> ModelConfig:
-    """Return a file's configuration, with the image size that was asked for, if any."""
-    stored = _stored_config(network.path, file.metadata)
-    config = stored or _inferred_config(network, file.image_size)
-    if image_size is None:
-        return config
-    if stored and not stored.image_size_assumed and stored.image_size != image_size:
-        raise CheckpointError(
-            f"image_size must be {stored.image_size}, as {network.path} says, got {image_size}; "
-            "leave it out"
-        )
-    return replace(config, image_size=image_size, image_size_assumed=False)
-
-
-def _stored_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
-    """Read the configuration out of our own file's metadata."""
-    if _CONFIG not in metadata:
-        return None
-    values = _json_object(path, _CONFIG, metadata[_CONFIG])
-    try:
-        return config_from_dict(values)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} holds no valid configuration ({first_line(error)}); save it again"
-        ) from error
-
-
-def _inferred_config(network: _Network, image_size: int | None) -> ModelConfig:
-    """Work out the configuration of a file that stores none, with the size it says, if any."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.tensors.items()}
-    try:
-        config = config_from_shapes(shapes, network.kind)
-    except KeyError as error:
-        raise CheckpointError(
-            f"{network.path} lacks {network.file_name(error.args[0])}; use a file that holds all "
-            f"tensors of one {network.kind}"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(
-            f"{network.path}: the shapes of its tensors are those of no model "
-            f"({first_line(error)}); check that it is the right file"
-        ) from error
-    if image_size and image_size % config.patch_size == 0:
-        return replace(config, image_size=image_size, image_size_assumed=False)
-    return config
-
-
-def _check_tensors(network: _Network, expected: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError unless the tensors are those expected, one for one."""
-    missing = [network.file_name(name) for name in expected if name not in network.tensors]
-    unexpected = network.unexpected + [
-        network.file_name(name) for name in network.tensors if name not in expected
-    ]
-    problems = [f"lacks {_listed(missing)}"] if missing else []
-    problems += [f"holds unexpected {_listed(unexpected)}"] if unexpected else []
-    if problems:
-        raise CheckpointError(
-            f"{network.path} {' and '.join(problems)}; "
-            f"use a file that holds all tensors of one {network.kind} and no others"
-        )
-    for name, tensor in network.tensors.items():
-        if tensor.shape != expected[name].shape or not tensor.is_floating_point():
+                f"{self.path} lacks {self.file_name(error.args[0])}; use a file that holds all "
+                f"tensors of one {self.kind}"
+            ) from error
+        except ValueError as error:
             raise CheckpointError(
-                f"{network.path}: {network.file_name(name)} must be floating-point of shape "
-                f"{tuple(expected[name].shape)}, got {tensor.dtype} of {tuple(tensor.shape)}; "
-                "check that it is the right file"
+                f"{self.path}: the shapes of its tensors are those of no model "
+                f"({first_line(error)}); check that it is the right file"
+            ) from error
+
+    def check(self, expected: Mapping[str, Tensor]) -> None:
+        """Raise CheckpointError unless the tensors are those expected, one for one."""
+        missing = [self.file_name(name) for name in expected if name not in self.tensors]
+        beyond = [self.file_name(name) for name in self.tensors if name not in expected]
+        problems = [
+            f"{what} {_listed(names)}"
+            for what, names in (("lacks", missing), ("holds unexpected", self._unexpected + beyond))
+            if names
+        ]
+        if problems:
+            raise CheckpointError(
+                f"{self.path} {' and '.join(problems)}; "
+                f"use a file that holds all tensors of one {self.kind} and no others"
             )
+        for name, tensor in self.tensors.items():
+            if tensor.shape != expected[name].shape or not tensor.is_floating_point():
+                raise CheckpointError(
+                    f"{self.path}: {self.file_name(name)} must be floating-point of shape "
+                    f"{tuple(expected[name].shape)}, got {tensor.dtype} of {tuple(tensor.shape)}; "
+                    "check that it is the right file"
+                )
+
+
+def _config(read: _Reading, file: File, asked: int | None) -> ModelConfig:
+    """Return the configuration that a file stores or its shapes tell, with the size asked for."""
+    config, told = None, file.image_size
+    if _CONFIG in file.metadata:
+        try:
+            config = config_from_dict(json_object(read.path, _CONFIG, file.metadata[_CONFIG]))
+        except CheckpointError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{read.path} holds no valid configuration ({first_line(error)}); save it again"
+            ) from error
+        if asked not in (None, config.image_size) and not config.image_size_assumed:
+            raise CheckpointError(
+                f"image_size must be {config.image_size}, as {read.path} says, got {asked}; "
+                "leave it out"
+            )
+    config = config or read.config()
+    if told and told % config.patch_size:
+        told = None
+    size = told if asked is None else asked
+    return config if size is None else replace(config, image_size=size, image_size_assumed=False)
 
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more}"
-
-
-def _json_object(path: Path, key: str, text: str) -> dict[str, object]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(
-            f"{path}: {key} is not valid JSON ({error}); save it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: {key} must be a JSON object, got {value!r}; save it again")
-    return value

@@ -19,7 +19,7 @@ References
 [2] Li, He, "Back to Basics: Let Denoising Generative Models Denoise" (JiT), arXiv 2511.13720.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -168,6 +168,9 @@ class DiT(Backboned):
     config : DiTConfig
         Its shape; kept as `model.config`.
     """
+
+    trained: Mapping[str, object] = {}
+    """Record of its training, where its file has one (`deco_lab.checkpoints.read_training`)."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(config)

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import torch
 
-from deco_lab.checkpoints import CheckpointError, choose_device, load, read_training
+from deco_lab.checkpoints import choose_device, load
 from deco_lab.checkpoints.files import local_file
 from deco_lab.checkpoints.store import PUBLISHED_SIZES
 from deco_lab.fast.graphs import empty_cache
@@ -134,7 +134,7 @@ class Library:
         if image_size is not None:
             self._sizes[self._first] = image_size
         model = load(first, device=self._device, fast=fast, image_size=image_size)
-        self._add(self._first, model, first)
+        self._add(self._first, model)
 
     def names(self) -> list[str]:
         """Return the names of what can draw at once: what is loaded, and the bundled ones."""
@@ -181,7 +181,7 @@ class Library:
         with self._loading:
             if entry := self._loaded(name):  # by another meanwhile
                 return entry
-            return self._add(name, self._load(name, path, self._sizes.get(name)), path or name)
+            return self._add(name, self._load(name, path, self._sizes.get(name)))
 
     def load(self, name: str, image_size: int | None = None) -> tuple[Model, ModelFacts]:
         """Return a model and what is known of it, fetched if its name is an hf:// address.
@@ -200,7 +200,7 @@ class Library:
         with self._loading:
             model = self._load(name, path, image_size)
             self._sizes[name] = image_size
-            return self._add(name, model, path or name)
+            return self._add(name, model)
 
     def all_facts(self) -> list[ModelFacts]:
         """Return what is known of each model that can draw at once, in the order of `names`."""
@@ -276,10 +276,10 @@ class Library:
                 f"{free / 2**30:.1f} GiB free; close other programs, or take a smaller model"
             )
 
-    def _add(self, name: str, model: Any, source: str | Path) -> tuple[Model, ModelFacts]:
+    def _add(self, name: str, model: Any) -> tuple[Model, ModelFacts]:
         names = tuple(map(printable, model.config.class_names))
         model.config = dataclasses.replace(model.config, class_names=names)
-        entry = (model, _facts(name, model, _training(source)))
+        entry = (model, _facts(name, model))
         with self._lock:
             stays = {name, self._first, *BUNDLED}
             if name not in {self._first, *BUNDLED}:
@@ -287,16 +287,6 @@ class Library:
             self._models[name] = entry
         _free()
         return entry
-
-
-def _training(source: str | Path) -> Mapping[str, Any]:
-    """Return the record of a model's training, empty for files of others."""
-    if str(source).startswith("hf://"):
-        return {}
-    try:
-        return read_training(source)
-    except CheckpointError:  # the model itself has loaded
-        return {}
 
 
 @contextmanager
@@ -335,8 +325,8 @@ def _free_memory(device: torch.device) -> int | None:
     return psutil.virtual_memory().available if device.type == "cpu" else None
 
 
-def _facts(name: str, model: Any, training: Mapping[str, Any]) -> ModelFacts:
-    config = model.config
+def _facts(name: str, model: Any) -> ModelFacts:
+    config, training = model.config, model.trained
     parameter = next(model.parameters())
     data = training.get("data")
     trained_on = BUNDLED.get(name) or PUBLISHED.get(name)
