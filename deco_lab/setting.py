@@ -2,16 +2,14 @@
 
 A dataclass says it once, in its fields' annotations:
 
-    num_steps: Annotated[int, Whole("Solver steps.", "Steps", 1, limits=(1, 1000))] = 50
+    num_steps: Annotated[int, Setting("Solver steps.", "Steps", 1, limits=(1, 1000))] = 50
 
-and is checked as a whole by `checked`. Command lines show the help, forms the label, help and
-range. `limits` are what anyone who reaches a form or an endpoint may ask for; a person's own script
-has only the bounds `low` and `high`.
+and checks all with `check_settings`. Command lines show the help; forms the label, help and range.
 """
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from typing import Any, get_type_hints
@@ -19,119 +17,82 @@ from typing import Any, get_type_hints
 from typing_extensions import Doc
 
 Bounds = tuple[float, float]
-_NONE: Bounds = (-math.inf, math.inf)
 
 
 class Setting(Doc):
-    """Any value.
+    """One setting; of several numbers, each.
 
     Parameters
     ----------
     help : str
         What it means and in which unit, in a few words: for command lines and forms.
     label : str or tuple of str
-        What a form calls it; of several numbers, each.
+        What a form calls it; of several numbers that differ, each.
+    low, high : float
+        Bounds of a number.
+    limits : tuple of float, optional
+        What anyone who reaches a form or an endpoint may ask for; by default the bounds.
+    above : bool
+        Whether `low` itself is out of bounds.
+    remedy : str
+        What a refusal adds.
     slider : tuple of float, optional
         Ends and step of a form's slider.
+    choices : mapping, optional
+        Names of which the value is one; what stands under them may have a `label` for forms.
+    counts : tuple of int, optional
+        Least and greatest number of several numbers, and `what` they are, for a refusal.
     """
 
     def __init__(
         self,
         help: str,
         label: str | tuple[str, ...] = "",
-        *,
-        slider: tuple[float, float, float] | None = None,
-    ) -> None:
-        super().__init__(help)
-        self.help = help
-        self.label = label
-        self.slider = slider
-
-    def check(self, name: str, value: Any, limited: bool) -> Any:
-        """Return the value in its own type, or raise ValueError in a sentence."""
-        return value
-
-
-class Whole(Setting):
-    """A whole number; of NumPy or PyTorch, too."""
-
-    def __init__(
-        self,
-        help: str,
-        label: str = "",
         low: float = -math.inf,
         high: float = math.inf,
         *,
         limits: Bounds | None = None,
-        remedy: str = "",
         above: bool = False,
-        **form: Any,
+        remedy: str = "",
+        slider: tuple[float, float, float] | None = None,
+        choices: Mapping[str, Any] | None = None,
+        counts: tuple[int, int] = (1, 1),
+        what: str = "",
     ) -> None:
-        super().__init__(help, label, **form)
-        self.bounds, self.limits = (low, high), limits or (low, high)
-        self.remedy = f"; {remedy}" if remedy else ""
-        self.above = above
+        super().__init__(help if choices is None else f"{help} One of: {', '.join(choices)}.")
+        self.help, self.label, self.slider, self.choices = help, label, slider, choices
+        self.counts, self.what = counts, what
+        remedy = f"; {remedy}" if remedy else ""
+        self._bounds = (low, high, remedy, above)
+        self._limits = self._bounds if limits is None else (*limits, remedy)
 
-    def check(self, name: str, value: Any, limited: bool) -> Any:
-        """Return the value as an int."""
-        bounds = self.limits if limited else self.bounds
-        return check_whole(name, value, *bounds, self.remedy)
-
-
-class Number(Whole):
-    """A finite number; with `above`, greater than `low` where nothing limits it."""
-
-    def check(self, name: str, value: Any, limited: bool) -> Any:
-        """Return the value as a float."""
-        if limited and self.limits != self.bounds:
-            return check_number(name, value, *self.limits, self.remedy)
-        return check_number(name, value, *self.bounds, self.remedy, self.above)
-
-
-class Choice(Setting):
-    """One of a table's names; what stands in the table may have a `label` for forms."""
-
-    def __init__(self, help: str, label: str, choices: Mapping[str, Any]) -> None:
-        super().__init__(f"{help} One of: {', '.join(choices)}.", label)
-        self.help, self.choices = help, choices
-
-    def check(self, name: str, value: Any, limited: bool) -> Any:
-        """Return the name."""
-        check_choice(name, value, self.choices)
-        return value
-
-
-class Switch(Setting):
-    """True or false."""
-
-    def check(self, name: str, value: Any, limited: bool) -> Any:
-        """Return the value."""
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} must be true or false, got {said(value)}")
-        return value
-
-
-class Several(Setting):
-    """Numbers, so many (from, to), each as `each`; `what` names them in the sentence."""
-
-    def __init__(self, each: Whole, counts: tuple[int, int], what: str) -> None:
-        super().__init__(each.help, each.label, slider=each.slider)
-        self.each, self.counts, self.what = each, counts, what
-
-    def check(self, name: str, value: Any, limited: bool) -> Any:
-        """Return the numbers as a tuple."""
-        if not isinstance(value, Sequence) or isinstance(value, str):
+    def check(self, name: str, value: Any, default: Any, limited: bool) -> Any:
+        """Return a value in the default's type, or raise ValueError in a sentence."""
+        if self.choices is not None:
+            return check_choice(name, value, self.choices)
+        if isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, got {said(value)}")
+            return value
+        bounds = self._limits if limited else self._bounds
+        if isinstance(default, int):
+            return check_whole(name, value, *bounds[:3])
+        if isinstance(default, float):
+            return check_number(name, value, *bounds)
+        if not isinstance(default, tuple) or not default:
+            return value
+        if not isinstance(value, list | tuple | range):
             raise ValueError(f"{name} must be a list of numbers, got {said(value)}")
         if not self.counts[0] <= len(value) <= self.counts[1]:
             raise ValueError(f"{name} must be {self.what}, got {len(value)}")
-        return tuple(self.each.check(f"each of {name}", one, limited) for one in value)
+        return tuple(self.check(f"each of {name}", one, default[0], limited) for one in value)
 
 
 class Interval(Setting):
     """Two times, the first earlier."""
 
-    def check(self, name: str, value: Any, limited: bool) -> Any:
-        """Return (low, high)."""
+    def check(self, name: str, value: Any, default: Any, limited: bool) -> Any:
+        """Return (low, high), or raise ValueError in a sentence."""
         try:
             low, high = (check_number(name, one) for one in value)
             if 0 <= low < high <= 1:
@@ -156,7 +117,7 @@ def settings_of(kind: type) -> dict[str, Setting]:
 
 
 def check_settings(values: Any, *, limited: bool) -> None:
-    """Check the fields of a frozen dataclass and keep each in its own type.
+    """Check the fields of a frozen dataclass and keep each in the type of its default.
 
     Raises
     ------
@@ -164,7 +125,8 @@ def check_settings(values: Any, *, limited: bool) -> None:
         In one sentence that names the field, its rule and what came.
     """
     for name, about in settings_of(type(values)).items():
-        checked = about.check(name, getattr(values, name), limited)
+        default = getattr(type(values), name, None)
+        checked = about.check(name, getattr(values, name), default, limited)
         object.__setattr__(values, name, checked)
 
 
@@ -211,7 +173,8 @@ def check_number(
     return number
 
 
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError unless a value is one of the names."""
+def check_choice(name: str, value: Any, choices: Any) -> str:
+    """Return a value; raise ValueError unless it is one of the names."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {said(value)}")
+    return value

@@ -29,7 +29,7 @@ from deco_lab.models import build
 from deco_lab.sampling.__main__ import main
 from deco_lab.sampling.image_files import FORMATS, NpzFile
 from deco_lab.sampling.many import SamplingConfig, sample_many
-from deco_lab.sampling.processes import OneProcess, processes_here
+from deco_lab.sampling.processes import Processes, processes_here
 
 TINY = DeCoConfig(
     image_size=16, patch_size=8, num_classes=3, hidden_size=32, num_heads=2, depth=1,
@@ -280,7 +280,7 @@ def test_two_processes_go_on_and_leave_the_files_of_one(form: str, options, tmp_
         assert_near(npz(two, 19), npz(one, 19))
 
 
-class _Share(OneProcess):
+class _Share(Processes):
     """One of several processes, as if each ran by itself after the main one's start."""
 
     def __init__(self, index: int, told: list[Any]) -> None:
@@ -319,7 +319,7 @@ def test_every_process_refuses_what_the_main_one_refuses(model: str, tmp_path: P
 def test_processes_here_is_one_without_a_launcher(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    assert type(processes_here("cpu")) is OneProcess
+    assert type(processes_here("cpu")) is Processes
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="several processes need accelerate, which is not inst"):
         processes_here("cpu")

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from deco_lab.sampling import GUIDANCE
-from deco_lab.setting import Choice, Interval, Setting, Several, Switch, settings_of
+from deco_lab.setting import Interval, Setting, settings_of
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.workbench import ModelFacts, Settings
 
@@ -53,7 +53,7 @@ class Controls:
             self.parts[name] = _component(setting, value, **_said(setting))
             return
         labels = setting.label
-        if isinstance(setting, Several):
+        if isinstance(labels, str):
             gr.HTML(f"<p>{setting.help}</p>", padding=False)
             labels = [f"{setting.label}, {band}" for band in band_names(OCTAVES)]
         for i, (label, one) in enumerate(zip(labels, value, strict=True)):
@@ -90,10 +90,10 @@ def _said(setting: Setting) -> dict[str, Any]:
 
 def _component(setting: Setting, value: Any, **words: Any) -> Control:
     """Return the component that a setting asks for."""
-    if isinstance(setting, Choice):
+    if setting.choices is not None:
         shown = [(getattr(what, "label", name), name) for name, what in setting.choices.items()]
         return gr.Dropdown(shown, value=value, **words)
-    if isinstance(setting, Switch):
+    if isinstance(value, bool):
         return gr.Checkbox(value, **words)
     if setting.slider is not None:
         low, high, step = setting.slider

@@ -18,21 +18,7 @@ from deco_lab.sampling.reuse import ReusedCondition
 from deco_lab.sampling.solvers import SOLVERS, Solver
 
 __all__ = [
-    "GUIDANCE",
-    "SOLVERS",
-    "BandGuidance",
-    "Guidance",
-    "GuidanceRule",
-    "GuidedPair",
-    "NamedRule",
-    "PlainGuidance",
-    "Plan",
-    "ProjectedGuidance",
-    "RescaledGuidance",
-    "ReusedCondition",
-    "Solver",
-    "Step",
-    "ZeroStarGuidance",
-    "sample",
-    "sample_steps",
-]
+    "GUIDANCE", "SOLVERS", "BandGuidance", "Guidance", "GuidanceRule", "GuidedPair", "NamedRule",
+    "PlainGuidance", "Plan", "ProjectedGuidance", "RescaledGuidance", "ReusedCondition", "Solver",
+    "Step", "ZeroStarGuidance", "sample", "sample_steps",
+]  # fmt: skip

@@ -25,8 +25,8 @@ from deco_lab.files import check_writable, remove_leftovers, replacing
 from deco_lab.sampling.image_files import FORMATS, MAX_IMAGES, ImageFiles
 from deco_lab.sampling.loop import Step, sample_steps
 from deco_lab.sampling.plan import Plan
-from deco_lab.sampling.processes import OneProcess
-from deco_lab.setting import Choice, Setting, check_whole
+from deco_lab.sampling.processes import Processes
+from deco_lab.setting import Setting, check_whole
 
 RECIPE = "sampling.json"
 """What says, in the folder, how its images are drawn."""
@@ -46,9 +46,9 @@ class SamplingConfig(Plan):
         tuple[int, ...], Setting("Labels in turn: image i has class_ids[i % len(class_ids)].")
     ] = ()
     precision: Annotated[
-        str, Choice("Of the weights; states are float32.", "Precision", PRECISIONS)
+        str, Setting("Of the weights; states are float32.", choices=PRECISIONS)
     ] = "float32"
-    format: Annotated[str, Choice("PNGs, or one NPZ for ADM's evaluator.", "Format", FORMATS)] = (
+    format: Annotated[str, Setting("PNGs, or one NPZ for ADM's evaluator.", choices=FORMATS)] = (
         "png"
     )
 
@@ -79,7 +79,7 @@ def sample_many(
     count: int,
     *,
     batch_size: int = 32,
-    processes: OneProcess | None = None,
+    processes: Processes | None = None,
 ) -> Drawn:
     """Leave the first `count` images of a job in a folder, drawing those that are not there yet.
 
@@ -95,7 +95,7 @@ def sample_many(
         Images in all, at most 10**6.
     batch_size : int
         Images at a time in each process; it changes them by rounding at most.
-    processes : OneProcess, optional
+    processes : Processes, optional
         Those that share the job, each of which must call this; this one alone when not given.
 
     Raises
@@ -106,7 +106,7 @@ def sample_many(
     FloatingPointError
         Where an image is not finite; the files before it stay.
     """
-    processes = processes or OneProcess(next(model.parameters()).device)
+    processes = processes or Processes(next(model.parameters()).device)
     _check(model, config, count, batch_size)
     files = FORMATS[config.format](out, model.config.image_size)
     problem, starts = "", []

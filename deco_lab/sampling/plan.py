@@ -5,28 +5,23 @@ all take their names, defaults, ranges and sentences from `Plan`.
 """
 
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from deco_lab.sampling.guidance import GUIDANCE, GuidanceRule
 from deco_lab.sampling.solvers import SOLVERS
-from deco_lab.setting import (
-    Choice,
-    Interval,
-    Number,
-    Several,
-    Whole,
-    check_settings,
-)
+from deco_lab.setting import Interval, Setting, check_settings
 
 MAX_SCALE = 100.0
 """Greatest guidance scale, and greatest time shift, of whom the limits bind."""
 NUM_BANDS = 4
 """Bands of frequency that a form has scales and gains for: the octaves."""
 
-
-def one_a_band(each: Number) -> Several:
-    """Return the setting of a number for each band."""
-    return Several(each, (NUM_BANDS, NUM_BANDS), f"{NUM_BANDS} numbers, one a band, lowest first")
+one_a_band = partial(
+    Setting, counts=(NUM_BANDS, NUM_BANDS), what=f"{NUM_BANDS} numbers, one a band, lowest first"
+)
+"""Makes the setting of a number for each band."""
+_SCALE: dict[str, Any] = {"low": 0, "limits": (0, MAX_SCALE), "slider": (0, 15, 0.25)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,48 +37,31 @@ class Plan:
     limited: ClassVar[bool] = False
     """Whether the limits bind that are for anyone who may ask."""
 
-    num_steps: Annotated[int, Whole("Solver steps.", "Steps", 1, limits=(1, 1000))] = 50
-    solver: Annotated[str, Choice("How steps go.", "Solver", SOLVERS)] = "euler"
-    time_shift: Annotated[
-        float,
-        Number(
-            "Above 1: more steps near noise.", "Time shift", 0, above=True,
-            limits=(0.01, MAX_SCALE), remedy="1 is no shift", slider=(0.1, 5, 0.1),
-        ),
-    ] = 1.0  # fmt: skip
-    seed: Annotated[int, Whole("Image i: seed + i.", "Seed", 0)] = 0
-    guidance: Annotated[
-        str,
-        Choice("How the class's and the null class's velocities are joined.", "Guidance", GUIDANCE),
-    ] = "plain"
-    guidance_scale: Annotated[
-        float,
-        Number(
-            "Of plain guidance; 1 is off.", "Guidance scale", 0,
-            limits=(0, MAX_SCALE), remedy="1 is off", slider=(0, 15, 0.25),
-        ),
-    ] = 3.0  # fmt: skip
-    band_scales: Annotated[
-        tuple[float, ...],
-        one_a_band(
-            Number(
-                "Guidance scales by band of cycles/pixel; 1 is off.", "Scale", 0,
-                limits=(0, MAX_SCALE), slider=(0, 15, 0.25),
-            )
-        ),
-    ] = (3.0,) * NUM_BANDS  # fmt: skip
-    guidance_interval: Annotated[
-        tuple[float, float],
-        Interval("(low, high] in t: steps that start in it are guided.",
-                 ("Guided from t", "Guided to t")),
-    ] = (0.1, 1.0)  # fmt: skip
-    condition_reuse: Annotated[
-        int,
-        Whole(
-            "Steps per pass of the DiT.", "Reuse of the condition", 1,
-            limits=(1, 16), slider=(1, 8, 1),
-        ),
-    ] = 1  # fmt: skip
+    # fmt: off
+    num_steps: Annotated[int, Setting("Solver steps.", "Steps", 1, limits=(1, 1000))] = 50
+    solver: Annotated[str, Setting("How steps go.", "Solver", choices=SOLVERS)] = "euler"
+    time_shift: Annotated[float, Setting(
+        "Above 1: more steps near noise.", "Time shift", 0, above=True,
+        limits=(0.01, MAX_SCALE), remedy="1 is no shift", slider=(0.1, 5, 0.1),
+    )] = 1.0
+    seed: Annotated[int, Setting("Image i: seed + i.", "Seed", 0)] = 0
+    guidance: Annotated[str, Setting(
+        "How the class's and the null class's velocities are joined.", "Guidance", choices=GUIDANCE
+    )] = "plain"
+    guidance_scale: Annotated[float, Setting(
+        "Of plain guidance; 1 is off.", "Guidance scale", remedy="1 is off", **_SCALE
+    )] = 3.0
+    band_scales: Annotated[tuple[float, ...], one_a_band(
+        "Guidance scales by band of cycles/pixel; 1 is off.", "Scale", **_SCALE
+    )] = (3.0,) * NUM_BANDS
+    guidance_interval: Annotated[tuple[float, float], Interval(
+        "(low, high] in t: steps that start in it are guided.", ("Guided from t", "Guided to t")
+    )] = (0.1, 1.0)
+    condition_reuse: Annotated[int, Setting(
+        "Steps per pass of the DiT.", "Reuse of the condition", 1,
+        limits=(1, 16), slider=(1, 8, 1),
+    )] = 1
+    # fmt: on
 
     def __post_init__(self) -> None:
         check_settings(self, limited=self.limited)

@@ -16,7 +16,7 @@ References
 import os
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,78 +28,46 @@ PATIENCE = timedelta(hours=2)
 """How long processes wait for one that draws the last batch, writes a preview or evaluates."""
 
 
-class OneProcess:
-    """A job that one process does alone.
+class Processes:
+    """Those that share a job, as one of them sees them; by default it is alone.
 
     Parameters
     ----------
     device : torch.device
-        Where it works.
+        Where this one works.
+    state : accelerate.PartialState, optional
+        Of several.
     """
 
-    index: int = 0
-    """Of this process, from 0; the first is the main one, which prints and writes."""
-    count: int = 1
-    """Of all processes."""
-
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, state: Any = None) -> None:
         self.device = device
+        self._state = state
+        self.index, self.count = 0, 1
+        if state is not None:
+            self.index, self.count = state.process_index, state.num_processes
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the first process."""
+        """Whether this is the first process, which prints and writes."""
         return self.index == 0
 
     def from_main(self, value: Value) -> Value:
         """Return the main process's `value`, which can be pickled; every process must call this."""
-        return value
-
-    def wait(self) -> None:
-        """Wait until every process has come here."""
-
-    def close(self) -> None:
-        """Part from the others."""
-
-
-class Processes(OneProcess):
-    """Several processes, started by `accelerate launch` or `torchrun`.
-
-    Parameters
-    ----------
-    device : str, optional
-        "cpu" for processes without GPUs; by default each takes the GPU that is its own.
-
-    Raises
-    ------
-    ValueError
-        Where Accelerate is not installed, or the device cannot be used here.
-    """
-
-    def __init__(self, device: str | None) -> None:
-        need_accelerate()
-        from accelerate import PartialState
-
-        target = choose_device(device)
-        self._state = PartialState(cpu=target.type == "cpu", timeout=PATIENCE)
-        if target.type != "cpu":
-            assert self._state.device is not None
-            target = self._state.device
-        super().__init__(target)
-        self.index, self.count = self._state.process_index, self._state.num_processes
-
-    def from_main(self, value: Value) -> Value:
-        """Return the main process's `value`, which can be pickled; every process must call this."""
+        if self._state is None:
+            return value
         from accelerate.utils import broadcast_object_list
 
         return broadcast_object_list([value])[0]
 
     def wait(self) -> None:
         """Wait until every process has come here."""
-        self._state.wait_for_everyone()
+        if self._state is not None:
+            self._state.wait_for_everyone()
 
     def close(self) -> None:
         """Part from the others."""
-        self._state.destroy_process_group()
+        if self._state is not None:
+            self._state.destroy_process_group()
 
 
 def are_many() -> bool:
@@ -115,14 +83,27 @@ def need_accelerate() -> None:
         )
 
 
-def processes_here(device: str | None = None) -> OneProcess:
+def processes_here(device: str | None = None) -> Processes:
     """Return the processes that this one was started among: itself alone, unless launched so.
+
+    Parameters
+    ----------
+    device : str, optional
+        "cpu" for processes without GPUs; by default each of several takes the GPU that is its own.
 
     Raises
     ------
     ValueError
-        For a device that cannot be used here, and as `Processes`.
+        For a device that cannot be used here, or several processes without Accelerate.
     """
-    if are_many():
-        return Processes(device)
-    return OneProcess(choose_device(device))
+    chosen = choose_device(device)
+    if not are_many():
+        return Processes(chosen)
+    need_accelerate()
+    from accelerate import PartialState
+
+    state = PartialState(cpu=chosen.type == "cpu", timeout=PATIENCE)
+    if chosen.type != "cpu":
+        assert state.device is not None
+        chosen = state.device
+    return Processes(chosen, state)

@@ -29,7 +29,7 @@ from deco_lab.sampling import processes
 Optimizers = tuple[torch.optim.Optimizer, ...]
 
 
-class OneProcess(processes.OneProcess):
+class OneProcess(processes.Processes):
     """A run that has the machine to itself.
 
     Parameters

@@ -166,21 +166,10 @@ def load_record(file: str | Path | bytes) -> Record:
 
 # What numpy and zipfile raise for files of another kind, found by damaging and cutting some.
 _NO_RECORD = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    SyntaxError,
-    SystemError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError,
+    MemoryError, SyntaxError, SystemError, struct.error, tokenize.TokenError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def to_csv(record: Record) -> str:

@@ -7,21 +7,12 @@ with the same model draw the same images. It is checked as a whole, at once, in 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
-from deco_lab.sampling.plan import Plan, check_seeds, one_a_band
-from deco_lab.setting import (
-    Number,
-    Setting,
-    Several,
-    Switch,
-    Whole,
-    check_choice,
-    check_number,
-    check_whole,
-    said,
-)
+from deco_lab.sampling.plan import NUM_BANDS, Plan, check_seeds, one_a_band
+from deco_lab.setting import Setting, check_choice, check_number, check_whole, said
 
 __all__ = ["Settings", "check_choice", "check_number", "check_whole"]
 
@@ -31,8 +22,7 @@ MAX_PIXELS = 2**21
 """Most pixels of one run's images together: two of 1024 x 1024."""
 
 
-def _gains(help: str, label: str) -> Several:
-    return one_a_band(Number(help, label, -10, 10, slider=(-1, 3, 0.1)))
+_gains = partial(one_a_band, low=-10, high=10, slider=(-1, 3, 0.1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,31 +31,25 @@ class Settings(Plan):
 
     limited: ClassVar[bool] = True
 
+    # fmt: off
     model: Annotated[str, Setting("What draws; the Models tab has more.", "Model")] = "tiny"
-    class_ids: Annotated[
-        tuple[int, ...],
-        Several(
-            Whole("Images take them in turn.", "Classes", 0, 2**31),
-            (1, MAX_IMAGES),
-            f"1 to {MAX_IMAGES} labels",
-        ),
-    ] = (0,)
-    num_images: Annotated[int, Whole(f"1 to {MAX_IMAGES}, together.", "Images", 1, MAX_IMAGES)] = 4
-    dit_gains: Annotated[
-        tuple[float, ...],
-        _gains(
-            "Gains of the condition's Shapley value, by band of cycles/pixel; 1 leaves it.", "DiT"
-        ),
-    ] = (1.0,) * 4
-    decoder_gains: Annotated[
-        tuple[float, ...],
-        _gains(
-            "Gains of the pixels' Shapley value, by band of cycles/pixel; 1 leaves it.", "Decoder"
-        ),
-    ] = (1.0,) * 4
-    decompose: Annotated[
-        bool, Switch("Shares and condition; costs three decoder passes.", "Decompose each step")
-    ] = True
+    class_ids: Annotated[tuple[int, ...], Setting(
+        "Images take them in turn.", "Classes", 0, 2**31,
+        counts=(1, MAX_IMAGES), what=f"1 to {MAX_IMAGES} labels",
+    )] = (0,)
+    num_images: Annotated[int, Setting(
+        f"1 to {MAX_IMAGES}, together.", "Images", 1, MAX_IMAGES
+    )] = 4
+    dit_gains: Annotated[tuple[float, ...], _gains(
+        "Gains of the condition's Shapley value, by band of cycles/pixel; 1 leaves it.", "DiT"
+    )] = (1.0,) * NUM_BANDS
+    decoder_gains: Annotated[tuple[float, ...], _gains(
+        "Gains of the pixels' Shapley value, by band of cycles/pixel; 1 leaves it.", "Decoder"
+    )] = (1.0,) * NUM_BANDS
+    decompose: Annotated[bool, Setting(
+        "Shares and condition; costs three decoder passes.", "Decompose each step"
+    )] = True
+    # fmt: on
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
