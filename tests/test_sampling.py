@@ -9,8 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from deco_lab.config import DeCoConfig
 from deco_lab.flow import time_grid
-from deco_lab.sampling import SOLVERS, sample, sample_steps
+from deco_lab.labels import Labels, class_labels
+from deco_lab.models import build
+from deco_lab.sampling import SOLVERS, BandGuidance, sample, sample_steps
 
 GOLDEN = Path(__file__).parent / "golden" / "samplers.safetensors"
 with safe_open(GOLDEN, framework="pt") as _file:
@@ -91,6 +94,12 @@ def test_sample_steps_count_the_passes_of_every_step(case):
     )
     assert [after.nfe - before.nfe for before, after in pairwise(steps)] == passes
     assert steps[-1].nfe == sum(len(x) for x, _, _ in model.calls) / 2
+    assert max(t.max() for _, t, _ in model.calls) < 1  # never at the image
+    for x, t, class_ids in model.calls:  # a pair is one batch
+        if len(x) == 4:
+            assert torch.equal(x[:2], x[2:])
+            assert class_ids.tolist() == [1, 8, 10, 10]
+        assert (x.dtype, t.dtype, class_ids.dtype) == (torch.float32, torch.float32, torch.int64)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -113,10 +122,6 @@ def test_step_tells_the_velocity_that_led_to_it_and_its_image(golden_deco, solve
 def test_sample_returns_the_last_state_of_sample_steps(golden_deco):
     *_, last = sample_steps(golden_deco, [2], num_steps=3, seed=4)
     assert torch.equal(sample(golden_deco, [2], num_steps=3, seed=4), last.x)
-
-
-def test_sample_is_not_clamped():
-    assert sample(Constant(), [9], num_steps=2, guidance_scale=1).max() > 5
 
 
 def test_sample_steps_start_from_the_seed_of_each_image():
@@ -142,16 +147,6 @@ def test_guidance_is_linear_between_null_and_class(scale):
     torch.testing.assert_close(last.velocity[:, 0, 0, 0], expected)
 
 
-def test_guidance_runs_both_branches_as_one_batch():
-    model = Constant(num_classes=10)
-    list(sample_steps(model, [4, 7], num_steps=4, guidance_interval=(0.25, 0.5)))
-    assert [call[2].tolist() for call in model.calls] == [[4, 7], [4, 7], [4, 7, 10, 10], [4, 7]]
-    x, t, class_ids = model.calls[2]
-    assert torch.equal(x[:2], x[2:])
-    assert t.tolist() == [0.5] * 4
-    assert (x.dtype, t.dtype, class_ids.dtype) == (torch.float32, torch.float32, torch.int64)
-
-
 @pytest.mark.parametrize("num_steps", [10, 100])
 def test_guidance_interval_is_open_below_and_closed_above(num_steps):
     # 0.3 and 0.7 are grid times; as float64 the grid's 0.3 is above 0.3 with ten steps.
@@ -170,29 +165,6 @@ def test_guidance_decides_at_the_start_of_a_step_for_heuns_corrector_too():
     # Pairs of predictor and corrector at 0, 0.25 (guided, corrector at 0.5 too), 0.5; then Euler.
     assert [len(call[0]) for call in model.calls] == [1, 1, 2, 2, 1, 1, 1]
     assert [call[1][0].item() for call in model.calls] == [0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
-
-
-def test_sample_takes_any_callable():
-    image = sample(lambda x, t, class_ids: -x, [0], noise=NOISE, num_steps=2, guidance_scale=1)
-    torch.testing.assert_close(image, NOISE / 4)
-
-
-@pytest.mark.parametrize("class_ids", [(0, 2), torch.tensor([0, 2]), range(0, 4, 2)])
-def test_sample_takes_labels_in_any_sequence(class_ids):
-    image = sample(Constant(), class_ids, num_steps=1, noise=torch.zeros(2, 3, 4, 4))
-    assert image[:, 0, 0, 0].tolist() == [0, 2]
-
-
-def test_sample_of_a_rectangular_noise_is_rectangular(golden_deco):
-    noise = torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    assert sample(golden_deco, [0], noise=noise, num_steps=2).shape == (1, 3, 16, 24)
-
-
-def test_sample_casts_noise_to_float32_and_leaves_it_alone():
-    noise = NOISE.double()
-    image = sample(lambda x, t, c: -x, [0], noise=noise, num_steps=1, guidance_scale=1)
-    assert image.dtype == torch.float32
-    assert torch.equal(noise, NOISE.double())
 
 
 def test_sample_of_a_trainable_model_holds_no_graph_and_can_enter_one():
@@ -271,29 +243,66 @@ def test_sample_steps_refuse_bad_arguments_at_the_call(arguments, message):
         sample_steps(Constant(), **{"class_ids": [0], **arguments})  # type: ignore[arg-type]
 
 
-def test_sample_needs_noise_where_the_model_tells_no_size():
-    with pytest.raises(ValueError, match=r"noise is needed, of shape \(B, 3, H, W\)"):
-        sample(Trainable(), [0], guidance_scale=1)
+@pytest.mark.parametrize(
+    ("class_ids", "noise"),
+    [
+        ((0, 7), torch.zeros(2, 3, 4, 4)),
+        (torch.tensor([0, 7]), torch.zeros(2, 3, 4, 6)),
+        (range(0, 14, 7), torch.zeros(2, 3, 4, 4, dtype=torch.float64)),
+        (class_labels([0, 7], 10), torch.zeros(2, 3, 4, 4)),
+    ],
+)
+def test_sample_takes_labels_and_noise_of_any_kind_and_clamps_nothing(class_ids, noise):
+    image = sample(Constant(), class_ids, num_steps=1, noise=noise)
+    assert image[:, 0, 0, 0].tolist() == [0, 7]
+    assert (image.shape, image.dtype) == (noise.shape, torch.float32)
+    assert not noise.any()
 
 
-def test_sample_needs_a_null_class_for_guidance():
-    with pytest.raises(ValueError, match=r"guidance needs the null class.*guidance_scale=1"):
-        sample(Trainable(), [0], noise=NOISE)
+def test_sample_takes_labels_that_are_no_classes():
+    """Features of a text, say: the model gets them as they are, and their null for guidance."""
+    words = Labels(torch.full((1, 3, 2), 5.0), torch.full((1, 3, 2), 1.0))
+
+    def model(x, t, labels):
+        assert labels.shape == (len(x), 3, 2)
+        return labels[:, :1, :1, None].expand_as(x)
+
+    image = sample(model, words, noise=0 * NOISE, num_steps=2, guidance_scale=2)
+    torch.testing.assert_close(image, (5 + (1 + 2 * (5 - 1))) / 2 * NOISE)
 
 
-def test_sample_refuses_a_velocity_of_another_shape():
-    with pytest.raises(ValueError, match=r"velocity in the shape of x, \(1, 3, 4, 4\)"):
-        sample(lambda x, t, class_ids: x[:, :1], [0], noise=NOISE, guidance_scale=1)
-
-
-def test_sample_steps_refuse_noise_that_patches_do_not_tile(golden_deco):
-    with pytest.raises(ValueError, match=r"divisible by patch_size=8, got \(18, 16\)"):
-        sample_steps(golden_deco, [0], noise=torch.zeros(1, 3, 18, 16))
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (Trainable(), {"guidance_scale": 1}, r"noise is needed, of shape \(B, 3, H, W\)"),
+        (Trainable(), {"noise": NOISE}, "guidance needs the null class.*guidance_scale=1"),
+        (
+            Trainable(),
+            {"noise": NOISE, "guidance_scale": 1, "guidance": BandGuidance([2.0] * 4)},
+            "guidance needs the null class",
+        ),
+        (
+            lambda x, t, class_ids: x[:, :1],
+            {"noise": NOISE, "guidance_scale": 1},
+            r"model must return a velocity in the shape of x, \(1, 3, 4, 4\)",
+        ),
+        (
+            Constant(),
+            {"guidance": lambda pair: pair.cond[:, :1]},
+            "guidance must return a velocity in the shape of x",
+        ),
+        (
+            build(DeCoConfig(patch_size=8, hidden_size=8, num_heads=1, depth=1)),
+            {"noise": torch.zeros(1, 3, 18, 16)},
+            r"divisible by patch_size=8, got \(18, 16\)",
+        ),
+    ],
+)
+def test_sample_refuses_what_does_not_go_with_the_model(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sample(model, [0], **arguments)
 
 
 def test_seeds_within_range_never_repeat_an_image(golden_deco):
-    largest = 2**32 - 1
-    starts = [next(sample_steps(golden_deco, [0], seed=seed)).x for seed in (0, 2**31, largest)]
-    assert not torch.equal(starts[0], starts[1])
-    assert not torch.equal(starts[0], starts[2])
-    assert not torch.equal(starts[1], starts[2])
+    starts = [next(sample_steps(golden_deco, [0], seed=seed)).x for seed in (0, 2**31, 2**32 - 1)]
+    assert len({tuple(start.flatten().tolist()) for start in starts}) == 3

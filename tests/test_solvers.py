@@ -65,33 +65,6 @@ def test_heun_last_euler_step_costs_no_order():
     assert slope(*errors) == pytest.approx(2, abs=0.2)
 
 
-@pytest.mark.parametrize(
-    ("name", "evaluations"),
-    [
-        ("euler", [1, 1, 1, 1]),
-        ("heun", [2, 2, 2, 1]),
-        ("heun_reuse", [2, 1, 1, 0]),
-        ("adams2", [1, 1, 1, 1]),
-        ("adams4", [1, 1, 1, 1]),
-    ],
-)
-def test_solver_evaluates_the_field_as_often_as_promised(name, evaluations):
-    solver = SOLVERS[name]()
-    calls = []
-
-    def counted(x, t):
-        calls.append(t)
-        return x
-
-    counts = []
-    for start in (0.0, 0.25, 0.5, 0.75):
-        before = len(calls)
-        solver.step(counted, torch.ones(1), start, start + 0.25)
-        counts.append(len(calls) - before)
-    assert counts == evaluations
-    assert max(calls) < 1  # never at the image
-
-
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("time_shift", [1.0, 3.0])
 def test_solver_is_exact_on_straight_lines(name, time_shift):
