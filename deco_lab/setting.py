@@ -63,8 +63,8 @@ class Setting(Doc):
         self.help, self.label, self.slider, self.choices = help, label, slider, choices
         self.counts, self.what = counts, what
         remedy = f"; {remedy}" if remedy else ""
-        self._bounds = (low, high, remedy, above)
-        self._limits = self._bounds if limits is None else (*limits, remedy)
+        self._bounds: tuple[float, float, str, bool] = (low, high, remedy, above)
+        self._limits = self._bounds if limits is None else (*limits, remedy, False)
 
     def check(self, name: str, value: Any, default: Any, limited: bool) -> Any:
         """Return a value in the default's type, or raise ValueError in a sentence."""
@@ -81,7 +81,7 @@ class Setting(Doc):
             return check_number(name, value, *bounds)
         if not isinstance(default, tuple) or not default:
             return value
-        if not isinstance(value, list | tuple | range):
+        if not isinstance(value, list | tuple):
             raise ValueError(f"{name} must be a list of numbers, got {said(value)}")
         if not self.counts[0] <= len(value) <= self.counts[1]:
             raise ValueError(f"{name} must be {self.what}, got {len(value)}")
@@ -95,7 +95,7 @@ class Interval(Setting):
         """Return (low, high), or raise ValueError in a sentence."""
         try:
             low, high = (check_number(name, one) for one in value)
-            if 0 <= low < high <= 1:
+            if isinstance(value, list | tuple) and 0 <= low < high <= 1:
                 return low, high
         except (TypeError, ValueError):
             pass

@@ -37,7 +37,7 @@ ALLOWED = {
     "sampling": {"flow", "labels", "setting", "wrapper"},
     "sampling.processes": {"checkpoints"},
     "sampling.image_files": {"data", "files"},
-    "sampling.many": {"files", "sampling", "setting"},
+    "sampling.many": {"files", "labels", "sampling", "setting"},
     "sampling.__main__": {"checkpoints", "files", "sampling", "setting", "spectra", "terminal"},
     "losses": {"flow", "spectra"},
     "spectra": {"arrays", "files", "flow", "wrapper"},

@@ -94,6 +94,7 @@ def test_settings_from_names_an_unknown_field():
         ({"guidance_scale": float("nan")}, "guidance_scale must be a number from 0 to 100"),
         ({"guidance_interval": (1.0, 1.0)}, r"0 <= low < high <= 1, got \(1.0, 1.0\)"),
         ({"guidance_interval": 0.5}, "guidance_interval must be two times .* got 0.5"),
+        ({"guidance_interval": {0.1: 0, 0.5: 0}}, "guidance_interval must be two times .* got {"),
         ({"solver": "rk4"}, r"solver must be one of euler, .*, got 'rk4'"),
         ({"solver": ["euler"]}, "solver must be one of euler, "),
         ({"guidance": "more"}, "guidance must be one of plain, by band, "),

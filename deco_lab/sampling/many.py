@@ -22,9 +22,10 @@ import torch
 from tqdm.auto import tqdm
 
 from deco_lab.files import check_writable, remove_leftovers, replacing
+from deco_lab.labels import class_labels
 from deco_lab.sampling.image_files import FORMATS, MAX_IMAGES, ImageFiles
 from deco_lab.sampling.loop import Step, sample_steps
-from deco_lab.sampling.plan import Plan
+from deco_lab.sampling.plan import Plan, check_seeds
 from deco_lab.sampling.processes import Processes
 from deco_lab.setting import Setting, check_whole
 
@@ -186,15 +187,9 @@ def _check(model: Any, config: SamplingConfig, count: int, batch_size: int) -> N
             f"precision must be that of the model's weights, got {config.precision} for {dtype}; "
             f"load the model with dtype={PRECISIONS[config.precision]}"
         )
-    classes = model.config.num_classes
-    unknown = [label for label in config.class_ids if not 0 <= label < classes]
-    if unknown or not config.class_ids:
-        raise ValueError(
-            f"class_ids must be labels from 0 to {classes - 1}, the model's classes, "
-            f"got {unknown[0] if unknown else 'none'}"
-        )
-    for index in (0, count - 1):
-        _steps(model, config, index, index + 1).close()
+    class_labels(config.class_ids, model.config.num_classes)
+    check_seeds(config.seed, count)
+    _steps(model, config, 0, 1).close()
 
 
 def _claim(out: Path, config: SamplingConfig, files: ImageFiles) -> None:
