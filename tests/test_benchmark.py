@@ -1,7 +1,5 @@
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -168,13 +166,12 @@ def test_rates_give_the_slower_of_products_and_copies():
 
 def test_measure_rates_are_those_of_products_and_copies():
     rates = measure_rates(CPU, side=256, seconds=0.05)
-    a, seconds = torch.randn(256, 256), []
-    for _ in range(20):
-        timed = Timed(lambda: a @ a)
-        seconds.append(timed())
+    a = torch.randn(256, 256)
+    timed = Timed(lambda: a @ a)
+    seconds = min(timed() for _ in range(20))
     assert torch.equal(timed.result, a @ a)
-    assert rates.float32 == pytest.approx(2 * 256**3 / min(seconds), rel=2)  # a busy machine
-    assert rates.copy < 1e13
+    assert 0.1 < rates.float32 / (2 * 256**3 / seconds) < 10  # on a busy machine
+    assert 1e8 < rates.copy < 1e13
 
 
 def test_interleaved_runs_every_case_once_a_round_in_turning_order():
@@ -251,7 +248,7 @@ def test_runner_takes_no_more_steps_than_its_variant_says():
 def test_worker_that_ends_says_so_in_a_sentence():
     with closing(Bench(CPU)) as bench:
         worker = bench.worker("library (tiny)", list)
-        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.kill()
         sentence = (
             r"^the process of library \(tiny\) has ended with exit status -9: signal 9 ended it"
         )

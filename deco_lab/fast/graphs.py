@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from deco_lab.fast.build import first_line
 from deco_lab.fast.state import StandIn, state_of
-from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import decode_units
 from deco_lab.models.dit import run_blocks
-from deco_lab.models.zoo import Model
+from deco_lab.models.zoo import Model, decoder_of
 
 MAX_NUMBERS = 2**22
 """Of tokens, B * N * D: 14 rows of DeCo-XL/16 at 256 pixels, which keep a GPU as busy as Python."""
@@ -130,5 +129,5 @@ class Graphed(StandIn):
 def switch_graphs(model: Model, on: bool) -> None:
     """Let CUDA graphs run a model's blocks and decoder, or undo that."""
     model.backbone.run_blocks = Graphed(run_blocks) if on else run_blocks
-    if isinstance(model, DeCo):
-        model.decoder.decode_units = Graphed(decode_units) if on else decode_units
+    if decoder := decoder_of(model):
+        decoder.decode_units = Graphed(decode_units) if on else decode_units

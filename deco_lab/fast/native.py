@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from deco_lab.fast.build import call, library
 from deco_lab.fast.state import StandIn, State, state_of
-from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import PixelDecoder, decode_units, folded, position_features
 from deco_lab.models.dit import run_blocks
 from deco_lab.models.layers import DiTBlock, rotary_table, swapped
-from deco_lab.models.zoo import Model
+from deco_lab.models.zoo import Model, decoder_of
 
 LANES, TOGETHER = 16, 48
 """Tokens side by side, and columns that are finished together, as in the kernels' source."""
@@ -45,8 +44,8 @@ def switch_native(model: Model, on: bool) -> None:
         library("model")
     small = sum(p.numel() for p in model.backbone.blocks[0].parameters()) <= MAX_WEIGHTS
     model.backbone.run_blocks = NativeBlocks(run_blocks) if on and small else run_blocks
-    if isinstance(model, DeCo):
-        model.decoder.decode_units = NativeDecoder(decode_units) if on else decode_units
+    if decoder := decoder_of(model):
+        decoder.decode_units = NativeDecoder(decode_units) if on else decode_units
 
 
 class Native(StandIn):

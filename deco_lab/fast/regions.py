@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from deco_lab.fast.build import first_line
 from deco_lab.fast.graphs import Graphed, switch_graphs
 from deco_lab.fast.native import switch_native
-from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import decode_piece
-from deco_lab.models.zoo import Model
+from deco_lab.models.zoo import KINDS, Model, decoder_of
 
 MAX_GRAPHS = 64
 """Graphs of a block, and of a decoder, that all models of the process may have together: beyond
@@ -38,11 +37,9 @@ Switch = Callable[[Model, bool], None]
 """Lets a model compute in a faster way, or undoes that."""
 
 
-def regions(model: Model) -> Iterator[nn.Module]:
-    """Yield the parts of `model` that are compiled each by itself."""
-    yield from model.backbone.blocks
-    if isinstance(model, DeCo):
-        yield model.decoder
+def regions(model: Model) -> list[nn.Module]:
+    """Return the parts of `model` that are compiled each by itself."""
+    return KINDS[model.config.kind].regions(model)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -117,8 +114,8 @@ def switch_compiled(model: Model, on: bool) -> None:
     if not on:
         for region in regions(model):
             region._compiled_call_impl = None
-        if isinstance(model, DeCo):
-            model.decoder.decode_piece = decode_piece
+        if decoder := decoder_of(model):
+            decoder.decode_piece = decode_piece
         return
     # Of the whole process: an older PyTorch knows no limit of one function.
     limits = torch._dynamo.config
@@ -129,8 +126,8 @@ def switch_compiled(model: Model, on: bool) -> None:
     else:
         for block in model.backbone.blocks:
             block.compile(dynamic=True)
-        if isinstance(model, DeCo):
-            model.decoder.decode_piece = torch.compile(decode_piece, dynamic=True)
+        if decoder := decoder_of(model):
+            decoder.decode_piece = torch.compile(decode_piece, dynamic=True)
 
 
 def _adopt(
@@ -144,14 +141,16 @@ def _adopt(
     with _without_zeros(model):
         exact, plain = _exact_result(model, inputs, autocast)
         for otherwise, switch in ways.items():
+            reason = ""
             try:
-                switch(model, True)
                 with _without_warnings():
+                    switch(model, True)
                     off = _distance(_velocity_and_gradient(model, inputs, autocast), exact)
-                reason = (
-                    f"results differ by {off:.1e} from those in float32, and the plain ones by "
-                )
-                reason = "" if off <= 2 * plain + ROUNDING else f"{reason}{plain:.1e}"
+                if not off <= 2 * plain + ROUNDING:
+                    reason = (
+                        f"results differ by {off:.1e} from those in float32, "
+                        f"and the plain ones by {plain:.1e}"
+                    )
             except RuntimeError as error:
                 reason = first_line(error)
             if reason:
