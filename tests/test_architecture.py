@@ -61,8 +61,8 @@ ALLOWED = {
         "checkpoints", "data", "evaluation", "files", "sampling", "spectra", "terminal",
     },
     "benchmark.plain": {"config"},
-    "benchmark.measure": set(),
-    "benchmark.workers": set(),
+    "benchmark.worker": set(),
+    "benchmark.floor": {"config"},
     "benchmark": {
         "checkpoints", "config", "data", "fast", "files", "flow", "losses", "models",
         "sampling", "spectra", "terminal", "training", "workbench",

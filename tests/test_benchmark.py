@@ -1,13 +1,12 @@
 import json
-import os
 import re
-import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import deco_lab
-from deco_lab.benchmark.__main__ import main, measure_row, with_floor
-from deco_lab.benchmark.bench import Bench, config_of, randomize
+from deco_lab.benchmark.__main__ import Result, interleaved, main, measure_row, number, table
 from deco_lab.benchmark.floor import (
     Rates,
     Work,
@@ -28,30 +26,25 @@ from deco_lab.benchmark.floor import (
     forward_work,
     measure_rates,
 )
-from deco_lab.benchmark.live import WAYS
-from deco_lab.benchmark.measure import Timed, Timing, interleaved, ratio
 from deco_lab.benchmark.plain import PlainDeCo, plain_sample
-from deco_lab.benchmark.report import Result, errors_of, number, table
 from deco_lab.benchmark.rows import (
     ROWS,
+    Bench,
     Case,
+    config_of,
     live_cases,
     memory_cases,
     sampling_cases,
     velocity_cases,
 )
-from deco_lab.benchmark.runner import Runner
-from deco_lab.benchmark.variants import GUIDANCE, Variant, variants_for
-from deco_lab.benchmark.workers import Worker, WorkerError
+from deco_lab.benchmark.variants import GUIDANCE, Runner, Timed, Variant, variants_for
+from deco_lab.benchmark.worker import Worker, WorkerError
 from deco_lab.config import PRESETS, DeCoConfig
 from deco_lab.flow import seeded_noise
 from deco_lab.models import build
 
 CPU = torch.device("cpu")
 VARIANTS = {variant.name: variant for variant in variants_for(CPU)}
-only_linux = pytest.mark.skipif(
-    sys.platform != "linux", reason="only glibc has mallopt; run it on Linux"
-)
 
 
 def assert_same(actual, expected, tolerance=1e-5):
@@ -140,20 +133,15 @@ def wide_config() -> DeCoConfig:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("as_stated", [False, True], ids=["library", "plain"])
 @torch.no_grad()
-def test_forward_work_counts_the_flops_of_pytorchs_counter(wide_config, as_stated):
-    model: Any = build(wide_config)
+def test_forward_work_counts_the_flops_of_pytorchs_counter(wide_config):
     P, d = wide_config.patch_size, wide_config.decoder_width
     # Of weights alone, and so no part of the floor: two layers multiplied, and the table of places.
     once = 2 * d * d * (3 + 64) + 2 * P * P * 64 * d
-    if as_stated:
-        model, once = PlainDeCo(wide_config, model.state_dict()), 0
     x, t, class_ids = torch.zeros(3, 3, 32, 48), torch.zeros(3), torch.zeros(3, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model(x, t, class_ids)
-    work = forward_work(wide_config, 3, 32, 48, as_stated=as_stated)
-    assert counter.get_total_flops() == work.flops + once
+        build(wide_config)(x, t, class_ids)
+    assert counter.get_total_flops() == forward_work(wide_config, 3, 32, 48).flops + once
 
 
 def test_forward_work_reads_every_weight_once(wide_config):
@@ -164,8 +152,8 @@ def test_forward_work_reads_every_weight_once(wide_config):
 
 
 def test_forward_work_is_that_of_its_parts(wide_config):
-    parts = backbone_work(wide_config, 2, 24).plus(decoder_work(wide_config, 2, 24))
-    assert forward_work(wide_config, 2, 32, 48) == parts
+    parts = zip(backbone_work(wide_config, 2, 24), decoder_work(wide_config, 2, 24), strict=True)
+    assert forward_work(wide_config, 2, 32, 48) == tuple(map(sum, parts))
 
 
 def test_rates_give_the_slower_of_products_and_copies():
@@ -174,74 +162,41 @@ def test_rates_give_the_slower_of_products_and_copies():
     assert rates.seconds(Work(1000, 10, 5), torch.bfloat16) == 5
     assert rates.seconds(Work(100, 150, 50), torch.float32) == 20
     assert rates.seconds(Work(100, 150, 50), torch.bfloat16) == 10
-    assert rates.best(Rates(50.0, 300.0, 30.0)) == Rates(100.0, 300.0, 40.0)
 
 
-def test_measure_rates_counts_work_over_time(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
-    rates = measure_rates(CPU, lambda: None, side=16, repeats=1)  # every call takes a second
-    assert rates == Rates(2 * 16**3, 2 * 16**3, 2 * 16 * 16**2 * 4)
+def test_measure_rates_are_those_of_products_and_copies():
+    rates = measure_rates(CPU, side=256, seconds=0.05)
+    a = torch.randn(256, 256)
+    timed = Timed(lambda: a @ a)
+    seconds = min(timed() for _ in range(20))
+    assert torch.equal(timed.result, a @ a)
+    assert 0.1 < rates.float32 / (2 * 256**3 / seconds) < 10  # on a busy machine
+    assert 1e8 < rates.copy < 1e13
 
 
-def test_with_floor_adds_the_parts_of_a_work():
-    result = Result("sample-1", "", "", median_ms=6000.0)
-    works = [Work(100, 0, 0), Work(200, 0, 0)]
-    found = with_floor(result, works, torch.float32, Rates(100.0, 1.0, 1.0))
-    assert found.times_floor == pytest.approx(2)
-    assert with_floor(result, [], torch.float32, Rates(1.0, 1.0, 1.0)).times_floor is None
-
-
-def test_interleaved_runs_every_variant_once_a_round_in_turning_order():
+def test_interleaved_runs_every_case_once_a_round_in_turning_order():
     calls = []
-    variants = {name: lambda name=name: calls.append(name) or len(calls) for name in "abc"}
-    timings = interleaved(variants, 4, rest=0)
+    cases = {name: lambda name=name: calls.append(name) or len(calls) for name in "abc"}
+    assert interleaved(cases, 4, rest=0)["a"] == (1, 6, 8, 10)
     assert "".join(calls) == "abcbcacababc"
-    assert timings["a"] == Timing((1, 6, 8, 10))
 
 
-def test_timed_counts_between_synchronisations_and_keeps_the_result(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-
-    def wait() -> None:
-        next(clock)
-
-    timed = Timed(lambda: next(clock), wait)
-    assert timed() == 3  # 0 waits, 1 starts, 2 runs, 3 waits, 4 ends
-    assert timed.result == 2
-
-
-def test_ratio_is_of_one_rounds_times():
-    slow_moment = (1.0, 10.0, 1.0)
-    assert ratio(Timing((2.0, 20.0, 2.0)), Timing(slow_moment)) == 2
-    with pytest.raises(ValueError, match="zip"):
-        ratio(Timing((1.0,)), Timing(slow_moment))
-
-
-def test_timing_quartiles_lie_within_the_rounds():
-    timing = Timing((5.0, 1.0, 3.0, 2.0, 4.0))
-    assert (timing.median, timing.quartiles) == (3, (2, 4))
-    assert Timing((7.0,)).quartiles == (7, 7)
-
-
-def test_errors_of_a_stronger_image_are_the_same_in_every_band():
-    plain = seeded_noise(2, (3, 16, 16), 0)
-    errors = errors_of(1.1 * plain, plain)
-    assert errors.whole == pytest.approx(0.1, rel=1e-5)
-    assert errors.bands == pytest.approx([0.1] * 4, rel=1e-5)
-    assert errors.power == pytest.approx([0.21] * 4, rel=1e-5)
-    assert errors_of(plain[0], plain[0]).bands == ()
-
-
-def test_randomize_leaves_a_velocity_that_is_not_zero(wide_config):
-    model: Any = build(wide_config)
-    randomize(model)
-    assert [name for name, p in model.named_parameters() if not p.any()] == []
-    x = seeded_noise(1, (3, 32, 32), 0)
-    velocity = model(x, torch.tensor([0.5]), torch.tensor([0]))
-    assert velocity.isfinite().all()
-    assert velocity.std() > 0.1
+def test_measure_row_takes_ratios_within_rounds_and_adds_the_floor_of_parts():
+    seconds = {"plain": iter([1.0, 10.0, 1.0]), "ours": iter([2.0, 20.0, 2.0])}
+    plain = torch.ones(2)
+    outputs = {"plain": plain, "ours": 1.1 * plain}
+    work = [Work(100, 0, 0), Work(200, 0, 0)]
+    cases = [
+        Case(name, partial(next, seconds[name]), partial(outputs.get, name), work, images=4)
+        for name in outputs
+    ]
+    first, second = measure_row("sample-1", cases, 3, Rates(100.0, 1.0, 1.0))
+    assert (first.times_plain, second.times_plain) == (1, 2)
+    assert second.rounds == (2000, 20000, 2000)
+    assert first.floor_ms == second.floor_ms == pytest.approx(3000)
+    assert first.error is None
+    assert second.error == pytest.approx(0.1, rel=1e-5)
+    assert second.cells()[3:5] == ["0.667", "2.00"]  # of the floor; images a second
 
 
 @pytest.mark.parametrize(
@@ -277,45 +232,23 @@ def bench() -> Iterator[Bench]:
 @pytest.mark.parametrize("name", ["plain float32", "library fast"])
 def test_worker_draws_what_the_library_draws(tiny, bench, name):
     worker = bench.runner("tiny", VARIANTS[name])
-    assert worker.ask(Runner.make_sample, [0, 3], 4, 2) == torch.float32
+    assert worker.ask(Runner.ready, Runner.draw, [0, 3], 4) == torch.float32
     assert 0 < worker.ask(Runner.run) < 60
     assert_same(worker.ask(Runner.result), deco_lab.sample(tiny, [0, 3], num_steps=4, **GUIDANCE))
     assert bench.runner("tiny", VARIANTS[name]) is worker
 
 
-def test_variants_take_no_more_steps_than_they_say():
-    model = deco_lab.load("tiny", device=CPU)
-    variant = VARIANTS["library fast, 25 of adams2"]
+def test_runner_takes_no_more_steps_than_its_variant_says():
+    runner = Runner("tiny", replace(VARIANTS["library fast, 25 of adams2"], load={}), CPU)
     for asked, taken in ((50, 25), (11, 11)):
-        expected = deco_lab.sample(model, [3], num_steps=taken, solver="adams2", **GUIDANCE)
-        assert torch.equal(variant.draw(model, [3], asked), expected)
-
-
-@pytest.mark.slow
-@only_linux
-def test_only_workers_that_are_asked_to_keep_freed_memory(bench):
-    def faults(name: str) -> list[int]:
-        worker = bench.runner("tiny", VARIANTS[name])
-        x = seeded_noise(8, (3, 64, 64), 0)
-        worker.ask(Runner.make_velocity, x, [0] * 8)
-        counts = []
-        for _ in range(6):
-            stat = Path(f"/proc/{worker.process.pid}/stat").read_text()
-            counts.append(int(stat.rpartition(")")[2].split()[7]))  # minflt
-            worker.ask(Runner.run)
-        return [after - before for before, after in pairwise(counts)]
-
-    # Of those that keep it the fewest of a run, since the first ones may find no hole large enough;
-    # of the other the most, since by chance it keeps some too.
-    most = max(faults("plain float32"))
-    for name in ("plain float32, freed memory kept", "library fast"):
-        assert min(faults(name)) < most / 10
+        expected = deco_lab.sample(runner.model, [3], num_steps=taken, solver="adams2", **GUIDANCE)
+        assert torch.equal(runner.draw([3], asked), expected)
 
 
 def test_worker_that_ends_says_so_in_a_sentence():
     with closing(Bench(CPU)) as bench:
-        worker = bench.worker("tiny", "library", list)
-        os.kill(worker.process.pid, signal.SIGKILL)
+        worker = bench.worker("library (tiny)", list)
+        worker.process.kill()
         sentence = (
             r"^the process of library \(tiny\) has ended with exit status -9: signal 9 ended it"
         )
@@ -330,19 +263,34 @@ def test_worker_that_fails_says_so_in_a_sentence(capfd):
     assert "no-such-model" in capfd.readouterr().err
 
 
-def test_bench_ends_the_workers_of_another_preset_where_their_input_ends():
+def test_bench_ends_the_workers_of_another_group_where_their_pipe_ends():
     with closing(Bench(CPU)) as bench:
-        first = bench.worker("a", "list", list, "abc")
-        assert bench.worker("a", "list", list) is first
+        first = bench.worker("list (a)", list, "abc")
+        assert bench.worker("list (a)", list) is first
         assert first.ask(len) == 3
-        assert bench.worker("b", "list", list) is not first
-        assert first.process.returncode == 0
+        assert bench.worker("list (b)", list) is not first
+        assert first.process.exitcode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; run it on Linux")
+def test_workers_end_with_who_started_them():
+    code = """
+import os
+from deco_lab.benchmark.worker import Worker
+print(Worker("list", list).process.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    status = Path(f"/proc/{int(done.stdout)}/stat")
+    deadline = time.monotonic() + 10
+    while status.exists() and " Z " not in status.read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_velocity_cases_give_the_decoder_one_condition(bench):
     cases = list(velocity_cases(bench, "tiny", 2, decoder=True))
     for case in cases:
-        assert case.run is not None
         assert case.run() > 0
         assert case.work == [decoder_work(config_of("tiny"), 2, 64)]
         assert_same(case.result(), cases[0].result())
@@ -359,13 +307,14 @@ def test_measure_row_on_a_gpu_has_one_process_at_a_time():
                 there.append(len(bench._workers))
                 yield case
 
-        (plain, _), (library, _) = measure_row("forward-1", cases(), 1, bench.end_workers)
+        rates = Rates(1.0, 1.0, 1.0)
+        plain, library = measure_row("forward-1", cases(), 1, rates, bench.end_workers)
         assert there == [1, 1]
         assert not bench._workers
     assert (plain.variant, library.variant) == ("plain float32", "library float32")
-    assert plain.errors is None
-    assert library.errors is not None
-    assert library.errors.whole < 1e-5
+    assert plain.error is None
+    assert library.error is not None
+    assert library.error < 1e-5
 
 
 def test_sampling_cases_count_the_passes_that_guidance_needs(bench):
@@ -378,15 +327,19 @@ def test_live_cases_draw_the_same_image():
     with closing(Bench(CPU)) as bench:
         alone, *watched = live_cases(bench)
         images = [case.result() for case in (alone, *watched)]
-    assert [case.name for case in (alone, *watched)] == list(WAYS)
+    assert len(watched) == 2
     assert images[0].shape == (1, 3, 64, 64)
     assert all(torch.equal(image, images[0]) for image in images[1:])
 
 
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    rates = measure_rates(CPU, side=256, seconds=0.01)
+    monkeypatch.setattr("deco_lab.benchmark.__main__.measure_rates", lambda device: rates)
+
+
 @pytest.mark.slow
-def test_main_prints_the_numbers_that_it_writes(tmp_path, capsys, monkeypatch):
-    quick = partial(measure_rates, side=256)
-    monkeypatch.setattr("deco_lab.benchmark.__main__.measure_rates", quick)
+def test_main_prints_the_numbers_that_it_writes(tmp_path, capsys, quick):
     out = tmp_path / "found" / "speed.json"
     rows = ["forward-1", "dct", "xl-sample-1"]
     main(["--device", "cpu", "--repeats", "2", "--out", str(out), "--rows", *rows])
@@ -394,29 +347,23 @@ def test_main_prints_the_numbers_that_it_writes(tmp_path, capsys, monkeypatch):
     lines = [re.split(r"\s{2,}", line) for line in printed.splitlines()]
     assert {result["row"] for result in found["results"]} == {"forward-1", "dct"}
     for result in found["results"]:
-        times = (result["median_ms"], result["times_plain"], result["times_floor"])
-        (line,) = [cells for cells in lines if result["variant"] in cells and len(cells) >= 5
-                   and number(times[0]) in cells]  # fmt: skip
-        assert set(map(number, times)) <= set(line)
-        assert result["median_ms"] == pytest.approx(500 * sum(result["seconds"]))
-        assert result["times_floor"] > 0
+        floor = result["median"] / result["floor_ms"]
+        numbers = set(map(number, (result["median"], result["times_plain"], floor)))
+        assert [cells for cells in lines if result["variant"] in cells and numbers <= set(cells)]
+        assert result["median"] == pytest.approx(sum(result["rounds"]) / 2)
     by_variant = {r["variant"]: r for r in found["results"] if r["row"] == "forward-1"}
     assert by_variant.keys() == {name for name, v in VARIANTS.items() if not v.sampling}
-    assert by_variant["plain float32"]["errors"] is None
-    assert by_variant["library float32"]["errors"]["whole"] < 1e-5
-    assert 1e-4 < by_variant["library bfloat16"]["errors"]["whole"] < 0.03
-    assert len(by_variant["library bfloat16"]["errors"]["bands"]) == len(found["bands"]) == 4
-    assert found["machine"]["torch"] == torch.__version__ in printed
+    assert by_variant["plain float32"]["error"] is None
+    assert by_variant["library float32"]["error"] < 1e-5
+    assert 1e-4 < by_variant["library bfloat16"]["error"] < 0.03
+    assert found["machine"]["PyTorch"] == torch.__version__ in printed
     assert "python -m deco_lab.benchmark --device cuda --rows xl-sample-1" in printed
     assert list(found["not_run"]) == [ROWS["xl-sample-1"].title]
-    assert "each variant runs in a process of its own" in printed
 
 
-def test_main_goes_on_after_a_row_whose_worker_ended(tmp_path, capsys, monkeypatch):
-    quick = partial(measure_rates, side=256)
-    monkeypatch.setattr("deco_lab.benchmark.__main__.measure_rates", quick)
+def test_main_goes_on_after_a_row_whose_worker_ended(capsys, monkeypatch, quick):
     ends = Variant("library", {"dtype": torch.int8})
-    monkeypatch.setattr("deco_lab.benchmark.bench.variants_for", lambda device: [ends])
+    monkeypatch.setattr("deco_lab.benchmark.rows.variants_for", lambda device: [ends])
     with pytest.raises(SystemExit, match="1"):
         main(["--device", "cpu", "--repeats", "1", "--rows", "forward-1", "dct"])
     printed = capsys.readouterr().out
@@ -424,9 +371,7 @@ def test_main_goes_on_after_a_row_whose_worker_ended(tmp_path, capsys, monkeypat
     assert "a copy" in printed
 
 
-def test_main_names_the_file_that_a_full_disk_cuts(tmp_path, capsys, monkeypatch, full_disk):
-    quick = partial(measure_rates, side=256)
-    monkeypatch.setattr("deco_lab.benchmark.__main__.measure_rates", quick)
+def test_main_names_the_file_that_a_full_disk_cuts(tmp_path, capsys, quick, full_disk):
     out = tmp_path / "speed.json"
     with full_disk(500), pytest.raises(SystemExit) as stop:
         main(["--device", "cpu", "--repeats", "1", "--out", str(out), "--rows", "dct"])
@@ -457,13 +402,13 @@ def test_main_says_what_is_wrong(arguments, message, capsys):
 @pytest.mark.slow
 def test_memory_counts_what_a_process_that_draws_takes():
     bench = Bench(CPU, [VARIANTS["plain float32"]])
-    imports, plain = (case.peak() for case in memory_cases(bench, "tiny", 1) if case.peak)
+    imports, plain = (case.run() for case in memory_cases(bench, "tiny", 1))
     assert imports > 100  # MiB: PyTorch
     assert plain > imports + 4.5e6 * 4 / 2**20  # the weights
 
 
 def test_table_leaves_out_empty_columns():
-    lines = table([Result("dct", "block DCT", "a copy", median_ms=2.0, times_plain=0.0042)])
+    lines = table([Result("dct", "a copy", (2.0, 2.0), times_plain=0.0042)])
     header, _, line = (re.split(r"\s{2,}", part) for part in lines.splitlines())
-    assert header == ["row", "variant", "median ms", "quartiles ms", "x plain"]
-    assert line == ["block DCT", "a copy", "2.00", "-", "0.0042"]
+    assert header == ["row", "variant", "median ms", "quartiles", "x plain"]
+    assert line == [ROWS["dct"].title, "a copy", "2.00", "2.00 - 2.00", "0.0042"]

@@ -117,15 +117,33 @@ def test_compile_regions_leaves_hooks_on_blocks_as_they_are(model, inputs, when)
     torch.testing.assert_close(*gradients)
 
 
-def test_compile_regions_is_undone_where_results_differ(model, inputs, monkeypatch):
-    def compile_wrongly(self: torch.nn.Module, **options: int) -> None:
-        self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
+def scaled(self: torch.nn.Module, **options: int) -> None:
+    self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
 
-    plain = model(*inputs)
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_wrongly)
-    with pytest.warns(UserWarning, match=r"the plain model is used: results differ by"):
+
+def failing(self: torch.nn.Module, **options: int) -> None:
+    def call(*arguments):
+        raise RuntimeError("no compiler\nmore")
+
+    self._compiled_call_impl = call
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "zero head"])
+@pytest.mark.parametrize(
+    ("compile_so", "reason"), [(scaled, "results differ by"), (failing, "no compiler$")]
+)
+def test_compile_regions_is_undone_where_results_differ_or_compiling_fails(
+    model, inputs, monkeypatch, trained, compile_so, reason
+):
+    model = model if trained else build(CONFIG)
+    plain, before = model(*inputs), copy.deepcopy(model.state_dict())
+    assert plain.any() == trained
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_so)
+    with pytest.warns(UserWarning, match=f"the plain model is used: {reason}"):
         assert not compile_regions(model, *inputs)
     assert torch.equal(model(*inputs), plain)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
@@ -171,34 +189,6 @@ def test_compile_regions_overlooks_that_products_could_be_less_exact(model, inpu
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_and_warn)
     assert compile_regions(model, *inputs)
-
-
-def test_compile_regions_sees_through_an_untrained_head(inputs, monkeypatch):
-    def compile_wrongly(self: torch.nn.Module, **options: int) -> None:
-        self._compiled_call_impl = lambda *arguments: 1.01 * self.forward(*arguments)
-
-    untrained = build(CONFIG)
-    before = copy.deepcopy(untrained.state_dict())
-    assert not untrained(*inputs).any()
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_wrongly)
-    with pytest.warns(UserWarning, match=r"the plain model is used: results differ by"):
-        assert not compile_regions(untrained, *inputs)
-    for name, value in untrained.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-def test_compile_regions_is_undone_where_compiling_fails(model, inputs, monkeypatch):
-    def fail(self: torch.nn.Module, **options: int) -> None:
-        def call(*arguments):
-            raise RuntimeError("no compiler\nmore")
-
-        self._compiled_call_impl = call
-
-    plain = model(*inputs)
-    monkeypatch.setattr(torch.nn.Module, "compile", fail)
-    with pytest.warns(UserWarning, match="the plain model is used: no compiler$"):
-        assert not compile_regions(model, *inputs)
-    assert torch.equal(model(*inputs), plain)
 
 
 @pytest.mark.slow

@@ -14,16 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from test_compiled import CONFIGS
+from test_native import CONFIGS, inputs, random_model
 from torch import Tensor
 
 from deco_lab.fast.graphs import MAX_GRAPHS, Graphed, switch_graphs
 from deco_lab.fast.native import switch_native
 from deco_lab.fast.regions import _ways, switch_compiled
-from deco_lab.models import DeCo, build
+from deco_lab.models import DeCo
 from deco_lab.models.decoder import decode_units
 from deco_lab.models.dit import run_blocks
-from deco_lab.models.layers import rotary_table
 
 
 @pytest.fixture
@@ -47,24 +46,10 @@ def recorded(monkeypatch) -> list[Tensor]:
     return outputs
 
 
-def random_model(name: str = "published") -> Any:
-    torch.manual_seed(0)
-    model = build(CONFIGS[name])
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3 / parameter.shape[-1] ** 0.5)
-    return model.requires_grad_(False)
-
-
 def graphed(model: Any) -> Any:
     other = copy.deepcopy(model)
     switch_graphs(other, True)
     return other
-
-
-def inputs(rows: int, height: int = 16, width: int = 16) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(rows)
-    x = torch.randn(rows, 3, height, width, generator=generator)
-    return x, torch.rand(rows, generator=generator), torch.arange(rows) % 4
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -84,7 +69,7 @@ def test_graphs_equal_the_plain_model(recorded, name):
 
 @torch.no_grad()
 def test_graphs_see_changed_and_replaced_weights(recorded):
-    model = random_model()
+    model = random_model("published")
     fast = graphed(model)
     given = inputs(2)
     fast(*given)
@@ -127,17 +112,8 @@ def test_graphs_of_the_sizes_used_last_are_kept(recorded):
 
 
 @torch.no_grad()
-def test_graphs_hold_the_tables_they_read(recorded):
-    fast = graphed(random_model("dit"))
-    fast(*inputs(2))
-    (graph,) = fast.backbone.run_blocks._graphs.values()
-    for table in rotary_table(4, 4, 16, torch.device("cpu")):
-        assert any(each is table for each in graph.kept)
-
-
-@torch.no_grad()
 def test_graphs_are_recorded_for_each_dtype_and_precision(recorded):
-    model = random_model()
+    model = random_model("published")
     fast = graphed(model)
     x, *others = inputs(2)
     for given in (x, x.bfloat16(), x):
@@ -181,7 +157,7 @@ def test_graphs_that_cannot_be_recorded_are_given_up(recorded, monkeypatch):
 def test_graphs_leave_gradients_hooks_autocast_and_large_calls_to_the_function(
     recorded, monkeypatch
 ):
-    model = random_model()
+    model = random_model("published")
     fast = graphed(model)
     given = inputs(2)
     x = given[0].clone().requires_grad_()
@@ -206,7 +182,7 @@ def test_graphs_leave_gradients_hooks_autocast_and_large_calls_to_the_function(
 
 
 def test_graphs_recorded_in_inference_mode_serve_outside_it(recorded):
-    model = random_model()
+    model = random_model("published")
     fast = graphed(model)
     fast.requires_grad_(True)
     given = inputs(2)
@@ -220,7 +196,7 @@ def test_graphs_recorded_in_inference_mode_serve_outside_it(recorded):
 
 @torch.no_grad()
 def test_graphs_serve_many_threads(recorded):
-    model = random_model()
+    model = random_model("published")
     fast = graphed(model)
     given = [inputs(2)] + [(seed * inputs(2)[0], *inputs(2)[1:]) for seed in (0.5, 2.0, -1.0)]
     expected = [model(*each) for each in given]
@@ -236,7 +212,7 @@ def test_graphs_serve_many_threads(recorded):
 
 @torch.no_grad()
 def test_copies_of_a_graphed_model_draw_with_their_own_weights(recorded):
-    model = random_model()
+    model = random_model("published")
     fast = graphed(model)
     given = inputs(2)
     fast(*given)
@@ -250,7 +226,7 @@ def test_copies_of_a_graphed_model_draw_with_their_own_weights(recorded):
 
 @torch.no_grad()
 def test_switch_graphs_off_is_the_plain_model_again(recorded):
-    model = random_model()
+    model = random_model("published")
     switch_graphs(model, True)
     switch_graphs(model, False)
     assert isinstance(model, DeCo)
@@ -260,7 +236,7 @@ def test_switch_graphs_off_is_the_plain_model_again(recorded):
 
 @torch.no_grad()
 def test_switch_compiled_forgets_graphs_of_what_was_compiled(recorded):
-    model = graphed(random_model())
+    model = graphed(random_model("published"))
     model(*inputs(2))
     assert model.backbone.run_blocks._graphs
     switch_compiled(model, False)

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import pickle
 import platform
 import subprocess
 import sys
@@ -270,19 +269,6 @@ def test_native_leaves_other_layers_and_sizes_to_pytorch(calls):
         model.decoder(x, condition[:, :8], position_features(4, x.device))
     assert calls == []
     assert model.decode(x[:0], condition[:0]).shape == (0, 3, 16, 16)
-
-
-@torch.no_grad()
-def test_native_lays_weights_out_once_and_not_in_copies(monkeypatch):
-    laid = []
-    lay = native_module._lay_blocks
-    monkeypatch.setattr(native_module, "_lay_blocks", lambda blocks: laid.append(1) or lay(blocks))
-    model, given = native(random_model("published")), inputs(2)
-    for _ in range(3):
-        model(*given)
-    assert len(laid) == 1
-    other = pickle.loads(pickle.dumps(model.decoder.decode_units))
-    assert other._weights._kept is None
 
 
 @torch.no_grad()

@@ -1,5 +1,5 @@
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,7 +105,7 @@ def test_feature_i_belongs_to_patch_i(folder):
 
 def test_learner_projects_the_tokens_of_its_block():
     torch.manual_seed(0)
-    model = build(DiTConfig(**{k: getattr(CONFIG, k) for k in DiTConfig.__dataclass_fields__}))
+    model = build(DiTConfig(**{f.name: getattr(CONFIG, f.name) for f in fields(DiTConfig)}))
     x, t, class_ids = torch.randn(2, 3, 32, 32), torch.rand(2), torch.tensor([0, 1])
     kept: list[torch.Tensor] = []
     model.backbone.blocks[0].register_forward_hook(lambda *a: kept.append(a[2]))

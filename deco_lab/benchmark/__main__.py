@@ -1,27 +1,217 @@
-"""`python -m deco_lab.benchmark`: one table, measured in one run."""
+"""`python -m deco_lab.benchmark`: one table, measured in one run.
+
+Every case runs once a round, in an order that turns with the round, so that a slow moment of the
+machine hits all alike. A ratio is the median over rounds of the quotient of one round's two times,
+which such moments move less than a quotient of medians.
+"""
 
 import argparse
+import json
+import os
+import platform
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from deco_lab.benchmark import report
-from deco_lab.benchmark.bench import Bench
-from deco_lab.benchmark.floor import Rates, Work, measure_rates
-from deco_lab.benchmark.measure import Timing, interleaved, ratio, synchronizer
-from deco_lab.benchmark.report import Result
-from deco_lab.benchmark.rows import ROWS, Case
-from deco_lab.benchmark.workers import WorkerError
+from deco_lab.benchmark.floor import Rates, measure_rates
+from deco_lab.benchmark.rows import ROWS, Bench, Case
+from deco_lab.benchmark.worker import WorkerError
 from deco_lab.checkpoints import choose_device
-from deco_lab.files import check_writable
+from deco_lab.files import check_writable, replacing
 from deco_lab.terminal import print_any_text
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table."""
+
+    row: str
+    """Its name, for --rows."""
+    variant: str
+    rounds: tuple[float, ...]
+    """Milliseconds, or MiB, of every round."""
+    times_plain: float
+    """Median over rounds of the time over the first variant's."""
+    floor_ms: float | None = None
+    """The least time that the machine could take."""
+    images: int = 0
+    """Images that a run draws."""
+    error: float | None = None
+    """Norm of the difference from the first variant's result, over its norm."""
+
+    @property
+    def median(self) -> float:
+        """Of the rounds."""
+        return statistics.median(self.rounds)
+
+    def cells(self) -> list[str]:
+        """Return what the table says of this, in `COLUMNS` from the third on."""
+        low, high = self.rounds * 2 if len(self.rounds) == 1 else quartiles(self.rounds)
+        return [
+            number(self.median),
+            f"{number(low)} - {number(high)}",
+            number(self.times_plain),
+            number(self.median / self.floor_ms) if self.floor_ms else "",
+            number(1e3 * self.images / self.median) if self.images else "",
+            f"{self.error:.0e}" if self.error is not None else "",
+        ]
+
+
+COLUMNS = (
+    "row", "variant", "median ms", "quartiles", "x plain", "x floor", "images/s", "error",
+)  # fmt: skip
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """Return the lower and upper quartile of at least two values, within their range."""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+_SHORT = 0.1  # seconds
+
+
+def interleaved(
+    cases: Mapping[str, Callable[[], float]], repeats: int, rest: float = 0.02
+) -> dict[str, tuple[float, ...]]:
+    """Return what each case says of each round, a short one the second time of two.
+
+    After a rest threads and processors take milliseconds to wake, which are not the case's.
+
+    Parameters
+    ----------
+    cases : mapping
+        Functions by name that run a case, warm already, and return its seconds.
+    repeats : int
+        Rounds, at least 1.
+    rest : float
+        Seconds before each, after which the threads of the one before no longer spin.
+    """
+    names = list(cases)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(repeats):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            time.sleep(rest)
+            seconds = cases[name]()
+            taken[name].append(cases[name]() if seconds < _SHORT else seconds)
+    return {name: tuple(each) for name, each in taken.items()}
+
+
+def measure_row(
+    name: str,
+    cases: Iterable[Case],
+    rounds: int,
+    rates: Rates,
+    end_workers: Callable[[], None] | None = None,
+) -> list[Result]:
+    """Return the lines of one row.
+
+    The cases are measured in turns. With `end_workers` one is measured after the other, and only
+    its processes are there: a GPU's memory does not hold those of all.
+    """
+    lines: list[Result] = []
+    first: tuple[tuple[float, ...], Any] | None = None
+    unit = 1.0 if "MiB" in ROWS[name].title else 1e3
+    for group in [list(cases)] if end_workers is None else ([case] for case in cases):
+        taken = interleaved({case.name: case.run for case in group}, rounds)
+        for case in group:
+            output = case.result()
+            plain_taken, plain_output = first = first or (taken[case.name], output)
+            pairs = zip(taken[case.name], plain_taken, strict=True)
+            line = Result(
+                name,
+                case.name,
+                tuple(unit * each for each in taken[case.name]),
+                statistics.median(ours / theirs for ours, theirs in pairs),
+                1e3 * sum(rates.seconds(part, case.dtype) for part in case.work) or None,
+                case.images,
+                relative_error(output, plain_output) if output is not plain_output else None,
+            )
+            lines.append(line)
+        if end_workers:
+            end_workers()
+    return lines
+
+
+def relative_error(result: Any, plain: Any) -> float | None:
+    """Return the norm of the difference of two tensors over that of the second, or None."""
+    if not isinstance(result, Tensor):
+        return None
+    exact = plain.double().cpu()
+    return float((result.double().cpu() - exact).norm() / exact.norm())
+
+
+def number(value: float) -> str:
+    """Write a number with three digits, small ones with two."""
+    if value == 0 or 0.01 <= abs(value) < 1000:
+        digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+        return f"{value:.{digits + (abs(value) < 1)}f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2g}"
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return one line for each result; columns that stay empty are left out."""
+    rows: list[Sequence[str]] = [COLUMNS]
+    row = ""
+    for result in results:
+        title = ROWS[result.row].title if result.row != row else ""
+        row = result.row
+        rows.append([title, result.variant, *result.cells()])
+    columns = []
+    for heading, *cells in zip(*rows, strict=True):
+        if any(cells):
+            width = max(map(len, (heading, *cells)))
+            left = heading in COLUMNS[:2]
+            columns.append([c.ljust(width) if left else c.rjust(width) for c in (heading, *cells)])
+    lines = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Return what the machine is that this process runs on."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8", errors="replace") if info.exists() else ""
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "PyTorch": torch.__version__,
+        "system": platform.platform(),
+    }
+
+
+def report(
+    machine: Mapping[str, Any],
+    rates: Rates,
+    results: Sequence[Result],
+    not_run: Mapping[str, str],
+) -> str:
+    """Return all that a person reads: machine, table, and what was not run."""
+    parts = [
+        "; ".join(f"{name} {value}" for name, value in machine.items()),
+        f"matrix products at best {rates.float32 / 1e9:,.0f} GFLOP/s in float32 and "
+        f"{rates.bfloat16 / 1e9:,.0f} in bfloat16; a copy moves {rates.copy / 1e9:,.1f} GB/s\n"
+        "each variant runs in a process of its own, started as a script would be; on a CPU fast "
+        "ones\nkeep freed memory for the next operation",
+        table(results) if results else "",
+        "x plain: median over rounds of the time over the row's first variant. x floor: median "
+        "over\nmax(FLOPs / matmul rate, bytes / copy rate). error: norm of the difference from "
+        "the first\nvariant over its norm.",
+        "\n".join(f"not run: {title}: {reason}" for title, reason in not_run.items()),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,58 +229,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure_row(
-    name: str, cases: Iterable[Case], rounds: int, end_workers: Callable[[], None] | None = None
-) -> list[tuple[Result, Case]]:
-    """Return the lines of one row and their cases; the floor is not known yet.
-
-    The cases are measured in turns. With `end_workers` one is measured after the other, and only
-    its processes are there: a GPU's memory does not hold those of all.
-    """
-    title = ROWS[name].title
-    lines: list[tuple[Result, Case]] = []
-    first: tuple[Timing, Any] | None = None
-    for group in [list(cases)] if end_workers is None else ([case] for case in cases):
-        runs = {case.name: case.run for case in group if case.run}
-        timings = interleaved(runs, rounds) if runs else {}
-        for case in group:
-            if case.peak:
-                peak = statistics.median(case.peak() for _ in range(rounds))
-                lines.append((Result(name, title, case.name, peak_mib=peak), case))
-                continue
-            timing, output = timings[case.name], case.result()
-            errors = None
-            if first is None:
-                first = timing, output
-            elif isinstance(output, Tensor):
-                errors = report.errors_of(output, first[1])
-            low, high = timing.quartiles
-            result = Result(
-                name,
-                title,
-                case.name,
-                timing.seconds,
-                1e3 * timing.median,
-                1e3 * low,
-                1e3 * high,
-                ratio(timing, first[0]),
-                images_per_second=case.images / timing.median if case.images else None,
-                errors=errors,
-            )
-            lines.append((result, case))
-        if end_workers:
-            end_workers()
-    return lines
-
-
-def with_floor(result: Result, work: Sequence[Work], dtype: torch.dtype, rates: Rates) -> Result:
-    """Return a line with the ratio to the least time of its work, where it has any."""
-    floor = sum(rates.seconds(part, dtype) for part in work)
-    if not floor or result.median_ms is None:
-        return result
-    return replace(result, times_floor=result.median_ms / (1e3 * floor))
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `--help` lists every option."""
     print_any_text()
@@ -106,11 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
         device = choose_device(given.device)
     except ValueError as error:
         parser.error(str(error))
-    machine = report.describe(device)
-    rates = measure_rates(device, synchronizer(device))
-    measured: list[tuple[Result, Sequence[Work], torch.dtype]] = []
-    not_run: dict[str, str] = {}
-    failed = False
+    rates, results, not_run, failed = measure_rates(device), [], {}, False
     with closing(Bench(device)) as bench:
         for name in given.rows or ROWS:
             row = ROWS[name]
@@ -119,22 +253,26 @@ def main(arguments: list[str] | None = None) -> None:
                 not_run[row.title] = f"there is no GPU here; {command}"
                 continue
             print(f"{row.title} ...", file=sys.stderr, flush=True)
+            alone = bench.end_workers if device.type == "cuda" else None
+            rounds = given.repeats or row.repeats
             try:
-                alone = bench.end_workers if device.type == "cuda" else None
-                lines = measure_row(name, row.cases(bench), given.repeats or row.repeats, alone)
+                results += measure_row(name, row.cases(bench), rounds, rates, alone)
             except WorkerError as error:
                 bench.end_workers()
                 not_run[row.title] = str(error)
                 failed = True
-                continue
-            measured += [(line, case.work, case.dtype) for line, case in lines]
-            # Again, and the better: a machine that was disturbed before has no lower floor.
-            rates = rates.best(measure_rates(device, synchronizer(device), repeats=2))
-    results = [with_floor(*line, rates) for line in measured]
-    print(report.text(machine, rates, results, not_run))
+    machine = describe(device)
+    print(report(machine, rates, results, not_run))
     if given.out:
+        found = {
+            "machine": machine,
+            "rates": asdict(rates),
+            "results": [{**asdict(each), "median": each.median} for each in results],
+            "not_run": not_run,
+        }
         try:
-            report.write_json(given.out, machine, rates, results, not_run)
+            with replacing(given.out) as beside:
+                beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             sys.exit(f"{parser.prog}: error: {error}")
     if failed:

@@ -9,13 +9,11 @@ registers, since only attention mixes tokens and the decoder mixes nothing. A ca
 weights from pass to pass can beat the second term, nothing the first at the rate that was measured.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from deco_lab.config import DeCoConfig
 
@@ -32,10 +30,6 @@ class Work(NamedTuple):
     moved: int
     """Numbers of activations that are read and written."""
 
-    def plus(self, other: "Work") -> "Work":
-        """Return the work of both."""
-        return Work(*(a + b for a, b in zip(self, other, strict=True)))
-
 
 def backbone_work(config: DeCoConfig, batch: int, tokens: int) -> Work:
     """Return the work of the DiT on `batch` images of `tokens` patches each."""
@@ -51,31 +45,25 @@ def backbone_work(config: DeCoConfig, batch: int, tokens: int) -> Work:
     return Work(flops + config.depth * block_flops, weights + config.depth * block_weights, moved)
 
 
-def decoder_work(config: DeCoConfig, batch: int, tokens: int, *, as_stated: bool = False) -> Work:
-    """Return the work of the pixel decoder.
+def decoder_work(config: DeCoConfig, batch: int, tokens: int) -> Work:
+    """Return the work of the pixel decoder on images of `tokens` patches each.
 
-    The two layers before the first block are one of 3 x d and a table of places, unless
-    `as_stated`: (3 + 64) x d and d x d.
+    The two layers before the first block are one of 3 x d and a table of places.
     """
     D, d, depth = config.hidden_size, config.decoder_width, config.decoder_depth
     rows, places = batch * tokens, config.patch_size**2
     pixels = rows * places
-    embed = 3 * d
-    if as_stated:
-        embed = (3 + NUM_POSITION_FEATURES) * d + d * d
-    flops = 2 * rows * D * places * d + 2 * pixels * (embed + depth * 5 * d * d + 3 * d)
+    flops = 2 * rows * D * places * d + 2 * pixels * (3 * d + depth * 5 * d * d + 3 * d)
     weights = (3 + NUM_POSITION_FEATURES + 1) * d + (d + 1) * d + (D + 1) * places * d
     weights += depth * (2 * d + 5 * (d + 1) * d) + (d + 1) * 3
     return Work(flops, weights, rows * D + 2 * 3 * pixels)
 
 
-def forward_work(
-    config: DeCoConfig, batch: int, height: int, width: int, *, as_stated: bool = False
-) -> Work:
+def forward_work(config: DeCoConfig, batch: int, height: int, width: int) -> Work:
     """Return the work of one velocity of `batch` images, height x width pixels."""
     tokens = (height // config.patch_size) * (width // config.patch_size)
-    decoder = decoder_work(config, batch, tokens, as_stated=as_stated)
-    return backbone_work(config, batch, tokens).plus(decoder)
+    parts = backbone_work(config, batch, tokens), decoder_work(config, batch, tokens)
+    return Work(*map(sum, zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -94,56 +82,30 @@ class Rates:
         rate = self.bfloat16 if dtype == torch.bfloat16 else self.float32
         return max(work.flops / rate, (work.weights + work.moved) * dtype.itemsize / self.copy)
 
-    def best(self, others: "Rates") -> "Rates":
-        """Return the better of each rate."""
-        return Rates(
-            max(self.float32, others.float32),
-            max(self.bfloat16, others.bfloat16),
-            max(self.copy, others.copy),
-        )
 
-
-def _best(run: Callable[[], Tensor], synchronize: Callable[[], None], repeats: int) -> float:
-    """Return the least seconds of a call, the first left out."""
-    seconds = []
-    for _ in range(repeats + 1):
-        synchronize()
-        start = time.perf_counter()
-        run()
-        synchronize()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
-
-
-def measure_rates(
-    device: torch.device,
-    synchronize: Callable[[], None],
-    *,
-    side: int | None = None,
-    repeats: int = 8,
-) -> Rates:
-    """Measure the rates of a machine, the best of `repeats` each.
+def measure_rates(device: torch.device, *, side: int | None = None, seconds: float = 1.0) -> Rates:
+    """Measure the rates of a machine, the best of what is done in some seconds each.
 
     Parameters
     ----------
     device : torch.device
         Where.
-    synchronize : callable
-        Waits until the device has done what it was asked.
     side : int, optional
         Of the square matrices; 16 of them are copied. 2048 on a CPU and 8192 elsewhere.
-    repeats : int
-        At least 1.
+    seconds : float
+        Spent on each of the three.
     """
     side = side or (2048 if device.type == "cpu" else 8192)
-    flops = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(2, side, side, device=device).to(dtype)
-        out = torch.empty_like(a)
-        seconds = _best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), synchronize, repeats)
-        flops[dtype] = 2 * side**3 / seconds
-    source = torch.randn(16, side, side, device=device)
-    target = torch.empty_like(source)
-    seconds = _best(lambda: target.copy_(source), synchronize, repeats)
-    copied = 2 * source.numel() * source.itemsize / seconds
-    return Rates(flops[torch.float32], flops[torch.bfloat16], copied)
+
+    def best(statement: str, **tensors: torch.Tensor) -> float:
+        threads = torch.get_num_threads()
+        timer = Timer(statement, globals={"torch": torch, **tensors}, num_threads=threads)
+        return min(timer.blocked_autorange(min_run_time=seconds).times)
+
+    def products(dtype: torch.dtype) -> float:
+        a, b, out = torch.randn(3, side, side, device=device).to(dtype)
+        return 2 * side**3 / best("torch.mm(a, b, out=out)", a=a, b=b, out=out)
+
+    source, target = torch.randn(2, 16, side, side, device=device)
+    copied = 2 * source.numel() * source.itemsize / best("b.copy_(a)", a=source, b=target)
+    return Rates(products(torch.float32), products(torch.bfloat16), copied)

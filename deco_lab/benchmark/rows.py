@@ -5,35 +5,46 @@ is the plain one, which the others are compared with. What runs a model runs in 
 own, the rest in this one.
 """
 
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import scipy.fft
 import torch
 from torch import Tensor
 
-from deco_lab.benchmark.bench import Bench, config_of, labels, noisy_images
 from deco_lab.benchmark.floor import Work, decoder_work, forward_work
-from deco_lab.benchmark.live import WAYS, LiveRunner
-from deco_lab.benchmark.measure import Timed, synchronizer
-from deco_lab.benchmark.runner import Runner, peak_memory
-from deco_lab.benchmark.variants import GUIDANCE, Variant
-from deco_lab.benchmark.workers import Worker
-from deco_lab.config import PRESETS
+from deco_lab.benchmark.variants import (
+    GUIDANCE,
+    Runner,
+    Timed,
+    Variant,
+    peak_memory,
+    variants_for,
+)
+from deco_lab.benchmark.worker import Worker
+from deco_lab.checkpoints import save
+from deco_lab.config import PRESETS, DeCoConfig
 from deco_lab.data import bundled_crops
-from deco_lab.fast import keep_freed_memory
-from deco_lab.flow import seeded_noise, time_grid
+from deco_lab.fast import keep_freed_memory, share_one_heap
+from deco_lab.flow import interpolate, seeded_noise, time_grid
 from deco_lab.losses import frequency_loss
+from deco_lab.models import build
+from deco_lab.sampling import sample
 from deco_lab.spectra import block_dct
 from deco_lab.training import Trainer, TrainingConfig
-from deco_lab.workbench import Settings
+from deco_lab.workbench import Library, Settings, Workbench
 
-NUM_STEPS, WARM_STEPS, XL = 50, 11, "DeCo-XL/16"
+TINY, XL = "tiny", "DeCo-XL/16"
+NUM_STEPS, WARM_STEPS = 50, 11
 """Of eleven steps the first two are not guided, so both sizes of batch are warm."""
 
 
@@ -42,8 +53,8 @@ class Case:
     """One line of a row."""
 
     name: str
-    run: Callable[[], float] | None = None
-    """Runs it once, warm already, and returns the seconds that it took."""
+    run: Callable[[], float]
+    """Runs it once, warm already, and returns the seconds that it took, or MiB."""
     result: Callable[[], Any] = lambda: None
     """Returns what the last run gave; a tensor is compared with the first case's."""
     work: Sequence[Work] = ()
@@ -51,25 +62,96 @@ class Case:
     dtype: torch.dtype = torch.float32
     images: int = 0
     """Images that a run draws; 0 where it draws none."""
-    peak: Callable[[], float] | None = None
-    """In place of `run`: measures the memory, in MiB."""
 
 
-def case_here(
-    name: str, run: Callable[[], Any], device: torch.device, work: Sequence[Work] = ()
-) -> Case:
-    """Return a case that runs in this process, once before."""
-    timed = Timed(run, synchronizer(device))
-    timed()
-    return Case(name, timed, lambda: timed.result, work)
+class Bench:
+    """The device, the variants, and the processes that are at hand.
+
+    Models are loaded as anyone would load them, by `deco_lab.load`: the large one, which has no
+    weights here, from a file of random ones that lasts as long as this.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where everything runs.
+    variants : sequence of Variant, optional
+        What is compared; by default all of that device.
+    """
+
+    def __init__(self, device: torch.device, variants: Sequence[Variant] | None = None) -> None:
+        self.device = device
+        self._variants = variants_for(device) if variants is None else variants
+        self._folder = tempfile.TemporaryDirectory()
+        self._workers: dict[str, Worker] = {}
+
+    def variants(self, preset: str, *, drawing: bool = False) -> list[Variant]:
+        """Return the variants of a preset; with `drawing` also those that differ in it alone.
+
+        Of the large model a CPU has room for the first and the fast ones.
+        """
+        few = preset != "tiny" and self.device.type == "cpu"
+        return [
+            variant
+            for variant in self._variants
+            if (drawing or not variant.sampling)
+            and (not few or variant is self._variants[0] or "fast" in variant.load)
+        ]
+
+    def runner(self, preset: str, variant: Variant) -> Worker:
+        """Return the process that holds a `Runner` of a preset, started once."""
+        source = self.source(preset)
+        return self.worker(f"{variant.name} ({preset})", Runner, source, variant, self.device)
+
+    def worker(self, name: str, make: Callable[..., Any], *arguments: Any) -> Worker:
+        """Return the process of a name, which ends in its group, "name (group)", started once."""
+        if any(other.rpartition("(")[2] != name.rpartition("(")[2] for other in self._workers):
+            self.end_workers()
+        if name not in self._workers:
+            self._workers[name] = Worker(name, make, *arguments)
+        return self._workers[name]
+
+    def source(self, preset: str) -> str:
+        """Return what to give to `load`: a bundled name, or a file of random weights."""
+        path = Path(self._folder.name) / f"{preset.replace('/', '-')}.safetensors"
+        if preset == "tiny":
+            return preset
+        if not path.exists():
+            model = build(PRESETS[preset])
+            for parameter in model.parameters():
+                if not parameter.any():
+                    torch.nn.init.normal_(parameter, std=0.1)
+            save(model, path)
+        return str(path)
+
+    def end_workers(self) -> None:
+        """End all processes; those that are asked for again are started again."""
+        while self._workers:
+            self._workers.popitem()[1].close()
+
+    def close(self) -> None:
+        """End all processes and remove the file of random weights."""
+        self.end_workers()
+        self._folder.cleanup()
 
 
-def case_of(
-    worker: Worker, variant: Variant, dtype: torch.dtype, work: Sequence[Work], images: int = 0
-) -> Case:
-    """Return a case that a worker has been made ready for."""
-    run, result = (lambda: worker.ask(Runner.run)), (lambda: worker.ask(Runner.result))
-    return Case(variant.name, run, result, work, dtype, images)
+def config_of(preset: str) -> DeCoConfig:
+    """Return the configuration of a preset with a pixel decoder."""
+    config = PRESETS[preset]
+    assert isinstance(config, DeCoConfig)
+    return config
+
+
+def labels(config: DeCoConfig, batch: int) -> list[int]:
+    """Return a class for each image of a batch, in turn."""
+    return [i % config.num_classes for i in range(batch)]
+
+
+def cases_here(ways: Mapping[str, Callable[[], Any]], work: Sequence[Work] = ()) -> list[Case]:
+    """Return cases that run in this process, once before."""
+    timed = {name: Timed(run) for name, run in ways.items()}
+    for run in timed.values():
+        run()
+    return [Case(name, run, partial(getattr, run, "result"), work) for name, run in timed.items()]
 
 
 def velocity_cases(bench: Bench, preset: str, batch: int, decoder: bool = False) -> Iterator[Case]:
@@ -78,17 +160,31 @@ def velocity_cases(bench: Bench, preset: str, batch: int, decoder: bool = False)
     With `decoder` its pixel decoder alone, of the condition that the first variant computes.
     """
     config = config_of(preset)
-    side = config.image_size
-    x, class_ids = noisy_images(config, batch), labels(config, batch)
-    work, condition = forward_work(config, batch, side, side), None
+    side, class_ids = config.image_size, labels(config, batch)
+    crops, _ = bundled_crops(side).sample(batch, torch.Generator().manual_seed(0))
+    x = interpolate(crops, seeded_noise(batch, crops.shape[1:], 0), 0.5)
     variants = bench.variants(preset)
+    work: Work = forward_work(config, batch, side, side)
+    job: tuple[Any, ...] = (Runner.velocity, x, class_ids)
     if decoder:
         work = decoder_work(config, batch, (side // config.patch_size) ** 2)
-        condition = bench.runner(preset, variants[0]).ask(Runner.condition, x, class_ids)
+        first = bench.runner(preset, variants[0])
+        first.ask(Runner.ready, Runner.condition, x, class_ids)
+        first.ask(Runner.run)
+        job = (Runner.decode, x, first.ask(Runner.result))
     for variant in variants:
         worker = bench.runner(preset, variant)
-        dtype = worker.ask(Runner.make_velocity, x, class_ids, condition)
-        yield case_of(worker, variant, dtype, [work])
+        dtype = worker.ask(Runner.ready, *job)
+        worker.ask(Runner.run)
+        yield case_of(worker, variant, [work], dtype)
+
+
+def case_of(
+    worker: Worker, variant: Variant, work: Sequence[Work], dtype: torch.dtype, images: int = 0
+) -> Case:
+    """Return what a worker has been made ready for."""
+    run, result = (partial(worker.ask, method) for method in (Runner.run, Runner.result))
+    return Case(variant.name, run, result, work, dtype, images)
 
 
 def sampling_cases(bench: Bench, preset: str, batch: int) -> Iterator[Case]:
@@ -104,91 +200,19 @@ def sampling_cases(bench: Bench, preset: str, batch: int) -> Iterator[Case]:
     work += [forward_work(config, batch, side, side)] * (NUM_STEPS - guided)
     for variant in bench.variants(preset, drawing=True):
         worker = bench.runner(preset, variant)
-        dtype = worker.ask(Runner.make_sample, labels(config, batch), NUM_STEPS, WARM_STEPS)
-        yield case_of(worker, variant, dtype, work, images=batch)
+        draw_warm(worker, labels(config, batch))
+        dtype = worker.ask(Runner.ready, Runner.draw, labels(config, batch), NUM_STEPS)
+        yield case_of(worker, variant, work, dtype, images=batch)
 
 
-def live_cases(bench: Bench) -> Iterator[Case]:
-    """Yield the app's run of one image by itself, and with what its panels are sent of it."""
-    settings = Settings(num_images=1)
-
-    def case(way: str) -> Case:
-        worker = bench.worker("live panels", "tiny", LiveRunner, bench.device, settings)
-
-        def run() -> float:
-            return worker.ask(LiveRunner.run, way)
-
-        run()
-        return Case(way, run, lambda: worker.ask(LiveRunner.result, way), images=1)
-
-    yield from map(case, WAYS)
+def draw_warm(worker: Worker, class_ids: Sequence[int]) -> None:
+    """Let a process draw a batch in a few steps, of one and of two passes."""
+    worker.ask(Runner.ready, Runner.draw, class_ids, WARM_STEPS)
+    worker.ask(Runner.run)
 
 
-def dct_cases(bench: Bench, side: int = 512, batch: int = 8) -> list[Case]:
-    """Return the 8 x 8 block DCT of eight images of 512 x 512, against scipy and a copy.
-
-    From here on this process keeps freed memory: to clear and map 6,144 pages takes as long as
-    three copies, and which case pays for it is chance.
-    """
-    keep_freed_memory()
-    images = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
-    blocks = images.unfold(2, 8, 8).unfold(3, 8, 8).contiguous().numpy()
-    given = images.to(bench.device)
-    work = [Work(0, 0, 2 * images.numel())]
-
-    def by_scipy() -> Tensor:
-        done = scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho", workers=2)
-        return torch.from_numpy(done)
-
-    def copy() -> None:
-        given.clone()  # with memory of its own, as the others' results
-
-    return [
-        case_here("scipy on a CPU, 2 workers, blocks cut before", by_scipy, bench.device, work),
-        case_here("library", lambda: block_dct(given), bench.device, work),
-        case_here("a copy", copy, bench.device, work),
-    ]
-
-
-def loss_cases(bench: Bench, batch: int = 32) -> list[Case]:
-    """Return a training step of `tiny`, and the part of it that the frequency loss takes."""
-    crops = bundled_crops(64, bench.device)
-    cases = []
-    for precision in ("float32", "bf16"):
-        config = TrainingConfig(batch_size=batch, precision=precision)
-        trainer = Trainer(PRESETS["tiny"], config, crops)
-
-        def step(trainer: Trainer = trainer) -> None:
-            trainer.train_step()
-
-        cases.append(case_here(f"training step, {precision}", step, bench.device))
-    predicted, target = (
-        seeded_noise(batch, (3, 64, 64), seed).to(bench.device) for seed in (0, batch)
-    )
-    predicted.requires_grad_()
-
-    def loss() -> None:
-        frequency_loss(predicted, target).backward()
-        predicted.grad = None
-
-    return [*cases, case_here("frequency loss, with its gradient", loss, bench.device)]
-
-
-def import_cases(bench: Bench) -> list[Case]:
-    """Return the start of a Python that imports PyTorch alone, and of one with `decompose`."""
-
-    def started(statement: str) -> Callable[[], None]:
-        def run() -> None:
-            subprocess.run([sys.executable, "-c", statement], check=True)
-
-        return run
-
-    statements = ("import torch", "from deco_lab.spectra import decompose")
-    return [case_here(statement, started(statement), bench.device) for statement in statements]
-
-
-def memory_cases(bench: Bench, preset: str, batch: int) -> list[Case]:
-    """Return the largest memory of a process that loads and draws, by each variant.
+def memory_cases(bench: Bench, preset: str, batch: int) -> Iterator[Case]:
+    """Yield the largest memory of a process that loads and draws, by each variant.
 
     The first has only imported what they all do. Every round has new processes.
     """
@@ -202,14 +226,115 @@ def memory_cases(bench: Bench, preset: str, batch: int) -> list[Case]:
     def peak(variant: Variant) -> float:
         name = f"{variant.name} ({preset})"
         with closing(Worker(name, Runner, source, variant, bench.device)) as worker:
-            worker.ask(Runner.make_sample, class_ids, NUM_STEPS, WARM_STEPS)
+            draw_warm(worker, class_ids)
             return worker.ask(Runner.peak)
 
-    variants = bench.variants(preset, drawing=True)
-    return [
-        Case("imports", peak=imports),
-        *(Case(variant.name, peak=partial(peak, variant)) for variant in variants),
-    ]
+    yield Case("imports", imports)
+    for variant in bench.variants(preset, drawing=True):
+        yield Case(variant.name, partial(peak, variant))
+
+
+class LiveRunner:
+    """The workbench behind the app, and a run of its Sample tab, without the browser that draws it.
+
+    As in the app, models are loaded fast and one core is left to server and browser: PyTorch takes
+    the others, drawing alone or not.
+    """
+
+    def __init__(self, device: torch.device, settings: Settings) -> None:
+        share_one_heap()
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+        bench = Workbench(Library(settings.model, device=str(device), fast=True))
+
+        def alone() -> Tensor:
+            return sample(bench.library.get(settings.model), **settings.sampling_arguments())
+
+        def watched(decompose: bool) -> Tensor:
+            for message in bench.draw("benchmark", [replace(settings, decompose=decompose)]):
+                json.dumps(message, default=vars)  # what the page is sent
+            return bench.kept("benchmark").images
+
+        self._ways = {
+            "drawn alone": Timed(alone),
+            "with all spectra": Timed(partial(watched, False)),
+            "with spectra and parts": Timed(partial(watched, True)),
+        }
+
+    def ways(self) -> list[str]:
+        """Return what there is to run."""
+        return list(self._ways)
+
+    def run(self, way: str) -> float:
+        """Draw once and return the seconds that it took."""
+        return self._ways[way]()
+
+    def result(self, way: str) -> Tensor:
+        """Return the images of the last run of that way, (B, 3, H, W), on the CPU."""
+        return self._ways[way].result.cpu()
+
+
+def live_cases(bench: Bench) -> Iterator[Case]:
+    """Yield the app's run of one image by itself, and with what its panels are sent of it."""
+    worker = bench.worker("live panels (app)", LiveRunner, bench.device, Settings(num_images=1))
+    for way in worker.ask(LiveRunner.ways):
+        run = partial(worker.ask, LiveRunner.run, way)
+        run()
+        yield Case(way, run, partial(worker.ask, LiveRunner.result, way), images=1)
+
+
+def dct_cases(bench: Bench, side: int = 512, batch: int = 8) -> list[Case]:
+    """Return the 8 x 8 block DCT of eight images of 512 x 512, against scipy and a copy.
+
+    From here on this process keeps freed memory: to clear and map 6,144 pages takes as long as
+    three copies, and which case pays for it is chance.
+    """
+    keep_freed_memory()
+    images = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+    blocks = images.unfold(2, 8, 8).unfold(3, 8, 8).contiguous().numpy()
+    given = images.to(bench.device)
+
+    def by_scipy() -> Tensor:
+        done = scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho", workers=2)
+        return torch.from_numpy(done)
+
+    def copy() -> None:
+        given.clone()  # with memory of its own, as the others' results
+
+    ways = {
+        "scipy on a CPU, 2 workers, blocks cut before": by_scipy,
+        "library": partial(block_dct, given),
+        "a copy": copy,
+    }
+    work = [Work(0, 0, 2 * images.numel())]
+    return cases_here(ways, work)
+
+
+def loss_cases(bench: Bench, batch: int = 32) -> list[Case]:
+    """Return a training step of `tiny`, and the part of it that the frequency loss takes."""
+    crops = bundled_crops(64, bench.device)
+    predicted, target = (
+        seeded_noise(batch, (3, 64, 64), seed).to(bench.device) for seed in (0, batch)
+    )
+    predicted.requires_grad_()
+
+    def loss() -> None:
+        frequency_loss(predicted, target).backward()
+        predicted.grad = None
+
+    ways: dict[str, Callable[[], Any]] = {}
+    for precision in ("float32", "bf16"):
+        recipe = TrainingConfig(batch_size=batch, precision=precision)
+        ways[f"training step, {precision}"] = Trainer(PRESETS["tiny"], recipe, crops).train_step
+    ways["frequency loss, with its gradient"] = loss
+    return cases_here(ways)
+
+
+def import_cases(bench: Bench) -> list[Case]:
+    """Return the start of a Python that imports PyTorch alone, and of one with `decompose`."""
+    return cases_here({
+        statement: partial(subprocess.run, [sys.executable, "-c", statement], check=True)
+        for statement in ("import torch", "from deco_lab.spectra import decompose")
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -217,50 +342,30 @@ class Row:
     """One row of the table."""
 
     title: str
-    cases: Callable[[Bench], Iterable[Case]]
-    """Each is made ready when it is asked for."""
     repeats: int
     """Rounds, where none are asked for."""
+    cases: Callable[[Bench], Iterable[Case]]
+    """Each is made ready when it is asked for."""
     needs_gpu: bool = False
 
 
+# fmt: off
 ROWS: dict[str, Row] = {
-    "forward-1": Row(
-        "tiny, a velocity, batch 1", partial(velocity_cases, preset="tiny", batch=1), 31
-    ),
-    "forward-8": Row(
-        "tiny, a velocity, batch 8", partial(velocity_cases, preset="tiny", batch=8), 15
-    ),
-    "decoder": Row(
-        "tiny, decoder alone, batch 8",
-        partial(velocity_cases, preset="tiny", batch=8, decoder=True),
-        15,
-    ),
-    "sample-1": Row(
-        "tiny, 50 guided steps, batch 1", partial(sampling_cases, preset="tiny", batch=1), 5
-    ),
-    "sample-8": Row(
-        "tiny, 50 guided steps, batch 8", partial(sampling_cases, preset="tiny", batch=8), 3
-    ),
-    "live": Row("tiny, 50 steps with panels' data", live_cases, 5),
-    "memory": Row(
-        "tiny, memory of 11 steps, batch 8", partial(memory_cases, preset="tiny", batch=8), 3
-    ),
-    "dct": Row("block DCT, 8 x 3 x 512 x 512, freed memory kept", dct_cases, 15),
-    "loss": Row("training tiny, batch 32", loss_cases, 5),
-    "import": Row("import, a fresh Python", import_cases, 5),
-    "xl-forward-1": Row("XL, a velocity, batch 1", partial(velocity_cases, preset=XL, batch=1), 2),
-    "xl-forward-64": Row(
-        "XL, a velocity, batch 64", partial(velocity_cases, preset=XL, batch=64), 5, True
-    ),
-    "xl-sample-1": Row(
-        "XL, 50 guided steps, batch 1", partial(sampling_cases, preset=XL, batch=1), 3, True
-    ),
-    "xl-sample-64": Row(
-        "XL, 50 guided steps, batch 64", partial(sampling_cases, preset=XL, batch=64), 1, True
-    ),
-    "xl-memory": Row(
-        "XL, memory of 11 steps, batch 1", partial(memory_cases, preset=XL, batch=1), 1, True
-    ),
+    "forward-1": Row("tiny, a velocity, batch 1", 31, lambda b: velocity_cases(b, TINY, 1)),
+    "forward-8": Row("tiny, a velocity, batch 8", 15, lambda b: velocity_cases(b, TINY, 8)),
+    "decoder": Row("tiny, decoder alone, batch 8", 15, lambda b: velocity_cases(b, TINY, 8, True)),
+    "sample-1": Row("tiny, 50 guided steps, batch 1", 5, lambda b: sampling_cases(b, TINY, 1)),
+    "sample-8": Row("tiny, 50 guided steps, batch 8", 3, lambda b: sampling_cases(b, TINY, 8)),
+    "live": Row("tiny, 50 steps with panels' data", 5, live_cases),
+    "memory": Row("tiny, MiB of 11 steps, batch 8", 3, lambda b: memory_cases(b, TINY, 8)),
+    "dct": Row("block DCT, 8 x 3 x 512 x 512, freed memory kept", 15, dct_cases),
+    "loss": Row("training tiny, batch 32", 5, loss_cases),
+    "import": Row("import, a fresh Python", 5, import_cases),
+    "xl-forward-1": Row("XL, a velocity, batch 1", 2, lambda b: velocity_cases(b, XL, 1)),
+    "xl-forward-64": Row("XL, a velocity, batch 64", 5, lambda b: velocity_cases(b, XL, 64), True),
+    "xl-sample-1": Row("XL, 50 steps, batch 1", 3, lambda b: sampling_cases(b, XL, 1), True),
+    "xl-sample-64": Row("XL, 50 steps, batch 64", 1, lambda b: sampling_cases(b, XL, 64), True),
+    "xl-memory": Row("XL, MiB of 11 steps, batch 1", 1, lambda b: memory_cases(b, XL, 1), True),
 }
+# fmt: on
 """By name, in the order of the table; XL is DeCo-XL/16 at 256 with random weights."""

@@ -1,17 +1,20 @@
-"""The ways to run a model that are compared.
+"""The ways to run a model that are compared, and what a process of one does.
 
 A variant is one way: what `deco_lab.load` and `deco_lab.sample` are given, or the plain path over
 the same weights. To compare another, add it to `variants_for`.
 """
 
+import resource
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import timer
 
 from deco_lab.benchmark.plain import PlainDeCo, plain_sample
 from deco_lab.checkpoints import load
@@ -42,33 +45,6 @@ class Variant:
     keep_freed_memory: bool = False
     """Whether the process keeps memory that is freed, as `load` with `fast` lets it on a CPU."""
 
-    def model(self, source: str, device: torch.device) -> Any:
-        """Return the model of a bundled name or a file, as this variant runs it."""
-        if self.keep_freed_memory:
-            keep_freed_memory()
-        model = load(source, device=device, **self.load)
-        return PlainDeCo(model.config, model.state_dict()) if self.plain else model
-
-    def precision(self, device: torch.device) -> AbstractContextManager:
-        """Return what every call of the model is made in."""
-        return torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
-
-    def dtype(self, model: Any) -> torch.dtype:
-        """Return what a model of this variant multiplies in."""
-        weights = model.dtype if isinstance(model, PlainDeCo) else next(model.parameters()).dtype
-        return self.autocast or weights
-
-    def draw(self, model: Any, class_ids: Sequence[int], num_steps: int) -> Tensor:
-        """Return images (B, 3, H, W) of guided steps, Euler's by default, from noise of seed 0."""
-        arguments = {
-            "num_steps": min(num_steps, self.most_steps), **GUIDANCE, **self.sampling,
-        }  # fmt: skip
-        if not self.plain:
-            return sample(model, class_ids, **arguments)
-        side = model.config.image_size
-        noise = seeded_noise(len(class_ids), (3, side, side), 0).to(model.device)
-        return plain_sample(model, class_ids, noise, **arguments)
-
 
 _BF16 = {"dtype": torch.bfloat16}
 
@@ -97,3 +73,100 @@ def variants_for(device: torch.device) -> tuple[Variant, ...]:
         Variant("library fast, reuse 2", {"fast": True}, {"condition_reuse": 2}),
         Variant("library fast, 25 of adams2", {"fast": True}, {"solver": "adams2"}, 25),
     )
+
+
+class Timed:
+    """A function whose calls are timed; what the last of them returned is kept."""
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        self._run = run
+        self.result: Any = None
+
+    def __call__(self) -> float:
+        """Run it once and return the seconds that it took."""
+        self.result = None  # or two results would take memory at once
+        start = timer()  # which waits until the device has done what it was asked
+        self.result = self._run()
+        return timer() - start
+
+
+class Runner:
+    """A variant's model in its process, and one thing at a time that it is ready to run.
+
+    Parameters
+    ----------
+    source : str
+        A bundled model's name or a file.
+    variant : Variant
+        How it is loaded and run.
+    device : torch.device
+        Where.
+    """
+
+    def __init__(self, source: str, variant: Variant, device: torch.device) -> None:
+        if variant.keep_freed_memory:
+            keep_freed_memory()
+        model = load(source, device=device, **variant.load)
+        self.model: Any = PlainDeCo(model.config, model.state_dict()) if variant.plain else model
+        self.dtype = variant.autocast or next(model.parameters()).dtype
+        self._variant, self._device = variant, device
+        self._job = Timed(lambda: None)
+
+    def ready(self, method: Callable[..., Tensor], *arguments: Any) -> torch.dtype:
+        """Get ready for a method of those below; return what the variant multiplies in."""
+        self._job = Timed(partial(method, self, *arguments))
+        return self.dtype
+
+    @torch.no_grad()
+    def run(self) -> float:
+        """Run once what this is ready for, and return the seconds that it took."""
+        narrow = self._variant.autocast
+        with torch.autocast(self._device.type, narrow, enabled=narrow is not None):
+            return self._job()
+
+    def result(self) -> Tensor:
+        """Return what the last run gave, on the CPU."""
+        return self._job.result.cpu()
+
+    def peak(self) -> float:
+        """Return the largest memory that this process has had, in MiB."""
+        return peak_memory(self._device)
+
+    def velocity(self, x: Tensor, class_ids: Sequence[int]) -> Tensor:
+        """Return the velocity, (B, 3, H, W), of noisy images at t = 0.5."""
+        return self.model(*self._inputs(x, class_ids))
+
+    def condition(self, x: Tensor, class_ids: Sequence[int]) -> Tensor:
+        """Return what the DiT hands the decoder at t = 0.5, (B, N, D)."""
+        return self.model.condition(*self._inputs(x, class_ids))
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return the velocity that the decoder makes of a condition, (B, N, D)."""
+        return self.model.decode(x.to(self._device), condition.to(self._device, self.dtype))
+
+    def draw(self, class_ids: Sequence[int], num_steps: int) -> Tensor:
+        """Return images (B, 3, H, W) of guided steps, Euler's by default, from noise of seed 0."""
+        steps = min(num_steps, self._variant.most_steps)
+        if not self._variant.plain:
+            options = {**GUIDANCE, **self._variant.sampling}
+            return sample(self.model, class_ids, num_steps=steps, **options)
+        side = self.model.config.image_size
+        noise = seeded_noise(len(class_ids), (3, side, side), 0).to(self._device)
+        return plain_sample(self.model, class_ids, noise, num_steps=steps, **GUIDANCE)
+
+    def _inputs(self, x: Tensor, class_ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        t = torch.full((len(x),), 0.5, device=self._device)
+        return x.to(self._device), t, torch.tensor(class_ids, device=self._device)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the largest memory that this process has had, in MiB: the GPU's where it is on one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # what the system says otherwise counts the parent's memory before exec
+        text = status.read_text(encoding="utf-8", errors="replace")
+        lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) / 2**10
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**20 if sys.platform == "darwin" else 2**10)

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from deco_lab.fast.graphs import first_line
+from deco_lab.fast.build import first_line
 
 # What PyTorch's reader raises for damaged archives, found by damaging and cutting some.
 DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)

@@ -36,7 +36,7 @@ from deco_lab.checkpoints.files import (
 )
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.fast import keep_freed_memory
-from deco_lab.fast.graphs import first_line
+from deco_lab.fast.build import first_line
 from deco_lab.fast.regions import fast_dtype, ready_for_sampling
 from deco_lab.files import replacing
 from deco_lab.models import Model, build

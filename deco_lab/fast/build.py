@@ -1,4 +1,4 @@
-"""A library for each source of this folder: built once by the machine's compiler, then found.
+"""A library for each C++ source of this folder: built once by the machine's compiler, then found.
 
 Libraries are kept in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache), under names made of
 the source and of what the compiler says of itself and of the processor it builds for: another
@@ -23,7 +23,6 @@ from torch.autograd import forward_ad
 
 from deco_lab.files import replacing
 
-SOURCES = Path(__file__).parent
 FLAGS = (
     "-x", "c++", "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-Wno-psabi",
 )  # fmt: skip
@@ -65,22 +64,20 @@ _ONE_AT_A_TIME = Lock()
 @lru_cache
 def _found(source: str) -> ctypes.CDLL | str:
     """Return the library, or why it cannot be had."""
-    path = SOURCES / f"{source}.cpp"
+    path, place = Path(__file__).with_name(f"{source}.cpp"), "the cache folder"
     try:
         compiler = shlex.split(os.environ.get("CXX") or "c++")
         about = _run([*compiler, *FLAGS, "-dM", "-E", os.devnull])
         name = hashlib.sha256(path.read_bytes() + about).hexdigest()[:24]
-    except (KernelError, OSError, ValueError) as error:
-        return _cannot_be("built", error, "install a C++ compiler with OpenMP, or name one in CXX")
-    elsewhere = "name another folder in XDG_CACHE_HOME"
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError as error:  # nobody's home
-        return _cannot_be("kept", error, elsewhere)
-    built = cache / "deco_lab" / f"{source}-{name}.so"
-    checksum = built.with_suffix(".sha256")
-    try:
-        _make_private(built.parent)
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "deco_lab"
+        place = str(folder)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(folder):
+            if folder.stat().st_uid != os.geteuid():
+                raise PermissionError("it is another user's")
+            folder.chmod(0o700)
+        built = folder / f"{source}-{name}.so"
+        checksum = built.with_suffix(".sha256")
         if not _is_as_built(built, checksum):
             with replacing(built) as beside:
                 beside.touch()  # or the linker fails for want of the folder
@@ -90,19 +87,12 @@ def _found(source: str) -> ctypes.CDLL | str:
             with replacing(checksum) as beside:
                 beside.write_text(digest, encoding="utf-8")
         return ctypes.CDLL(str(built))
-    except KernelError as error:
-        return _cannot_be("built", error, "install a C++ compiler with OpenMP, or name one in CXX")
-    except OSError as error:
-        return _cannot_be(f"kept in {built.parent}", error, elsewhere)
-
-
-def _make_private(folder: Path) -> None:
-    """Make a folder whose files only this user can change."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_private(folder):
-        if folder.stat().st_uid != os.geteuid():
-            raise PermissionError("it is another user's")
-        folder.chmod(0o700)
+    except (KernelError, ValueError) as error:
+        remedy = "install a C++ compiler with OpenMP, or name one in CXX"
+        return f"native kernels cannot be built: {error}; {remedy}"
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home
+        remedy = "name another folder in XDG_CACHE_HOME"
+        return f"native kernels cannot be kept in {place}: {error}; {remedy}"
 
 
 def _is_private(path: Path) -> bool:
@@ -136,19 +126,22 @@ def _check(built: Path, source: str, compiler: str) -> None:
             raise KernelError(f"{compiler}: it built no {kernel}")
 
 
-def _cannot_be(done: str, error: Exception, remedy: str) -> str:
-    return f"native kernels cannot be {done}: {error}; {remedy}"
-
-
 def _run(command: Sequence[str]) -> bytes:
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         raise KernelError(f"{command[0]}: no answer within {PATIENCE:g} s") from None
+    except OSError as error:
+        raise KernelError(f"{command[0]}: {error.strerror}") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        raise KernelError(f"{command[0]}: {said[0]}")
+        said = done.stderr.decode(errors="replace")
+        raise KernelError(f"{command[0]}: {first_line(said or 'it says nothing')}")
     return done.stdout
+
+
+def first_line(error: Exception | str) -> str:
+    """Return the first line of what an error says, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def only_numbers(*tensors: Tensor) -> bool:

@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deco_lab.fast.state import state_of
-from deco_lab.models.deco import DeCo
+from deco_lab.fast.build import first_line
+from deco_lab.fast.state import StandIn, state_of
 from deco_lab.models.decoder import decode_units
 from deco_lab.models.dit import run_blocks
-from deco_lab.models.layers import rotary_table
-from deco_lab.models.zoo import Model
+from deco_lab.models.zoo import Model, decoder_of
 
 MAX_NUMBERS = 2**22
 """Of tokens, B * N * D: 14 rows of DeCo-XL/16 at 256 pixels, which keep a GPU as busy as Python."""
@@ -36,7 +35,7 @@ class _Graph(NamedTuple):
     inputs: list[Tensor]
     replay: Callable[[], None]
     output: Tensor
-    kept: Sequence[Tensor]
+    weights: list[Tensor]
     """What the operations read besides, which must not be freed."""
 
 
@@ -64,11 +63,6 @@ def empty_cache() -> None:
         torch.cuda.empty_cache()
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, or its name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _circumstances(device: torch.device) -> tuple[object, ...]:
     """Return what else a recording holds for good: the order on a stream, and the algorithms."""
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
@@ -76,33 +70,19 @@ def _circumstances(device: torch.device) -> tuple[object, ...]:
     return stream, precision, torch.are_deterministic_algorithms_enabled()
 
 
-class Graphed:
-    """Stands in for a function of a module, tensors and sizes that returns a tensor.
+class Graphed(StandIn):
+    """Stands in for a function of a module, tensors and sizes, by recordings of it.
 
     Where a first recording fails, it raises what was raised; a later one is given up with a
     warning, and calls like it are left to the function.
-
-    Parameters
-    ----------
-    function : callable
-        It reads its tensors, the module's weights, and what `constants` returns.
-    constants : callable, optional
-        Returns, for the same arguments, the tensors that the function takes from a cache.
     """
 
     device_type = "cuda"
 
-    def __init__(
-        self,
-        function: Callable[..., Tensor],
-        constants: Callable[..., Sequence[Tensor]] | None = None,
-    ) -> None:
-        self._function, self._constants = function, constants
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__(function)
         self._graphs: OrderedDict[object, _Graph | None] = OrderedDict()
         self._weights: object = None
-
-    def __reduce__(self) -> tuple[type["Graphed"], tuple[Any, ...]]:
-        return Graphed, (self._function, self._constants)  # a copy of the module has its own
 
     def __call__(self, module: nn.Module, *arguments: Any) -> Tensor:
         """Return the function's result, in memory of its own."""
@@ -110,7 +90,7 @@ class Graphed:
         small = max(tensor.numel() for tensor in tensors) <= MAX_NUMBERS
         state = state_of(module, self.device_type, *tensors) if small else None
         if state is None:
-            return self._function(module, *arguments)
+            return self.function(module, *arguments)
         key = [
             (each.shape, each.dtype, each.device) if isinstance(each, Tensor) else each
             for each in arguments
@@ -126,39 +106,28 @@ class Graphed:
                     own.copy_(given)
                 graph.replay()
                 return graph.output.clone()
-        return self._function(module, *arguments)
+        return self.function(module, *arguments)
 
     def _graph(self, key: object, module: nn.Module, arguments: Sequence[Any]) -> _Graph | None:
         if key not in self._graphs:
             while len(self._graphs) >= MAX_GRAPHS:
                 self._graphs.popitem(last=False)
             try:
-                self._graphs[key] = self._record(module, arguments)
+                own = [each.clone() if isinstance(each, Tensor) else each for each in arguments]
+                inputs = [each for each in own if isinstance(each, Tensor)]
+                replay, output = record(lambda: self.function(module, *own), inputs[0].device)
+                self._graphs[key] = _Graph(inputs, replay, output, list(module.parameters()))
             except RuntimeError as error:
                 if not self._graphs:
                     raise
                 self._graphs[key] = None
-                warnings.warn(f"a CUDA graph is not used: {first_line(error)}", stacklevel=3)
+                warnings.warn(f"a CUDA graph is not used: {first_line(error)}", stacklevel=4)
         self._graphs.move_to_end(key)
         return self._graphs[key]
-
-    def _record(self, module: nn.Module, arguments: Sequence[Any]) -> _Graph:
-        own = [each.clone() if isinstance(each, Tensor) else each for each in arguments]
-        inputs = [each for each in own if isinstance(each, Tensor)]
-        replay, output = record(lambda: self._function(module, *own), inputs[0].device)
-        constants = self._constants(module, *own) if self._constants else ()
-        return _Graph(inputs, replay, output, [*module.parameters(), *constants])
-
-
-def _rotation(
-    blocks: nn.ModuleList, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
-) -> Sequence[Tensor]:
-    head_dim = tokens.shape[-1] // blocks[0].attention.num_heads  # type: ignore[union-attr]
-    return rotary_table(rows, columns, head_dim, tokens.device)
 
 
 def switch_graphs(model: Model, on: bool) -> None:
     """Let CUDA graphs run a model's blocks and decoder, or undo that."""
-    model.backbone.run_blocks = Graphed(run_blocks, _rotation) if on else run_blocks
-    if isinstance(model, DeCo):
-        model.decoder.decode_units = Graphed(decode_units) if on else decode_units
+    model.backbone.run_blocks = Graphed(run_blocks) if on else run_blocks
+    if decoder := decoder_of(model):
+        decoder.decode_units = Graphed(decode_units) if on else decode_units

@@ -3,23 +3,23 @@
 They compute what `run_blocks` and `decode_units` do, in whose place `switch_native` puts them, and
 leave to those the calls that `deco_lab.fast.state` names.
 
-Weights are laid out for the kernels, in a copy, at the first call, and anew whenever one has been
+Weights are laid out for the kernels, in a copy, at the first call, and again whenever one has been
 changed or replaced. A change through `.data` is not seen, since PyTorch does not count it.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deco_lab.fast.build import call, library
-from deco_lab.fast.state import State, state_of
-from deco_lab.models.deco import DeCo
+from deco_lab.fast.state import StandIn, State, state_of
 from deco_lab.models.decoder import PixelDecoder, decode_units, folded, position_features
 from deco_lab.models.dit import run_blocks
 from deco_lab.models.layers import DiTBlock, rotary_table, swapped
-from deco_lab.models.zoo import Model
+from deco_lab.models.zoo import Model, decoder_of
 
 LANES, TOGETHER = 16, 48
 """Tokens side by side, and columns that are finished together, as in the kernels' source."""
@@ -43,30 +43,30 @@ def switch_native(model: Model, on: bool) -> None:
     if on:
         library("model")
     small = sum(p.numel() for p in model.backbone.blocks[0].parameters()) <= MAX_WEIGHTS
-    model.backbone.run_blocks = NativeBlocks() if on and small else run_blocks
-    if isinstance(model, DeCo):
-        model.decoder.decode_units = NativeDecoder() if on else decode_units
+    model.backbone.run_blocks = NativeBlocks(run_blocks) if on and small else run_blocks
+    if decoder := decoder_of(model):
+        decoder.decode_units = NativeDecoder(decode_units) if on else decode_units
 
 
-class _Laid:
-    """What is made of a module's weights once, and anew when they have changed."""
+class Native(StandIn):
+    """Keeps what is made of a module's weights, and makes it again when they have changed."""
 
-    def __init__(self, lay: Callable[..., list[Tensor]]) -> None:
-        self._lay = lay
-        self._kept: tuple[State, tuple[int, ...], list[Tensor], list[Tensor]] | None = None
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__(function)
+        self._kept: dict[Callable[..., list[Tensor]], tuple[Any, list[Tensor], list[Tensor]]] = {}
 
-    def __reduce__(self) -> tuple[type["_Laid"], tuple[Callable[..., list[Tensor]]]]:
-        return _Laid, (self._lay,)  # a copy of the module has weights of its own
-
-    def of(self, module: nn.Module, state: State, *sizes: int) -> list[Tensor]:
-        """Return it for sizes, of which the last ones alone are kept, from one of many threads."""
-        kept = self._kept
-        if kept is None or kept[:2] != (state, sizes):
-            self._kept = kept = None  # not two of them at a time
+    def laid(
+        self, lay: Callable[..., list[Tensor]], state: State, module: nn.Module, *sizes: int
+    ) -> list[Tensor]:
+        """Return `lay(module, *sizes)`, of which the last sizes are kept; any thread may ask."""
+        kept = self._kept.get(lay)
+        if kept is None or kept[0] != (state, sizes):
+            self._kept.pop(lay, None)
+            kept = None  # not two of them at a time
             # The weights are held, so that no other can come to their addresses.
             weights = [weight.detach() for weight in module.parameters()]
-            self._kept = kept = state, sizes, self._lay(module, *sizes), weights
-        return kept[2]
+            self._kept[lay] = kept = (state, sizes), lay(module, *sizes), weights
+        return kept[1]
 
 
 def in_lanes(rows: Tensor) -> Tensor:
@@ -106,11 +106,8 @@ def _run(kernel: str, narrow: bool, tensors: list[Tensor], sizes: list[int]) -> 
     call("model", f"{kernel}_{'bfloat16' if narrow else 'float32'}", tensors, sizes)
 
 
-class NativeBlocks:
+class NativeBlocks(Native):
     """Stands in for `run_blocks`."""
-
-    def __init__(self) -> None:
-        self._weights, self._rotation = _Laid(_lay_blocks), _Laid(_lay_rotation)
 
     def __call__(
         self, blocks: nn.ModuleList, tokens: Tensor, conditioning: Tensor, rows: int, columns: int
@@ -120,9 +117,9 @@ class NativeBlocks:
         fits = conditioning.shape == (B, 1, D) and rows * columns == N <= MAX_TOKENS
         state = state_of(blocks, "cpu", tokens, conditioning) if fits else None
         if state is None:
-            return run_blocks(blocks, tokens, conditioning, rows, columns)
-        steering, bias, *weights = self._weights.of(blocks, state)
-        (rotation,) = self._rotation.of(blocks, state, rows, columns)
+            return self.function(blocks, tokens, conditioning, rows, columns)
+        steering, bias, *weights = self.laid(_lay_blocks, state, blocks)
+        (rotation,) = self.laid(_lay_rotation, state, blocks, rows, columns)
         depth = len(blocks)
         narrow = steering.dtype == torch.int32
         c = in_lanes(conditioning[:, 0])
@@ -140,11 +137,8 @@ class NativeBlocks:
         return from_lanes(x, N).to(tokens.dtype)
 
 
-class NativeDecoder:
+class NativeDecoder(Native):
     """Stands in for `decode_units`, of a decoder that the condition modulates."""
-
-    def __init__(self) -> None:
-        self._weights = _Laid(_lay_decoder)
 
     def __call__(
         self, decoder: PixelDecoder, units: Tensor, tokens: Tensor, position: Tensor
@@ -158,17 +152,17 @@ class NativeDecoder:
         )
         state = state_of(decoder, "cpu", units, tokens) if fits else None
         if state is None:
-            return decode_units(decoder, units, tokens, position)
-        weights = self._weights.of(decoder, state)
+            return self.function(decoder, units, tokens, position)
+        weights = self.laid(_lay_decoder, state, decoder)
         x, s = in_lanes(units.flatten(1)), in_lanes(tokens)
         velocity = torch.empty_like(x)
-        width, depth = decoder.head.in_features, len(decoder.blocks)
         _run(
             "decoder",
             weights[2].dtype == torch.int32,
             [velocity, x, s, *weights],
-            [len(x), places, values, tokens.shape[1], width, depth],
-        )
+            [len(x), places, values, tokens.shape[1], decoder.head.in_features,
+             len(decoder.blocks)],
+        )  # fmt: skip
         return from_lanes(velocity, count).view(units.shape).to(units.dtype)
 
 

@@ -1,12 +1,12 @@
-"""Whether a faster way may compute a call, and for which weights.
+"""What stands in for a function of a module where a call is no more than numbers and weights.
 
-A faster way (`deco_lab.fast.native`, `deco_lab.fast.graphs`) stands in for a function of a
-module and must leave to that function every call in which a tensor is more than its numbers or a
-layer more than its weights: under autograd, a function transform or autocast, while PyTorch traces,
-counts or records a CUDA graph, with hooks or layers of another kind, and for dtypes but float32 and
-bfloat16.
+A faster way (`deco_lab.fast.native`, `deco_lab.fast.graphs`) must leave to the function every call
+in which a tensor is more than its numbers or a layer more than its weights: under autograd, a
+function transform or autocast, while PyTorch traces, counts or records a CUDA graph, with hooks or
+layers of another kind, and for dtypes but float32 and bfloat16.
 """
 
+from collections.abc import Callable
 from operator import attrgetter
 
 import torch
@@ -58,3 +58,19 @@ def state_of(module: nn.Module, device_type: str, *inputs: Tensor) -> State | No
                 state.append((weight.data_ptr(), weight._version, weight.stride()))
         modules += [part for part in each._modules.values() if part is not None]
     return state or None
+
+
+class StandIn:
+    """Called as a function of a module, tensors and sizes: computes what it may, to be subclassed.
+
+    Parameters
+    ----------
+    function : callable
+        It reads its arguments and the module's weights, and returns a tensor.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+
+    def __reduce__(self) -> tuple[type["StandIn"], tuple[Callable[..., Tensor]]]:
+        return type(self), (self.function,)  # a copy of the module has weights of its own

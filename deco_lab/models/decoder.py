@@ -32,7 +32,7 @@ References
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ UNITS_AT_ONCE_ON_A_CPU, UNITS_AT_ONCE = 2**12, 2**21
 and elsewhere in bfloat16 1.2 GB for three blocks' C, A and gate."""
 
 
-@lru_cache(maxsize=32)
+@cache
 def position_features(side: int, device: torch.device) -> Tensor:
     """Return the 64 features of each place of a grid, (G * G, 64), float32, in row-major order.
 

@@ -1,11 +1,12 @@
 """Layers that the DiT is made of, and the fixed tables of positions.
 
-Tables are computed in float32 and cached by size and device; they are arguments of the layers, not
-buffers, because casting a model to bfloat16 would cast its buffers too (errors up to 0.11).
+Tables are computed in float32 and kept by size and device, for good, since a CUDA graph may read
+them. They are arguments of the layers, not buffers, because casting a model to bfloat16 would cast
+its buffers too (errors up to 0.11).
 Rotations are written with cosines and sines: complex numbers do not compile.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class TimeEmbedding(nn.Module):
         return self.mlp(features.to(next(self.mlp.parameters()).dtype))
 
 
-@lru_cache(maxsize=32)
+@cache
 def rotary_table(
     rows: int, columns: int, head_dim: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:

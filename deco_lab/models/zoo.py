@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
 from deco_lab.models.deco import DeCo
-from deco_lab.models.decoder import NUM_POSITION_FEATURES
+from deco_lab.models.decoder import NUM_POSITION_FEATURES, PixelDecoder
 from deco_lab.models.dit import DiT
 
 Model = DeCo | DiT
@@ -42,24 +44,27 @@ class Kind:
     """How names of tensors begin, ours or the published ones, that only this kind has."""
     fields: Callable[[Shapes], dict[str, Any]]
     """Returns what shapes of tensors tell of the configuration."""
-    parts: tuple[str, ...]
-    """Submodules that are made fast, each with `blocks`: `backbone`, whose blocks are compiled each
-    by itself, and `decoder`, which is compiled whole."""
+    regions: Callable[[Any], list[nn.Module]]
+    """Returns the parts of a model that are compiled, each by itself."""
 
 
 def kind_of(names: Iterable[str]) -> str:
     """Return the kind of model that has tensors of these names, ours or the published ones."""
     names = list(names)
-    return next(
-        kind
-        for kind, entry in KINDS.items()
-        if not entry.marks or any(name.startswith(entry.marks) for name in names)
+    marked = (
+        kind for kind, entry in KINDS.items() if any(n.startswith(entry.marks) for n in names)
     )
+    return next(marked, DiTConfig.kind)
 
 
 def build(config: ModelConfig) -> Model:
     """Return an untrained model of the shape that `config` describes."""
     return KINDS[config.kind].model(config)
+
+
+def decoder_of(model: Model) -> PixelDecoder | None:
+    """Return a model's pixel decoder, if it has one."""
+    return getattr(model, "decoder", None)
 
 
 def published_name(name: str, kind: str) -> str | None:
@@ -181,7 +186,7 @@ KINDS = {
             },
             marks=("decoder.", "dec_net."),
             fields=_deco_fields,
-            parts=("backbone", "decoder"),
+            regions=lambda model: [*model.backbone.blocks, model.decoder],
         ),
         Kind(
             config=DiTConfig,
@@ -194,8 +199,8 @@ KINDS = {
             },
             marks=(),
             fields=_backbone_fields,
-            parts=("backbone",),
+            regions=lambda model: list(model.backbone.blocks),
         ),
     )
 }
-"""By `config.kind`; the last, which has no marks, is what tensors without another's belong to."""
+"""By `config.kind`; tensors without another kind's marks are a DiT's."""

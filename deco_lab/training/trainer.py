@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from deco_lab.checkpoints.files import DAMAGED
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.data import Crops
-from deco_lab.fast.graphs import first_line
+from deco_lab.fast.build import first_line
 from deco_lab.fast.regions import compile_regions, fast_dtype
 from deco_lab.files import replacing
 from deco_lab.flow import interpolate, sample_times, velocity_target, velocity_towards
