@@ -52,7 +52,7 @@ from deco_lab.spectra import (
     rgb_to_ycbcr,
     zigzag_order,
 )
-from deco_lab.spectra.bootstrap import Groups, estimates
+from deco_lab.spectra.bootstrap import Groups, over_seeds
 from deco_lab.spectra.energy import image_energies, token_grid, token_map
 from deco_lab.terminal import print_any_text
 
@@ -207,8 +207,10 @@ def comparison(
             }
         else:
             values = np.array([[figure(rows) for figure in of.values()] for of in figures])
-            over_trainings = estimates(lambda means: means, values)
-            found[name] = dict(zip(figures[0], over_trainings, strict=True))
+            found[name] = {
+                title: Estimate(float(value), float(low), float(high), len(figures))
+                for title, value, low, high in zip(figures[0], *over_seeds(values), strict=True)
+            }
     return found
 
 

@@ -18,19 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from deco_lab.data import FieldSampler, field_power
 from deco_lab.evaluation.report import aligned
 from deco_lab.spectra import (
     OCTAVES,
-    Intervals,
     band_names,
     band_response,
     excess_error,
     wiener_filter,
 )
 from deco_lab.spectra.bands import bands_of
+from deco_lab.spectra.bootstrap import Intervals, over_seeds
 from deco_lab.spectra.frequencies import radial_frequency
 
 Array = NDArray[np.float64]
@@ -97,17 +96,6 @@ def wiener_response(size: int) -> Array:
             for label in GAUSSIAN
         ]
     )
-
-
-def over_seeds(values: Array) -> Intervals:
-    """Return the mean over trainings, axis 0, with Student's 95% intervals; NaN of one training."""
-    S = len(values)
-    mean = values.mean(0)
-    if S < 2:
-        nothing = np.full_like(mean, np.nan)
-        return Intervals(mean, nothing, nothing.copy())
-    half = student.ppf(0.975, S - 1) * values.std(0, ddof=1) / S**0.5
-    return Intervals(mean, mean - half, mean + half)
 
 
 def primary_outcome(measured: Sequence[Mapping[str, Any]]) -> Array:
