@@ -218,6 +218,12 @@ def test_import_of_plots_leaves_pyplot_and_plotly_alone():
     assert loaded.isdisjoint({"matplotlib.pyplot", "plotly", "gradio"})
 
 
+def test_import_of_evaluation_leaves_its_commands_alone():
+    """Python warns of a command that its own package has imported before."""
+    loaded = loaded_after("import deco_lab.evaluation")
+    assert loaded.isdisjoint({"deco_lab.evaluation.compare", "deco_lab.evaluation.grid"})
+
+
 def test_import_of_sampling_pulls_in_no_files_of_images_and_no_launcher():
     loaded = loaded_after("import deco_lab.sampling")
     assert "deco_lab.sampling.loop" in loaded

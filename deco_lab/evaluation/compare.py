@@ -50,10 +50,9 @@ from deco_lab.spectra import (
     frequency_weights,
     log_energy,
     rgb_to_ycbcr,
-    zigzag_order,
 )
 from deco_lab.spectra.bootstrap import Groups, over_seeds
-from deco_lab.spectra.energy import image_energies, token_grid, token_map
+from deco_lab.spectra.energy import image_energies, raw_share, token_grid, token_map
 from deco_lab.terminal import print_any_text
 
 Array = NDArray[np.float64]
@@ -146,13 +145,6 @@ def high_share(energy: Array) -> float:
     """Return the mean of Algorithm 3's curve over the upper half of the zigzag order, in [0, 1]."""
     curve = log_energy(torch.from_numpy(energy.mean(0)))
     return float(curve[len(curve) // 2 :].mean())
-
-
-def raw_share(energy: Array) -> float:
-    """Return the upper half's share of the energy without DC, which no scale changes, in [0, 1]."""
-    n = energy.shape[-1]
-    ordered = energy.mean(0).ravel()[list(zigzag_order(n))]
-    return float(ordered[len(ordered) // 2 :].sum() / ordered[1:].sum())
 
 
 def _figures(own: Behaviour, first: Behaviour) -> dict[str, Callable[[NDArray[np.int64]], float]]:

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = bench(given)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
-    print(fields.table(found))
+    print(fields.table(found), fields.tokens_table(found), sep="\n")
     print("written:", *_write(given, found))
 
 
@@ -106,7 +106,7 @@ def _measured(folder: Path, per_class: int) -> dict[str, Any]:
     settings = {"per_class": per_class, "step": training["step"]}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["settings"] == settings:
+        if stored["settings"] == settings and "algorithm_3" in stored:  # which was added later
             return stored
     except (OSError, ValueError, LookupError, TypeError):
         pass  # measured anew
