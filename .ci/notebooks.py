@@ -1,9 +1,11 @@
 """Run notebooks and store them with what they show: `python .ci/notebooks.py [NAME ...]`.
 
 Widgets are left out of what is stored, since they do nothing without a kernel; the cell before each
-has drawn the same figure once.
+has drawn the same figure once. Beside plotly's curves, which a page without scripts does not show,
+stands a picture of them.
 """
 
+import base64
 import re
 import sys
 import tempfile
@@ -11,12 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 from jupyter_client.manager import start_new_kernel
+from plotly.graph_objects import Figure
+
+from deco_lab.plots.style import dress, new_figure
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SHOWN = {"stream", "display_data", "execute_result"}
 TEMPORARY = re.escape(tempfile.gettempdir()) + r"/\w+"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PLOTLY = "application/vnd.plotly.v1+json"
+DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 
 
 def stored(path: Path) -> None:
@@ -42,11 +50,42 @@ def stored(path: Path) -> None:
             for output in cell.outputs:
                 if "execution_count" in output:
                     output["execution_count"] = None
+                if PLOTLY in output.get("data", {}):
+                    output["data"]["image/png"] = picture(output["data"][PLOTLY])
     finally:
         kernel.stop_channels()
         manager.shutdown_kernel(now=True)
     nbformat.write(notebook, path)
     print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def picture(curves: dict[str, Any]) -> str:
+    """Return what plotly draws of curves in a row of panels, as a PNG in base64."""
+    figure = Figure(curves["data"], curves["layout"])
+    titles = [str(note.text) for note in figure.layout.annotations]
+    drawn = new_figure(2.4 * len(titles), 2.8)
+    panels = drawn.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for trace in figure.data:
+        axes = panels[int(trace.xaxis[1:] or 1) - 1]
+        style = {"color": trace.line.color, "linestyle": DASHES[trace.line.dash]}
+        label = trace.name if trace.showlegend else None
+        axes.plot(numbers(trace.x), numbers(trace.y), label=label, **style)
+    for axes, title in zip(panels, titles, strict=True):
+        dress(axes, x=figure.layout.xaxis.title.text, y="", title=title)
+        axes.set_xticks(figure.layout.xaxis.tickvals, figure.layout.xaxis.ticktext)
+        axes.set_xlim(figure.layout.xaxis.range)
+    panels[0].set_ylabel(figure.layout.yaxis.title.text)
+    panels[0].yaxis.set_major_formatter(f"{{x:{figure.layout.yaxis.tickformat}}}")
+    if panels[0].get_legend_handles_labels()[0]:
+        drawn.legend(loc="outside lower center", ncols=4, frameon=False)
+    return base64.b64encode(drawn._repr_png_()).decode()
+
+
+def numbers(values: Any) -> Any:
+    """Return a row of plotly's, which writes arrays as their bytes in base64."""
+    if isinstance(values, dict):
+        return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"])
+    return values
 
 
 def joined(outputs: Any) -> list[Any]:

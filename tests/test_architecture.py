@@ -20,6 +20,7 @@ ALLOWED = {
     "": {"checkpoints", "sampling"},
     "arrays": set(),
     "config": set(),
+    "gaussian": set(),
     "flow": set(),
     "files": set(),
     "wrapper": set(),
@@ -40,9 +41,9 @@ ALLOWED = {
     "sampling.many": {"files", "labels", "sampling", "setting"},
     "sampling.__main__": {"checkpoints", "files", "sampling", "setting", "spectra", "terminal"},
     "losses": {"flow", "spectra"},
-    "spectra": {"arrays", "files", "flow", "wrapper"},
+    "spectra": {"arrays", "files", "flow", "gaussian", "wrapper"},
     "checkpoints": {"config", "fast", "files", "models"},
-    "data": {"config", "files"},
+    "data": {"config", "files", "gaussian"},
     "plots": {"spectra"},
     "workbench": {
         "checkpoints", "config", "data", "fast", "files", "flow", "models", "sampling",
@@ -219,6 +220,12 @@ def test_import_of_plots_leaves_pyplot_and_plotly_alone():
     loaded = loaded_after("import deco_lab.plots")
     assert "matplotlib.figure" in loaded
     assert loaded.isdisjoint({"matplotlib.pyplot", "plotly", "gradio"})
+
+
+def test_import_of_evaluation_leaves_its_commands_alone():
+    """Python warns of a command that its own package has imported before."""
+    loaded = loaded_after("import deco_lab.evaluation")
+    assert loaded.isdisjoint({"deco_lab.evaluation.compare", "deco_lab.evaluation.grid"})
 
 
 def test_import_of_sampling_pulls_in_no_files_of_images_and_no_launcher():

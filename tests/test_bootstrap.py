@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 
 from deco_lab.spectra import Estimate, bootstrap, bootstrap_intervals
-from deco_lab.spectra.bootstrap import bootstrap_log_intervals, estimates, group_numbers
+from deco_lab.spectra.bootstrap import bootstrap_log_intervals, estimates, group_numbers, over_seeds
 
 
 def test_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
@@ -264,3 +265,12 @@ def test_bootstrap_intervals_end_where_the_figure_does():
     _, low, high = bootstrap_intervals(mean, values, within=(0, 1))
     assert low[0] == 0
     assert high[0] <= 1
+
+
+def test_over_seeds_gives_students_interval():
+    values = np.random.default_rng(0).normal(3, 1, (5, 2))
+    found = over_seeds(values)
+    expected = ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(found.low, expected.low)
+    np.testing.assert_allclose(found.high, expected.high)
+    assert np.isnan(over_seeds(values[:1]).low).all()

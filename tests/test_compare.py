@@ -105,7 +105,7 @@ def test_comparison_of_trainings_has_students_interval_of_their_paired_changes()
     changes = 100 * (ratios**2 - 1)
     assert change.value == pytest.approx(changes.mean(), rel=1e-4)
     half = stats.t.ppf(0.975, 3) * stats.sem(changes)
-    assert (change.high - change.low) / 2 == pytest.approx(half, rel=0.1)
+    assert (change.high - change.low) / 2 == pytest.approx(half, rel=1e-4)
     assert change.count == 4
 
 

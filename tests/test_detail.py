@@ -7,10 +7,10 @@ from torch import Tensor
 
 import deco_lab
 from deco_lab.data import bundled_crops
+from deco_lab.gaussian import posterior_power, velocity_gain
 from deco_lab.spectra import load_analysis, phase_shuffled, radial_power
 from deco_lab.spectra.detail import detail_spectra
 from deco_lab.spectra.frequencies import ring_of_frequencies
-from deco_lab.spectra.gaussian import posterior_power, velocity_gain
 
 TIMES = (0.2, 0.6, 0.9)
 

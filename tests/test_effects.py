@@ -10,11 +10,11 @@ from torch import Tensor
 import deco_lab
 from deco_lab.config import DeCoConfig
 from deco_lab.data import bundled_crops
+from deco_lab.gaussian import noisy_power
 from deco_lab.models import DeCo
 from deco_lab.sampling import Step, sample_steps
 from deco_lab.spectra import OCTAVES, decompose, split_bands
 from deco_lab.spectra.effects import BandEffects, band_effects, run_effects
-from deco_lab.spectra.gaussian import noisy_power
 
 BASELINE, CONDITION, PIXELS, INTERACTION = range(4)
 P = 4

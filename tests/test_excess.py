@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from deco_lab.data import FieldSampler, field_power, optimal_velocity
+from deco_lab.gaussian import posterior_power, wiener_filter
 from deco_lab.spectra import excess_error, split_bands
-from deco_lab.spectra.gaussian import posterior_power, wiener_filter
 
 TIMES = (0.3, 0.8)
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from deco_lab.spectra.gaussian import (
+from deco_lab.gaussian import (
     meeting_frequency,
     noisy_power,
     posterior_power,

@@ -169,6 +169,9 @@ def test_notebook_is_stored_with_what_it_shows(path: Path):
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output for output in outputs if output.get("name") == "stderr"]
+    data = [output.get("data", {}) for output in outputs]
+    # Pages without scripts, such as GitHub's, show no curves of plotly's.
+    assert not [d for d in data if "plotly" in str(d.keys()) and "image/png" not in d]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     assert "text/markdown" in cells[-1].outputs[-1]["data"]
     assert path.stat().st_size < 4e6

@@ -26,6 +26,7 @@ import deco_lab
 from deco_lab import sample_steps
 from deco_lab.data import bundled_crops
 from deco_lab.flow import interpolate, predicted_image, seeded_noise
+from deco_lab.gaussian import noisy_power, posterior_power, velocity_gain, wiener_filter
 from deco_lab.spectra.analysis import Analysis
 from deco_lab.spectra.bands import OCTAVES, band_shares
 from deco_lab.spectra.budget import condition_budget
@@ -36,7 +37,6 @@ from deco_lab.spectra.detail import detail_spectra
 from deco_lab.spectra.effects import band_effects
 from deco_lab.spectra.factorial import PARTS
 from deco_lab.spectra.frequencies import radial_frequency, ring_of_frequencies
-from deco_lab.spectra.gaussian import noisy_power, posterior_power, velocity_gain, wiener_filter
 from deco_lab.spectra.guidance import guidance_spectrum
 from deco_lab.spectra.intervention_effects import crossed_effects, intervention_effect
 from deco_lab.spectra.interventions import BandLimit

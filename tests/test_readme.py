@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -136,3 +137,53 @@ def test_what_tiny_shows_is_as_said():
         f"{ends(read, 'r2', 0, source, read.targets.index('noise'), -1)} of the noise",
     ):
         assert expected in text, expected
+
+
+ENDED = r"(-?[\d.]+%? \[[^]]+\])"
+"""A figure and its interval, as notebooks write them."""
+SAID = {
+    "04_guidance_in_frequency": (
+        (
+            r"a wave below 1/16 cycles per pixel gets (\d+) times .* (\d+%) of all that is added",
+            "a wave below 1/16 gets {} times the power of one above 1/4, but the fine ones are "
+            "many, and {} of all that is added lies below 1/16",
+        ),
+        (
+            rf"predicted image is {ENDED} in the lowest band and {ENDED} in the highest at "
+            rf"t = 0.1, and {ENDED} and {ENDED} at t = 0.5",
+            "predicted image it is {} below 1/16 and {} above 1/4 at t = 0.1, and {} and {} at "
+            "t = 0.5",
+        ),
+    ),
+    "05_solvers_and_settling": (
+        (
+            rf"correlated by (\S+) with .* below 1/16: t = {ENDED};.* above 1/4: t = {ENDED} "
+            r"\((\d+) images",
+            "a correlation of {} with the final image, for good, from t = {} below 1/16 to t = {} "
+            "above 1/4, over {} images",
+        ),
+        (r"final one from mean: t = (0.00) ", "mean colour is settled from the start"),
+    ),
+    "06_train_your_own": (
+        (
+            rf"above 1/4 cycles per pixel at t = (\S+), .* yours \| {ENDED} .* tiny \| {ENDED} .*"
+            r"seed 0 \| (\S+) .*seed 1 \| \4 ",
+            "above 1/4 at t = {} the condition's main effect on its predicted image is {}, on that "
+            "of `tiny` {}, of untrained models {}",
+        ),
+    ),
+}
+"""What notebooks say at their end, and how the README repeats it below their figures."""
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_captions_say_what_their_notebooks_do(name: str):
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    closing = " ".join(cells[-1].outputs[-1].data["text/markdown"].split())
+    (caption,) = re.findall(rf"^\*(.*\(notebook {name[:2]}\).*)\*$", README, re.MULTILINE)
+    for pattern, repeated in SAID[name]:
+        found = re.search(pattern, closing)
+        assert found, pattern
+        # The README writes [26%, 36%] as [26, 36].
+        numbers = [re.sub(r"\[(\d+)%, (\d+)%\]", r"[\1, \2]", each) for each in found.groups()]
+        assert repeated.format(*numbers) in caption

@@ -103,6 +103,16 @@ def test_linear_readout_does_not_remember_a_photograph():
     assert together.r2[0, CONDITION, IMAGE, 0] > apart.r2[0, CONDITION, IMAGE, 0] + 0.05
 
 
+def test_linear_readout_reads_from_the_sources_it_is_asked_for(known):
+    asked: Any = {"times": [T], "edges": EDGES, "batch_size": 24}
+    found = linear_readout(Knows(IMAGES), IMAGES, [0] * 24, sources=("shuffled", "pixels"), **asked)
+    assert found.sources == ("shuffled", "pixels")
+    np.testing.assert_allclose(found.r2[0], known.r2[0, [SHUFFLED, PIXELS]], atol=1e-12)
+    for sources in ((), ("tokens",)):
+        with pytest.raises(ValueError, match="sources must be some of condition, pixels, both, sh"):
+            linear_readout(Knows(IMAGES), IMAGES, [0] * 24, sources=sources, **asked)
+
+
 def test_linear_readout_of_any_model_reads_what_it_has():
     alone = linear_readout(Call(), IMAGES, [0] * 24, times=[T], edges=EDGES)
     assert alone.sources == ("pixels",)

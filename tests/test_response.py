@@ -12,10 +12,10 @@ from torch import Tensor
 import deco_lab
 from deco_lab.config import DeCoConfig
 from deco_lab.fast.build import KernelError
+from deco_lab.gaussian import velocity_gain, wiener_filter
 from deco_lab.models import DeCo
 from deco_lab.spectra.bands import MEAN_AND_OCTAVES, band_of_frequencies
 from deco_lab.spectra.frequencies import mirrored, radial_frequency
-from deco_lab.spectra.gaussian import velocity_gain, wiener_filter
 from deco_lab.spectra.response import PATHS, BandResponse, _responses, band_response
 from deco_lab.spectra.states import Batch
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deco_lab.config import PHOTOGRAPHS
 from deco_lab.data import bundled_crops, load_photograph
+from deco_lab.spectra import seams
 from deco_lab.spectra.dct import block_dct
 from deco_lab.spectra.frequencies import radial_frequency
 from deco_lab.spectra.seams import DETECTORS, Seams, edge_steps, find_seams
@@ -218,6 +219,61 @@ def test_find_seams_see_planted_grids(count: int, kind: str, seen: float, unseen
     has those between."""
     assert flagged(count, kind, seen, P) >= 5 / 6
     assert flagged(count, kind, unseen, P) <= 3 / 6
+
+
+WERE_JPEGS = ("chelsea", "coins", "grass", "hubble_deep_field", "ihc", "retina", "rocket")
+"""Photographs that have been JPEG files, whatever files they are now."""
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_photographs_that_were_jpegs_have_coefficients_rounded_to_0(name: str):
+    """Only blocks where JPEG had them: at one place of 64 far more fine coefficients vanish."""
+    picture = torch.from_numpy(load_photograph(name) @ np.array([0.299, 0.587, 0.114]))
+    y, x = (max(side // 2 - 136, 0) // 8 * 8 for side in picture.shape)
+    grey = picture[None, None, y : y + 272, x : x + 272]
+    H, W = (side // 8 * 8 - 8 for side in grey.shape[-2:])
+    u = torch.arange(8)
+    blocks = [block_dct(grey[..., i : i + H, j : j + W]) for i in range(8) for j in range(8)]
+    vanishing = [
+        float((some[..., u[:, None] + u > 2].abs() < 0.5).double().mean()) for some in blocks
+    ]
+    second, first = sorted(vanishing)[-2:]
+    assert (first - second > 0.04) == (name in WERE_JPEGS)
+    if name in WERE_JPEGS:
+        own = {"ihc": 3 * 8 + 5}  # was cut afterwards
+        assert np.argmax(vanishing) == own.get(name, 0)
+
+
+CUTS = ("at its blocks", "anywhere", "resized")
+
+
+def windows(name: str, how: str, count: int = 6) -> Tensor:
+    """Return squares of 256 pixels of a photograph, (count, 3, 256, 256), in [-1, 1]."""
+    generator = np.random.default_rng(PHOTOGRAPHS.index(name))
+    cut = []
+    for _ in range(count):
+        picture = Image.fromarray(load_photograph(name))
+        if how == "resized":
+            least = 260 / min(picture.size)
+            picture = ImageOps.scale(picture, generator.uniform(max(least, 0.6), max(least, 0.95)))
+        y, x = (generator.integers(side - 255) for side in (picture.height, picture.width))
+        if how == "at its blocks":
+            y, x = (int(v) // 8 * 8 for v in (y, x))
+        cut.append(np.array(picture)[y : y + 256, x : x + 256].transpose(2, 0, 1))
+    return torch.from_numpy(np.array(cut)) / 127.5 - 1
+
+
+@pytest.mark.slow
+def test_find_seams_flag_what_was_a_jpeg_and_little_else():
+    """The table in the module's docstring."""
+    for title, were in (("were JPEG files", True), ("never were", False)):
+        names = [n for n in PHOTOGRAPHS if n != "text" and (n in WERE_JPEGS) == were]
+        flags = [
+            sum(bool(find_seams(one[None], 8).found()) for n in names for one in windows(n, how))
+            for how in CUTS
+        ]
+        row = f"{len(names)} that {title:<16}{flags[0]:>12}{flags[1]:>12}{flags[2]:>12}"
+        assert f"{row}  of {6 * len(names)}" in str(seams.__doc__)
 
 
 @pytest.mark.parametrize("P", [7, 8, 14])

@@ -1,19 +1,25 @@
 """The bench of fields: its arms are matched, its statistics known, and its command goes on."""
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 import deco_lab
 from deco_lab.config import FIELDS, PRESETS
+from deco_lab.data import field_power
 from deco_lab.evaluation import fields
 from deco_lab.models import build
+from deco_lab.spectra.bootstrap import over_seeds
 from deco_lab.training.arguments import make_parser, read_order
-from deco_lab.training.fields import ARMS, main
+from deco_lab.training.fields import ARMS, _measured, main
 
 
 def test_arms_have_as_many_parameters_and_tokens_too_narrow_for_a_patch():
@@ -38,15 +44,6 @@ def test_arms_differ_in_what_their_names_say():
     assert orders["dit-x"].model.predicts == "image"
 
 
-def test_over_seeds_gives_students_interval():
-    values = np.random.default_rng(0).normal(3, 1, (5, 2))
-    found = fields.over_seeds(values)
-    expected = ttest_1samp(values, 0).confidence_interval(0.95)
-    np.testing.assert_allclose(found.low, expected.low)
-    np.testing.assert_allclose(found.high, expected.high)
-    assert np.isnan(fields.over_seeds(values[:1]).low).all()
-
-
 def test_table_compares_arms_seed_by_seed():
     """One arm is the other plus 1, whatever the seeds do: the difference has no spread."""
     chance = np.random.default_rng(1).random((3, 5, 3, 4))
@@ -60,6 +57,57 @@ def test_table_compares_arms_seed_by_seed():
     assert f"{mean[0]:.3f} [" in text
 
 
+class Means:
+    """Tokens are the sums over patches of x, over 8: of each channel one coefficient of its DCT."""
+
+    config = SimpleNamespace(image_size=32, patch_size=8, num_classes=5)
+
+    def __call__(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return -x
+
+    def features(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return 8 * F.avg_pool2d(x, 8).flatten(2).mT
+
+
+def test_tokens_hold_what_the_means_of_patches_do():
+    found = fields.tokens_hold(Means(), 128)
+    box = torch.fft.fft2(F.pad(torch.full((8, 8), 1 / 8).double(), (0, 24, 0, 24))).abs().square()
+    for label in fields.GAUSSIAN:
+        mean = float((box * field_power(label, 32)).mean())  # of the image; that of noise is 1
+        for i, t in enumerate(fields.BENCH_TIMES):
+            noise = (1 - t) ** 2 / ((1 - t) ** 2 + t**2 * mean)
+            assert found["noise_read"][label][i][0] == pytest.approx(noise, abs=0.03)
+            assert found["image_read"][label][i][0] == pytest.approx(1 - noise, abs=0.03)
+            assert found["noise_share"][label][i] == pytest.approx(noise, abs=0.03)
+            np.testing.assert_allclose(found["noise_read"][label][i][1:], 0, atol=0.02)
+    copied = -np.diff(found["algorithm_3"], axis=0)[0, :, 1:, 1:]  # white, and little else is there
+    power = [(1 - t) ** 2 for t in fields.BENCH_TIMES]
+    np.testing.assert_allclose(copied.mean((1, 2)), power, atol=0.04)
+    fine = fields.fine_share([found])[0]
+    assert (fine[1] < fine[0]).all()
+    assert (fine[0] < 8 / 15).all()
+
+
+def test_fine_share_of_white_tokens_is_that_of_the_coefficients():
+    measured = [{"algorithm_3": np.ones((2, 3, 4, 4))}] * 5
+    np.testing.assert_allclose(fields.fine_share(measured), 8 / 15)
+    assert fields.fine_share(measured).shape == (5, 2, 3)
+
+
+def test_measured_are_trainings_of_which_less_was_asked(tmp_path: Path, monkeypatch):
+    shutil.copy(str(files("deco_lab") / "weights" / "fields-dit.safetensors"), tmp_path)
+    (tmp_path / "fields-dit.safetensors").rename(tmp_path / "model.safetensors")
+    said = {"excess": [], "algorithm_3": [1.0]}
+    monkeypatch.setattr(fields, "measure", lambda model, per_class: dict(said))
+    first = _measured(tmp_path, 8)
+    monkeypatch.setattr(fields, "measure", lambda model, per_class: {**said, "excess": [2.0]})
+    assert _measured(tmp_path, 8) == first
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    del kept["algorithm_3"]
+    (tmp_path / "bench.json").write_text(json.dumps(kept))
+    assert _measured(tmp_path, 8)["excess"] == [2.0]
+
+
 @pytest.mark.slow
 def test_main_trains_measures_and_goes_on(tmp_path: Path, capsys):
     out = tmp_path / "bench"
@@ -67,9 +115,12 @@ def test_main_trains_measures_and_goes_on(tmp_path: Path, capsys):
     main([*given, "--out", str(out)])
     said = capsys.readouterr().out
     assert "t = 0.3, less dit-v" in said
+    assert "noise read, t = 0.3" in said
+    assert "fine share, without it, less dit-v" in said
     stored = json.loads((out / "bench.json").read_text())
     assert np.shape(stored["arms"]["dit-x"][0]["excess"]) == (5, 3, 4)
     assert stored["arms"]["dit-x"][0]["paths"] == ["total"]
+    assert np.shape(stored["arms"]["dit-x"][0]["algorithm_3"]) == (2, 3, 4, 4)
     assert (out / "bench.png").exists()
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     main([*given, "--out", str(out)])
@@ -87,7 +138,7 @@ def test_main_names_the_log_of_a_training_that_stops(tmp_path: Path, monkeypatch
 
 def row(values: np.ndarray, spec: str) -> str:
     """Return what several trainings say of each band, as the card writes it."""
-    cells = zip(*fields.over_seeds(values), strict=True)
+    cells = zip(*over_seeds(values), strict=True)
     return " | ".join("{} [{}, {}]".format(*(format(e, spec) for e in ends)) for ends in cells)
 
 
@@ -95,6 +146,7 @@ def test_card_has_the_table_of_the_bundled_bench():
     card = (files("deco_lab") / "weights" / "fields-bench.md").read_text()
     bench = fields.bundled_bench()
     assert fields.table(bench).rstrip() in card
+    assert fields.tokens_table(bench).rstrip() in card
     assert list(bench) == list(ARMS)
     assert {len(found) for found in bench.values()} == {5}
     for found in bench.values():
@@ -110,8 +162,32 @@ def test_card_has_the_table_of_the_bundled_bench():
         assert f"| {t:g} | {row(by_class[:, 3, i] - by_class[:, 4, i], '+z.3f')} |" in card
 
 
+def test_card_says_of_algorithm_3_what_the_bench_does():
+    card = (files("deco_lab") / "weights" / "fields-bench.md").read_text()
+    bench = fields.bundled_bench()
+    fine = {arm: fields.fine_share(found) for arm, found in bench.items()}
+    for i, by in enumerate(("DeCo's by", "linear in the noise by")):
+        gaps = row((fine["dit-v"] - fine["deco"])[:, i], "+z.3f").replace(" | ", ", ", 1)
+        assert f"{by} {gaps.replace(' | ', ' and ')}" in card
+        assert (over_seeds((fine["dit-v"] - fine["deco"])[:, i]).low > 0).all()
+    unsettled = row((fine["dit-x"] - fine["deco"])[:, 1, :1], "+z.3f")
+    assert f"not settled at t = 0.3, {unsettled}." in card
+    for arm, share, read in (
+        ("dit-v", "{} of the single DiT's token energy", "{} can be read from its tokens"),
+        ("deco", "{} of the DeCo's", "{} from the DeCo's"),
+    ):
+        shares, reads = (
+            np.array([each[name] for each in bench[arm]])[:, :, 0].mean(1)
+            for name in ("noise_share", "noise_read")
+        )
+        assert share.format(row(shares[:, None], ".0%")) in card
+        assert read.format(row(reads[:, -1:], ".2f")) in card
+
+
 def test_bundled_pair_is_of_the_bench():
     """The bundled weights, rounded, err as the trainings that they are of, field by field."""
     measured = fields.measure(deco_lab.load("fields-dit", device="cpu"), probed=2)
     stored = fields.bundled_bench()["dit-v"][0]
     np.testing.assert_allclose(measured["excess"], stored["excess"], atol=0.02, rtol=0.01)
+    for name in ("noise_read", "image_read", "noise_share", "algorithm_3"):
+        np.testing.assert_allclose(measured[name], stored[name], atol=0.02, rtol=0.02)

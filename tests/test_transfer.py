@@ -8,9 +8,9 @@ from torch import Tensor
 import deco_lab
 from deco_lab.config import DeCoConfig
 from deco_lab.data import bundled_crops
+from deco_lab.gaussian import wiener_filter
 from deco_lab.models import DeCo
 from deco_lab.spectra.frequencies import ring_of_frequencies
-from deco_lab.spectra.gaussian import wiener_filter
 from deco_lab.spectra.transfer import TransferFunction, transfer_function
 
 TIMES = (0.2, 0.6, 0.9)

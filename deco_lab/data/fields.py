@@ -33,6 +33,7 @@ from torch import Tensor
 
 from deco_lab.config import FIELDS
 from deco_lab.data.crops import Batch, check_class_ids
+from deco_lab.gaussian import velocity_gain
 
 VARIANCE = 0.25
 """Of every channel of every class, the mean's included: one value in twenty leaves [-1, 1]."""
@@ -202,7 +203,7 @@ def optimal_velocity(x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         (B, 3, N, N), in the dtype of x.
     """
     S = torch.stack([field_power(label, x.shape[-1]) for label in class_ids.tolist()])
-    t = t.detach().cpu().double()[:, None, None]
-    gain = (t * S - (1 - t)) / (t**2 * S + (1 - t) ** 2)
+    times = t.detach().cpu().double()[:, None, None]
+    gain = torch.from_numpy(velocity_gain(S.numpy(), times.numpy()))
     gain = gain[:, None].to(x.device, torch.promote_types(x.dtype, torch.float32))
     return torch.fft.ifft2(torch.fft.fft2(x.to(gain.dtype)) * gain).real.to(x.dtype)

@@ -5,12 +5,12 @@ from deco_lab.evaluation.features import image_features, inception_features
 from deco_lab.evaluation.fields import (
     BENCH_TIMES,
     bundled_bench,
-    over_seeds,
     primary_outcome,
     wiener_response,
 )
 from deco_lab.evaluation.judge import FIGURE_TITLES, Figures, Findings, Judge
 from deco_lab.evaluation.samples import draw_samples, judge_model
+from deco_lab.spectra.bootstrap import over_seeds
 
 __all__ = [
     "BENCH_TIMES",

@@ -50,10 +50,9 @@ from deco_lab.spectra import (
     frequency_weights,
     log_energy,
     rgb_to_ycbcr,
-    zigzag_order,
 )
-from deco_lab.spectra.bootstrap import Groups, estimates
-from deco_lab.spectra.energy import image_energies, token_grid, token_map
+from deco_lab.spectra.bootstrap import Groups, over_seeds
+from deco_lab.spectra.energy import image_energies, raw_share, token_grid, token_map
 from deco_lab.terminal import print_any_text
 
 Array = NDArray[np.float64]
@@ -148,13 +147,6 @@ def high_share(energy: Array) -> float:
     return float(curve[len(curve) // 2 :].mean())
 
 
-def raw_share(energy: Array) -> float:
-    """Return the upper half's share of the energy without DC, which no scale changes, in [0, 1]."""
-    n = energy.shape[-1]
-    ordered = energy.mean(0).ravel()[list(zigzag_order(n))]
-    return float(ordered[len(ordered) // 2 :].sum() / ordered[1:].sum())
-
-
 def _figures(own: Behaviour, first: Behaviour) -> dict[str, Callable[[NDArray[np.int64]], float]]:
     """Return a model's figures by title, those against the first among them, of some rows."""
     found: dict[str, Callable[[NDArray[np.int64]], float]] = {
@@ -207,8 +199,10 @@ def comparison(
             }
         else:
             values = np.array([[figure(rows) for figure in of.values()] for of in figures])
-            over_trainings = estimates(lambda means: means, values)
-            found[name] = dict(zip(figures[0], over_trainings, strict=True))
+            found[name] = {
+                title: Estimate(float(value), float(low), float(high), len(figures))
+                for title, value, low, high in zip(figures[0], *over_seeds(values), strict=True)
+            }
     return found
 
 

@@ -6,8 +6,15 @@ best there is. Its intervals are over trainings (seeds), Student's; arms are com
 one seed by seed, since runs of one seed have seen the same images, noise and times.
 
 Beside it stand the same excess of the leaves and of their shuffled twins, which have one power
-spectrum (so what differs between them is phase), and the response of each band by path, to be set
-beside Wiener's gain.
+spectrum (so what differs between them is phase); the response of each band by path, to be set
+beside Wiener's gain; and what the last block's tokens hold, the same tap in every arm: how much of
+the noise and of the image can be read from them, and the paper's Algorithm 3 (Figure 4 of [1]) with
+the noise that they copy and without.
+
+References
+----------
+[1] Ma et al., "DeCo: Frequency-Decoupled Pixel Diffusion for End-to-End Image Generation",
+    arXiv 2511.19365.
 """
 
 import json
@@ -18,19 +25,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from torch import Tensor
 
 from deco_lab.data import FieldSampler, field_power
 from deco_lab.evaluation.report import aligned
 from deco_lab.spectra import (
     OCTAVES,
-    Intervals,
     band_names,
     band_response,
     excess_error,
+    linear_readout,
+    tap_spectrum,
     wiener_filter,
 )
 from deco_lab.spectra.bands import bands_of
+from deco_lab.spectra.bootstrap import Intervals, over_seeds
+from deco_lab.spectra.energy import raw_share
 from deco_lab.spectra.frequencies import radial_frequency
 
 Array = NDArray[np.float64]
@@ -42,7 +52,9 @@ FIRST_SEED = 4_000_000
 """Of the fields and noise that are measured on; trainings have seen none of them."""
 
 
-def measure(model: Any, *, per_class: int = 128, probed: int = 32) -> dict[str, Any]:
+def measure(
+    model: Any, *, per_class: int = 128, probed: int = 32, read: int = 128
+) -> dict[str, Any]:
     """Return what is asked of one training, JSON-ready.
 
     Parameters
@@ -53,36 +65,91 @@ def measure(model: Any, *, per_class: int = 128, probed: int = 32) -> dict[str, 
         Fields of each class for the excess error.
     probed : int
         Fields of each Gaussian class for the response.
+    read : int
+        Fields of each Gaussian class for what the tokens hold; a third of their patches must be
+        more than two for each number of a patch.
 
     Returns
     -------
     dict
-        "excess" (5, T, K) by class; "response" (3, T, Q, K) of the Gaussian classes, by the paths
-        of "paths".
+        "excess" (5, T, K) by class; of the Gaussian classes "response" (3, T, Q, K), by the paths
+        of "paths", and what `tokens_hold` says.
     """
-    config = model.config
-    sampler = FieldSampler(config.image_size)
     excess, response, paths = [], [], ()
-    for label in range(sampler.num_classes):
-        generator = torch.Generator().manual_seed(FIRST_SEED + label)
-        labels = torch.full((per_class,), label)
-        images = sampler.sample(per_class, generator, labels).images
-        power = field_power(label, config.image_size)
+    for label in range(model.config.num_classes):
+        images, labels = _fields(model, label, per_class)
+        power = field_power(label, model.config.image_size)
         found = excess_error(model, images, labels, power, times=BENCH_TIMES, seed=FIRST_SEED)
         excess.append(found.excess.tolist())
-        if label in GAUSSIAN:
-            moved = band_response(
-                model,
-                images[:probed],
-                labels[:probed],
-                times=BENCH_TIMES,
-                seed=FIRST_SEED,
-                edges=OCTAVES,
-                batch_size=32,
-            )
-            response.append(moved.gain.tolist())
-            paths = moved.paths
-    return {"excess": excess, "response": response, "paths": list(paths)}
+    for label in GAUSSIAN:
+        moved = band_response(
+            model,
+            *_fields(model, label, probed),
+            times=BENCH_TIMES,
+            seed=FIRST_SEED,
+            edges=OCTAVES,
+            batch_size=32,
+        )
+        response.append(moved.gain.tolist())
+        paths = moved.paths
+    return {
+        "excess": excess,
+        "response": response,
+        "paths": list(paths),
+        **tokens_hold(model, read),
+    }
+
+
+def _fields(model: Any, label: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return the first fields of a class that are measured on, and their labels."""
+    generator = torch.Generator().manual_seed(FIRST_SEED + label)
+    labels = torch.full((count,), label)
+    sampler = FieldSampler(model.config.image_size)
+    return sampler.sample(count, generator, labels).images, labels
+
+
+class _Tokens:
+    """A model whose last block's tokens are read, that of a DeCo as that of a single DiT."""
+
+    def __init__(self, model: Any) -> None:
+        self.config, self.features, self._call = model.config, model.features, model
+
+    def __call__(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        return self._call(x, t, class_ids)
+
+
+def tokens_hold(model: Any, count: int) -> dict[str, Any]:
+    """Return what the last block's tokens hold, of `count` fields of each Gaussian class.
+
+    Returns
+    -------
+    dict
+        "noise_read" and "image_read" (3, T, K), the R^2 of a patch's noise and image by
+        `linear_readout`; "noise_share" (3, T), the part of the tokens' energy that is linear in the
+        noise, and "algorithm_3" (2, T, n, n), the energy of `tap_spectrum`, mean over the classes,
+        as it is and without that part.
+    """
+    asked: Any = {"times": BENCH_TIMES, "seed": FIRST_SEED, "batch_size": 64}
+    read, shares, energies = [], [], []
+    for label in GAUSSIAN:
+        images, labels = _fields(model, label, count)
+        read.append(linear_readout(_Tokens(model), images, labels, sources=("tokens",), **asked))
+        both = [
+            tap_spectrum(model, images, labels, without_noise=without, **asked)
+            for without in (False, True)
+        ]
+        shares.append(both[1].noise_share.tolist())
+        energies.append([found.energy[:-1] for found in both])  # the last row is over all times
+    r2 = {
+        target: [found.r2[:, 0, q].tolist() for found in read]
+        for q, target in enumerate(read[0].targets)
+    }
+    return {
+        "noise_read": r2["noise"],
+        "image_read": r2["image"],
+        "noise_share": shares,
+        "algorithm_3": np.mean(energies, axis=0).tolist(),
+    }
 
 
 def wiener_response(size: int) -> Array:
@@ -99,20 +166,20 @@ def wiener_response(size: int) -> Array:
     )
 
 
-def over_seeds(values: Array) -> Intervals:
-    """Return the mean over trainings, axis 0, with Student's 95% intervals; NaN of one training."""
-    S = len(values)
-    mean = values.mean(0)
-    if S < 2:
-        nothing = np.full_like(mean, np.nan)
-        return Intervals(mean, nothing, nothing.copy())
-    half = student.ppf(0.975, S - 1) * values.std(0, ddof=1) / S**0.5
-    return Intervals(mean, mean - half, mean + half)
-
-
 def primary_outcome(measured: Sequence[Mapping[str, Any]]) -> Array:
     """Return the primary outcome of each training, (S, T, K)."""
     return np.array([found["excess"] for found in measured])[:, list(GAUSSIAN)].mean(1)
+
+
+def fine_share(measured: Sequence[Mapping[str, Any]]) -> Array:
+    """Return how much of the tokens' energy is fine in each training, (S, 2, T), in [0, 1].
+
+    The share of the upper half of the zigzag order in the raw energy without DC, as it is and
+    without the noise; 8/15 of white tokens.
+    """
+    energies = np.array([found["algorithm_3"] for found in measured])
+    shares = [raw_share(energy[None]) for energy in energies.reshape(-1, *energies.shape[-2:])]
+    return np.reshape(shares, energies.shape[:-2])
 
 
 def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -124,20 +191,60 @@ def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         By name, what `measure` says of each training, in the order of the seeds.
     """
     outcome = {arm: primary_outcome(measured) for arm, measured in arms.items()}
-    first = next(iter(outcome))
-    lines = []
-    for i, t in enumerate(BENCH_TIMES):
-        rows = [[f"t = {t:g}", *band_names(OCTAVES)]]
-        for arm, values in outcome.items():
-            rows.append([arm, *_cells(over_seeds(values[:, i]))])
-        lines += [aligned(rows), ""]
-        rows = [[f"t = {t:g}, less {first}", *band_names(OCTAVES)]]
-        for arm, values in outcome.items():
-            if arm != first:
-                n = min(len(values), len(outcome[first]))
-                rows.append([arm, *_cells(over_seeds((values[:n] - outcome[first][:n])[:, i]))])
-        lines += [aligned(rows), ""]
-    return "\n".join(lines)
+    names = band_names(OCTAVES)
+    return "\n".join(
+        _arm_by_arm(f"t = {t:g}", names, {arm: values[:, i] for arm, values in outcome.items()})
+        for i, t in enumerate(BENCH_TIMES)
+    )
+
+
+def tokens_table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Return what the tokens of each arm hold: noise and image read from them, and Algorithm 3.
+
+    Parameters
+    ----------
+    arms
+        As for `table`.
+    """
+    names, times = band_names(OCTAVES), [f"t = {t:g}" for t in BENCH_TIMES]
+    tables = [
+        _arms(
+            f"{kind} read, {t}",
+            names,
+            {
+                arm: np.array([found[f"{kind}_read"] for found in measured])[:, :, i].mean(1)
+                for arm, measured in arms.items()
+            },
+        )
+        for kind in ("noise", "image")
+        for i, t in enumerate(times)
+    ]
+    shares = {
+        arm: np.array([found["noise_share"] for found in measured]).mean(1)
+        for arm, measured in arms.items()
+    }
+    tables.append(_arms("energy linear in the noise", times, shares))
+    fine = {arm: fine_share(measured) for arm, measured in arms.items()}
+    for i, noise in enumerate(("with the noise", "without it")):
+        values = {arm: each[:, i] for arm, each in fine.items()}
+        tables.append(_arm_by_arm(f"fine share, {noise}", times, values))
+    return "\n".join(tables)
+
+
+def _arms(title: str, columns: Sequence[str], values: Mapping[str, Array]) -> str:
+    """Return a table of what trainings say, (S, columns) by arm."""
+    rows = [[arm, *_cells(over_seeds(each))] for arm, each in values.items()]
+    return aligned([[title, *columns], *rows]) + "\n"
+
+
+def _arm_by_arm(title: str, columns: Sequence[str], values: Mapping[str, Array]) -> str:
+    """Return a table of what trainings say, and one of what differs from the first arm."""
+    first, *others = values
+    less = {}
+    for arm in others:
+        n = min(len(values[arm]), len(values[first]))
+        less[arm] = values[arm][:n] - values[first][:n]
+    return f"{_arms(title, columns, values)}\n{_arms(f'{title}, less {first}', columns, less)}"
 
 
 def _cells(found: Intervals) -> list[str]:

@@ -7,6 +7,12 @@ Wherever a Tensor of images, states, tokens or coefficients is asked for, a NumP
 what is a Tensor in the answer is one then too.
 """
 
+from deco_lab.gaussian import (
+    meeting_frequency,
+    posterior_power,
+    velocity_gain,
+    wiener_filter,
+)
 from deco_lab.spectra.analysis import Analysis, load_analysis, weights_hash
 from deco_lab.spectra.bands import MEAN_AND_OCTAVES, OCTAVES, band_names, band_shares, split_bands
 from deco_lab.spectra.bootstrap import Estimate, Intervals, bootstrap, bootstrap_intervals
@@ -20,12 +26,6 @@ from deco_lab.spectra.effects import BandEffects, band_effects, run_effects
 from deco_lab.spectra.energy import dct_energy, log_energy, token_map
 from deco_lab.spectra.excess import ExcessError, excess_error
 from deco_lab.spectra.gains import PartGains
-from deco_lab.spectra.gaussian import (
-    meeting_frequency,
-    posterior_power,
-    velocity_gain,
-    wiener_filter,
-)
 from deco_lab.spectra.guidance import GuidanceSpectrum, guidance_spectrum, run_guidance_spectrum
 from deco_lab.spectra.intervention_effects import (
     InterventionEffect,

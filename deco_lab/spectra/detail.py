@@ -27,16 +27,16 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
-from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_log_intervals, log_of
-from deco_lab.spectra.frequencies import check_estimator, ring_frequencies
-from deco_lab.spectra.gaussian import (
+from deco_lab.gaussian import (
     meeting_frequency,
     noisy_power,
     posterior_power,
     velocity_gain,
     wiener_filter,
 )
+from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_log_intervals, log_of
+from deco_lab.spectra.frequencies import check_estimator, ring_frequencies
 from deco_lab.spectra.products import ring_products
 from deco_lab.spectra.states import Crops, NoisyBatch, check_crops, measured, velocity_of
 

@@ -13,11 +13,13 @@ References
     arXiv 2511.19365, Figure 4 and Algorithm 3.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
-from deco_lab.spectra.dct import block_dct, zigzag_index
+from deco_lab.spectra.dct import block_dct, zigzag_index, zigzag_order
 from deco_lab.spectra.frequencies import check_estimator, check_images
 
 
@@ -145,3 +147,13 @@ def token_map(tokens: Tensor, rows: int, columns: int) -> Tensor:
             f"got {tuple(tokens.shape)}; rows and columns are the image's size / patch_size"
         )
     return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+
+
+def raw_share(energy: NDArray[np.float64]) -> float:
+    """Return the share of the upper half of the zigzag order in the energy without DC, in [0, 1].
+
+    No scale changes it. The energy is that of each image, (M, n, n), and its mean is taken.
+    """
+    n = energy.shape[-1]
+    ordered = energy.mean(0).ravel()[list(zigzag_order(n))]
+    return float(ordered[len(ordered) // 2 :].sum() / ordered[1:].sum())

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
+from deco_lab.gaussian import posterior_power, wiener_filter
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bands import OCTAVES, band_of_frequencies, check_edges
 from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
 from deco_lab.spectra.frequencies import mirrored
-from deco_lab.spectra.gaussian import posterior_power, wiener_filter
 from deco_lab.spectra.states import NoisyBatch, check_crops, measured, velocity_of
 
 Array = NDArray[np.float64]

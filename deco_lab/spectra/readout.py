@@ -59,7 +59,7 @@ class LinearReadout(Analysis):
     holds the patches' means."""
     sources: tuple[str, ...]
     """Names along the axis of S: "condition" (or "tokens", of a single DiT), "pixels", "both" and
-    "shuffled"; of a model without tokens "pixels" alone."""
+    "shuffled", or those that were asked for; of a model without tokens "pixels" alone."""
     r2: Array
     """(T, S, Q, K), at most 1; NaN in a band without a coefficient or without a target."""
     r2_low: Array
@@ -128,12 +128,13 @@ def linear_readout(
     groups: Groups | None = None,
     folds: int = 5,
     batch_size: int = 16,
+    sources: Sequence[str] | None = None,
 ) -> LinearReadout:
     """Return what a ridge regression reads of image, noise and answer from tokens and pixels.
 
-    Costs one pass of the model for each image and time (two for a single DiT), and four ridge
-    regressions a time, of D + 3 P^2 features at most. The tokens and patches of a time are held in
-    memory, on the CPU.
+    Costs one pass of the model for each image and time (two for a single DiT), and a ridge
+    regression for each source and time, of D features or, from pixels, 3 P^2 more. The tokens and
+    patches of a time are held in memory, on the CPU.
 
     Parameters
     ----------
@@ -158,6 +159,8 @@ def linear_readout(
         Into how many parts the groups are dealt, at least 3.
     batch_size : int
         Images on the device at once.
+    sources : sequence of str, optional
+        Names of those to read from, each of which costs the same again; all when not given.
 
     Returns
     -------
@@ -168,8 +171,8 @@ def linear_readout(
     ------
     ValueError
         For a model without a patch size, images that are empty, misshapen or not finite, labels or
-        times out of range, edges that do not rise, answers that are not finite, or as for
-        `cross_fitted`.
+        times out of range, edges that do not rise, answers that are not finite, sources
+        that the model has not, or as for `cross_fitted`.
     """
     crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
     check_edges(edges)
@@ -180,18 +183,25 @@ def linear_readout(
     in_band = torch.nn.functional.one_hot(band, len(edges) + 1).double()
 
     values, name = [], "condition" if hasattr(model, "decode") else "tokens"
-    sources: dict[str, Tensor] = {}
+    read: dict[str, Tensor] = {}
     for time in crops.times:
         tokens, pixels, targets = _seen(model, crops, time, P)
-        sources = {"pixels": pixels}
+        read = {"pixels": pixels}
         if tokens is not None:
             both = torch.cat([tokens / tokens.std(), pixels / pixels.std()], 2)
             shuffled = _shuffled(tokens, group, seed)
-            sources = {name: tokens, "pixels": pixels, "both": both, "shuffled": shuffled}
+            read = {name: tokens, "pixels": pixels, "both": both, "shuffled": shuffled}
+        if sources is not None:
+            if not sources or not read.keys() >= set(sources):
+                raise ValueError(
+                    f"sources must be some of {', '.join(read)}, got "
+                    f"{', '.join(sources) or 'none'}; leave them out for all"
+                )
+            read = {name: read[name] for name in sources}
         off = [
             targets
             - cross_fitted(x, targets.flatten(2), groups=group, folds=folds).view_as(targets)
-            for x in sources.values()
+            for x in read.values()
         ]
         off.append(targets - targets.mean((0, 1)))
         values.append(torch.stack([each.square().sum(1) @ in_band for each in off], 1))
@@ -199,7 +209,7 @@ def linear_readout(
     return LinearReadout(
         times=np.array(crops.times),
         edges=np.array(edges, dtype=np.float64),
-        sources=tuple(sources),
+        sources=tuple(read),
         r2=found.value,
         r2_low=found.low,
         r2_high=found.high,

@@ -30,10 +30,10 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
+from deco_lab.gaussian import wiener_filter
 from deco_lab.spectra.analysis import Analysis, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
 from deco_lab.spectra.frequencies import check_estimator, ring_counts, ring_frequencies
-from deco_lab.spectra.gaussian import wiener_filter
 from deco_lab.spectra.products import ring_products
 from deco_lab.spectra.states import check_crops, check_finite, velocity_of
 

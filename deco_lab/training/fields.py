@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from deco_lab import checkpoints
 from deco_lab.evaluation import fields
 from deco_lab.files import check_writable, replacing
+from deco_lab.spectra.bootstrap import over_seeds
 from deco_lab.terminal import print_any_text
 
 ARMS: Mapping[str, tuple[str, ...]] = {
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = bench(given)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
-    print(fields.table(found))
+    print(fields.table(found), fields.tokens_table(found), sep="\n")
     print("written:", *_write(given, found))
 
 
@@ -105,7 +106,7 @@ def _measured(folder: Path, per_class: int) -> dict[str, Any]:
     settings = {"per_class": per_class, "step": training["step"]}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["settings"] == settings:
+        if stored["settings"] == settings and "algorithm_3" in stored:  # which was added later
             return stored
     except (OSError, ValueError, LookupError, TypeError):
         pass  # measured anew
@@ -129,7 +130,7 @@ def _write(given: argparse.Namespace, found: Mapping[str, list[dict[str, Any]]])
     except ModuleNotFoundError:
         return written
     written.append(given.out / "bench.png")
-    curves = {arm: fields.over_seeds(fields.primary_outcome(each)) for arm, each in found.items()}
+    curves = {arm: over_seeds(fields.primary_outcome(each)) for arm, each in found.items()}
     with replacing(written[1]) as beside:
         excess_figure(fields.BENCH_TIMES, curves).savefig(beside, dpi=120, format="png")
     return written
