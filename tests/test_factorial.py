@@ -219,13 +219,13 @@ def test_draws_products_in_bands_are_part_products_of_each_image(game):
 
 
 def test_unshared_names_the_bands_and_times_whose_parts_cancel():
-    cancels = np.array([[False, True], [False, True]])
-    said = unshared(cancels, (0.1, 0.5), ("below 1/4", "above 1/4"), "velocity")
-    assert said == (
-        "No shares of the velocity above 1/4 at t = 0.1, 0.5: there the parts cancel, their "
-        "energies being more than 2 times its own."
+    cancels = np.array([[True, True, False, True], [True, True, False, False]])
+    bands = ("mean", "low", "middle", "high")
+    assert unshared(cancels, (0.1, 0.5), bands, "velocity") == (
+        "No shares of the velocity (mean, low at t = 0.1, 0.5; high at t = 0.1): there the parts "
+        "cancel, their energies being more than 2 times its own."
     )
-    assert unshared(~cancels[:, :1] & False, (0.1, 0.5), ("below 1/4",), "velocity") == ""
+    assert unshared(cancels[:, 2:3], (0.1, 0.5), ("middle",), "velocity") == ""
 
 
 def test_part_shares_are_nan_where_the_whole_is_nothing():

@@ -75,23 +75,23 @@ class Controls:
         self._slider(
             "condition_reuse", "Reuse of the condition", "Steps per pass of the DiT.", 1, 8, 1
         )
-        with gr.Accordion("Parts of the velocity", open=False, elem_id="gains"):
+        with gr.Accordion("Parts", open=False, elem_id="gains"):
             keep(
                 "decompose",
                 gr.Checkbox(
                     first.decompose,
-                    label="Decompose each step",
-                    info="Shares and condition; costs three decoder passes.",
+                    label="Take each step apart",
+                    info="Shares of the first image, and condition; costs seven decoder passes.",
                 ),
             )
             gr.HTML(
-                "<p>Gains of the condition's Shapley value, by band of cycles/pixel; "
-                "1 leaves it.</p>",
+                "<p>Gains of the condition's Shapley value in the velocity (for none: mean token, "
+                "grey pixels), by band of cycles/pixel; 1 leaves it.</p>",
                 padding=False,
             )
             self._bands("dit_gains", "DiT", -1, 3, 0.1)
             gr.HTML(
-                "<p>Gains of the pixels' Shapley value, by band of cycles/pixel; 1 leaves it.</p>",
+                "<p>Gains of the pixels' Shapley value there, by band; 1 leaves it.</p>",
                 padding=False,
             )
             self._bands("decoder_gains", "Decoder", -1, 3, 0.1)

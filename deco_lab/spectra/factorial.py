@@ -343,16 +343,17 @@ def unshared(
     whole : str
         What is taken apart, such as "predicted image".
     """
-    found = [
-        f"{name} at t = {', '.join(f'{t:g}' for t in np.asarray(times)[cancel])}"
-        for name, cancel in zip(bands, cancels.T, strict=True)
-        if cancel.any()
-    ]
+    found: dict[str, list[str]] = {}
+    for name, cancel in zip(bands, cancels.T, strict=True):
+        if cancel.any():
+            at = ", ".join(f"{t:g}" for t in np.asarray(times)[cancel])
+            found.setdefault(at, []).append(name)
     if not found:
         return ""
+    said = "; ".join(f"{', '.join(names)} at t = {at}" for at, names in found.items())
     return (
-        f"No shares of the {whole} {'; '.join(found)}: there the parts cancel, their energies "
-        f"being more than {CANCELS:g} times its own."
+        f"No shares of the {whole} ({said}): there the parts cancel, their energies being more "
+        f"than {CANCELS:g} times its own."
     )
 
 

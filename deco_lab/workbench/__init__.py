@@ -13,7 +13,7 @@ from deco_lab.workbench.keeping import (
 )
 from deco_lab.workbench.library import PUBLISHED, Library, ModelError, ModelFacts
 from deco_lab.workbench.loss import loss_share, split, tables_csv, weights
-from deco_lab.workbench.parts import REFERENCES, PartsView, curves_csv, explain
+from deco_lab.workbench.parts import CHOICES, PartsView, curves_csv, explain
 from deco_lab.workbench.presets import PRESETS
 from deco_lab.workbench.record import Curve, Record
 from deco_lab.workbench.settings import (
@@ -27,12 +27,12 @@ from deco_lab.workbench.settings import (
 from deco_lab.workbench.source import SOURCES, picture_from
 
 __all__ = [
+    "CHOICES",
     "GUIDANCE_RULES",
     "MAX_IMAGES",
     "MAX_STEPS",
     "PRESETS",
     "PUBLISHED",
-    "REFERENCES",
     "SOURCES",
     "Curve",
     "Library",
