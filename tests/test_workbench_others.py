@@ -1,6 +1,7 @@
 """Which other pictures stand for "without": of the class where there are such."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,12 +21,12 @@ def config_of(names, count):
     ("names", "class_id", "label", "said"),
     [
         (PHOTOGRAPHS, 3, 3, "2 other crops of the class coffee"),
-        (PHOTOGRAPHS, 14, 14, "2 crops of several photographs, told no class"),
+        (PHOTOGRAPHS, 14, 14, "2 crops of several classes, told no class"),
         (FIELDS, 4, 4, "2 other fields of the class leaves, phases shuffled"),
         (FIELDS, 5, 5, "2 fields of several classes, told no class"),
         (
             ("cat", "dog"), 1, 2,
-            "2 crops of several photographs, told no class, since the app has no pictures of this "
+            "2 crops of bundled photographs, told no class, since the app has no pictures of this "
             "model's classes",
         ),
     ],
@@ -46,7 +47,7 @@ def test_others_of_a_seed_are_not_its_own_crop():
 
 
 def test_taken_apart_sums_to_the_whole_in_every_draw():
-    model = build(
+    model: Any = build(
         DeCoConfig(
             image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1,
             decoder_depth=1, decoder_width=8,
@@ -62,7 +63,7 @@ def test_taken_apart_sums_to_the_whole_in_every_draw():
         whole, draws = taken_apart(
             model, x, condition, 0.5, others.pixels(0.5), others.condition(model, 0.5)
         )
-        velocity = model(x, torch.tensor([0.5]), torch.tensor([0]))
+        velocity = model.decode(x, condition)
     assert draws.shape == (len(PARTS), 2, 3, 3, 16, 16)
     torch.testing.assert_close(whole, torch.cat([velocity, x + 0.5 * velocity]))
     torch.testing.assert_close(draws.sum(0), whole[:, None].expand(-1, 3, -1, -1, -1))

@@ -161,7 +161,7 @@ def test_watch_shares_are_those_of_the_first_prediction_where_the_step_started(d
         x, at = before.x[:1], torch.tensor([t])
         with torch.no_grad():
             s = deco.condition(x, at, torch.tensor([1]))
-            parts = 0
+            parts, both = torch.zeros(4, *x.shape), x
             for p0, s0 in zip(others.pixels(t), others.condition(deco, t), strict=True):
                 drawn = [
                     pixels + (1 - t) * deco.decode(pixels, condition)

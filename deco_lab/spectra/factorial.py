@@ -231,7 +231,8 @@ def part_products(
         )
 
     whole = answers(model, x, s, t)
-    w = taper(*x.shape[-2:], window)
+    C, H, W = x.shape[-3:]
+    w = taper(H, W, window)
 
     def transformed(images: Tensor) -> Tensor:
         return torch.fft.rfft2(images.detach().cpu().double() * w)
@@ -241,14 +242,14 @@ def part_products(
     for condition_reference, pixel_reference in references:
         s0s, p0s = of_condition[condition_reference], of_pixels[pixel_reference]
         R = max(len(s0s), len(p0s))
-        of_parts, each = 0, 0
+        of_parts, each = torch.zeros(()), torch.zeros(())
         for _, s0, p0 in zip(range(R), cycle(s0s), cycle(p0s), strict=False):
             drawn_now = transformed(four_parts(model, whole, x, s, t, p0, s0))
             of_parts = of_parts + drawn_now / R
             each = each + _energy(drawn_now).sum(0)
         found.append(_products(of_whole, of_parts, each, R))
-    sums = band_sums(torch.stack(found), x.shape[-1], edges)
-    return sums.permute(3, 0, 2, 1, 4) / (x.shape[1] * float(w.square().sum()))
+    sums = band_sums(torch.stack(found), W, edges)
+    return sums.permute(3, 0, 2, 1, 4) / (C * float(w.square().sum()))
 
 
 def answers(model: HasDecoder, pixels: Tensor, condition: Tensor, t: Tensor) -> Tensor:

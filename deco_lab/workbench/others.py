@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from deco_lab.config import FIELDS, PHOTOGRAPHS
-from deco_lab.data import FieldSampler
+from deco_lab.data import CropSampler, FieldSampler, load_photograph
 from deco_lab.flow import interpolate
 from deco_lab.spectra.factorial import answers, four_parts
-from deco_lab.workbench.source import photographs
 
 _STREAM = 0x0DECC0
 """Added to a seed: the crop of that seed itself is none of the others."""
@@ -31,8 +30,8 @@ class Others:
     """(R, 3, S, S), in [-1, 1]."""
     noise: Tensor
     """(R, 3, S, S)."""
-    label: int | None
-    """What the model is told of all of them; None until it is known which label says no class."""
+    label: int
+    """What the model is told of all of them."""
     said: str
     """What they are, in a few words."""
 
@@ -73,8 +72,10 @@ def taken_apart(
     R = max(len(pixels), len(conditions))
     at = x.new_full((R,), t)
     whole = answers(model, x, condition, at[:1])
-    inputs = [value.expand(R, *value.shape[1:]) for value in (x, condition, pixels, conditions)]
-    return whole[:, 0], four_parts(model, whole, *inputs[:2], at, *inputs[2:])
+    x, condition, pixels, conditions = (
+        value.expand(R, *value.shape[1:]) for value in (x, condition, pixels, conditions)
+    )
+    return whole[:, 0], four_parts(model, whole, x, condition, at, pixels, conditions)
 
 
 def others_of(
@@ -99,26 +100,36 @@ def others_of(
     """
     names = tuple(config.class_names)
     names = names if names in (PHOTOGRAPHS, FIELDS) else ()
-    found = _pictures(names, config.image_size, class_id, count, seed)
-    label = config.num_classes if found.label is None else found.label
-    return Others(found.images.to(device), found.noise.to(device), label, found.said)
+    images, noise, said = _pictures(names, config.image_size, class_id, count, seed)
+    label = class_id if class_id < len(names) else config.num_classes
+    return Others(images.to(device), noise.to(device), label, said)
 
 
 @lru_cache(maxsize=32)
-def _pictures(names: tuple[str, ...], size: int, class_id: int, count: int, seed: int) -> Others:
-    """Return them on the CPU, with no label where no class is told."""
+def _pictures(
+    names: tuple[str, ...], size: int, class_id: int, count: int, seed: int
+) -> tuple[Tensor, Tensor, str]:
+    """Return the pictures and their noise, on the CPU, and what they are."""
     generator = torch.Generator().manual_seed(_STREAM + seed)
-    source = FieldSampler(size) if names == FIELDS else photographs(size)
-    if class_id < len(names):
-        chosen, label = torch.full((count,), class_id), class_id
-        kind = "fields" if names == FIELDS else "crops"
+    of_class = class_id < len(names)
+    classes = FIELDS if names == FIELDS else PHOTOGRAPHS
+    order = torch.randperm(len(classes), generator=generator)
+    chosen = torch.full((count,), class_id) if of_class else order[:count]
+    if names == FIELDS:
+        images = FieldSampler(size).sample(count, generator, chosen).images
+    else:  # only those that are cut from: reading them all takes seconds
+        found, of = chosen.unique(return_inverse=True)
+        read = [load_photograph(PHOTOGRAPHS[i]) for i in found.tolist()]
+        images = CropSampler(read, size).sample(count, generator, of).images
+    kind = "fields" if names == FIELDS else "crops"
+    if of_class:
         said = f"{count} other {kind} of the class {names[class_id]}"
+    elif names:
+        said = f"{count} {kind} of several classes, told no class"
     else:
-        chosen, label = torch.randperm(source.num_classes, generator=generator)[:count], None
-        kind = "fields of several classes" if names == FIELDS else "crops of several photographs"
-        said = f"{count} {kind}, told no class"
-        if not names:
-            said += ", since the app has no pictures of this model's classes"
-    images = source.sample(count, generator, chosen).images
+        said = (
+            f"{count} crops of bundled photographs, told no class, since the app has no pictures "
+            "of this model's classes"
+        )
     noise = torch.randn(images.shape, generator=generator)
-    return Others(images, noise, label, said)
+    return images, noise, said

@@ -58,7 +58,7 @@ def picture_from(
                 f"got {str(class_id)[:60]}; choose another source"
             )
         generator = torch.Generator().manual_seed(seed)
-        return photographs(image_size).sample(1, generator, torch.tensor([class_id])).images[0]
+        return _photographs(image_size).sample(1, generator, torch.tensor([class_id])).images[0]
     if source == "last run":
         if record is None:
             raise ValueError("there is no run to take an image from yet; draw one first")
@@ -103,6 +103,6 @@ def _counted(index: Any) -> str:
 
 
 @lru_cache(maxsize=2)
-def photographs(image_size: int) -> CropSampler:
+def _photographs(image_size: int) -> CropSampler:
     """Return the sampler, kept: resizing fourteen photographs takes longer than a model."""
     return bundled_crops(image_size)
