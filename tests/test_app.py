@@ -306,7 +306,7 @@ class Tabs:
             self.loss = LossTab(bench, lambda request: "a", controls)
 
     def take_apart(self, source, class_id=0, index=1, t=0.5):
-        values = ("tiny", source, class_id, index, 0, t, "mean", "zero", "shapley", 8)
+        values = ("tiny", source, class_id, index, 0, t, "predicted", "others", "others", "main", 8)
         return json.loads(list(self.parts._answer(ANYONE, *values))[-1])
 
     def weigh(self, quality):
@@ -339,9 +339,11 @@ def test_keep_csv_keeps_what_the_tab_shows(tabs):
     said, rows = kept_rows(tabs.parts)
     assert said["t"] == "0.3"
     shares = [
-        float(row["value"]) for row in rows if (row["quantity"], row["of"]) == ("share", "dit")
+        float(row["value"]) if row["value"] else None
+        for row in rows
+        if (row["quantity"], row["of"]) == ("share", "condition")
     ]
-    assert shares == view["shares"]["dit"]
+    assert shares == view["shares"]["condition"]
     table = tabs.weigh(50)["weights"]["channels"][0]
     assert tabs.weigh(0)["status"] == "refused"
     said, rows = kept_rows(tabs.loss)
@@ -399,10 +401,8 @@ def test_decompose_takes_the_last_run_as_it_was(tabs, stopped):
     assert (view["settings"]["class_name"], view["settings"]["t"]) == ("coffee", t)
     model = tabs.bench.library.get("tiny")
     with torch.no_grad():
-        velocity = model(x[1:], torch.tensor([t]), torch.tensor([3]))
-    assert view["rms"]["velocity"] == pytest.approx(
-        float(velocity.square().mean().sqrt()), rel=1e-3
-    )
+        predicted = x[1:] + (1 - t) * model(x[1:], torch.tensor([t]), torch.tensor([3]))
+    assert view["rms"]["whole"] == pytest.approx(float(predicted.square().mean().sqrt()), rel=1e-3)
 
 
 def test_decompose_refuses_a_last_run_of_other_classes(tabs):

@@ -281,7 +281,7 @@ PLOTS = {
     "#panel .dl-spectrum svg": 1,
     "#panel .dl-heatmap canvas": 1,
     "#panel .dl-heatmap svg": 1,
-    "#panel .dl-bands > div > svg": 4,
+    "#panel .dl-bands > div > svg": 5,
     "#panel [data-plot=guidance] > svg": 1,
 }
 
@@ -541,8 +541,9 @@ def test_readmes_script_runs_against_the_app(address, capsys):
     exec(script.replace("http://127.0.0.1:7860/", address), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "0 0.0 0 64"
-    assert len(lines) == 21 + 3
-    assert "'above 1/4'" in lines[21]
+    assert len(lines) == 21 + 4
+    assert lines[21].startswith("t = 0.50: the condition draws ")
+    assert "'above 1/4'" in lines[22]
     assert lines[-1] == "['tiny', 'tiny-fm', 'tiny-dit', 'fields', 'fields-dit']"
 
 

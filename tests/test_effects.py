@@ -97,7 +97,7 @@ def test_band_effects_of_parts_that_cancel_are_no_shares_but_a_sentence():
     assert np.isnan(found.predicted_low[0]).all()
     np.testing.assert_allclose(found.predicted[1].sum(0), 1)
     assert found.unshared() == (
-        "No shares of the predicted image below 1/8 at t = 0; above 1/8 at t = 0: there the parts "
+        "No shares of the predicted image (below 1/8, above 1/8 at t = 0): there the parts "
         "cancel, their energies being more than 2 times its own."
     )
     shared = band_effects(Linear(), images[:, :1], [0] * 12, times=[0.5], edges=[1 / 8])

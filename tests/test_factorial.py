@@ -10,12 +10,16 @@ from deco_lab.spectra.factorial import (
     OTHERS,
     PARTS,
     AskedStates,
+    answers,
     cancellation,
+    draws_products,
+    four_parts,
     part_products,
     part_shares,
     partners,
+    unshared,
 )
-from deco_lab.spectra.products import band_energies, band_products
+from deco_lab.spectra.products import band_sums
 from deco_lab.spectra.states import Batch, check_decoder
 
 EDGES = (0.1, 0.25)
@@ -198,11 +202,30 @@ def test_partners_are_of_the_same_label_where_there_are_enough():
             partners(*few, seed=0)
 
 
-@pytest.mark.parametrize("window", [None, "hann"])
-def test_band_energies_are_the_products_of_images_with_themselves(window):
-    images = draw(2, 3, 2, 12, 9)
-    for each, expected in zip(band_energies(images, EDGES, window), images, strict=True):
-        torch.testing.assert_close(each, band_products(expected, expected, EDGES, window))
+def test_draws_products_in_bands_are_part_products_of_each_image(game):
+    model, _, p = game
+    asked = AskedStates(model, Three(p), draws=2, seed=0)
+    ((_, (each,)),) = asked.moments()
+    expected = part_products(model, each, edges=EDGES, references=[(OTHERS, OTHERS)], seed=0)[:, 0]
+    others = [torch.stack(each.of_others(of)) for of in (each.conditions, each.x)]
+    for i in range(3):
+        x, condition, t = p[i : i + 1], each.condition[i : i + 1], TIMES[:2]
+        whole = answers(model, x, condition, t[:1])
+        s0, p0 = (of[:, i] for of in others)
+        x, condition = x.expand(2, -1, -1, -1), condition.expand(2, -1, -1)
+        draws = four_parts(model, whole, x, condition, t, p0, s0)
+        sums = band_sums(draws_products(whole[:, 0], draws), 8, EDGES) / 64
+        torch.testing.assert_close(sums.transpose(0, 1), expected[i], rtol=1e-5, atol=1e-6)
+
+
+def test_unshared_names_the_bands_and_times_whose_parts_cancel():
+    cancels = np.array([[True, True, False, True], [True, True, False, False]])
+    bands = ("mean", "low", "middle", "high")
+    assert unshared(cancels, (0.1, 0.5), bands, "velocity") == (
+        "No shares of the velocity (mean, low at t = 0.1, 0.5; high at t = 0.1): there the parts "
+        "cancel, their energies being more than 2 times its own."
+    )
+    assert unshared(cancels[:, 2:3], (0.1, 0.5), ("middle",), "velocity") == ""
 
 
 def test_part_shares_are_nan_where_the_whole_is_nothing():

@@ -5,7 +5,7 @@ from scipy.signal import get_window
 
 from deco_lab.spectra import band_shares, split_bands
 from deco_lab.spectra.frequencies import ring_counts
-from deco_lab.spectra.products import band_products, nan_if_empty, ring_products
+from deco_lab.spectra.products import band_products, band_sums, nan_if_empty, ring_products
 
 SIZES = [(16, 16), (16, 24), (15, 18), (8, 7)]
 
@@ -49,6 +49,14 @@ def test_ring_products_take_several_parts_at_once():
 def test_band_products_sum_to_the_mean_product(size):
     a, b = draw(2, 4, 3, *size)
     torch.testing.assert_close(band_products(a, b).sum(-1), (a * b).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("size", [(12, 9), (8, 8)])
+def test_band_sums_of_transforms_are_band_products(size):
+    a, b = torch.randn(2, 3, 2, *size, dtype=torch.float64)
+    products = (torch.fft.rfft2(a) * torch.fft.rfft2(b).conj()).real.sum(-3)
+    found = band_sums(products, size[1], (0.1, 0.3)) / a[0].numel()
+    torch.testing.assert_close(found, band_products(a, b, (0.1, 0.3)))
 
 
 def test_band_products_give_band_shares():

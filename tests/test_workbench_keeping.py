@@ -239,6 +239,21 @@ def test_load_record_gives_back_the_run(record: Record, tmp_path: Path):
     assert len(record.curves) > 10
 
 
+def test_load_record_opens_a_run_with_shares_of_the_velocity_and_says_so(record: Record):
+    """As runs were kept until the shares became the predicted image's."""
+    unit = "share of the class's velocity that the part supplies"
+    shares = Curve(("step", "part", "band"), np.full((5, 3, 4), 5.18), unit)
+    curves = {name: c for name, c in record.curves.items() if name != "predicted_shares"}
+    axes = {name: a for name, a in record.axes.items() if name != "share_band"}
+    axes["part"] = np.array(["dit", "decoder", "baseline"])
+    old = replace(record, axes=axes, curves=curves | {"shares": shares})
+    back = load_record(to_npz(old))
+    assert back.curves["shares"].unit == unit
+    assert (back.curves["shares"].values == 5.18).all()
+    assert "predicted_shares" not in back.curves
+    assert f"below 1/16,dit,5.18,{unit}" in to_csv(back)
+
+
 def test_to_npz_holds_plain_arrays_and_says_their_axes(record: Record):
     with np.load(io.BytesIO(to_npz(record)), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}

@@ -18,9 +18,11 @@ from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.data import load_photograph
 from deco_lab.flow import seeded_noise
 from deco_lab.models import build
-from deco_lab.spectra import decompose, zigzag_order
-from deco_lab.spectra.decompose import CONDITION_REFERENCES, ORDERS, PIXEL_REFERENCES
-from deco_lab.workbench.parts import PARTS, REFERENCES, curves_csv, explain
+from deco_lab.spectra import band_shares, decompose, zigzag_order
+from deco_lab.spectra.bands import MEAN_AND_OCTAVES
+from deco_lab.spectra.factorial import CONDITION_REFERENCES, PIXEL_REFERENCES
+from deco_lab.workbench.others import others_of
+from deco_lab.workbench.parts import CHOICES, DRAWS, PARTS, curves_csv, explain
 from deco_lab.workbench.source import prepare
 
 DIT = DiTConfig(image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1)
@@ -85,8 +87,8 @@ class Linear:
         return iter([torch.zeros(1)])
 
     def condition(self, x, t, class_ids):
-        pattern = torch.linspace(-1, 2, 256).view(1, 256, 1).repeat(1, 1, 3)
-        return pattern * pattern.new_tensor([1.0, 2.0, 3.0])
+        pattern = torch.linspace(-1, 2, 256).view(1, 256, 1) * torch.tensor([1.0, 2.0, 3.0])
+        return pattern + 0.5 * x.flatten(2).transpose(1, 2)
 
     def decode(self, x, condition):
         return self.a * x + self.b * condition.transpose(1, 2).reshape(-1, 3, 16, 16)
@@ -102,82 +104,147 @@ def test_explain_predicts_the_image_from_the_models_velocity(deco, view, image):
     x = 0.3 * image[None] + 0.7 * seeded_noise(1, (3, 16, 16), 7)
     with torch.no_grad():
         velocity = deco(x, torch.tensor([0.3]), torch.tensor([1]))
-    predicted = (x + 0.7 * velocity)[0].clamp(-1, 1)
-    np.testing.assert_allclose(levels(view.predicted), predicted, atol=1 / 255 + 1e-5)
-    rms = float(velocity.square().mean().sqrt())
-    assert view.rms["velocity"] == pytest.approx(rms, rel=1e-3)
+    predicted = (x + 0.7 * velocity)[0]
+    np.testing.assert_allclose(levels(view.predicted), predicted.clamp(-1, 1), atol=1 / 255 + 1e-5)
+    for whole, field in (("predicted", predicted), ("velocity", velocity)):
+        rms = float(field.square().mean().sqrt())
+        shown = explain(deco, image, 1, t=0.3, seed=7, whole=whole)
+        assert shown.rms["whole"] == pytest.approx(rms, rel=1e-3)
 
 
-def test_explain_parts_sum_to_the_velocity_in_pictures_and_shares(view):
+def test_explain_parts_sum_to_the_whole_in_pictures_and_shares(view):
     shown = {
         key: levels(pictures, -view.scale, view.scale) for key, pictures in view.fields.items()
     }
-    total = shown["baseline"] + shown["dit"] + shown["decoder"]
+    total = np.sum([shown[key] for key in PARTS], axis=0)
     clipped = np.any([np.abs(field) >= view.scale * 0.999 for field in shown.values()], axis=0)
     assert clipped.mean() < 0.05
     step = 2 * view.scale / 255
-    np.testing.assert_allclose(total[~clipped], shown["velocity"][~clipped], atol=2 * step)
+    np.testing.assert_allclose(total[~clipped], shown["whole"][~clipped], atol=2.5 * step)
     shares = numbers([view.shares[key] for key in PARTS]).sum(0)
-    np.testing.assert_allclose(shares, 1, atol=2e-3)
+    assert np.isfinite(shares).any()
+    np.testing.assert_allclose(shares[np.isfinite(shares)], 1, atol=2e-3)
 
 
-def test_explain_of_a_linear_decoder_has_no_interaction_and_its_own_parts(image):
+def test_explain_of_a_linear_decoder_has_the_parts_of_its_references(image):
+    """D = (1 + (1 - t) a) x + (1 - t) b s, so means over other pictures are those of their x."""
     view = explain(Linear(), image, 0, t=0.5, seed=3)
+    others = others_of(Linear.config, 0, count=DRAWS, seed=3)
+    assert view.settings["others"] == others.said
     x = 0.5 * image + 0.5 * seeded_noise(1, (3, 16, 16), 3)[0]
-    s = Linear().condition(x, 0, 0).transpose(1, 2).reshape(3, 16, 16)
-    mean = s.mean((1, 2), keepdim=True)
-    for key, expected in (
-        ("decoder", -1.5 * x),
-        ("dit", 0.5 * (s - mean)),
-        ("baseline", 0.5 * mean.expand_as(s)),
-    ):
-        assert view.rms[key] == pytest.approx(float(expected.square().mean().sqrt()), rel=1e-3)
+    p0 = others.pixels(0.5).mean(0)
+    s = Linear().condition(x[None], 0, 0).transpose(1, 2).reshape(3, 16, 16)
+    expected = {
+        "whole": 0.25 * x + 0.25 * s,
+        "baseline": 0.25 * p0 + 0.25 * (s + 0.5 * (p0 - x)),
+        "condition": 0.25 * 0.5 * (x - p0),
+        "pixels": 0.25 * (x - p0),
+    }
+    for key, field in expected.items():
+        assert view.rms[key] == pytest.approx(float(field.square().mean().sqrt()), rel=1e-3)
+        if view.cancellation[-1] is not None and view.cancellation[-1] < 2:
+            share = band_shares(field[None], expected["whole"][None], MEAN_AND_OCTAVES)[-1]
+            assert key == "whole" or view.shares[key][-1] == pytest.approx(float(share), abs=2e-3)
     assert view.rms["interaction"] == pytest.approx(0, abs=1e-5)
 
 
 def test_explain_gain_of_a_linear_decoder_is_its_slope(image):
     view = explain(Linear(), image, 0, t=0.5, seed=3)
-    assert (view.gain.gain, view.gain.slope, view.gain.known_slope) == (1.5, -1.5, -2.0)
-    x = (0.5 * image + 0.5 * seeded_noise(1, (3, 16, 16), 3)[0]).double().numpy()
+    assert (view.gain.gain, view.gain.slope) == (0.25, 0.25)  # 1 + (1 - t) a
+    x = (0.5 * image + 0.5 * seeded_noise(1, (3, 16, 16), 3)[0])[None]
     s = Linear().condition(x, 0, 0).transpose(1, 2).reshape(3, 16, 16).double().numpy()
+    x = x[0].double().numpy()
     fy, fx = np.meshgrid(np.fft.fftfreq(16), np.fft.fftfreq(16), indexing="ij")
-    band = np.digitize(np.hypot(fy, fx), [1 / 16, 1 / 8, 1 / 4])
+    band = np.digitize(np.hypot(fy, fx), [1e-9, 1 / 16, 1 / 8, 1 / 4])
 
     def energy(field):
         power = (np.abs(np.fft.fft2(field)) ** 2).sum(0)
-        return np.array([power[band == k].sum() for k in range(4)])
+        return np.array([power[band == k].sum() for k in range(5)])
 
-    velocity = energy(-1.5 * x + 0.5 * s)
-    by_pixels = np.sqrt(energy(-1.5 * x) / velocity)
-    by_condition = np.sqrt(energy(0.5 * (s - s.mean((1, 2), keepdims=True))) / velocity)
-    np.testing.assert_allclose(numbers(view.gain.pixels), by_pixels, rtol=1e-3)
-    np.testing.assert_allclose(numbers(view.gain.condition), by_condition, rtol=1e-3, atol=1e-6)
-
-
-def test_explain_known_slope_is_minus_one_over_what_is_left(view):
-    assert view.gain.known_slope == pytest.approx(-1 / 0.7, rel=1e-3)
+    predicted = energy(0.25 * x + 0.25 * s)
+    with np.errstate(invalid="ignore"):  # no frequency of 16 pixels is between 0 and 1/16
+        by_pixels = np.sqrt(energy(0.25 * x) / predicted)
+        by_condition = np.sqrt(energy(0.25 * (s - s.mean((1, 2), keepdims=True))) / predicted)
+    some = predicted > 0
+    for found, expected in ((view.gain.pixels, by_pixels), (view.gain.condition, by_condition)):
+        np.testing.assert_allclose(numbers(found)[some], expected[some], rtol=1e-3, atol=1e-6)
 
 
-def test_explain_seeds_the_pixel_reference_noise(deco, image):
-    view = explain(deco, image, 1, t=0.3, seed=7, pixel_reference="noise")
+@pytest.mark.parametrize("effects", ["main", "shapley"])
+def test_explain_says_the_shares_that_it_shows(deco, image, effects):
+    for t in (0.3, 0.75):
+        view = explain(Linear(), image, 0, t=t, seed=3, effects=effects)
+        finest = [view.shares[part][-1] for part in ("condition", "pixels", "interaction")]
+        assert None not in finest
+        condition, pixels, both = (f"{share:z.0%}" for share in finest)
+        said = {
+            "main": f"the condition draws {condition} of what the predicted image has above 1/4 "
+            f"cycles a pixel; the pixels bring {pixels}, both only together {both}.",
+            "shapley": "of what the predicted image has above 1/4 cycles a pixel the condition's "
+            f"Shapley value is {condition}, the pixels' {pixels}.",
+        }[effects]
+        assert view.says.startswith(f"t = {t:.2f}: {said}")
+
+
+def test_explain_gives_no_shares_where_parts_cancel_and_says_so(image):
+    class Cancelling(Linear):
+        """D = x + (1 - t)(a x + b s) of pixels and tokens that are each other's opposites."""
+
+        a, b = 18.0, -38.0
+
+        def condition(self, x, t, class_ids):
+            return 0.5 * x.flatten(2).transpose(1, 2)
+
+    view = explain(Cancelling(), image, 0, t=0.5, seed=3)
+    assert [value is None or value > 2 for value in view.cancellation] == [True] * 5
+    assert view.cancellation[1] is None  # of 16 pixels none lies between the mean and 1/16
+    assert all(share is None for shares in view.shares.values() for share in shares)
+    assert view.says == (
+        "No shares of the predicted image (mean, 1/16 to 1/8, 1/8 to 1/4, above 1/4 at t = 0.5): "
+        "there the parts cancel, their energies being more than 2 times its own."
+    )
+
+
+def test_explain_says_that_there_is_nothing_to_share(image):
+    class Silent(Linear):
+        def decode(self, x, condition):
+            return -2.0 * x
+
+    view = explain(Silent(), image, 0, t=0.5, seed=3)
+    assert view.says == "t = 0.50: the predicted image has nothing above 1/4 cycles a pixel."
+
+
+def test_explain_shapley_values_hold_half_of_the_interaction(view, deco, image):
+    shapley = explain(deco, image, 1, t=0.3, seed=7, effects="shapley")
+    main = {part: numbers(view.shares[part]) for part in PARTS}
+    for part, half in (("baseline", 0), ("condition", 0.5), ("pixels", 0.5), ("interaction", 0)):
+        expected = main[part] + half * main["interaction"]
+        np.testing.assert_allclose(numbers(shapley.shares[part]), expected, atol=2e-3)
+
+
+def test_explain_with_constants_is_decompose(deco, image):
+    arguments: Any = {"condition_reference": "time", "pixel_reference": "noise"}
+    view = explain(deco, image, 1, t=0.3, seed=7, whole="velocity", effects="shapley", **arguments)
     x = 0.3 * image[None] + 0.7 * seeded_noise(1, (3, 16, 16), 7)
-    parts = decompose(deco, x, 0.3, [1], pixel_reference="noise", seed=7)
-    for key in PARTS:
-        expected = float(getattr(parts, key).square().mean().sqrt())
+    parts = decompose(deco, x, 0.3, [1], seed=7, **arguments)
+    for key, name in (("whole", "velocity"), ("baseline", "baseline"), ("condition", "dit"),
+                      ("pixels", "decoder"), ("interaction", "interaction")):  # fmt: skip
+        expected = float(getattr(parts, name).square().mean().sqrt())
         assert view.rms[key] == pytest.approx(expected, rel=1e-3)
+    assert view.settings["others"] == ""
 
 
 def test_explain_spectra_are_scipys(deco, view, image):
     x = 0.3 * image[None] + 0.7 * seeded_noise(1, (3, 16, 16), 7)
     with torch.no_grad():
-        velocity = deco(x, torch.tensor([0.3]), torch.tensor([1]))[0].double().numpy()
-    blocks = velocity.reshape(3, 2, 8, 2, 8).transpose(0, 1, 3, 2, 4)
+        predicted = x + 0.7 * deco(x, torch.tensor([0.3]), torch.tensor([1]))
+    blocks = predicted[0].double().numpy().reshape(3, 2, 8, 2, 8).transpose(0, 1, 3, 2, 4)
     transformed = np.asarray(scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho"))
     energy = (transformed**2).mean((0, 1, 2))
     energy = energy.flatten()[list(zigzag_order(8))]
-    np.testing.assert_allclose(numbers(view.spectra["velocity"].energy), energy, rtol=1e-3)
+    np.testing.assert_allclose(numbers(view.spectra["whole"].energy), energy, rtol=1e-3)
     curve = np.log1p(energy) / np.log1p(energy).max()
-    np.testing.assert_allclose(numbers(view.spectra["velocity"].curve), curve, atol=1e-3)
+    np.testing.assert_allclose(numbers(view.spectra["whole"].curve), curve, atol=1e-3)
 
 
 def test_explain_map_finds_the_regions_of_the_condition(image):
@@ -204,11 +271,11 @@ def test_explain_counts_its_passes(deco, image, monkeypatch):
         original = getattr(deco, name)
 
         def counted(*args, name=name, original=original):
-            counts[name] += 1
+            counts[name] += len(args[0])
             return original(*args)
 
         monkeypatch.setattr(deco, name, counted)
-    for reference in ("mean", "null"):
+    for reference in ("others", "mean", "null"):
         counts.update(condition=0, decode=0)
         view = explain(deco, image, 1, condition_reference=reference)
         assert (view.dit_passes, view.decoder_passes) == (counts["condition"], counts["decode"])
@@ -218,8 +285,8 @@ def test_explain_of_a_decoder_of_units_has_no_gain_at_a_pixel(image):
     model = random_model(replace(DECO, decoder_patch=2))
     view = explain(model, image, 1)
     assert (view.gain.gain, view.gain.slope, view.gain.pictures) == (None, None, None)
-    assert view.decoder_passes == 6
-    assert all(value is not None and value > 0 for value in view.gain.pixels)
+    assert view.decoder_passes == 1 + 3 * DRAWS + 2
+    assert (np.delete(numbers(view.gain.pixels), 1) > 0).all()
 
 
 def one(argument, value) -> dict[str, Any]:
@@ -227,20 +294,21 @@ def one(argument, value) -> dict[str, Any]:
 
 
 def test_explain_takes_every_choice_with_a_help_and_hears_it(deco, image):
-    keys = [list(choices) for choices in REFERENCES.values()]
-    assert keys == [list(CONDITION_REFERENCES), list(PIXEL_REFERENCES), list(ORDERS)]
-    for argument, choices in REFERENCES.items():
-        seen = {explain(deco, image, 1, **one(argument, choice)).rms["dit"] for choice in choices}
+    references = CHOICES["condition_reference"], CHOICES["pixel_reference"]
+    assert [tuple(choices) for choices in references] == [CONDITION_REFERENCES, PIXEL_REFERENCES]
+    for argument, choices in CHOICES.items():
+        seen = {
+            explain(deco, image, 1, **one(argument, choice)).rms["condition"] for choice in choices
+        }
         assert len(seen) == len(choices)
 
 
 def test_explain_takes_a_state_as_it_is(deco, image):
     x = 2 * seeded_noise(1, (3, 16, 16), 3)
     view = explain(deco, image, 2, t=0.3, noisy=x[0])
-    parts = decompose(deco, x, 0.3, [2])
-    for key in ("velocity", *PARTS):
-        rms = float(getattr(parts, key).square().mean().sqrt())
-        assert view.rms[key] == pytest.approx(rms, rel=1e-3)
+    with torch.no_grad():
+        predicted = x + 0.7 * deco(x, torch.tensor([0.3]), torch.tensor([2]))
+    assert view.rms["whole"] == pytest.approx(float(predicted.square().mean().sqrt()), rel=1e-3)
     np.testing.assert_allclose(levels(view.noisy), x[0].clamp(-1, 1), atol=1 / 255 + 1e-5)
 
 
@@ -261,9 +329,10 @@ def test_explain_is_json_ready_and_the_same_twice(deco, image, view):
         ({"seed": 2**32}, "seed must be a whole number"),
         ({"class_id": 4}, "class_id must be a whole number from 0 to 3"),
         ({"class_id": 1.0}, "class_id must be a whole number"),
-        ({"condition_reference": "zero"}, "condition_reference must be one of mean, time, null"),
-        ({"pixel_reference": ["zero"]}, "pixel_reference must be one of zero"),
-        ({"order": "both"}, "order must be one of shapley"),
+        ({"whole": "image"}, "whole must be one of predicted, velocity"),
+        ({"condition_reference": "zero"}, "condition_reference must be one of others, mean"),
+        ({"pixel_reference": ["zero"]}, "pixel_reference must be one of others, zero"),
+        ({"effects": "both"}, "effects must be one of main, shapley"),
         ({"num_clusters": 1}, "num_clusters must be a whole number from 2 to 16"),
         ({"image": torch.zeros(3, 8, 8)}, r"image must .* \(3, 16, 16\).* got \(3, 8, 8\)"),
         ({"image": torch.zeros(3, 16, 16, dtype=torch.uint8)}, "image must be floating point"),
@@ -291,28 +360,31 @@ def test_explain_refuses_an_answer_that_is_not_finite(image):
         explain(model, image, 1)
 
 
-def test_explain_of_the_bundled_model_leaves_high_bands_to_the_decoder():
+def test_explain_of_the_bundled_model_takes_other_crops_of_the_photograph():
     model = deco_lab.load("tiny", device="cpu")
     photograph = prepare(Image.fromarray(load_photograph("chelsea")), 64)
     view = explain(model, photograph, 2, t=0.5)
-    highest = {key: view.shares[key][-1] for key in PARTS}
-    assert highest["decoder"] == pytest.approx(1, abs=0.05)
     assert view.settings["class_name"] == "chelsea"
-    assert view.gain.slope == pytest.approx(view.gain.known_slope, rel=0.1)
+    assert view.settings["others"] == "4 other crops of the class chelsea"
+    finest = numbers([view.shares[part][-1] for part in PARTS])  # of whatever weights are bundled
+    assert finest.sum() == pytest.approx(1, abs=2e-3)
+    assert (np.abs(finest - 0.5) < 1.5).all()
 
 
 def test_curves_csv_holds_every_number_once(view):
     lines = curves_csv(view).splitlines()
     said = dict(line[2:].split(": ", 1) for line in lines if line.startswith("#"))
-    assert (said["t"], said["seed"], said["order"]) == ("0.3", "7", "shapley")
+    assert (said["t"], said["seed"], said["whole"]) == ("0.3", "7", "predicted")
     rows = list(csv.DictReader(io.StringIO("\n".join(lines[len(said) :]))))
-    found = {(r["quantity"], r["of"], r["position"]): float(r["value"]) for r in rows}
+    found = {(r["quantity"], r["of"], r["position"]): float(r["value"] or "nan") for r in rows}
     assert len(found) == len(rows)
     for of, spectrum in view.spectra.items():
         assert [found["dct_energy", of, str(k)] for k in range(64)] == spectrum.energy
         assert [found["log_energy", of, str(k)] for k in range(64)] == spectrum.curve
-    for of, shares in view.shares.items():
-        assert [found["share", of, band] for band in view.bands] == shares
-    assert [found["relative_answer", "pixels", band] for band in view.bands] == view.gain.pixels
+    by_band = {("share", of): shares for of, shares in view.shares.items()}
+    by_band["cancellation", "parts"] = view.cancellation
+    by_band["relative_answer", "pixels"] = view.gain.pixels
+    for of, values in by_band.items():
+        np.testing.assert_array_equal([found[*of, band] for band in view.bands], numbers(values))
     assert found["jacobian", "slope", ""] == view.gain.slope
     assert found["rms", "interaction", ""] == view.rms["interaction"]

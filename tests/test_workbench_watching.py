@@ -14,10 +14,10 @@ from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import build
 from deco_lab.sampling import sample, sample_steps
 from deco_lab.spectra import (
+    MEAN_AND_OCTAVES,
     PartGains,
     band_shares,
     dct_energy,
-    decompose,
     radial_power,
     split_bands,
     zigzag_order,
@@ -151,14 +151,47 @@ def test_watch_guidance_is_what_the_rule_changed(deco):
 
 # heun_reuse does not evaluate the field where a step starts: nothing remembered fits.
 @pytest.mark.parametrize("solver", ["euler", "heun", "heun_reuse", "adams2"])
-def test_watch_shares_are_those_of_decompose_where_the_step_started(deco, solver):
+def test_watch_shares_are_those_of_the_first_prediction_where_the_step_started(deco, solver):
     settings = replace(SETTINGS, solver=solver)
     steps = list(sample_steps(deco, **settings.sampling_arguments()))
-    for frame, before in zip(list(Watch(deco, settings))[1:], steps[:-1], strict=True):
-        assert frame.t_start == before.t
-        parts = decompose(deco, before.x[:2], before.t, [1, 2])
-        expected = [band_shares(getattr(parts, name), parts.velocity) for name in watching.PARTS]
-        assert_close(frame.curves["shares"], torch.stack(expected), rtol=2e-3, atol=1e-4)
+    watch = Watch(deco, settings)
+    frames = list(watch)[1:]
+    others = watch.others
+    assert others is not None
+    for frame, before in zip(frames, steps[:-1], strict=True):
+        t = before.t  # a quarter: where the others' conditions are asked for
+        x, at = before.x[:1], torch.tensor([t])
+        with torch.no_grad():
+            s = deco.condition(x, at, torch.tensor([1]))
+            parts, both = torch.zeros(4, *x.shape), x
+            for p0, s0 in zip(others.pixels(t), others.condition(deco, t), strict=True):
+                drawn = [
+                    pixels + (1 - t) * deco.decode(pixels, condition)
+                    for pixels in (x, p0[None])
+                    for condition in (s, s0[None])
+                ]
+                both, of_p, of_s, none = drawn
+                main = [none, of_s - none, of_p - none, both - of_s - of_p + none]
+                parts = parts + torch.stack(main) / len(others.images)
+        assert frame.t_start == t
+        shares = torch.stack([band_shares(part, both, MEAN_AND_OCTAVES) for part in parts])
+        shown = np.array(frame.curves["predicted_shares"], float)
+        assert np.isfinite(shown[:, -1]).all()
+        has = np.isfinite(shown)
+        np.testing.assert_allclose(shown[has], shares.numpy()[has], rtol=5e-3, atol=1e-3)
+        assert f"draws {shares[1, -1]:z.0%} of what the predicted image has above" in frame.says
+
+
+def test_watch_asks_for_the_others_conditions_at_16_times_at_most(deco, monkeypatch):
+    calls = []
+    compute = deco.condition
+    monkeypatch.setattr(
+        deco, "condition", lambda *inputs: calls.append(inputs[1].tolist()) or compute(*inputs)
+    )
+    list(Watch(deco, replace(SETTINGS, num_steps=40, guidance_scale=1.0)))
+    times = [t[0] for t in calls if len(t) == watching.DRAWS]
+    assert times == pytest.approx([k / 16 for k in range(16)])
+    assert len(calls) == 40 + 16
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
@@ -166,8 +199,8 @@ def test_watch_computes_no_condition_twice(deco, monkeypatch, guidance_scale):
     calls = []
     compute = deco.condition
     monkeypatch.setattr(deco, "condition", lambda *inputs: calls.append(1) or compute(*inputs))
-    list(Watch(deco, replace(SETTINGS, guidance_scale=guidance_scale, num_images=2)))
-    assert len(calls) == SETTINGS.num_steps
+    list(Watch(deco, replace(SETTINGS, guidance_scale=guidance_scale)))
+    assert len(calls) == 2 * SETTINGS.num_steps  # and once for the other pictures
 
 
 def test_watch_without_decomposition_takes_the_samplers_passes_alone(deco, monkeypatch):
@@ -176,7 +209,7 @@ def test_watch_without_decomposition_takes_the_samplers_passes_alone(deco, monke
     monkeypatch.setattr(deco, "decode", lambda *inputs: calls.append(1) or decode(*inputs))
     frames = list(Watch(deco, replace(SETTINGS, decompose=False)))
     assert len(calls) == SETTINGS.num_steps
-    assert not {"shares", "condition_energy"} & set(frames[-1].curves)
+    assert not {"predicted_shares", "condition_energy"} & set(frames[-1].curves)
 
 
 def test_watch_gains_draw_what_part_gains_draw(deco):
@@ -196,23 +229,42 @@ def test_watch_refuses_gains_without_a_decoder(dit):
 
 def test_watch_baseline_has_all_but_the_decoders_curves(dit):
     *_, frame = Watch(dit, SETTINGS)
-    assert set(watching.CURVES) - set(frame.curves) == {"condition_energy", "shares"}
+    assert set(watching.CURVES) - set(frame.curves) == {"condition_energy", "predicted_shares"}
     assert np.array(frame.curves["velocity_energy"], float).min() > 0
 
 
 def test_watch_frames_are_json_without_nan():
-    silent = build(DECO)  # velocity 0: shares are undefined
-    *frames, last = Watch(silent, SETTINGS)
+    class Silent(torch.nn.Module):
+        """Predicts the image 0: shares are undefined."""
+
+        config = DECO
+
+        def __init__(self):
+            super().__init__()
+            self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+        def condition(self, x, t, class_ids):
+            self.left = 1 - float(t[0])
+            return torch.zeros(len(x), 64, 16)
+
+        def decode(self, x, condition):
+            return -x / self.left
+
+        def forward(self, x, t, class_ids):
+            return self.decode(x, self.condition(x, t, class_ids))
+
+    *frames, last = Watch(Silent(), SETTINGS)
     for frame in [*frames, last]:
         json.dumps(asdict(frame), allow_nan=False)
-    assert last.curves["shares"] == [[None] * 4] * 3
+    assert last.curves["predicted_shares"] == [[None] * 5] * 4
+    assert last.says == "t = 0.75: the predicted image has nothing above 1/4 cycles a pixel."
 
 
 def test_watch_leaves_out_the_condition_of_grids_below_a_block():
     model = random_model(replace(DECO, patch_size=4))  # 4 x 4 tokens
     *_, frame = Watch(model, SETTINGS)
     assert "condition_energy" not in frame.curves
-    assert "shares" in frame.curves
+    assert "predicted_shares" in frame.curves
 
 
 def test_watch_refuses_a_label_that_the_model_does_not_know(deco):
@@ -236,7 +288,7 @@ def test_record_holds_every_frame_in_full_precision(deco):
             if name in watching.CURVES:
                 shown = frame.curves.get(name, np.full(row.shape, np.nan))
                 assert_close(shown, row, rtol=6e-4)
-    assert np.isnan(record.curves["shares"].values[0]).all()
+    assert np.isnan(record.curves["predicted_shares"].values[0]).all()
     assert record.curves["velocity_energy"].values.dtype == np.float64
 
 
@@ -271,11 +323,9 @@ def test_watch_waits_once_for_frames_that_are_measured_together(deco, monkeypatc
         watch.take()
     with Syncs(monkeypatch) as syncs:
         frames = watch.frames()
-    assert all("shares" in frame.curves for frame in frames[1:])
+    assert all("predicted_shares" in frame.curves for frame in frames[1:])
     assert syncs.copies == 1
-    # A step asks whether its condition is the one remembered; `decompose` checks a t and labels
-    # that it is given on the CPU.
-    assert syncs.numbers == 4 * (1 + 3)
+    assert syncs.numbers == 4  # a step asks whether its condition is the one remembered
 
 
 @pytest.mark.parametrize("taken", [1, 3, 5])

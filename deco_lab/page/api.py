@@ -2,7 +2,7 @@
 
 /sample             stream a run, a message at a time
 /stop               end this client's run
-/decompose          split one velocity into its parts
+/decompose          take one predicted image apart
 /frequency_weights  the loss's tables and weights
 /models             what can draw, and what is known of it
 """
@@ -53,14 +53,16 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
         t: float = 0.5,
         seed: int = 0,
         picture: str = "",
-        condition_reference: str = "mean",
-        pixel_reference: str = "zero",
-        order: str = "shapley",
+        whole: str = "predicted",
+        condition_reference: str = "others",
+        pixel_reference: str = "others",
+        effects: str = "main",
         clusters: int = 8,
     ) -> dict:
-        """Split the velocity of a noisy picture into its parts (`deco_lab.workbench.PartsView`).
+        """Take apart what a model predicts of a noisy picture (`deco_lab.workbench.PartsView`).
 
-        The picture is a file in base64, or, left empty, a crop of the class's photograph.
+        The picture is a file in base64, or, left empty, a crop of the class's photograph. `whole`
+        may be "velocity"; what stands for none of an input is that of other pictures.
         """
 
         def question() -> Any:
@@ -79,9 +81,10 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
                 class_id,
                 t=t,
                 seed=seed,
+                whole=whole,
                 condition_reference=condition_reference,
                 pixel_reference=pixel_reference,
-                order=order,
+                effects=effects,
                 num_clusters=clusters,
                 name=model,
             )

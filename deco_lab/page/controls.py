@@ -36,7 +36,7 @@ class Controls:
         self._row("num_steps", "solver")
         self._add("time_shift")
         self._add("condition_reuse")
-        with gr.Accordion("Parts of the velocity", open=False, elem_id="gains"):
+        with gr.Accordion("Parts", open=False, elem_id="gains"):
             self._add("decompose")
             self._add("dit_gains")
             self._add("decoder_gains")

@@ -1,4 +1,4 @@
-"""The Decompose tab: a picture, a time and references; the parts of the velocity there."""
+"""The Decompose tab: a picture, a time and references; the parts of the predicted image there."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,12 +8,13 @@ import gradio as gr
 from deco_lab.page.assets import ANSWER, QUIET, as_csv_file, as_json, fold, panel
 from deco_lab.page.controls import Controls, class_names
 from deco_lab.page.picture import PictureChoice
-from deco_lab.workbench import REFERENCES, PartsView, Workbench, curves_csv, explain
+from deco_lab.workbench import CHOICES, PartsView, Workbench, curves_csv, explain
 
 _LABELS = {
+    "whole": ("Take apart", "What the parts are parts of."),
     "condition_reference": ("Condition reference", "What stands for no condition."),
     "pixel_reference": ("Pixel reference", "What stands for no pixels."),
-    "order": ("Order", "Whose the interaction counts as."),
+    "effects": ("Effects", "Where the interaction is."),
 }
 
 
@@ -37,7 +38,7 @@ class PartsTab:
                     info="From noise, 0, to image, 1; a last run has its own.",
                     buttons=[],
                 )  # fmt: skip
-                self._references = [
+                self._choices = [
                     gr.Dropdown(
                         [
                             (f"{name.replace('_', ' ')}: {said}", name)
@@ -47,7 +48,7 @@ class PartsTab:
                         label=_LABELS[argument][0],
                         info=_LABELS[argument][1],
                     )
-                    for argument, all_ in REFERENCES.items()
+                    for argument, all_ in CHOICES.items()
                 ]
                 self._clusters = gr.Slider(
                     2, 16, 8, step=1, label="Clusters", buttons=[],
@@ -56,12 +57,12 @@ class PartsTab:
                 self._csv = gr.Button("Keep the curves (CSV)", size="sm")
                 self._keeper = panel("parts-keeper", "mountKeeper", {})
             with gr.Column(elem_classes="answer"):
-                self._panel = panel("parts", "mountParts", {"references": REFERENCES})
+                self._panel = panel("parts", "mountParts", {"choices": CHOICES})
 
     def wire(self, tab: gr.Tab) -> None:
         """Join the components; the tab computes when it is opened."""
-        inputs = [self._model, *self.choice.components, self._t, *self._references, self._clusters]
-        chosen = [part.input for part in (*self._references, self.choice.class_id)]
+        inputs = [self._model, *self.choice.components, self._t, *self._choices, self._clusters]
+        chosen = [part.input for part in (*self._choices, self.choice.class_id)]
         events = [
             tab.select,
             self._go.click,
@@ -74,7 +75,7 @@ class PartsTab:
 
     def _question(self, request: gr.Request, values: Sequence[Any]) -> PartsView:
         """Return the answer to what the components say; called when the model is free."""
-        name, *picture, t, condition, pixel, order, clusters = values
+        name, *picture, t, whole, condition, pixel, effects, clusters = values
         model = self._bench.library.get(name)
         session = self._session_of(request)
         chosen = self.choice.picture(self._bench, session, model.config, picture)
@@ -85,9 +86,10 @@ class PartsTab:
             t=t if chosen.t is None else chosen.t,
             seed=chosen.seed,
             noisy=chosen.noisy,
+            whole=whole,
             condition_reference=condition,
             pixel_reference=pixel,
-            order=order,
+            effects=effects,
             num_clusters=clusters,
             name=name,
         )

@@ -10,7 +10,7 @@ from deco_lab.page.assets import ASK, QUIET, as_file, fold, inlet, panel
 from deco_lab.page.controls import Controls, class_choice, class_names
 from deco_lab.page.header import header
 from deco_lab.page.live import PATIENCE, Live
-from deco_lab.spectra import OCTAVES, band_names
+from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
 from deco_lab.workbench import (
     PRESETS,
     Settings,
@@ -98,6 +98,7 @@ class SampleTab:
                     ]
                 setup = {
                     "bands": band_names(OCTAVES),
+                    "shareBands": band_names(MEAN_AND_OCTAVES),
                     "velocityRange": f"{VELOCITY_RANGE:g}",
                     "presets": {preset.name: preset.help for preset in PRESETS},
                 }

@@ -18,9 +18,10 @@ function mountSample(root, setup) {
     { key: "condition_energy", name: "condition", look: "dl-dit" },
   ];
   const PARTS = [
-    { key: "dit", name: "condition", look: "dl-dit" },
-    { key: "decoder", name: "pixels", look: "dl-decoder" },
-    { key: "baseline", name: "baseline", look: "dl-baseline" },
+    { name: "baseline", look: "dl-baseline" },
+    { name: "condition", look: "dl-dit" },
+    { name: "pixels", look: "dl-decoder" },
+    { name: "interaction", look: "dl-interaction" },
   ];
   const BANDS = setup.bands.map((name, i) => ({ name, look: `dl-band dl-band-${i}` }));
   const canvas = (key, label) =>
@@ -37,6 +38,7 @@ function mountSample(root, setup) {
         <span><b data-fact="ms">–</b> ms/step</span>
       </div>
     </div>
+    <p class="dl-sentence" data-note="says"></p>
     <div class="dl-pictures">
       <figure><h2>Noisy image x<sub>t</sub></h2>${canvas("noisy", "Noisy images")}</figure>
       <figure><h2>Predicted image</h2>${canvas("predicted", "Predicted images")}</figure>
@@ -66,7 +68,7 @@ function mountSample(root, setup) {
     <section class="dl-over-t">
       <div class="dl-over-t-rows">
         <div class="dl-share-plots">
-          <h2>Who draws the velocity, band by band</h2>
+          <h2>Who draws the predicted image, band by band</h2>
           <p class="dl-note" data-note="shares"></p>
           <div class="dl-legend">${legend(PARTS)}</div>
           <div class="dl-bands"></div>
@@ -93,7 +95,11 @@ function mountSample(root, setup) {
       <dt>DCT energy</dt><dd>Mean squared coefficient of the cosine transform of 8 × 8 blocks, low frequencies first; the paper draws log(1 + E) over its maximum.</dd>
       <dt>Power</dt><dd>Mean squared Fourier coefficient in a ring of frequencies; white noise of variance 1 has 1 everywhere.</dd>
       <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token a patch, so its frequencies end at half a cycle a patch, the pixels’ at half a cycle a pixel.</dd>
-      <dt>Share</dt><dd>A part’s inner product with the velocity in a band, over the velocity’s own energy there; below 0 works against it.</dd>
+      <dt>The sentence</dt><dd>What condition and pixels draw of the first image as the shown step predicts it.</dd>
+      <dt>Share</dt><dd>A part’s inner product with the predicted image in a band, over the image’s own energy there; below 0 works against it.</dd>
+      <dt>Condition, pixels</dt><dd>Main effects: what the DiT’s condition, and what the noisy pixels past the DiT, do by themselves, in place of those of other pictures. The pixels’ part holds what of the picture already stands in x<sub>t</sub>: it grows as t nears 1, for any model.</dd>
+      <dt>Interaction</dt><dd>What both do only together.</dd>
+      <dt>Baseline</dt><dd>What is drawn with other pictures’ condition and pixels.</dd>
       <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
         Python: a script that draws the run; Link: the page’s address, with what was chosen.</dd>
       <dt>Pin</dt><dd>Keeps this run on the screen, so that the next one stands beside it.</dd>
@@ -141,26 +147,26 @@ function mountSample(root, setup) {
       },
     };
   }
-  const minus = (n) => number(n, 0);
-  const bands = setup.bands.map((name, index) => {
+  const percent = (share) => (share === null ? "–" : `${number(100 * share, 0)}%`);
+  const bands = setup.shareBands.map((name, index) => {
     const box = document.createElement("div");
     box.innerHTML = `<h3>${name}</h3><div class="dl-values">${
       PARTS.map((part) => `<span class="${part.look}">${part.name}<b>–</b></span>`).join("")}</div>`;
     find(".dl-bands").appendChild(box);
     const values = box.querySelectorAll("b");
-    const ticks = [-2, -1, 0, 1, 2].map((v) => [v, minus(v), v ? "dl-grid" : "dl-axis"]);
-    // Lines leave the plot at -2.5 and 2.5, numbers go on.
-    const plot = overTime(box, `Shares of the band ${name} over t`, PARTS.map((p) => p.look), ticks, (v) => (v + 2.5) / 5);
+    const ticks = [0, 0.5, 1].map((v) => [v, percent(v), v ? "dl-grid" : "dl-axis"]);
+    // Lines leave the plot at -0.5 and 1.5, numbers go on.
+    const plot = overTime(box, `Shares of the band ${name} over t`, PARTS.map((p) => p.look), ticks, (v) => (v + 0.5) / 2, { left: 36 });
     return {
       ...plot,
       add(frame) {
-        const shares = frame.curves.shares;
+        const shares = frame.curves.predicted_shares;
         if (shares) plot.add(frame.t_start, PARTS.map((_, i) => shares[i][index]));
       },
       paint(frame) {
-        const shares = frame.curves.shares;
+        const shares = frame.curves.predicted_shares;
         plot.paint(shares ? frame.t_start : null);
-        PARTS.forEach((_, i) => { values[i].textContent = number(shares ? shares[i][index] : null); });
+        PARTS.forEach((_, i) => { values[i].textContent = percent(shares ? shares[i][index] : null); });
       },
     };
   });
@@ -182,10 +188,9 @@ function mountSample(root, setup) {
     find('[data-note="shares"]').textContent = !begin.has_decoder
       ? "This model has no pixel decoder: there is no condition to show and nothing to divide."
       : begin.decompose
-        ? "Shares of the class’s velocity, before guidance, as Shapley values. Condition: what the DiT’s condition brings; pixels: what " +
-          "the noisy pixels bring past the DiT; baseline: what is there without either. They sum to 1 in each band " +
-          `(cycles/pixel). First ${begin.decomposed} images.`
-        : "Decomposition is off; turn it on under “Parts of the velocity”.";
+        ? "Shares of the class’s predicted image x + (1 − t) · velocity, before guidance, of the first image. In place of an input: " +
+          `that of ${begin.others}, at the same t (conditions at the nearest of 16 times). They sum to 100% in each band (cycles/pixel).`
+        : "Steps are not taken apart; turn it on under “Parts”.";
     root.classList.toggle("dl-absent", !begin.has_decoder || !begin.decompose);
   }
 
@@ -278,6 +283,7 @@ function mountSample(root, setup) {
     spectrum.paint(frame.curves, before && before.curves, current.begin.has_decoder ? current.begin.patch_size : 0);
     heatmap.paint(frame);
     overT.forEach((plot) => plot.paint(frame));
+    find('[data-note="says"]').textContent = frame.says;
     root.dataset.shownRun = current.run;
     root.dataset.step = frame.index;
     root.dataset.painted = ++painted;

@@ -29,10 +29,12 @@ from deco_lab.spectra.factorial import (
     NORMALISATION,
     OTHERS,
     PARTS,
+    WHOLES,
     AskedStates,
     cancellation,
     part_products,
     part_shares,
+    unshared,
 )
 from deco_lab.spectra.frequencies import check_estimator
 from deco_lab.spectra.states import (
@@ -102,20 +104,7 @@ class BandEffects(Analysis):
             "predicted" or "velocity".
         """
         names = band_names(self.edges.tolist())
-        found = [
-            f"{name} at t = {', '.join(f'{t:g}' for t in self.times[cancel])}"
-            for name, cancel in zip(names, self.cancels(whole).T, strict=True)
-            if cancel.any()
-        ]
-        if not found:
-            return ""
-        return (
-            f"No shares of the {_WHOLES[whole]} {'; '.join(found)}: there the parts cancel, "
-            f"their energies being more than {CANCELS:g} times its own."
-        )
-
-
-_WHOLES = {"velocity": "velocity", "predicted": "predicted image"}
+        return unshared(self.cancels(whole), self.times.tolist(), names, WHOLES[whole])
 
 
 def _effects(
@@ -139,7 +128,7 @@ def _effects(
     band = bootstrap_intervals(part_shares, values, groups=states.groups)
     sums = values.mean(0)
     named = {}
-    for i, whole in enumerate(_WHOLES):
+    for i, whole in enumerate(WHOLES):
         beyond = cancellation(sums[:, i])
         for end, shares in (("", band.value), ("_low", band.low), ("_high", band.high)):
             named[whole + end] = np.where(beyond[:, None] > CANCELS, np.nan, shares[:, i])

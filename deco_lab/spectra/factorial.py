@@ -49,13 +49,17 @@ from deco_lab.spectra.decompose import (
     reference_condition,
     reference_pixels,
 )
-from deco_lab.spectra.products import band_energies, band_products, nan_if_empty
+from deco_lab.spectra.frequencies import taper
+from deco_lab.spectra.products import band_sums, nan_if_empty
 from deco_lab.spectra.states import Batch, States
 
 Array = NDArray[np.float64]
 
 PARTS = ("baseline", "condition_main", "pixels_main", "interaction")
 """What a velocity, or a predicted image, is the sum of."""
+
+WHOLES = {"velocity": "velocity", "predicted": "predicted image"}
+"""What is taken apart, in the order of `answers`, and what to call it."""
 
 OTHERS = "others"
 CONDITION_REFERENCES = (OTHERS, *CONSTANT_CONDITIONS)
@@ -226,31 +230,132 @@ def part_products(
             else [reference_pixels(model, name, x, seed + batch.first)]
         )
 
-    def drawn(pixels: Tensor, condition: Tensor) -> Tensor:
-        velocity = model.decode(pixels, condition)
-        return torch.stack([velocity, predicted_image(pixels, velocity, t)])
+    whole = answers(model, x, s, t)
+    C, H, W = x.shape[-3:]
+    w = taper(H, W, window)
 
-    whole = drawn(x, s)
+    def transformed(images: Tensor) -> Tensor:
+        return torch.fft.rfft2(images.detach().cpu().double() * w)
+
+    of_whole = transformed(whole)
     found = []
     for condition_reference, pixel_reference in references:
         s0s, p0s = of_condition[condition_reference], of_pixels[pixel_reference]
         R = max(len(s0s), len(p0s))
-        parts, each = torch.zeros(4, *whole.shape).to(whole), torch.zeros(())
+        of_parts, each = torch.zeros(()), torch.zeros(())
         for _, s0, p0 in zip(range(R), cycle(s0s), cycle(p0s), strict=False):
-            baseline, of_s, of_p = drawn(p0, s0), drawn(p0, s), drawn(x, s0)
-            interaction = (whole - of_p) - (of_s - baseline)
-            drawn_now = torch.stack([baseline, of_s - baseline, of_p - baseline, interaction])
-            parts += drawn_now / R
-            each = each + band_energies(drawn_now, edges, window).sum(0)
-        own = band_energies(parts, edges, window).sum(0)
-        if R > 1:  # without what is of the images that were drawn: products of different draws
-            own = (R**2 * own - each) / (R * (R - 1))
-        with_whole = [
-            band_products(torch.cat([parts[:, i], whole[i : i + 1]]), whole[i], edges, window)
-            for i in range(2)
-        ]
-        found.append(torch.cat([torch.stack(with_whole), own[:, None]], 1))
-    return torch.stack(found).movedim(3, 0)
+            drawn_now = transformed(four_parts(model, whole, x, s, t, p0, s0))
+            of_parts = of_parts + drawn_now / R
+            each = each + _energy(drawn_now).sum(0)
+        found.append(_products(of_whole, of_parts, each, R))
+    sums = band_sums(torch.stack(found), W, edges)
+    return sums.permute(3, 0, 2, 1, 4) / (C * float(w.square().sum()))
+
+
+def answers(model: HasDecoder, pixels: Tensor, condition: Tensor, t: Tensor) -> Tensor:
+    """Return velocity and predicted image, (2, B, C, H, W), of pixels and a condition at t."""
+    velocity = model.decode(pixels, condition)
+    return torch.stack([velocity, predicted_image(pixels, velocity, t)])
+
+
+def four_parts(
+    model: HasDecoder,
+    whole: Tensor,
+    pixels: Tensor,
+    condition: Tensor,
+    t: Tensor,
+    other_pixels: Tensor,
+    other_condition: Tensor,
+) -> Tensor:
+    """Return the `PARTS` of velocity and predicted image, (4, 2, B, C, H, W), in three decodes.
+
+    Parameters
+    ----------
+    model : object
+        With `decode(x, condition)`.
+    whole : Tensor
+        (2, B, C, H, W), what `answers` returns of pixels and condition.
+    pixels, other_pixels : Tensor
+        (B, C, H, W), p and p0.
+    condition, other_condition : Tensor
+        (B, N, D), s and s0.
+    t : Tensor
+        (B,), times.
+    """
+    baseline = answers(model, other_pixels, other_condition, t)
+    of_s = answers(model, other_pixels, condition, t)
+    of_p = answers(model, pixels, other_condition, t)
+    interaction = (whole - of_p) - (of_s - baseline)
+    return torch.stack([baseline, of_s - baseline, of_p - baseline, interaction])
+
+
+def draws_products(whole: Tensor, draws: Tensor) -> Tensor:
+    """Return the products of one image's parts and whole at each frequency, where they are.
+
+    Parameters
+    ----------
+    whole : Tensor
+        (..., C, H, W), such as `answers` of it.
+    draws : Tensor
+        (4, ..., R, C, H, W), its `PARTS` in each of R draws.
+
+    Returns
+    -------
+    Tensor
+        (6, ..., H, W // 2 + 1), of the axis of 6 in `part_products`; summed by `band_sums` they are
+        for `part_shares` and `cancellation`.
+    """
+    R = draws.shape[-4]
+    of_draws = torch.fft.rfft2(draws.float())
+    each = _energy(of_draws).sum(-3).sum(0)
+    return _products(torch.fft.rfft2(whole.float()), of_draws.mean(-4), each, R)
+
+
+def _products(whole: Tensor, parts: Tensor, each: Tensor, draws: int) -> Tensor:
+    """Return a sixfold of products at each frequency, (6, ..., H, W // 2 + 1), of transforms.
+
+    Of the mean over draws of the parts, (4, ..., C, H, W // 2 + 1), with the whole, of the whole
+    with itself, and the parts' own, added up; `each` is that of each draw, added up.
+    """
+    own = _energy(parts).sum(0)
+    if draws > 1:  # without what is of the images that were drawn: products of different draws
+        own = (draws**2 * own - each) / (draws * (draws - 1))
+    with_whole = (torch.cat([parts, whole[None]]) * whole.conj()).real.sum(-3)
+    return torch.cat([with_whole, own[None]])
+
+
+def _energy(transforms: Tensor) -> Tensor:
+    return (transforms * transforms.conj()).real.sum(-3)
+
+
+def unshared(
+    cancels: NDArray[np.bool_], times: Sequence[float], bands: Sequence[str], whole: str
+) -> str:
+    """Return a sentence about bands without shares, "" where there are none.
+
+    Parameters
+    ----------
+    cancels : array
+        (T, K), where `cancellation` is beyond CANCELS.
+    times : sequence of float
+        T times.
+    bands : sequence of str
+        Names of the K bands.
+    whole : str
+        What is taken apart, such as "predicted image".
+    """
+    found: dict[str, list[str]] = {}
+    for name, cancel in zip(bands, cancels.T, strict=True):
+        if cancel.any():
+            at = ", ".join(f"{t:g}" for t in np.asarray(times)[cancel])
+            found.setdefault(at, []).append(name)
+    if not found:
+        return ""
+    said = "; ".join(f"{', '.join(names)} at t = {at}" for at, names in found.items())
+    return (
+        f"No shares of the {whole} ({said}): there the parts cancel, their energies being more "
+        f"than {CANCELS:g} times its own."
+    )
 
 
 def part_shares(sums: Array) -> Array:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.spectra.bands import EMPTY, OCTAVES, band_of_frequencies, split_bands
+from deco_lab.spectra.bands import EMPTY, OCTAVES, band_of_frequencies, check_edges, split_bands
 from deco_lab.spectra.frequencies import mirrored, ring_counts, ring_of_frequencies, taper
 
 
@@ -53,29 +53,33 @@ def band_products(
     return products / (C * float(w.square().sum()))
 
 
-def band_energies(
-    images: Tensor, edges: Sequence[float] = OCTAVES, window: str | None = None
-) -> Tensor:
-    """Return each image's energy in each band: `band_products` of images with themselves.
+def band_sums(products: Tensor, width: int, edges: Sequence[float] = OCTAVES) -> Tensor:
+    """Return products at each frequency summed in each band.
 
     Parameters
     ----------
-    images : Tensor
-        (..., C, H, W).
-    edges, window
-        As for `band_products`.
+    products : Tensor
+        (..., H, width // 2 + 1), such as Re A B* of coefficients that rfft2 keeps.
+    width : int
+        W, of the images, in pixels.
+    edges : sequence of float
+        K - 1 rising edges in cycles per pixel, as for `split_bands`.
 
     Returns
     -------
     Tensor
-        (..., K), float64, on the CPU.
+        (..., K), float64, on the CPU: over all bands they sum to the products of the pixels.
+
+    Raises
+    ------
+    ValueError
+        Where the edges do not rise within range.
     """
-    C, H, W = images.shape[-3:]
-    w = taper(H, W, window)
-    power = torch.fft.rfft2(images.detach().cpu().double() * w).abs().square().sum(-3)
-    power *= mirrored(W) / (H * W * C * float(w.square().sum()))
-    sums = torch.zeros(*power.shape[:-2], len(edges) + 1, dtype=torch.float64)
-    return sums.index_add_(-1, band_of_frequencies(H, W, edges).flatten(), power.flatten(-2))
+    check_edges(edges)
+    H = products.shape[-2]
+    weighted = products.detach().cpu().double() * (mirrored(width) / (H * width))
+    sums = torch.zeros(*products.shape[:-2], len(edges) + 1, dtype=torch.float64)
+    return sums.index_add_(-1, band_of_frequencies(H, width, edges).flatten(), weighted.flatten(-2))
 
 
 def ring_products(

@@ -13,17 +13,17 @@ from deco_lab.workbench.keeping import (
 )
 from deco_lab.workbench.library import PUBLISHED, Library, ModelError, ModelFacts
 from deco_lab.workbench.loss import loss_share, split, tables_csv, weights
-from deco_lab.workbench.parts import REFERENCES, PartsView, curves_csv, explain
+from deco_lab.workbench.parts import CHOICES, PartsView, curves_csv, explain
 from deco_lab.workbench.presets import PRESETS
 from deco_lab.workbench.record import Curve, Record
 from deco_lab.workbench.settings import MAX_IMAGES, Settings, from_query, to_query
 from deco_lab.workbench.source import SOURCES, picture_from
 
 __all__ = [
+    "CHOICES",
     "MAX_IMAGES",
     "PRESETS",
     "PUBLISHED",
-    "REFERENCES",
     "SOURCES",
     "Curve",
     "Library",

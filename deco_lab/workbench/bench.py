@@ -18,7 +18,7 @@ from deco_lab.workbench.record import Record
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
 from deco_lab.workbench.turns import Reader, Turns, Waiting
-from deco_lab.workbench.watching import MAX_DECOMPOSED, Frame, Update, Watch, run
+from deco_lab.workbench.watching import Frame, Update, Watch, run
 
 Message = dict[str, Any]
 """Strings, numbers, and frozen dataclasses of them (`json.dumps(message, default=vars)`)."""
@@ -101,7 +101,8 @@ class Workbench:
             nonlocal begin
             model, facts = self.library.entry(settings.model)
             watch = Watch(model, settings)
-            begin = _begin(settings, model) | {"pin": pin}
+            others = watch.others.said if watch.others else ""
+            begin = _begin(settings, model) | {"pin": pin, "others": others}
             try:
                 with out_of_memory_as_sentence():
                     yield from run(
@@ -235,7 +236,6 @@ def _begin(settings: Settings, model: Any) -> Message:
         "patch_size": config.patch_size,
         "has_decoder": hasattr(model, "decode"),
         "decompose": settings.decompose,
-        "decomposed": min(MAX_DECOMPOSED, settings.num_images),
         "bands": band_names(OCTAVES),
         "frequency": [round(f, 5) for f in ring_frequencies(size, size).tolist()],
     }

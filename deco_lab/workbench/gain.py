@@ -1,11 +1,12 @@
-"""How far the pixel decoder's velocity moves with its two inputs, band by band and pixel by pixel.
+"""How far the predicted image moves with the pixel decoder's two inputs, by band and by pixel.
 
-Each input is scaled a little about its rest, and the answer is compared with the velocity v:
+With D(p, s) = p + (1 - t) g(p, s), g the decoder, each input is scaled a little about its rest, and
+the answer is compared with D itself:
 
-    pixels_k    = |band_k(d/de decode((1 + e) x_t, s))|             / |band_k(v)|    at e = 0
-    condition_k = |band_k(d/de decode(x_t, s + e (s - mean(s))))|   / |band_k(v)|    at e = 0
+    pixels_k    = |band_k(d/de D((1 + e) x_t, s))|             / |band_k(D)|    at e = 0
+    condition_k = |band_k(d/de D(x_t, s + e (s - mean(s))))|   / |band_k(D)|    at e = 0
 
-so 0.5 says that 1% more contrast in the input moves that band of the velocity by 0.5% of itself.
+so 0.5 says that 1% more contrast in the input moves that band of D by 0.5% of itself.
 """
 
 from dataclasses import dataclass
@@ -15,26 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deco_lab.spectra import pixel_jacobian, split_bands
+from deco_lab.spectra import MEAN_AND_OCTAVES, pixel_jacobian, split_bands
 from deco_lab.spectra.jacobian import directional_derivative
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How far the decoder's velocity moves with its two inputs."""
+    """How far the predicted image moves with the decoder's two inputs."""
 
     pixels: list[float | None]
-    """By band of the velocity: relative answer to more contrast in the noisy pixels."""
+    """By band: relative answer to more contrast in the noisy pixels."""
     condition: list[float | None]
     """By band: relative answer to more contrast between the condition's tokens."""
     gain: float | None
-    """Mean over pixels of Frobenius(J) / sqrt(3), J the 3 x 3 Jacobian; None if not pointwise."""
+    """Mean over pixels of Frobenius(J) / sqrt(3), J the 3 x 3 Jacobian of a predicted pixel by that
+    noisy pixel; None if the decoder is not pointwise."""
     slope: float | None
-    """Mean of trace(J) / 3."""
-    known_slope: float
-    """-1 / (1 - t): the slope where the predicted image does not depend on the pixel, be it known
-    or ignored."""
+    """Mean of trace(J) / 3: 0 where the picture does not depend on the pixel."""
     pictures: Pictures | None
     """The gain at each pixel, from `lowest`, black, to `largest`, white."""
     lowest: float | None
@@ -42,7 +41,7 @@ class Gain:
 
 
 def decoder_gain(
-    model: Any, x: Tensor, condition: Tensor, velocity: Tensor, t: float
+    model: Any, x: Tensor, condition: Tensor, predicted: Tensor, t: float
 ) -> tuple[Gain, int]:
     """Return the gain and how many derivatives it took.
 
@@ -54,24 +53,25 @@ def decoder_gain(
         (1, 3, S, S), the noisy image at t.
     condition : Tensor
         (1, N, D), the DiT's at x.
-    velocity : Tensor
-        (1, 3, S, S), what the model answers.
+    predicted : Tensor
+        (1, 3, S, S), D at x.
     t : float
         In [0, 1).
     """
 
     def moved(towards_pixels: Tensor, towards_condition: Tensor) -> Tensor:
         tangents = (towards_pixels, towards_condition)
-        return directional_derivative(model.decode, (x, condition), tangents)
+        moved = directional_derivative(model.decode, (x, condition), tangents)
+        return towards_pixels + (1 - t) * moved
 
-    energy = _band_energy(velocity)
+    energy = _band_energy(predicted)
     contrast = condition - condition.mean(1, keepdim=True)
     by_pixels = _band_energy(moved(x, torch.zeros_like(condition)))
     by_condition = _band_energy(moved(torch.zeros_like(x), contrast))
     gain = slope = lowest = largest = None
     pictures, derivatives = None, 2
     if getattr(model.config, "decoder_patch", 1) == 1:
-        jacobian = pixel_jacobian(model, x, condition).float()
+        jacobian = torch.eye(3).to(x) + (1 - t) * pixel_jacobian(model, x, condition).float()
         gains = jacobian.square().sum((-2, -1)).div(3).sqrt()
         slopes = jacobian.diagonal(dim1=-2, dim2=-1)
         gain, slope = plain(torch.stack([gains.mean(), slopes.mean()]))
@@ -83,7 +83,6 @@ def decoder_gain(
         condition=plain((by_condition / energy).sqrt()),
         gain=gain,
         slope=slope,
-        known_slope=float(f"{-1 / (1 - t):.4g}"),
         pictures=pictures,
         lowest=lowest,
         largest=largest,
@@ -97,4 +96,4 @@ def _range(values: Tensor) -> tuple[float, float]:
 
 
 def _band_energy(images: Tensor) -> Tensor:
-    return split_bands(images.float()).cpu().double().square().sum((1, 2, 3, 4))
+    return split_bands(images.float(), MEAN_AND_OCTAVES).cpu().double().square().sum((1, 2, 3, 4))

@@ -1,6 +1,11 @@
-"""One velocity taken apart: an image, a time and a seed in; pictures, spectra and shares out.
+"""A predicted image taken apart: an image, a time and a seed in; pictures, spectra and shares out.
 
-x_t = t * image + (1 - t) * noise(seed)        velocity = baseline + dit + decoder
+    x_t = t * image + (1 - t) * noise(seed)        D = x_t + (1 - t) * velocity
+    D = baseline + condition + pixels + interaction
+
+The parts are those of `deco_lab.spectra.factorial`: main effects of the pixel decoder's two inputs,
+what both do only together, and what is there with other pictures' in the place of both. The
+velocity, and constants in that place, can be asked for.
 """
 
 import csv
@@ -9,57 +14,79 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.flow import interpolate, predicted_image, seeded_noise
+from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.spectra import (
-    OCTAVES,
+    MEAN_AND_OCTAVES,
     band_names,
-    band_shares,
     dct_energy,
-    decompose,
     log_energy,
     token_clusters,
     token_map,
     zigzag_order,
 )
+from deco_lab.spectra.decompose import reference_condition, reference_pixels
+from deco_lab.spectra.factorial import (
+    CANCELS,
+    OTHERS,
+    WHOLES,
+    cancellation,
+    draws_products,
+    part_shares,
+    unshared,
+)
+from deco_lab.spectra.products import band_sums
 from deco_lab.workbench.gain import Gain, decoder_gain
+from deco_lab.workbench.others import others_of, taken_apart
 from deco_lab.workbench.pictures import Pictures, plain, to_pictures
 from deco_lab.workbench.settings import check_choice, check_number, check_whole
 from deco_lab.wrapper import Wrapper
 
+Array = NDArray[np.float64]
+
+DRAWS = 4
+"""Other pictures that stand for each input, one after the other."""
+
 MAX_CLUSTERS = 16
 """Most clusters of the condition's map: more colours are not told apart."""
 
-REFERENCES = {
+CHOICES = {
+    "whole": {
+        "predicted": "The predicted image, where the velocity leads at once.",
+        "velocity": "What the model answers; above 1/4 most of it is copied noise.",
+    },
     "condition_reference": {
+        "others": "The conditions of other pictures at the same t.",
         "mean": "The image's mean token everywhere: the condition's part is what differs from "
-        "place to place.",
+        "place to place. A constant is nothing that the decoder was trained on.",
         "time": "A condition that knows t and nothing else, as none is in training: the "
         "condition's part is all that it says about the picture.",
         "null": "The condition of no class: the condition's part is what naming the class adds.",
     },
     "pixel_reference": {
-        "zero": "Mid-grey pixels: their part is all that the decoder reads off the noisy image.",
+        "others": "The noisy pixels of other pictures at the same t.",
+        "zero": "Mid-grey pixels, as none are in training: their part is all that the decoder "
+        "reads off the noisy image.",
         "patch_mean": "Each patch's mean colour: the pixels' part is what is read within patches.",
         "noise": "Other noise: the pixels' part is what these very pixels say more than any "
         "noise would.",
     },
-    "order": {
-        "shapley": "Shapley values: the interaction is shared half and half.",
-        "dit_first": "The condition's main effect: the interaction counts as the pixels'.",
-        "pixel_first": "The pixels' main effect: the interaction counts as the condition's.",
+    "effects": {
+        "main": "Main effects: what each input does by itself; the interaction stands apart.",
+        "shapley": "Shapley values: half of the interaction is within each.",
     },
 }
 """What each choice of `explain` means, by argument and value; the first of each is the default."""
 
-PARTS = ("baseline", "dit", "decoder")
-"""They sum to the velocity."""
-FIELDS = ("velocity", *PARTS, "interaction")
+PARTS = ("baseline", "condition", "pixels", "interaction")
+"""With main effects they sum to the whole; Shapley values hold the interaction."""
+FIELDS = ("whole", *PARTS)
 """What is shown on one scale."""
 
 
@@ -93,22 +120,28 @@ class PartsView:
     """All that the Decompose tab shows; JSON-ready through `dataclasses.asdict`."""
 
     settings: dict[str, Any]
-    """Arguments of `explain`, and "class_name", "image_size", "patch_size"."""
+    """Arguments of `explain`, and "class_name", "image_size", "patch_size" and "others", which says
+    which other pictures stand for none; "" where none do."""
+    says: str
+    """What is drawn of what, in a sentence or two; why, where there are no shares."""
     clean: Pictures
     noisy: Pictures
     predicted: Pictures
-    """x_t + (1 - t) * velocity."""
+    """D."""
     fields: dict[str, Pictures]
     """By name in FIELDS: grey is 0, white is scale and black is -scale."""
     scale: float
     rms: dict[str, float | None]
     """Root mean square of each field."""
     spectra: dict[str, Spectrum]
-    """By name in FIELDS, and "condition" where its grid has more than 4 tokens a side."""
+    """By name in FIELDS, and "tokens", the condition's, where there are more than 4 a side."""
     bands: list[str]
     """Names of the bands, in cycles per pixel."""
     shares: dict[str, list[float | None]]
-    """By name in PARTS, which sum to 1 in each band, and "interaction", which is within them."""
+    """By name in PARTS; with main effects they sum to 1 in each band, with Shapley values the first
+    three do. None where the parts cancel, or where there is nothing."""
+    cancellation: list[float | None]
+    """By band: energies of the parts, summed, over the whole's; above 2 they cancel."""
     clusters: Clusters
     gain: Gain
     dit_passes: int
@@ -129,6 +162,50 @@ class Known(Wrapper):
         return self._condition
 
 
+BANDS = tuple(band_names(MEAN_AND_OCTAVES))
+"""Those of the shares: the channels' means are a band of their own."""
+
+
+class Shares(NamedTuple):
+    """What each part is of a whole, band by band."""
+
+    values: Tensor
+    """(4, 5), float64, parts as in PARTS; NaN where there are none."""
+    cancellation: Tensor
+    """(5,), energies of the parts, summed, over the whole's."""
+    says: str
+    """The same in a sentence or two."""
+
+
+def shares_of(
+    products: Tensor, t: float, whole: str = "predicted", effects: str = "main"
+) -> Shares:
+    """Return the shares of one image's `draws_products`, (6, S, S // 2 + 1), on any device."""
+    sums = band_sums(products, products.shape[-2], MEAN_AND_OCTAVES).numpy()
+    beyond = cancellation(sums)
+    values = np.where(beyond > CANCELS, np.nan, part_shares(sums))
+    if effects == "shapley":
+        values[1:3] += values[3] / 2
+    said = [unshared(beyond[None] > CANCELS, [round(t, 4)], BANDS, WHOLES[whole])]
+    if not np.isnan(values[:, -1]).any():
+        said.insert(0, f"t = {t:.2f}: {_said(values[:, -1], WHOLES[whole], effects)}")
+    elif np.isnan(beyond[-1]):
+        said.insert(0, f"t = {t:.2f}: the {WHOLES[whole]} has nothing {BANDS[-1]} cycles a pixel.")
+    return Shares(torch.from_numpy(values), torch.from_numpy(beyond), " ".join(said).strip())
+
+
+def _said(shares: Array, whole: str, effects: str) -> str:
+    """Return a sentence on the shares of the finest band, (4,)."""
+    where = f"what the {whole} has {BANDS[-1]} cycles a pixel"
+    condition, pixels, both = (f"{share:z.0%}" for share in shares[1:])
+    if effects == "shapley":
+        return f"of {where} the condition's Shapley value is {condition}, the pixels' {pixels}."
+    return (
+        f"the condition draws {condition} of {where}; the pixels bring {pixels}, both only "
+        f"together {both}."
+    )
+
+
 @torch.no_grad()
 def explain(
     model: Any,
@@ -138,9 +215,10 @@ def explain(
     t: float = 0.5,
     seed: int = 0,
     noisy: Tensor | None = None,
-    condition_reference: str = "mean",
-    pixel_reference: str = "zero",
-    order: str = "shapley",
+    whole: str = "predicted",
+    condition_reference: str = OTHERS,
+    pixel_reference: str = OTHERS,
+    effects: str = "main",
     num_clusters: int = 8,
     name: str = "this model",
 ) -> PartsView:
@@ -158,12 +236,12 @@ def explain(
     t : float
         In [0, 1): 0 is noise. At 1 there is nothing left to draw.
     seed : int
-        Of the noise, as in `sample`; and of k-means.
+        Of the noise, as in `sample`; of the other pictures, and of k-means.
     noisy : Tensor, optional
         (3, S, S), what the model is given at t in place of image and noise, such as the state of a
         run; the image is then only shown.
-    condition_reference, pixel_reference, order : str
-        Keys of `REFERENCES`, as for `deco_lab.spectra.decompose`.
+    whole, condition_reference, pixel_reference, effects : str
+        Keys of `CHOICES`. Of "others" there are DRAWS, and parts are means over them.
     num_clusters : int
         From 2 to MAX_CLUSTERS, and at most one a token.
     name : str
@@ -189,12 +267,13 @@ def explain(
         raise ValueError("t must be below 1, where nothing is left to draw, got 1; use 0.95")
     check_whole("seed", seed, 0, 2**32 - 1)
     choices = {
+        "whole": whole,
         "condition_reference": condition_reference,
         "pixel_reference": pixel_reference,
-        "order": order,
+        "effects": effects,
     }
     for argument, value in choices.items():
-        check_choice(argument, value, REFERENCES[argument])
+        check_choice(argument, value, CHOICES[argument])
     check_whole("num_clusters", num_clusters, 2, min(MAX_CLUSTERS, side * side))
 
     device = next(model.parameters()).device
@@ -203,19 +282,40 @@ def explain(
         x = interpolate(clean, seeded_noise(1, clean.shape[1:], seed).to(device), t)
     else:
         x = _one_image("noisy", noisy, config.image_size).to(device)
-    parts = decompose(model, x, t, [class_id], **choices, seed=seed)
-    if not bool(parts.velocity.isfinite().all()):
+    label = torch.tensor([class_id], device=device)
+    at = torch.full((1,), float(t), device=device)
+    condition = model.condition(x, at, label)
+    others, passes = None, 1 + (condition_reference == "null")
+    if OTHERS in (condition_reference, pixel_reference):
+        others = others_of(config, class_id, count=DRAWS, seed=seed, device=device)
+    if others and condition_reference == OTHERS:
+        conditions = others.condition(model, t)
+        passes += len(conditions)
+    else:
+        conditions = reference_condition(model, condition_reference, condition, x, at, label)
+    if others and pixel_reference == OTHERS:
+        pixels = others.pixels(t)
+    else:
+        pixels = reference_pixels(model, pixel_reference, x, seed)
+    wholes, draws = taken_apart(model, x, condition, t, pixels, conditions)
+    if not bool(wholes.isfinite().all()):
         raise ValueError(
             f"{name} must answer with finite numbers, got NaN or infinity; check its weights"
         )
-    label = torch.tensor([class_id], device=device)
-    condition = model.condition(x, torch.full((1,), float(t), device=device), label)
-    fields = {key: getattr(parts, key).float() for key in FIELDS}
+    predicted, which = wholes[1:], list(WHOLES).index(whole)
+    products = draws_products(wholes[which], draws[:, which])
+    shares = shares_of(products, t, whole, effects)
+    parts = draws[:, which].mean(1)
+    if effects == "shapley":
+        parts[1:3] += parts[3] / 2
+    fields = {
+        key: field[None].float() for key, field in zip(FIELDS, (wholes[which], *parts), strict=True)
+    }
     scale = _scale(fields.values())
     spectra = {key: _spectrum(field) for key, field in fields.items()}
     if side > 4:
-        spectra["condition"] = _spectrum(token_map(condition.float(), side, side))
-    gain, derivatives = decoder_gain(model, x, condition, fields["velocity"], t)
+        spectra["tokens"] = _spectrum(token_map(condition.float(), side, side))
+    gain, derivatives = decoder_gain(model, x, condition, predicted, t)
     clusters = _clusters(Known(model, condition), clean, class_id, t, seed, num_clusters)
     names = config.class_names
     class_name = "no class" if class_id == config.num_classes else f"class {class_id}"
@@ -229,23 +329,23 @@ def explain(
             "num_clusters": num_clusters,
             "image_size": config.image_size,
             "patch_size": config.patch_size,
+            "others": others.said if others else "",
         },
+        says=shares.says,
         clean=to_pictures(clean),
         noisy=to_pictures(x),
-        predicted=to_pictures(predicted_image(x, fields["velocity"], t)),
+        predicted=to_pictures(predicted),
         fields={key: to_pictures(field, -scale, scale) for key, field in fields.items()},
         scale=scale,
         rms={key: _short(float(field.square().mean().sqrt())) for key, field in fields.items()},
         spectra=spectra,
-        bands=band_names(OCTAVES),
-        shares={
-            key: plain(band_shares(fields[key], fields["velocity"]))
-            for key in (*PARTS, "interaction")
-        },
+        bands=list(BANDS),
+        shares=dict(zip(PARTS, plain(shares.values), strict=True)),
+        cancellation=plain(shares.cancellation),
         clusters=clusters,
         gain=gain,
-        dit_passes=3 if condition_reference == "null" else 2,
-        decoder_passes=4 + derivatives,
+        dit_passes=passes,
+        decoder_passes=1 + 3 * draws.shape[2] + derivatives,
         milliseconds=round(1000 * (time.perf_counter() - started), 1),
     )
 
@@ -265,11 +365,12 @@ def curves_csv(view: PartsView) -> str:
         add("log_energy", of, "zigzag", range(64), spectrum.curve)
     for of, shares in view.shares.items():
         add("share", of, "band", view.bands, shares)
+    add("cancellation", "parts", "band", view.bands, view.cancellation)
     add("relative_answer", "pixels", "band", view.bands, view.gain.pixels)
     add("relative_answer", "condition", "band", view.bands, view.gain.condition)
     single = {
         "rms": view.rms,
-        "jacobian": {of: getattr(view.gain, of) for of in ("gain", "slope", "known_slope")},
+        "jacobian": {of: getattr(view.gain, of) for of in ("gain", "slope")},
         "k_means": {of: getattr(view.clusters, of) for of in ("explained", "regions")},
     }
     for quantity, values in single.items():

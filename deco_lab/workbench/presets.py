@@ -34,7 +34,7 @@ PRESETS = (
     ),
     Preset(
         "Condition alone",
-        "The full model, pinned, and then without the Shapley value of the pixels.",
+        "The full model, pinned, and then without the Shapley value of the pixels in the velocity.",
         (
             Settings(class_ids=_CLASSES),
             Settings(class_ids=_CLASSES, decoder_gains=(0.0,) * 4),

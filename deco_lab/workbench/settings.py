@@ -41,13 +41,15 @@ class Settings(Plan):
         f"1 to {MAX_IMAGES}, together.", "Images", 1, MAX_IMAGES
     )] = 4
     dit_gains: Annotated[tuple[float, ...], _gains(
-        "Gains of the condition's Shapley value, by band of cycles/pixel; 1 leaves it.", "DiT"
+        "Gains of the condition's Shapley value in the velocity (for none: mean token, grey "
+        "pixels), by band of cycles/pixel; 1 leaves it.", "DiT"
     )] = (1.0,) * NUM_BANDS
     decoder_gains: Annotated[tuple[float, ...], _gains(
-        "Gains of the pixels' Shapley value, by band of cycles/pixel; 1 leaves it.", "Decoder"
+        "Gains of the pixels' Shapley value there, by band; 1 leaves it.", "Decoder"
     )] = (1.0,) * NUM_BANDS
     decompose: Annotated[bool, Setting(
-        "Shares and condition; costs three decoder passes.", "Decompose each step"
+        "Shares of the first image, and condition; costs seven decoder passes.",
+        "Take each step apart",
     )] = True
     # fmt: on
 

@@ -3,7 +3,8 @@
 A frame holds what a screen shows of one step. The step from t to t' is explained where its velocity
 was computed: the predicted image, velocity, condition, parts and guidance are those of the state at
 t ("t_start"), the noisy image is the state that was reached, at t'. Condition and parts are of the
-class alone, as the model has them (guidance and gains come afterwards).
+class alone, as the model has them (guidance and gains come afterwards). The parts are those of the
+first image's prediction; what stands for none of an input is that of other pictures (`others`).
 
 `Watch` is the one place that samples; it knows no widget. What it measured on the way becomes a
 `Record`, in full precision. Steps that are faster than a screen are measured together: of small
@@ -28,28 +29,31 @@ from deco_lab.sampling import (
     sample_steps,
 )
 from deco_lab.spectra import (
+    MEAN_AND_OCTAVES,
     OCTAVES,
     PartGains,
     band_names,
-    band_shares,
     dct_energy,
-    decompose,
     token_map,
 )
+from deco_lab.spectra.factorial import PARTS, draws_products
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.live_spectra import in_zigzag, measure, spectra_of
-from deco_lab.workbench.parts import Known
+from deco_lab.workbench.others import Others, others_of, taken_apart
+from deco_lab.workbench.parts import shares_of
 from deco_lab.workbench.pictures import Pictures, pack, plain, shades_of, shrink_of, to_host
 from deco_lab.workbench.record import Array, Curve, Record, State
 from deco_lab.workbench.settings import Settings, check_model
 from deco_lab.wrapper import Wrapper
 
-MAX_DECOMPOSED = 2
-"""Images whose velocity is decomposed at each step: four decoder passes each."""
+DRAWS = 2
+"""Other pictures that stand for each input of the first image, at each step."""
+TIMES = 16
+"""Their conditions are those of the nearest of so many times from 0 on, so that many steps of a run
+ask the DiT for them at most that often."""
 VELOCITY_RANGE = 3.0
 """Velocities from minus to plus this are shown from black to white; 0 is mid-grey."""
 
-PARTS = ("dit", "decoder", "baseline")
 _ENERGY = "mean squared DCT coefficient of 8 x 8 blocks; 1 for white noise of variance 1"
 _POWER = "mean power in a ring of radial frequency; 1 for white noise of variance 1"
 CURVES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -62,7 +66,10 @@ CURVES: dict[str, tuple[tuple[str, ...], str]] = {
     "velocity_power": (("frequency",), _POWER),
     "guidance_power": (("frequency",), _POWER),
     "guidance_bands": (("band",), "energy of guided - class velocity / energy of class velocity"),
-    "shares": (("part", "band"), "share of the class's velocity that the part supplies"),
+    "predicted_shares": (
+        ("part", "share_band"),
+        "share of the class's predicted image that the part supplies, of the first image",
+    ),
 }
 """What a frame may hold: the axes of a curve, and what a value of 1 means."""
 
@@ -86,6 +93,9 @@ class Frame:
     """The predicted image, likewise."""
     velocity: Pictures | None
     """The step's velocity, VELOCITY_RANGE from grey to white."""
+    says: str
+    """What the parts draw of the predicted image, or why they have no shares, in a sentence or two;
+    "" where there are none."""
     curves: dict[str, list]
     """By name, those of CURVES that there are: numbers of four digits, None where undefined."""
 
@@ -189,6 +199,12 @@ class Watch:
                 f"dit_gains and decoder_gains must be 1, since {settings.model} has no pixel "
                 "decoder and so no parts; choose a DeCo model"
             )
+        self.others: Others | None = None
+        """What stands for none of an input; None where nothing is taken apart."""
+        if self._decodes and settings.decompose:
+            device = next(model.parameters()).device
+            self.others = others_of(model.config, settings.labels[0], count=DRAWS, device=device)
+        self._conditions: tuple[int, Tensor] | None = None  # of the others, and which time
         self._model = model
         self._watched = model
         if settings.condition_reuse > 1:
@@ -252,12 +268,11 @@ class Watch:
             step = one.step
             if "condition" in other:
                 curves["condition_energy"] = in_zigzag(other["condition"])
-            if "parts" in other:
-                *parts, velocity = other["parts"]
-                dit, decoder = (band_shares(part, velocity) for part in parts)
-                curves["shares"] = torch.stack([dit, decoder, 1 - dit - decoder])
-            self._measured.append(curves)
             t_start = None if one.before is None else one.before.t
+            says = ""
+            if "parts" in other and t_start is not None:
+                curves["predicted_shares"], _, says = shares_of(other["parts"], t_start)
+            self._measured.append(curves)
             start = math.nan if t_start is None else t_start
             self._rows.append((step.index, step.t, start, step.nfe, one.milliseconds))
             shrink = shrink_of(step.x)
@@ -270,6 +285,7 @@ class Watch:
                 noisy=pack(other["noisy"], shrink),
                 predicted=pack(other["predicted"], shrink) if "predicted" in other else None,
                 velocity=pack(other["velocity"], shrink) if "velocity" in other else None,
+                says=says,
                 curves={name: plain(values) for name, values in curves.items()},
             )
             frames.append(frame)
@@ -279,9 +295,9 @@ class Watch:
         return frames
 
     def _parts(self, taken: _Taken) -> dict[str, Tensor]:
-        """Return the condition's energies and the parts and velocity where a step started."""
+        """Return the condition's energies and the parts' products where a step started."""
         start = taken.before
-        if start is None or not self._decodes or not self.settings.decompose:
+        if start is None or self.others is None:
             return {}
         seen = _Remembering(self._model)
         seen.passes = taken.passes
@@ -293,10 +309,14 @@ class Watch:
         rows, columns = (size // seen.config.patch_size for size in start.x.shape[-2:])
         if min(rows, columns) > 4:
             found["condition"] = dct_energy(token_map(tokens.float(), rows, columns))
-        first = slice(MAX_DECOMPOSED)
-        known = Known(seen, tokens[first])
-        parts = decompose(known, start.x[first], start.t, self.settings.labels[first])
-        found["parts"] = torch.stack([parts.dit, parts.decoder, parts.velocity])
+        nearest = min(TIMES - 1, round(TIMES * start.t))
+        if self._conditions is None or self._conditions[0] != nearest:
+            self._conditions = nearest, self.others.condition(self._model, nearest / TIMES)
+        pixels = self.others.pixels(start.t)
+        wholes, draws = taken_apart(
+            self._model, start.x[:1], tokens[:1], start.t, pixels, self._conditions[1]
+        )
+        found["parts"] = draws_products(wholes[1], draws[:, 1])
         return found
 
     @property
@@ -316,6 +336,7 @@ class Watch:
             "frequency": ring_frequencies(*x.shape[-2:]).numpy(),
             "band": np.array(band_names(OCTAVES)),
             "part": np.array(PARTS),
+            "share_band": np.array(band_names(MEAN_AND_OCTAVES)),
         }
         curves = {
             "t": Curve(("step",), rows[:, 1], "time of the state: 0 is noise, 1 the image"),
