@@ -196,7 +196,12 @@ class Trainer:
         first = self.processes.index * (B // count)
         rows = slice(first, first + B // count)
         images, class_ids = self.crops.sample(B, on_cpu, rows=None if count == 1 else rows)
-        t = sample_times(B, time_shift=self.config.time_shift, generator=on_cpu)
+        t = sample_times(
+            B,
+            time_shift=self.config.time_shift,
+            uniform=self.config.uniform_times,
+            generator=on_cpu,
+        )
         dropped = torch.rand(B, generator=on_cpu) < self.config.label_dropout
         class_ids = class_ids.masked_fill(
             dropped[rows].to(self.device), self.model.config.null_class
