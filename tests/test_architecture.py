@@ -19,6 +19,7 @@ PACKAGE = ROOT / "deco_lab"
 ALLOWED = {
     "": {"checkpoints", "sampling"},
     "arrays": set(),
+    "cli": set(),
     "config": set(),
     "flow": set(),
     "files": set(),
@@ -65,7 +66,7 @@ ALLOWED = {
         "sampling", "spectra", "terminal", "training", "workbench",
     },
     "training": {
-        "checkpoints", "config", "data", "evaluation", "files", "flow", "losses", "memory",
+        "checkpoints", "cli", "config", "data", "evaluation", "files", "flow", "losses", "memory",
         "models", "sampling", "spectra", "terminal",
     },
 }  # fmt: skip
