@@ -19,7 +19,7 @@ from deco_lab.config import PHOTOGRAPHS, DeCoConfig
 from deco_lab.data import (
     CropSampler,
     PictureCrops,
-    Pictures,
+    PictureDataset,
     SourceConfig,
     bundled_crops,
     open_source,
@@ -243,8 +243,8 @@ def test_judge_of_real_crops_draws_their_pictures():
     pictures = np.random.default_rng(0).integers(0, 60, (6, 24, 24, 3), dtype=np.uint8)
     pictures[::2] += 190
     labels = np.repeat(np.arange(3), 2)
-    named = Pictures(
-        lambda i: Image.fromarray(pictures[i]), labels, ("a", "b", "c"), list("uvwxyz")
+    named = PictureDataset(
+        lambda i: Image.fromarray(pictures[i]), labels, ("a", "b", "c"), "uvwxyz".__getitem__
     )
     few = PictureCrops(named, 16)
     judge = Judge(few, few, training_per_class=20, reference_per_class=20, nearest_per_class=20)

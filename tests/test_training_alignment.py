@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from deco_lab import checkpoints
 from deco_lab.config import DeCoConfig, DiTConfig
-from deco_lab.data import Batch
+from deco_lab.data import CropSource, ImageBatch
 from deco_lab.models import build
 from deco_lab.models.compiled import compile_regions
 from deco_lab.training.alignment import Learner, VisionEncoder
@@ -48,21 +48,21 @@ def save_encoder(path: Path, **changes: int) -> str:
     return str(path)
 
 
-class Stripes:
+class Stripes(CropSource):
     """Two classes of smooth images, without files."""
 
-    image_size, num_classes, class_names = 32, 2, ("rows", "columns")
-    device = CPU
+    def __init__(self) -> None:
+        super().__init__(32, 2, ("rows", "columns"), CPU)
 
-    def sample(self, count, generator, class_ids=None, *, rows=None):
-        if class_ids is None:
-            class_ids = torch.randint(2, (count,), generator=generator)
-        phase = torch.rand(count, 3, 1, 1, generator=generator)
-        wave = torch.sin(6.28 * (torch.linspace(0, 2, 32) + phase))
+    def _draw(self, count: int, generator: torch.Generator):
+        labels = torch.randint(2, (count,), generator=generator)
+        return torch.rand(count, 3, 1, 1, generator=generator), labels
+
+    def _cut(self, numbers: torch.Tensor, class_ids: torch.Tensor) -> ImageBatch:
+        wave = torch.sin(6.28 * (torch.linspace(0, 2, 32) + numbers))
         upright = class_ids[:, None, None, None] == 0
-        images = torch.where(upright, wave, wave.transpose(2, 3)).expand(count, 3, 32, 32)
-        rows = rows or slice(None)
-        return Batch(images[rows].contiguous(), class_ids[rows])
+        images = torch.where(upright, wave, wave.transpose(2, 3))
+        return ImageBatch(images.expand(-1, 3, 32, 32).contiguous(), class_ids)
 
 
 def test_features_are_those_of_the_encoder_by_hand(folder):

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from deco_lab.checkpoints.files import DAMAGED
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
-from deco_lab.data import Crops
+from deco_lab.data import CropSource
 from deco_lab.files import replacing
 from deco_lab.flow import interpolate, sample_times, velocity_target, velocity_towards
 from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
@@ -86,7 +86,7 @@ class Trainer:
         What to train.
     config : TrainingConfig
         How.
-    crops : Crops
+    crops : CropSource
         What on; its device is where the training runs.
     data : mapping, optional
         What the crops are cut from, JSON-ready; a run is resumed on the same alone, but for "name".
@@ -106,7 +106,7 @@ class Trainer:
         self,
         model_config: ModelConfig,
         config: TrainingConfig,
-        crops: Crops,
+        crops: CropSource,
         *,
         data: Mapping[str, object] | None = None,
         processes: OneProcess | None = None,
