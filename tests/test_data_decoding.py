@@ -81,7 +81,7 @@ def test_open_picture_lays_transparency_on_white_and_resolves_palettes():
     two.putpixel((1, 0), (1, 2, 3))
     white, grey = [255] * 3, np.array([[0, 90, 255]], np.uint8)
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 100, 200, 51]]], np.uint8)
-    for picture, options, row in (
+    cases: list[tuple[Image.Image, dict[str, Any], list[list[int]]]] = [
         (Image.fromarray(rgba), {}, [[10, 20, 30], white, [204, 224, 244]]),  # 51 is a fifth
         (Image.fromarray(np.array([[[100, 255], [100, 0]]], np.uint8)), {}, [[100] * 3, white]),
         (two, {"transparency": (1, 2, 3)}, [[9, 8, 7], white]),
@@ -89,7 +89,8 @@ def test_open_picture_lays_transparency_on_white_and_resolves_palettes():
         (palette, {"transparency": bytes([255, 0, 255])}, [[7, 8, 9], [255, 0, 0], white]),
         (Image.fromarray(grey), {}, [[0] * 3, [90] * 3, white]),
         (Image.fromarray(grey == 90), {}, [[0] * 3, white, [0] * 3]),
-    ):
+    ]
+    for picture, options, row in cases:
         assert opened(picture, **options).tolist() == [row]
 
 

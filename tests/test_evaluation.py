@@ -18,6 +18,7 @@ from deco_lab import checkpoints
 from deco_lab.config import PHOTOGRAPHS, DeCoConfig
 from deco_lab.data import (
     CropSampler,
+    CropSource,
     PictureCrops,
     PictureDataset,
     SourceConfig,
@@ -277,16 +278,13 @@ def test_judge_sees_copies(judge: Judge, crops: CropSampler):
     searched = []
     real_sample = crops.sample
 
-    class Spy:
-        image_size, num_classes, class_names = 16, 3, ()
-        device = torch.device("cpu")
-
+    class Spy(CropSource):
         def sample(self, count, generator, class_ids=None, *, rows=None):
             batch = real_sample(count, generator, class_ids)
             searched.append(batch.images)
             return batch
 
-    spying = Judge(Spy(), crops, training_per_class=10, reference_per_class=10)
+    spying = Judge(Spy(16, 3, (), "cpu"), crops, training_per_class=10, reference_per_class=10)
     searched.clear()
     labels = [0, 1, 2] * 4
     fresh = spying(drawn(crops, labels), labels).figures.nearest_crop.value

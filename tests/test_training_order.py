@@ -138,7 +138,7 @@ def test_main_shows_what_every_option_means(capsys):
         ("--data /no/such/folder", "/no/such/folder does not exist"),
         ("--data a --dataset b", "data and dataset exclude each other, got a and b"),
         ("--crop center", "crop must be random for the bundled photographs, got center"),
-        ("--crop left", "crop must be random for the bundled photographs, got left"),
+        ("--crop left --data .", "crop must be random or center, got 'left'"),
     ],
 )
 def test_main_says_in_a_sentence_what_is_wrong(capsys, tmp_path: Path, line, message):

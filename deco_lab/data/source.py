@@ -75,6 +75,8 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
         raise ValueError(
             f"data and dataset exclude each other, got {config.data} and {config.dataset}; give one"
         )
+    if config.crop not in ("random", "center"):  # before pictures are read
+        raise ValueError(f"crop must be random or center, got {config.crop!r}")
     if config.data == "fields":
         fields = FieldSampler(image_size, device=device)
         return Source(fields, {"name": "fields", "classes": list(FIELDS)}, fields)
