@@ -41,9 +41,10 @@ velocity, and the one that predicts the image. Parameters are within 1% of each 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Train every arm with every seed, measure each and compare them; stopped at any moment, the
-    same command goes on.
-    """  # noqa: D205
+    """Train every arm with every seed, measure each and compare them.
+
+    Stopped at any moment, the same command goes on.
+    """
 
     arms: tuple[str, ...] = tuple(ARMS)
     """Which."""

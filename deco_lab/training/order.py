@@ -50,6 +50,8 @@ class _Recipe(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class _Start:
+    """What has to be known before the rest can be read."""
+
     preset: Annotated[str, tyro.conf.arg(metavar="|".join(PRESETS))] = "tiny"
     """Where to start."""
     deco: Annotated[FlagCreatePairsOff[bool], _KIND] = False
@@ -74,10 +76,11 @@ class _Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Order(_Start):
-    """Train a DeCo or its baseline on the bundled photographs, a folder of pictures by class, or a
-    dataset; the same command goes on where a run was stopped. On several GPUs: accelerate launch
-    --multi_gpu -m deco_lab.training ... (or --use_fsdp --fsdp_version 2 in place of --multi_gpu).
-    """  # noqa: D205
+    """Train a DeCo or its baseline on the bundled photographs, a folder by class, or a dataset.
+
+    The same command goes on where a run was stopped. On several GPUs: accelerate launch --multi_gpu
+    -m deco_lab.training ... (or --use_fsdp --fsdp_version 2 in place of --multi_gpu).
+    """
 
     compile: bool = True
     """Compile by region."""
