@@ -19,6 +19,7 @@ PACKAGE = ROOT / "deco_lab"
 ALLOWED = {
     "": {"checkpoints", "sampling"},
     "arrays": set(),
+    "cli": set(),
     "config": set(),
     "gaussian": set(),
     "flow": set(),
@@ -69,7 +70,7 @@ ALLOWED = {
         "sampling", "spectra", "terminal", "training", "workbench",
     },
     "training": {
-        "checkpoints", "config", "data", "evaluation", "fast", "files", "flow", "losses",
+        "checkpoints", "cli", "config", "data", "evaluation", "fast", "files", "flow", "losses",
         "models", "sampling", "spectra", "terminal",
     },
 }  # fmt: skip

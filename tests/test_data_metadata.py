@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from deco_lab.data import open_picture, pixels_alone
-from deco_lab.data.metadata import exif_orientation
+from deco_lab.data.decoding import exif_orientation
 from deco_lab.workbench.inlet import read_picture
 
 CASES = Path(__file__).parent / "cases"

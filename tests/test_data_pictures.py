@@ -1,402 +1,284 @@
-import struct
-import sys
-import types
-import warnings
-import zlib
-from io import BytesIO
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
-from deco_lab.data import (
-    Pictures,
-    UnknownRangeError,
-    UnreadablePictureError,
-    decoding,
-    open_picture,
-)
-from deco_lab.data.decoding import picture_suffixes
+from deco_lab.data import PictureDataset, read_folder
 from deco_lab.data.pictures import hold_out
 
-CASES = Path(__file__).parent / "cases"
-ORIENTATION, SMALLEST, LARGEST = 274, 340, 341
+
+def add(path: Path, value: int = 0, size: tuple[int, int] = (4, 3)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, 0, 0)).save(path)
+    return path
 
 
-def stored(picture: Image.Image, kind: str = "PNG", **options: Any) -> BytesIO:
-    file = BytesIO()
-    picture.save(file, kind, **options)
-    return file
+def names(pictures: PictureDataset) -> list[str]:
+    return [pictures.name(index) for index in range(len(pictures))]
 
 
-def opened(picture: Image.Image, kind: str = "PNG", **options: Any) -> np.ndarray:
-    result = open_picture(stored(picture, kind, **options))
-    assert result.mode == "RGB"
-    return np.array(result)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of 30 and 20 pictures."""
+    for index in range(30):
+        add(tmp_path / "photos" / "cats" / f"{index}.png", index)
+    for index in range(20):
+        add(tmp_path / "photos" / "birds" / "far" / f"{index}.bmp", 100 + index)
+    return tmp_path / "photos"
 
 
-def tiff(values: np.ndarray, declared: dict[int, float] | None = None, **options: Any) -> BytesIO:
-    """A TIFF file of any kind of numbers, with tags of one number each."""
-    file = BytesIO()
-    tags = [(tag, "d", 1, value, True) for tag, value in (declared or {}).items()]
-    tifffile.imwrite(file, values, **{"photometric": "minisblack", **options}, extratags=tags)
-    return file
+def test_read_folder_takes_classes_from_sub_folders(folder: Path):
+    found = read_folder(folder)
+    assert found.unreadable == {}
+    assert found.passed_over == {}
+    for pictures in (found.training, found.held_out):
+        assert pictures.class_names == ("birds", "cats")
+        for index, name in enumerate(names(pictures)):
+            label = int(pictures.labels[index])
+            value = int(Path(name).stem) + (100 if label == 0 else 0)
+            assert name.startswith(("birds/far/", "cats/")[label])
+            assert pictures.open(index).getpixel((0, 0)) == (value, 0, 0)
+    assert len(found.training) + len(found.held_out) == 50
+    assert set(found.training.labels) == set(found.held_out.labels) == {0, 1}
 
 
-def png(
-    rows: np.ndarray, bits: int, colour: int, key: tuple[int, ...] = (), width: int | None = None
-) -> bytes:
-    """A PNG of any depth, (H, ...) in the file's own order of bytes, one value transparent."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checksum = zlib.crc32(name + content)
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", width or rows.shape[1], len(rows), bits, colour, 0, 0, 0)
-    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)) if key else b""
-    chunks = chunk(b"IHDR", header) + transparent + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
-def grey_of(file: BytesIO) -> list[int]:
-    """The first row of a picture whose channels are alike."""
-    pixels = np.array(open_picture(file))
-    assert (pixels == pixels[..., :1]).all()
-    return pixels[0, :, 0].tolist()
+def test_read_folder_shares_are_disjoint_and_stay(folder: Path):
+    assert len(read_folder(folder, held_out=0).held_out) == 0
+    found = read_folder(folder)
+    training, held_out = set(names(found.training)), set(names(found.held_out))
+    assert training.isdisjoint(held_out)
+    assert names(read_folder(str(folder)).held_out) == names(found.held_out)
+    add(folder / "cats" / "new.png")
+    add(folder / "apes" / "0.png")
+    again = read_folder(folder)
+    assert training <= set(names(again.training))
+    assert held_out <= set(names(again.held_out))
+    (folder / "cats").rename(folder / "tigers")
+    renamed = {name.replace("tigers", "cats") for name in names(read_folder(folder).held_out)}
+    assert renamed == set(names(again.held_out))
 
 
-def numbered() -> np.ndarray:
-    """(2, 3, 3): every pixel of its own."""
-    return np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 10
+def test_read_folder_counts_what_is_no_picture_by_kind(tmp_path: Path):
+    add(tmp_path / "a" / "x.PNG")
+    add(tmp_path / "a" / ".hidden.png")
+    add(tmp_path / "a" / ".cache" / "y.png")
+    add(tmp_path / ".ipynb_checkpoints" / "z.png")
+    add(tmp_path / "loose.png")
+    for name in ("IMG_1.HEIC", "deep/IMG_2.heic", "b.jpg_large", "notes.txt", "n.pdf", "n.eps"):
+        file = tmp_path / "a" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("words")
+    for name in ("one", "two", "caf\udce9"):
+        add(tmp_path / "a" / "x.png").rename(tmp_path / "a" / name)
+    (tmp_path / "a" / "folder.png").mkdir()
+    found = read_folder(tmp_path)
+    assert names(found.training) == ["a/x.PNG"]
+    assert found.training.class_names == ("a",)
+    assert found.unreadable == {}
+    assert found.passed_over == {
+        "hidden": 3, "outside of the class folders": 1, "without suffix": 3,
+        ".heic": 2, ".jpg_large": 1, ".txt": 1, ".pdf": 1, ".eps": 1,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "WEBP", "PPM", "TGA", "SGI"])
-def test_open_picture_gives_the_stored_rgb(kind: str):
-    options = {"lossless": True} if kind == "WEBP" else {}
-    assert (opened(Image.fromarray(numbered()), kind, **options) == numbered()).all()
+def test_read_folder_follows_links_but_reads_no_folder_twice(tmp_path: Path):
+    photos, outside = tmp_path / "photos", tmp_path / "outside"
+    add(photos / "cats" / "0.png")
+    add(photos / "dogs" / "1.png")
+    add(outside / "more" / "2.png")
+    for place, target in {
+        photos / "birds": outside / "more",  # a class
+        photos / "cats" / "more": outside,  # would hold a class's folder again
+        photos / "cats" / "loop": photos,
+        photos / "cats" / "above": tmp_path,
+        photos / "cats" / "dogs": photos / "dogs",
+        outside / "back": photos,
+        outside / "self": outside,
+    }.items():
+        place.symlink_to(target, target_is_directory=True)
+    add(outside / "3.png")
+    found = read_folder(photos, held_out=0)
+    assert names(found.training) == ["birds/2.png", "cats/0.png", "cats/more/3.png", "dogs/1.png"]
+    assert found.passed_over == {"folders met again by a link": 6}
 
 
-def test_open_picture_lays_transparency_on_white():
-    row = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 100, 200, 51]]], np.uint8)
-    expected = [[[10, 20, 30], [255, 255, 255], [204, 224, 244]]]  # 51 is a fifth
-    assert opened(Image.fromarray(row)).tolist() == expected
-    grey = np.array([[[100, 255], [100, 0]]], np.uint8)
-    assert opened(Image.fromarray(grey)).tolist() == [[[100] * 3, [255] * 3]]
+def test_read_folder_leaves_a_linked_class_its_folders_and_reads_others(tmp_path: Path):
+    photos, store = tmp_path / "photos", tmp_path / "store"
+    add(store / "cats" / "below" / "0.png")
+    add(photos / "birds" / "1.png")
+    add(photos / ".hidden" / "more" / "2.png")
+    for place, target in {
+        photos / "cats": store / "cats",
+        photos / "birds" / "cats": store / "cats" / "below",
+        photos / "birds" / "more": photos / ".hidden" / "more",
+    }.items():
+        place.symlink_to(target, target_is_directory=True)
+    found = read_folder(photos, held_out=0)
+    assert names(found.training) == ["birds/1.png", "birds/more/2.png", "cats/below/0.png"]
+    assert found.passed_over == {"folders met again by a link": 1, "hidden": 1}
 
 
-def test_open_picture_lays_a_transparent_colour_on_white():
-    picture = Image.new("RGB", (2, 1), (9, 8, 7))
-    picture.putpixel((1, 0), (1, 2, 3))
-    expected = [[[9, 8, 7], [255, 255, 255]]]
-    assert opened(picture, transparency=(1, 2, 3)).tolist() == expected
-
-
-def test_open_picture_resolves_palettes():
-    picture = Image.new("P", (3, 1))
-    picture.putpalette([255, 0, 0, 0, 255, 0, 7, 8, 9])
-    picture.putdata([2, 0, 1])
-    assert opened(picture).tolist() == [[[7, 8, 9], [255, 0, 0], [0, 255, 0]]]
-    with_alpha = opened(picture, transparency=bytes([255, 0, 255]))
-    assert with_alpha.tolist() == [[[7, 8, 9], [255, 0, 0], [255, 255, 255]]]
-
-
-def test_open_picture_scales_16_bits_to_8():
-    values = np.array([[0, 257, 128, 129, 60000, 65535]], np.uint16)
-    expected = [0, 1, 0, 1, 233, 255]  # 60000 / 257 is 233.5 less a little
-    for kind in ("PNG", "TIFF"):
-        result = opened(Image.fromarray(values), kind)
-        assert result[0].tolist() == [[value] * 3 for value in expected]
-    big_endian = Image.frombytes("I;16B", (6, 1), values.astype(">u2").tobytes())
-    assert opened(big_endian, "TIFF")[0, :, 1].tolist() == expected
-
-
-def test_open_picture_takes_floating_point_in_0_to_1_and_clips_overshoot():
-    share = np.array([[0.0, 0.2, 1.0, 1.002, 1.3, -0.3, np.nan]], np.float32)
-    assert grey_of(tiff(share)) == [0, 51, 255, 255, 255, 0, 0]
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        np.array([[0.0, 51.0, 255.0]], np.float32),
-        np.array([[-1.0, 0.0, 1.0]], np.float32),
-        np.array([[0.0, np.inf]], np.float32),
-        np.array([[0, 128, 255]], np.int32),
-        np.array([[0, 128, 255]], np.uint32),
-        np.array([[0, 128, 30000]], np.int16),
-    ],
-)
-def test_open_picture_refuses_values_of_no_known_range(values: np.ndarray):
-    kind = r"floating point in \[0, 1\]" if values.dtype == np.float32 else "8 or 16 unsigned bits"
-    rule = f"a picture must have {kind}, or declare which values are black and white .*, got values"
-    with pytest.raises(UnknownRangeError, match=rule):
-        open_picture(tiff(values))
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.int32, np.uint32, np.int16, np.uint16])
-def test_open_picture_scales_from_the_range_that_a_file_declares(kind: Any):
-    file = tiff(np.array([[100, 150, 200, 350, 0]], kind), {SMALLEST: 100.0, LARGEST: 300.0})
-    assert grey_of(file) == [0, 64, 128, 255, 0]
-    least = np.array([[0, 500]], kind)
-    assert grey_of(tiff(least, {LARGEST: 1000.0})) == [0, 128]
-    for damaged in ({SMALLEST: 7.0, LARGEST: 7.0}, {LARGEST: np.nan}, {LARGEST: np.inf}):
-        with pytest.raises(UnknownRangeError):
-            open_picture(tiff(least, damaged))
-
-
-@pytest.mark.parametrize("most", [65535, 1000])
-def test_open_picture_takes_white_of_a_pgm_from_its_header(most: int):
-    values = np.array([[0, most, most // 5]], ">u2")
-    assert grey_of(BytesIO(b"P5 3 1 %d\n" % most + values.tobytes())) == [0, 255, 51]
-
-
-def test_open_picture_refuses_16_bits_of_fits():
-    cards = ("SIMPLE = T", "BITPIX = 16", "NAXIS = 2", "NAXIS1 = 2", "NAXIS2 = 1", "END")
-    header = "".join(
-        f"{c.partition(' = ')[0]:8}{'=' * (' = ' in c)} {c.partition(' = ')[2]:70}" for c in cards
-    )
-    with pytest.raises(UnknownRangeError, match="8 or 16 unsigned bits"):
-        open_picture(BytesIO(header.encode().ljust(2880) + bytes(2880)))
-
-
-def test_open_picture_takes_numbers_that_overflow():
-    """A signalling NaN, and a range so small that scaling by it overflows."""
-    signalling = np.array([[0x7F800001, 0x3F800000]], np.uint32).view(np.float32)
-    assert grey_of(tiff(signalling)) == [0, 255]
-    values = np.array([[-1.0, 0.0, 1.0, np.inf]], np.float32)
-    assert grey_of(tiff(values, {SMALLEST: -5e-324, LARGEST: 5e-324})) == [0, 128, 255, 255]
-
-
-def test_open_picture_scales_unsigned_integers_beyond_the_signed_ones():
-    values = np.array([[0, 2**31, 2**32 - 1]], np.uint32)
-    assert grey_of(tiff(values, {LARGEST: 2.0**32 - 1})) == [0, 128, 255]
-
-
-def test_open_picture_takes_white_as_zero_where_a_file_says_so():
-    values = np.array([[0, 65535, 257 * 200]], np.uint16)
-    assert grey_of(tiff(values, photometric="miniswhite")) == [255, 0, 55]
-
-
-def test_open_picture_scales_12_bits_to_8():
-    packed = bytes.fromhex("000800fff123")  # 0, 0x800, 0xfff, 0x123
-    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 122, 277: 1, 278: 1, 279: len(packed)}
-    entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in tags.items())
-    data = b"II*\0" + struct.pack("<LH", 8, len(tags)) + entries + bytes(4) + packed
-    assert data.index(packed) == tags[273]
-    assert grey_of(BytesIO(data)) == [round(v * 255 / 4095) for v in (0, 0x800, 0xFFF, 0x123)]
-
-
-@pytest.mark.parametrize("colour", [2, 4, 6])
-def test_open_picture_rounds_16_bits_of_colour_png(colour: int):
-    channels = {2: 3, 4: 2, 6: 4}[colour]
-    values = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1).repeat(channels, 2)
-    values[..., 1] = values[::-1, ::-1, 1]
-    if channels != 3:
-        values[..., -1] = 65535
-    picture = np.array(open_picture(BytesIO(png(values.astype(">u2"), 16, colour))))
-    expected = np.round(values / 257)[..., [0, 0, 0] if channels == 2 else [0, 1, 2]]
-    assert np.array_equal(picture, expected)
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("compression", [None, "zlib"])
-@pytest.mark.parametrize("channels", [3, 4])
-def test_open_picture_rounds_16_bits_of_colour_tiff(
-    order: Any, compression: Any, channels: int, tmp_path: Path
+def test_read_folder_counts_folders_that_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    values = np.random.default_rng(0).integers(0, 65536, (40, 30, channels), np.uint16)
-    values[..., 3:] = 65535
-    options = {"byteorder": order, "compression": compression, "photometric": "rgb"}
-    file = tmp_path / "deep.tif"
-    tifffile.imwrite(file, values, **options)
-    for source in (file, BytesIO(file.read_bytes())):
-        assert np.array_equal(np.array(open_picture(source)), np.round(values[..., :3] / 257))
+    add(tmp_path / "a" / "x.png")
+    add(tmp_path / "a" / "locked" / "y.png")
+
+    def refusing(listing: Any):
+        def refuse(place: str):
+            if Path(place).name == "locked":
+                raise PermissionError(13, "Permission denied", place)
+            return listing(place)
+
+        return refuse
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    found = read_folder(tmp_path)
+    assert names(found.training) == ["a/x.png"]
+    assert found.passed_over == {"folders that cannot be listed": 1}
+    with pytest.raises(
+        ValueError, match=r"locked cannot be listed \(Permission denied\); see that"
+    ):
+        read_folder(tmp_path / "a" / "locked")
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_open_picture_reads_16_bits_in_separate_planes(order: Any):
-    values = np.random.default_rng(0).integers(0, 65536, (3, 40, 30), np.uint16)
-    file = BytesIO()
-    tifffile.imwrite(file, values, byteorder=order, photometric="rgb", planarconfig="separate")
-    assert np.array_equal(np.array(open_picture(file)), np.round(values / 257).transpose(1, 2, 0))
+@pytest.mark.parametrize("splits", [("train", "val"), ("Train", "test", "validation"), ("train",)])
+def test_read_folder_says_that_splits_are_no_classes(tmp_path: Path, splits: tuple[str, ...]):
+    for split in splits:
+        add(tmp_path / split / "cats" / "x.png")
+        (tmp_path / split / "labels.csv").touch()
+    listed = ", ".join(sorted(splits))
+    rule = f"holds {listed}, which are splits and no classes; give .*{splits[0]}, of which a share"
+    with pytest.raises(ValueError, match=rule):
+        read_folder(tmp_path)
+    add(tmp_path / splits[0] / "y.png")  # now pictures of a class of that name
+    assert len(read_folder(tmp_path).training.class_names) == len(splits)
 
 
-@pytest.mark.parametrize(("bits", "values"), [(1, [0, 1]), (2, [0, 1, 2, 3]), (4, [*range(16)])])
-def test_open_picture_lays_a_transparent_grey_of_few_bits_on_white(bits: int, values: list[int]):
-    key = len(values) // 2 - 1
-    packed = np.packbits(np.unpackbits(np.array([values], np.uint8).T, axis=1)[:, -bits:]).reshape(
-        1, -1
-    )
-    data = png(packed, bits, 0, key=(key,), width=len(values))
-    top = len(values) - 1
-    assert grey_of(BytesIO(data)) == [255 if v == key else v * 255 // top for v in values]
+def test_read_folder_makes_names_printable(tmp_path: Path):
+    for name in ("caf\udce9", "café", "two\nlines"):
+        for picture in range(4):
+            add(tmp_path / name / "x.png").rename(tmp_path / name / f"{picture}\udcff.png")
+    found = read_folder(tmp_path)
+    assert found.training.class_names == ("café", "caf\\xe9", "two\\nlines")
+    for pictures in (found.training, found.held_out):
+        for index, name in enumerate(names(pictures)):
+            assert name.isprintable()
+            assert name.endswith("\\xff.png")
+            assert pictures.open(index).size == (4, 3)
 
 
-def test_open_picture_lays_a_transparent_colour_of_16_bits_on_white():
-    grey = np.array([[1000, 1001, 40000]], ">u2")
-    assert grey_of(BytesIO(png(grey, 16, 0, key=(1000,)))) == [255, 4, 156]
-    colours = np.array([[[1, 2, 3], [1, 2, 4], [257, 514, 771]]], ">u2")
-    picture = np.array(open_picture(BytesIO(png(colours, 16, 2, key=(1, 2, 3)))))
-    assert picture.tolist() == [[[255] * 3, [0] * 3, [1, 2, 3]]]
-    case = open_picture(CASES / "g16_trns.png")
-    with Image.open(CASES / "g16_trns.png") as image:
-        stored, key = np.array(image), image.info["transparency"]
-    assert (stored == key).any()
-    assert np.array_equal(
-        np.array(case)[..., 0], np.where(stored == key, 255, (stored / 257).round())
-    )
-
-
-def test_open_picture_repeats_grey_and_black_and_white():
-    grey = np.array([[0, 90, 255]], np.uint8)
-    assert opened(Image.fromarray(grey))[0].tolist() == [[0] * 3, [90] * 3, [255] * 3]
-    assert opened(Image.fromarray(grey == 90))[0].tolist() == [[0] * 3, [255] * 3, [0] * 3]
-
-
-def test_open_picture_resolves_cmyk():
-    inks = np.array([[[0, 255, 255, 0], [255, 255, 0, 0], [0, 0, 0, 255]]], np.uint8)
-    picture = Image.frombytes("CMYK", (3, 1), inks.tobytes())
-    expected = [[255, 0, 0], [0, 0, 255], [0, 0, 0]]
-    assert opened(picture, "TIFF")[0].tolist() == expected
-    large = picture.resize((48, 16), Image.Resampling.NEAREST)
-    decoded = opened(large, "JPEG", quality=100, subsampling=0)[8, 8::16].astype(int)
-    assert np.abs(decoded - expected).max() <= 3
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
-@pytest.mark.parametrize(
-    ("orientation", "turned"),
-    [
-        (1, lambda a: a),
-        (2, lambda a: a[:, ::-1]),
-        (3, lambda a: a[::-1, ::-1]),
-        (4, lambda a: a[::-1]),
-        (5, lambda a: a.swapaxes(0, 1)),
-        (6, lambda a: np.rot90(a, -1)),
-        (7, lambda a: a[::-1, ::-1].swapaxes(0, 1)),
-        (8, lambda a: np.rot90(a)),
-    ],
-)
-def test_open_picture_turns_it_upright(kind: str, orientation: int, turned: Any):
-    # Blocks of 16 pixels, so that a JPEG keeps their colours.
-    blocks = np.kron(numbered(), np.ones((16, 16, 1))).astype(np.uint8)
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    options: dict[str, Any] = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
-    if kind == "TIFF":
-        options = {"tiffinfo": {ORIENTATION: orientation}}
-    else:
-        options["exif"] = exif
-    result = opened(Image.fromarray(blocks), kind, **options)
-    assert result.shape == turned(blocks).shape
-    assert np.abs(result.astype(int) - turned(blocks)).max() <= 3
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
-def test_open_picture_turns_a_tiff_on_disk_upright(mode: str, tmp_path: Path):
-    """Grey and RGBA, which Pillow maps into memory, stayed as they were."""
-    Image.new(mode, (7, 4)).save(tmp_path / "x.tif", tiffinfo={ORIENTATION: 6})
-    assert open_picture(tmp_path / "x.tif").size == (4, 7)
-
-
-def test_open_picture_takes_the_first_frame():
-    frames = [Image.new("L", (4, 4), value) for value in (50, 200)]
-    file = stored(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert np.array(open_picture(file)).max() == 50
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
-def test_open_picture_refuses_what_is_cut_short(kind: str):
-    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    data = stored(Image.fromarray(noise), kind).getvalue()
-    assert open_picture(BytesIO(data)).size == (40, 40)
-    for length in (0, 4, len(data) // 3, len(data) * 3 // 4):
-        with pytest.raises(UnreadablePictureError):
-            open_picture(BytesIO(data[:length]))
-
-
-def test_open_picture_refuses_what_is_no_picture(tmp_path: Path):
-    (tmp_path / "words.jpg").write_text("not a picture")
-    with pytest.raises(UnreadablePictureError, match="no picture of a known format"):
-        open_picture(tmp_path / "words.jpg")
-    with pytest.raises(UnreadablePictureError, match="No such file"):
-        open_picture(tmp_path / "missing.jpg")
-    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    with pytest.raises(UnreadablePictureError, match="no picture of a known format"):
-        open_picture(BytesIO(postscript))
-
-
-def test_open_picture_reads_no_other_format_than_is_allowed():
-    file = BytesIO()
-    Image.new("RGB", (4, 4)).save(file, "PPM")
-    file.seek(0)
-    assert open_picture(file).size == (4, 4)
-    file.seek(0)
-    with pytest.raises(UnreadablePictureError, match="no picture of a known format"):
-        open_picture(file, ["PNG", "JPEG"])
-
-
-def test_open_picture_refuses_more_pixels_than_the_limit(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert open_picture(stored(Image.new("RGB", (10, 10)))).size == (10, 10)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own, below twice the limit
-        with pytest.raises(UnreadablePictureError, match="10 x 11 pixels are more than Pillow's"):
-            open_picture(stored(Image.new("RGB", (10, 11))))
-    with pytest.raises(UnreadablePictureError, match="limit of 100"):
-        open_picture(stored(Image.new("RGB", (10, 11))))
-    with pytest.raises(UnreadablePictureError, match="decompression bomb DOS attack"):
-        open_picture(stored(Image.new("RGB", (10, 50))))
-
-
-def test_picture_suffixes_has_those_of_heic_where_pillow_heif_is_installed(
-    monkeypatch: pytest.MonkeyPatch,
+def test_read_folder_names_what_cannot_be_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
-    del Image.EXTENSION[".heic"]  # so that what is registered below goes when the test ends
-    assert ".heic" not in picture_suffixes()
-    plugin = types.ModuleType("pillow_heif")
-    plugin.register_heif_opener = lambda: Image.register_extension("HEIF", ".heic")  # type: ignore
-    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
-    decoding._init.cache_clear()
-    try:
-        assert ".heic" in picture_suffixes()
-    finally:
-        decoding._init.cache_clear()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    for index in range(5):
+        add(tmp_path / "a" / f"{index}.png", index)
+    (tmp_path / "a" / "1.jpg").touch()
+    add(tmp_path / "b" / "200.png", 200)
+    whole = add(tmp_path / "a" / "cut.jpg", size=(60, 60)).read_bytes()
+    (tmp_path / "a" / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    (tmp_path / "a" / "empty.jpg").touch()
+    (tmp_path / "a" / "deep").mkdir()
+    (tmp_path / "a" / "deep" / "words.webp").write_text("words")
+    add(tmp_path / "a" / "bomb.png", size=(100, 100))
+    add(tmp_path / "a" / "huge.png", size=(100, 101))
+    found = read_folder(tmp_path)
+    reasons = {
+        "a/1.jpg": "no picture of a known format", "a/bomb.png": "limit of 5000",
+        "a/cut.jpg": "runcated", "a/deep/words.webp": "no picture of a known format",
+        "a/empty.jpg": "no picture of a known format", "a/huge.png": "limit of 10000",
+    }  # fmt: skip
+    assert list(found.unreadable) == list(reasons)
+    for name, reason in reasons.items():
+        assert reason in found.unreadable[name]
+    assert len(found.training) + len(found.held_out) == 6
+    for pictures in (found.training, found.held_out):
+        for index, name in enumerate(names(pictures)):
+            assert pictures.open(index).getpixel((0, 0)) == (int(Path(name).stem), 0, 0)
+            assert name.startswith(("a/", "b/")[pictures.labels[index]])
+    assert "checking pictures: 100%" in capsys.readouterr().err
 
 
-def pictures_of(labels: list[int], **replaced: Any) -> Pictures:
+def test_read_folder_refuses_a_class_without_pictures(tmp_path: Path):
+    add(tmp_path / "full" / "x.png")
+    (tmp_path / "nothing").mkdir()
+    match = (
+        r"class nothing has no picture that can be read, of 0 in .*\(passed over: nothing\); add"
+    )
+    with pytest.raises(ValueError, match=match):
+        read_folder(tmp_path)
+    (tmp_path / "nothing" / "empty.jpg").touch()
+    match = r"that can be read, of 1 in .*nothing \(nothing/empty.jpg: it is no picture .*\); add"
+    with pytest.raises(ValueError, match=match):
+        read_folder(tmp_path)
+
+
+def test_read_folder_says_why_a_class_seems_empty(tmp_path: Path):
+    add(tmp_path / "full" / "x.png")
+    (tmp_path / "phone").mkdir()
+    for index in range(20):
+        (tmp_path / "phone" / f"IMG_{index}.HEIC").touch()
+        (tmp_path / "phone" / f"x.{index:04}").touch()
+    seen = (
+        r"class phone has .* of 0 in .*passed over: 20 .heic, 1 .0000, .*, 1 .0010, 9 of other ki"
+    )
+    with pytest.raises(ValueError, match=seen + ".*pip install pillow-heif"):
+        read_folder(tmp_path)
+
+
+def test_read_folder_refuses_what_is_no_folder_of_classes(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"has no sub-folders; put the pictures of each class"):
+        read_folder(tmp_path)
+    file = add(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"has no sub-folders; put the pictures of each class"):
+        read_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"x.png is a file; name a folder with"):
+        read_folder(file)
+    with pytest.raises(ValueError, match=r"missing does not exist; name a folder with"):
+        read_folder(tmp_path / "missing")
+
+
+def test_read_folder_pictures_open_in_many_threads(folder: Path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    pictures = read_folder(folder).training
+    with ThreadPoolExecutor(4) as pool:
+        many = list(pool.map(pictures.open, list(range(len(pictures))) * 4))
+    alone = [np.array(pictures.open(index)) for index in range(len(pictures))] * 4
+    assert all((np.array(a) == b).all() for a, b in zip(many, alone, strict=True))
+
+
+def pictures_of(labels: list[int], **replaced: Any) -> PictureDataset:
     values: dict[str, Any] = {
         "open": lambda index: Image.new("RGB", (2, 2), (index, 0, 0)),
         "labels": np.array(labels),
         "class_names": ("a", "b"),
-        "names": [f"picture {index}" for index in range(len(labels))],
+        "name": "picture {}".format,
     }
-    return Pictures(**{**values, **replaced})
+    return PictureDataset(**{**values, **replaced})
 
 
 def test_pictures_select_keeps_each_picture_with_its_label_and_name():
     pictures = pictures_of([0, 1, 1, 0]).select(np.array([False, True, False, True]))
     assert len(pictures) == 2
     assert pictures.labels.tolist() == [1, 0]
-    assert [pictures.names[0], pictures.names[1]] == ["picture 1", "picture 3"]
+    assert [pictures.name(0), pictures.name(1)] == ["picture 1", "picture 3"]
     assert [pictures.open(index).getpixel((0, 0)) for index in (0, 1)] == [(1, 0, 0), (3, 0, 0)]
     again = pictures.select(np.array([False, True]))
-    assert again.names[0] == "picture 3"
+    assert again.name(0) == "picture 3"
     assert again.open(0).getpixel((0, 0)) == (3, 0, 0)
 
 
 def test_pictures_rejects_what_does_not_fit_together():
     with pytest.raises(ValueError, match="whole numbers, got float64"):
-        Pictures(lambda index: Image.new("RGB", (1, 1)), np.array([0.0]), ("a",), ["x"])  # type: ignore
+        PictureDataset(lambda index: Image.new("RGB", (1, 1)), np.array([0.0]), ("a",), str)  # type: ignore
     with pytest.raises(ValueError, match=r"labels must lie in 0 to 1.*got 0 to 2"):
         pictures_of([0, 2])
-    with pytest.raises(ValueError, match="as many as the labels, 2, got 1"):
-        pictures_of([0, 1], names=["one"])
 
 
 def test_hold_out_takes_its_share_and_both_sides_of_every_class():

@@ -18,8 +18,9 @@ from deco_lab import checkpoints
 from deco_lab.config import PHOTOGRAPHS, DeCoConfig
 from deco_lab.data import (
     CropSampler,
+    CropSource,
     PictureCrops,
-    Pictures,
+    PictureDataset,
     SourceConfig,
     bundled_crops,
     open_source,
@@ -243,8 +244,8 @@ def test_judge_of_real_crops_draws_their_pictures():
     pictures = np.random.default_rng(0).integers(0, 60, (6, 24, 24, 3), dtype=np.uint8)
     pictures[::2] += 190
     labels = np.repeat(np.arange(3), 2)
-    named = Pictures(
-        lambda i: Image.fromarray(pictures[i]), labels, ("a", "b", "c"), list("uvwxyz")
+    named = PictureDataset(
+        lambda i: Image.fromarray(pictures[i]), labels, ("a", "b", "c"), "uvwxyz".__getitem__
     )
     few = PictureCrops(named, 16)
     judge = Judge(few, few, training_per_class=20, reference_per_class=20, nearest_per_class=20)
@@ -277,16 +278,13 @@ def test_judge_sees_copies(judge: Judge, crops: CropSampler):
     searched = []
     real_sample = crops.sample
 
-    class Spy:
-        image_size, num_classes, class_names = 16, 3, ()
-        device = torch.device("cpu")
-
+    class Spy(CropSource):
         def sample(self, count, generator, class_ids=None, *, rows=None):
             batch = real_sample(count, generator, class_ids)
             searched.append(batch.images)
             return batch
 
-    spying = Judge(Spy(), crops, training_per_class=10, reference_per_class=10)
+    spying = Judge(Spy(16, 3, (), "cpu"), crops, training_per_class=10, reference_per_class=10)
     searched.clear()
     labels = [0, 1, 2] * 4
     fresh = spying(drawn(crops, labels), labels).figures.nearest_crop.value

@@ -1,6 +1,7 @@
 """The bench of fields: its arms are matched, its statistics known, and its command goes on."""
 
 import json
+import re
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -18,25 +19,18 @@ from deco_lab.data import field_power
 from deco_lab.evaluation import fields
 from deco_lab.models import build
 from deco_lab.spectra.bootstrap import over_seeds
-from deco_lab.training.arguments import make_parser, read_order
 from deco_lab.training.fields import ARMS, _measured, main
+from deco_lab.training.order import read_order
 
 
-def test_arms_have_as_many_parameters_and_tokens_too_narrow_for_a_patch():
+def test_arms_are_matched_and_differ_in_what_their_names_say():
+    orders = {arm: read_order(["--data", "fields", *options]) for arm, options in ARMS.items()}
     counts = []
-    for options in ARMS.values():
-        order = read_order(make_parser(), ["--data", "fields", *options])
+    for order in orders.values():
         counts.append(sum(p.numel() for p in build(order.model).parameters()))
-        assert order.model.hidden_size < 3 * order.model.patch_size**2
+        assert order.model.hidden_size < 3 * order.model.patch_size**2  # too narrow for a patch
         assert order.model.class_names == FIELDS
     assert max(counts) < 1.01 * min(counts)
-
-
-def test_arms_differ_in_what_their_names_say():
-    orders = {
-        arm: read_order(make_parser(), ["--data", "fields", *options])
-        for arm, options in ARMS.items()
-    }
     assert orders["deco"].model == orders["no-freqfm"].model == PRESETS["fields"]
     assert orders["dit-v"].model == PRESETS["fields-dit"]
     weights = {arm: order.training.frequency_weight for arm, order in orders.items()}
@@ -132,8 +126,19 @@ def test_main_names_the_log_of_a_training_that_stops(tmp_path: Path, monkeypatch
     monkeypatch.setattr("deco_lab.training.fields.ARMS", {"deco": ("--preset", "nothing")})
     with pytest.raises(SystemExit, match=r"the training of .*deco-0 stopped, see .*deco-0\.log"):
         main(["--arms", "deco", "--seeds", "1", "--out", str(tmp_path / "bench")])
-    with pytest.raises(SystemExit):
-        main(["--seeds", "0"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--seeds 0", "seeds must be at least 1, got 0"),
+        ("--arms deco other", "arms must be some of deco, no-freqfm, .*, got deco, other"),
+    ],
+)
+def test_main_says_in_a_sentence_what_is_wrong(line: str, message: str, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(line.split())
+    assert re.search(message, capsys.readouterr().err)
 
 
 def row(values: np.ndarray, spec: str) -> str:

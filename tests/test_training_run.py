@@ -12,102 +12,134 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from forked import alone, run_to_its_end, started
+from training_cases import OPTIONS, RECIPE, TINY, trained
 
 from deco_lab import checkpoints
-from deco_lab.config import DeCoConfig
-from deco_lab.data import CropSampler
 from deco_lab.training.__main__ import main
-from deco_lab.training.journal import EvaluationLog, LossLog
-from deco_lab.training.recipe import TrainingConfig
+from deco_lab.training.journal import Table
 from deco_lab.training.run import FILES, run
-from deco_lab.training.trainer import Losses, ResumeError, Trainer
+from deco_lab.training.trainer import ResumeError, Trainer
 
-TINY = DeCoConfig(
-    image_size=16, patch_size=8, num_classes=2, hidden_size=32, num_heads=2, depth=2,
-    decoder_depth=1, decoder_width=8,
-)  # fmt: skip
-RECIPE = TrainingConfig(steps=12, batch_size=4, warmup_steps=2, precision="float32")
-SMALL = [
-    "--image-size", "16", "--patch-size", "8", "--hidden-size", "32", "--num-heads", "2",
-    "--depth", "2", "--decoder-depth", "1", "--decoder-width", "8", "--batch-size", "2",
-    "--no-compile", "--device", "cpu",
-]  # fmt: skip
+PLAIN: dict[str, Any] = {"name": "t", "compiled": False}
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
-def crops() -> CropSampler:
-    rows, columns = np.mgrid[:50, :60]
-    pictures = [
-        np.stack([3 * rows, 4 * columns, 100 * np.ones_like(rows)], axis=-1).astype(np.uint8),
-        np.full((50, 60, 3), 230, np.uint8),
-    ]
-    return CropSampler(pictures, 16, num_scales=4)
+def straight() -> Trainer:
+    """What a run of `RECIPE` comes to, by steps."""
+    return trained(steps=RECIPE.steps)
 
 
-def trained(crops: CropSampler, config: DeCoConfig, steps: int) -> Trainer:
-    trainer = Trainer(config, RECIPE, crops)
-    for _ in range(steps):
-        trainer.train_step()
-    return trainer
+def assert_state(path: Path, expected: Trainer) -> None:
+    state = torch.load(path, weights_only=True)
+    assert state["step"] == expected.step
+    for group, tensors in (
+        ("average", expected.average),
+        ("learner", expected.learner.state_dict()),
+    ):
+        for name, value in tensors.items():
+            assert torch.equal(state[group][name], value), name
 
 
-def test_run_leaves_a_model_losses_and_a_preview(crops, tmp_path: Path, capsys):
-    trainer = Trainer(TINY, TrainingConfig(**{**vars(RECIPE), "steps": 40}), crops)
-    run(trainer, tmp_path / "run", name="test", compiled=False, save_every=20)
+def test_run_leaves_a_model_losses_evaluations_and_a_preview(tmp_path: Path, capsys):
+    pytest.importorskip("tensorboard", reason="needs tensorboard; pip install tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out, seen = tmp_path / "run", []
+
+    def evaluate(model: Any) -> dict[str, float]:
+        assert not model.training
+        torch.randn(())  # which changes nothing of what is trained
+        seen.append(float(model.decoder.head.bias[0]))
+        return {"distance": float(len(seen))}
+
+    trainer = trained(recipe=replace(RECIPE, steps=40))
+    options: dict[str, Any] = {**PLAIN, "evaluate": evaluate, "evaluate_every": 16}
+    run(trainer, out, **options, save_every=20)
     shown = capsys.readouterr().err
-    assert "test: DeCo of 0.0" in shown
-    assert "40 steps of 4 crops in float32 on" in shown
-    assert 'model.safetensors")' in shown
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    files = {"state.pt", "model.safetensors", "loss.csv", "loss.png", "preview.png"}
-    assert names - {"tensorboard"} == files
-    with (tmp_path / "run" / "loss.csv").open() as file:
-        rows = list(csv.reader(file))
-    assert [row[0] for row in rows] == ["step", "20", "40"]
-    model = checkpoints.load(tmp_path / "run" / "model.safetensors", device="cpu")
+    for text in ("t: DeCo of 0.0", "40 steps of 4 crops in float32 on", 'model.safetensors")',
+                 "step 32: distance 2"):  # fmt: skip
+        assert text in shown
+    assert {path.name for path in out.iterdir()} == set(FILES)
+    assert_state(out / "state.pt", trained(recipe=replace(RECIPE, steps=40), steps=40))
+    model = checkpoints.load(out / "model.safetensors", device="cpu")
     assert model.config == TINY
     for name, value in trainer.average.items():
         assert torch.equal(model.state_dict()[name], value), name
+    losses = rows_of(out / "loss.csv")
+    assert [row["step"] for row in losses] == ["20", "40"]
+    assert rows_of(out / "evaluation.csv") == [
+        {"step": str(step), "distance": f"{count}.0"} for step, count in ((16, 1), (32, 2), (40, 3))
+    ]
+    assert seen[-1] == float(trainer.average["decoder.head.bias"][0])
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    for name in ("flow_matching", "frequency", "gradient_norm"):
+        got = [(event.step, event.value) for event in events.Scalars(f"training/{name}")]
+        assert got == [(int(r["step"]), pytest.approx(float(r[name]), rel=1e-5)) for r in losses]
+    rates = [event.value for event in events.Scalars("learning_rate/Muon")]
+    assert rates == pytest.approx([0.02, 0.02 / 16])
+    assert events.Scalars("training/images_per_second")[0].value > 0
+    assert events.Scalars("evaluation/distance")[-1].value == 3.0
+    assert [image.step for image in events.Images("preview")] == [40]
+    run(trained(recipe=replace(RECIPE, steps=40)), out, **options)
+    assert len(seen) == 3  # the last step has its row already
+
+
+def test_run_needs_no_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run(trained(), tmp_path, **PLAIN)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "state.pt", "model.safetensors", "loss.csv", "preview.png"
+    }  # fmt: skip
 
 
 def test_run_keeps_the_last_good_state_when_weights_break(
-    crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    run(trained(crops, TINY, RECIPE.steps), tmp_path, name="test", compiled=False)
+    run(trained(), tmp_path, **PLAIN)
     good = (tmp_path / "state.pt").read_bytes()
-    broken = Trainer(TINY, RECIPE, crops)
+    broken = trained()
     broken.restore(tmp_path / "state.pt")
     broken.average["decoder.head.bias"].fill_(math.nan)
     monkeypatch.setattr(broken, "load", lambda state: None)
     with pytest.raises(checkpoints.CheckpointError, match=r"decoder\.head\.bias holds NaN"):
-        run(broken, tmp_path, name="test", compiled=False)
+        run(broken, tmp_path, **PLAIN)
     assert (tmp_path / "state.pt").read_bytes() == good
 
 
-def test_loss_log_drops_the_future_of_a_resumed_run(tmp_path: Path):
-    log = LossLog(tmp_path / "loss.csv", 0, every=2)
-    for step in range(1, 9):
-        log.add(step, Losses(*torch.tensor([step, 0.5, 0.0, 2.0])), 1.0 * step)
-    log.write()
-    resumed = LossLog(tmp_path / "loss.csv", 4, every=2)
-    assert [row[:2] for row in resumed.rows] == [(2, 1.5), (4, 3.5)]
+def test_table_replaces_rows_and_drops_the_future_of_a_resumed_run(tmp_path: Path):
+    table = Table(tmp_path / "x.csv", 0)
+    for step, figures in ((4, {"a": 2.0}), (4, {"a": 1.0}), (8, {"a": 1 / 3, "b": 2e-9})):
+        table.add(step, figures)
+    table.write()
+    assert Table(tmp_path / "x.csv", 8).rows == [
+        {"step": 4, "a": 1.0}, {"step": 8, "a": 0.3333333, "b": 2e-9}
+    ]  # fmt: skip
+    resumed = Table(tmp_path / "x.csv", 5)
+    assert not resumed.has(8)
+    resumed.add(6, {"b": 3.0})
+    resumed.write()
+    assert (tmp_path / "x.csv").read_text().split() == ["step,a,b", "4,1.0,", "6,,3.0"]
 
 
-def test_loss_log_of_a_stopped_run_has_the_rows_of_one_that_was_not(crops, tmp_path: Path):
+def test_loss_table_of_a_stopped_run_has_the_rows_of_one_that_was_not(tmp_path: Path):
     """Stopped at step 15, the row of step 20 is still the mean of twenty steps."""
     forty = replace(RECIPE, steps=40, cooldown=0.0)
     for steps, out in ((40, "straight"), (15, "stopped"), (33, "stopped"), (40, "stopped")):
-        trainer = Trainer(TINY, replace(forty, steps=steps), crops)
-        run(trainer, tmp_path / out, name="t", compiled=False)
+        run(trained(recipe=replace(forty, steps=steps)), tmp_path / out, **PLAIN)
     straight, stopped = (
-        [row[:-1] for row in csv.reader((tmp_path / out / "loss.csv").read_text().splitlines())]
+        [{**row, "seconds": ""} for row in rows_of(tmp_path / out / "loss.csv")]
         for out in ("straight", "stopped")
     )
-    assert [row[0] for row in straight] == ["step", "20", "40"]
+    assert [row["step"] for row in straight] == ["20", "40"]
     assert stopped == straight
 
 
@@ -118,123 +150,36 @@ SPREADSHEETS: dict[str, Callable[[str], bytes]] = {
     "tabs": lambda text: text.replace(",", "\t").encode(),
     "decimal commas": lambda text: text.replace("0.", '"0,').replace(",", '",', 1).encode(),
     "no header": lambda text: text.split("\n", 1)[1].encode(),
-    "cut": lambda text: text[:-9].encode(),
+    "cut": lambda text: text[: text.rindex(",")].encode(),
     "a page": lambda text: b"<!DOCTYPE html>\n<html>404</html>\n",
 }
 
 
-@pytest.mark.parametrize("change", SPREADSHEETS.values(), ids=SPREADSHEETS.keys())
-def test_run_refuses_a_loss_log_that_it_would_lose(change, crops, tmp_path: Path):
-    log = LossLog(tmp_path / "loss.csv", 0, every=2)
-    for step in range(1, 9):
-        log.add(step, Losses(*torch.tensor([0.1 * step, 0.5, 0.0, 2.0])), 1.0 * step)
-    log.write()
-    trained(crops, TINY, 8).save(tmp_path / "state.pt")
-    damaged = change((tmp_path / "loss.csv").read_text(encoding="utf-8"))
-    (tmp_path / "loss.csv").write_bytes(damaged)
-    with pytest.raises(
-        ResumeError, match=rf"^{tmp_path}/loss\.csv is not as a run wrote it \(.*or"
-    ):
-        run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
-    assert (tmp_path / "loss.csv").read_bytes() == damaged
-    (tmp_path / "loss.csv").unlink()
-    run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+def test_run_refuses_a_table_that_it_would_lose(tmp_path: Path):
+    log, state = tmp_path / "loss.csv", tmp_path / "state.pt"
+    run(trained(recipe=replace(RECIPE, steps=40)), tmp_path, **PLAIN)
+    before, good = log.read_text(encoding="utf-8"), state.read_bytes()
+    for name, change in SPREADSHEETS.items():
+        log.write_bytes(change(before))
+        with pytest.raises(ResumeError) as raised:
+            run(trained(recipe=replace(RECIPE, steps=41)), tmp_path, **PLAIN)
+        assert str(raised.value).startswith(f"{log} is not as a run wrote it ("), name
+        assert log.read_bytes() == change(before), name
+        assert state.read_bytes() == good
+    for harmless in ("\ufeff" + before.replace("\n", "\r\n"), ""):
+        log.write_text(harmless, encoding="utf-8", newline="")
+        rows = Table(log, 40, ("seconds",)).rows
+        assert [row["step"] for row in rows] == ([20, 40] if harmless else [])
+    log.unlink()
+    run(trained(recipe=replace(RECIPE, steps=41)), tmp_path, **PLAIN)
 
 
-@pytest.mark.parametrize("change", [
-    lambda text: "\ufeff" + text.replace("\n", "\r\n"), lambda text: "",
-], ids=["mark", "empty"])  # fmt: skip
-def test_loss_log_reads_what_loses_nothing(change, tmp_path: Path):
-    log = LossLog(tmp_path / "loss.csv", 0, every=2)
-    for step in range(1, 5):
-        log.add(step, Losses(*torch.tensor([step, 0.5, 0.0, 2.0])), 1.0 * step)
-    log.write()
-    text = change((tmp_path / "loss.csv").read_text(encoding="utf-8"))
-    (tmp_path / "loss.csv").write_text(text, encoding="utf-8", newline="")
-    assert LossLog(tmp_path / "loss.csv", 4, every=2).rows == (log.rows if text else [])
-
-
-def test_run_evaluates_every_so_often_and_at_the_end(crops, tmp_path: Path, capsys):
-    seen: list[float] = []
-
-    def evaluate(model: Any) -> dict[str, float]:
-        assert not model.training
-        seen.append(float(model.decoder.head.bias[0]))
-        return {"distance": float(len(seen))}
-
-    recipe = TrainingConfig(**{**vars(RECIPE), "steps": 10})
-    trainer = Trainer(TINY, recipe, crops)
-    run(trainer, tmp_path, name="t", compiled=False, evaluate=evaluate, evaluate_every=4)
-    with (tmp_path / "evaluation.csv").open() as file:
-        assert list(csv.reader(file)) == [
-            ["step", "distance"], ["4", "1.0"], ["8", "2.0"], ["10", "3.0"]
-        ]  # fmt: skip
-    assert seen[-1] == float(trainer.average["decoder.head.bias"][0])
-    assert "step 8: distance 2" in capsys.readouterr().err
-    again = Trainer(TINY, recipe, crops)
-    run(again, tmp_path, name="t", compiled=False, evaluate=evaluate, evaluate_every=4)
-    assert len(seen) == 3  # the last step has its row already
-
-
-def test_evaluation_does_not_change_what_is_trained(crops, tmp_path: Path):
-    plain, judged = (Trainer(TINY, RECIPE, crops) for _ in range(2))
-    run(plain, tmp_path / "a", name="t", compiled=False)
-
-    def evaluate(model: Any) -> dict[str, float]:
-        return {"noise": float(torch.randn(()))}
-
-    run(judged, tmp_path / "b", name="t", compiled=False, evaluate=evaluate, evaluate_every=2)
-    for name, value in plain.learner.state_dict().items():
-        assert torch.equal(value, judged.learner.state_dict()[name]), name
-
-
-def test_evaluation_log_drops_the_future_of_a_resumed_run(tmp_path: Path):
-    log = EvaluationLog(tmp_path / "evaluation.csv", 0)
-    log.add(4, {"a": 1.0})
-    log.add(8, {"a": 0.5, "b": 2.0})
-    resumed = EvaluationLog(tmp_path / "evaluation.csv", 5)
-    assert resumed.rows == [{"step": 4, "a": 1.0}]
-    assert not resumed.has(8)
-    resumed.add(6, {"b": 3.0})
-    assert (tmp_path / "evaluation.csv").read_text().split() == ["step,a,b", "4,1.0,", "6,,3.0"]
-    assert EvaluationLog(tmp_path / "evaluation.csv", 6).rows[-1] == {"step": 6, "b": 3.0}
-
-
-def test_run_writes_for_tensorboard(crops, tmp_path: Path):
-    pytest.importorskip("tensorboard", reason="needs tensorboard; pip install tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    recipe = TrainingConfig(**{**vars(RECIPE), "steps": 40})
-    trainer = Trainer(TINY, recipe, crops)
-    run(trainer, tmp_path, name="t", compiled=False, evaluate=lambda model: {"distance": 3.0})
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    with (tmp_path / "loss.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    for name in ("flow_matching", "frequency", "gradient_norm"):
-        got = [(event.step, event.value) for event in events.Scalars(f"training/{name}")]
-        want = [(int(row["step"]), pytest.approx(float(row[name]), abs=1e-6)) for row in rows]
-        assert got == want
-    rates = [event.value for event in events.Scalars("learning_rate/Muon")]
-    assert rates == pytest.approx([0.02, 0.02 / 16])
-    assert events.Scalars("training/images_per_second")[0].value > 0
-    assert events.Scalars("evaluation/distance")[0].value == 3.0
-    assert [image.step for image in events.Images("preview")] == [40]
-
-
-def test_run_needs_no_tensorboard(crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
-    assert not (tmp_path / "tensorboard").exists()
-    assert (tmp_path / "model.safetensors").exists()
-
-
-def test_run_removes_what_a_killed_run_left(crops, tmp_path: Path):
+def test_run_removes_what_a_killed_run_left(tmp_path: Path):
     names = [f".{name}.0a1b2c3d.tmp" for name in ("state.pt", "loss.csv", "model.safetensors")]
     others = ["notes.tmp", "film.mp4.part", ".other.safetensors.0a1b2c3d.tmp"]
     for name in (*names, *others):
         (tmp_path / name).write_bytes(b"half")
-    run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
+    run(trained(), tmp_path, **PLAIN)
     left = {path.name for path in tmp_path.iterdir()}
     assert left.isdisjoint(names)
     assert left.issuperset(others)
@@ -242,7 +187,7 @@ def test_run_removes_what_a_killed_run_left(crops, tmp_path: Path):
 
 @pytest.mark.slow
 def test_killed_run_leaves_whole_files_and_ends_with_the_same_bits(tmp_path: Path):
-    options = [*SMALL, "--cooldown", "0"]
+    options = [*OPTIONS, "--batch-size", "2", "--cooldown", "0"]
     places = random.Random(0)
     killed = tmp_path / "killed"
     deadline, kills, last = time.monotonic() + 300, 0, 0
@@ -285,7 +230,7 @@ def test_killed_run_leaves_whole_files_and_ends_with_the_same_bits(tmp_path: Pat
 
 @pytest.mark.slow
 def test_interrupt_saves_a_finished_step(tmp_path: Path):
-    command = [sys.executable, "-m", "deco_lab.training", *SMALL]
+    command = [sys.executable, "-m", "deco_lab.training", *OPTIONS]
     with subprocess.Popen(
         [*command, "--steps", "100000", "--out", str(tmp_path)],
         stderr=subprocess.PIPE,
@@ -308,26 +253,17 @@ def test_interrupt_saves_a_finished_step(tmp_path: Path):
     assert 0 < state["step"] < 100000
 
 
-def test_run_writes_over_no_model_that_it_cannot_resume(crops, tmp_path: Path):
-    run(trained_run(crops, 6), tmp_path, name="t", compiled=False, save_every=2)
-    (tmp_path / "state.pt").unlink()
-    before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(
-        ValueError, match=r"which holds model\.safetensors, .* and no state\.pt; giv"
-    ):
-        run(trained_run(crops, 6), tmp_path, name="t", compiled=False, save_every=2)
-    assert (tmp_path / "model.safetensors").read_bytes() == before
+def test_run_writes_over_no_files_of_its_names_that_it_cannot_resume(tmp_path: Path):
+    for name in FILES:
+        (tmp_path / name).write_bytes(b"mine")
+        if name != "state.pt":
+            with pytest.raises(ValueError, match=f"{tmp_path}, which holds {name} and no state.pt"):
+                run(trained(), tmp_path, **PLAIN)
+            assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"mine")]
+        (tmp_path / name).unlink()
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name != "state.pt"])
-def test_run_takes_no_folder_that_holds_files_of_its_names(name: str, crops, tmp_path: Path):
-    (tmp_path / name).write_bytes(b"mine")
-    with pytest.raises(ValueError, match=rf"{tmp_path}, which holds {name} and no state\.pt; give"):
-        run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"mine")]
-
-
-def test_run_killed_before_its_first_checkpoint_goes_on(crops, tmp_path: Path, monkeypatch):
+def test_run_killed_before_its_first_checkpoint_goes_on(tmp_path: Path, monkeypatch, straight):
     """Its preview is there already; an error that nobody catches stands in for the kill."""
 
     def kill(*_: object, **__: object) -> None:
@@ -336,20 +272,17 @@ def test_run_killed_before_its_first_checkpoint_goes_on(crops, tmp_path: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", kill)
         with pytest.raises(KeyError, match="killed"):
-            run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False, preview_every=2)
+            run(trained(), tmp_path, **PLAIN, preview_every=2)
     assert (tmp_path / "preview.png").exists()
-    run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    for key, value in trained(crops, TINY, RECIPE.steps).average.items():
-        assert torch.equal(state["average"][key], value), key
+    run(trained(), tmp_path, **PLAIN)
+    assert_state(tmp_path / "state.pt", straight)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt"])
 def test_run_names_the_file_that_a_full_disk_cuts_and_goes_on(
-    name: str, crops, tmp_path: Path, full_disk
+    name: str, tmp_path: Path, full_disk, straight
 ):
     """The disk is full once the model was evaluated for the first time."""
-    straight = trained(crops, TINY, RECIPE.steps)
     with ExitStack() as stack:
 
         def fill(model: Any) -> dict[str, float]:
@@ -357,31 +290,23 @@ def test_run_names_the_file_that_a_full_disk_cuts_and_goes_on(
             stack.enter_context(full_disk(10_000 if name == "model.safetensors" else size + 10_000))
             return {}
 
-        options: dict[str, Any] = {"name": "t", "compiled": False, "save_every": 4}
         with pytest.raises(
             OSError, match=rf"^{tmp_path / name} cannot be written \(.*File too lar"
         ):
-            run(Trainer(TINY, RECIPE, crops), tmp_path, **options, evaluate=fill, evaluate_every=4)
-    resumed = Trainer(TINY, RECIPE, crops)
-    run(resumed, tmp_path, **options)
-    for key, value in straight.average.items():
-        assert torch.equal(resumed.average[key], value), key
+            run(trained(), tmp_path, **PLAIN, save_every=4, evaluate=fill, evaluate_every=4)
+    run(trained(), tmp_path, **PLAIN, save_every=4)
+    assert_state(tmp_path / "state.pt", straight)
     assert not list(tmp_path.glob(".*"))
 
 
-def test_run_that_took_no_step_may_begin_anew_as_another(crops, tmp_path: Path, monkeypatch):
+def test_run_that_took_no_step_may_begin_again_as_another(tmp_path: Path, monkeypatch):
     def fail(self: Trainer) -> None:
         raise torch.OutOfMemoryError("of the GPU")
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", fail)
         with pytest.raises(torch.OutOfMemoryError):
-            run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
-    smaller = Trainer(TINY, replace(RECIPE, batch_size=2), crops)
-    run(smaller, tmp_path, name="t", compiled=False)
+            run(trained(), tmp_path, **PLAIN)
+    run(trained(recipe=replace(RECIPE, batch_size=2)), tmp_path, **PLAIN)
     with pytest.raises(ResumeError, match="trained with another batch_size; repeat"):
-        run(Trainer(TINY, RECIPE, crops), tmp_path, name="t", compiled=False)
-
-
-def trained_run(crops, steps: int) -> Trainer:
-    return Trainer(TINY, TrainingConfig(**{**vars(RECIPE), "steps": steps}), crops)
+        run(trained(), tmp_path, **PLAIN)

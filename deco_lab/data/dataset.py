@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deco_lab.data.decoding import UnreadablePictureError, open_picture
-from deco_lab.data.pictures import Folder, Pictures, hold_out
+from deco_lab.data.pictures import PictureDataset, PictureSplits, hold_out
 
 _SHARDS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 """What the library calls the format of a shard, by its suffix."""
@@ -29,10 +29,10 @@ def read_dataset(
     name: str,
     *,
     split: str = "train",
-    image_column: str | None = None,
-    label_column: str | None = None,
+    image_column: str = "",
+    label_column: str = "",
     held_out: float = 0.1,
-) -> Folder:
+) -> PictureSplits:
     """Return the pictures of a dataset, in a share to train on and one to measure against.
 
     Parameters
@@ -53,7 +53,7 @@ def read_dataset(
 
     Returns
     -------
-    Folder
+    PictureSplits
         Nothing is decoded up front, so `unreadable` and `passed_over` are empty: `PictureCrops`
         passes over the pictures that cannot be read, and counts them.
 
@@ -105,33 +105,33 @@ def read_dataset(
             f"image_column must hold a picture in each row, got {image_column} "
             f"({_type_name(table.features[image_column])}); name another"
         ) from error
-    pictures = Pictures(
+    pictures = PictureDataset(
         lambda index: _decode(images[index][image_column]),
         labels,
         class_names,
-        _RowNames(f"{name} ({split})", len(labels)),
+        lambda index: f"row {index} of {name} ({split})",
     )
     away = hold_out(labels, [str(row) for row in range(len(labels))], held_out)
-    return Folder(pictures.select(~away), pictures.select(away), {}, {})
+    return PictureSplits(pictures.select(~away), pictures.select(away))
 
 
 def _local_shards(name: str) -> list[str]:
     """Return the local files that a name stands for, or none where it is a name at the hub."""
     path = Path(name).expanduser()
+    folder, pattern = path.parent, path.name
     if path.is_dir():
-        files = sorted(str(f) for f in path.iterdir() if f.suffix.lower() in _SHARDS)
+        files = [file for file in path.iterdir() if file.suffix.lower() in _SHARDS]
     elif path.is_file():
-        files = [str(path)]
-    elif path.parent.is_dir() and glob.has_magic(path.name):  # the folder's name is no pattern
-        files = sorted(
-            str(path.parent / f) for f in glob.glob(path.name, root_dir=path.parent, recursive=True)
-        )
+        files = [path]
+    elif folder.is_dir() and glob.has_magic(pattern):  # the folder's name is no pattern
+        files = [folder / file for file in glob.glob(pattern, root_dir=folder, recursive=True)]
     elif path.suffix.lower() in _SHARDS or glob.has_magic(name):
-        files = sorted(glob.glob(str(path), recursive=True))
+        files = glob.glob(str(path), recursive=True)
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         return []
     else:
         raise ValueError(f"{name} does not exist, and is no owner/name at Hugging Face; check it")
+    files = sorted(map(str, files))
     kinds = {Path(file).suffix.lower() for file in files}
     if len(kinds) != 1 or not kinds <= set(_SHARDS):
         raise ValueError(
@@ -156,13 +156,13 @@ def _check_whole_tar(path: str) -> None:
         raise ValueError(f"{path} is no tar file, cut short or empty; fetch or write it again")
 
 
-def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, str]:
+def _columns(features: Any, image: str, label: str) -> tuple[str, str]:
     """Return the columns of the pictures and of the labels, those given or those of the type."""
     import datasets
 
     listed = ", ".join(f"{column} ({_type_name(kind)})" for column, kind in features.items())
     for argument, given in (("image_column", image), ("label_column", label)):
-        if given is not None and given not in features:
+        if given and given not in features:
             raise ValueError(f"{argument} must be one of the columns {listed}, got {given!r}")
     images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [c for c, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
@@ -171,7 +171,7 @@ def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, 
         ("image_column", image, images, "Image"),
         ("label_column", label, labels, "ClassLabel"),
     ):
-        if given is None and len(found) != 1:
+        if not given and len(found) != 1:
             raise ValueError(
                 f"{len(found) or 'no'} columns are of type {kind}; "
                 f"name the {argument}, one of {listed}"
@@ -226,16 +226,3 @@ def _decode(stored: dict[str, Any] | None) -> Image.Image:
     if stored["bytes"] is None:
         return open_picture(stored["path"])
     return open_picture(BytesIO(stored["bytes"]))
-
-
-class _RowNames:
-    """Names of a table's rows, made as they are asked for."""
-
-    def __init__(self, table: str, count: int) -> None:
-        self._table, self._count = table, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int, /) -> str:
-        return f"row {range(self._count)[index]} of {self._table}"

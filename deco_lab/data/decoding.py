@@ -6,8 +6,7 @@
 A TIFF file may declare another range (SMinSampleValue, SMaxSampleValue). Without it, floating point
 lies in [0, 1], or up to half beyond where resampling overshoots, and is clipped; other values, and
 integers of 32 or of 16 signed bits, are refused: which of them is white is not known. All other
-metadata are left alone and may be damaged; colour profiles are not applied. Of an animation the
-first frame is taken.
+metadata may be damaged; colour profiles are not applied. Of an animation the first frame is taken.
 
 Pillow decodes several channels of 16 bits to their high bytes. Unpacked once more in the other byte
 order a file gives the low bytes, and with both
@@ -15,51 +14,45 @@ order a file gives the low bytes, and with both
     round(value * 255 / 65535) = round((256 high + low) / 257) = high + round((low - high) / 257)
 
 except for SGI, JPEG 2000 and premultiplied alpha, where the high bytes are taken: off by 1 at most.
+
+Decoders stumble over metadata: a text that is too long, a rational number where a word should be, a
+colour profile of the wrong length. So a JPEG, PNG or TIFF file is handed on with nothing in it but
+what its pixels are made of, and of the metadata a single number is read, as browsers read it: the
+orientation of the first directory of EXIF. Where that number cannot be read, the pixels are upright
+as they are stored. XMP, which may repeat it, is not asked. In AVIF and HEIC the orientation stands
+beside the pixels too, so that EXIF is only hidden. WebP, and formats beyond these, keep EXIF apart
+from the pixels as it is.
 """
 
 import functools
 import os
+import re
 import struct
 import sys
 import zlib
 from collections.abc import Sequence
-from typing import IO, Any
+from io import BufferedReader, BytesIO, RawIOBase
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-
-from deco_lab.data.metadata import exif_orientation, pixels_alone
 
 # EPS would run another program; Pillow only knows the names of the others, and reads none of them.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
 
 # What Pillow's decoders raise for damaged files.
 _DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
     Image.DecompressionBombWarning,
-)
+)  # fmt: skip
 
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TURNS = dict(enumerate((
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+), 2))  # fmt: skip
 """What turns a picture of each orientation upright; of 1, nothing need be done."""
 
 _BLACK, _WHITE, _PHOTOMETRIC = 340, 341, 262
@@ -258,3 +251,150 @@ def _opaque(image: Image.Image) -> Image.Image:
         page.alpha_composite(image.convert("RGBA"))
         image = page
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_JPEG = b"\xff\xd8\xff"
+_JPEG_SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd9])")
+_JPEG_COLOURS = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}
+"""Segments among the metadata that decide whether three channels are RGB or YCbCr."""
+_HEIF_EXIF = re.compile(rb"(infe.{8})Exif", re.DOTALL)
+"""What names an item of AVIF or HEIC as EXIF; which way is up is also told beside the pixels."""
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_PIXELS = {
+    *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324),
+    *(325, 332, 334, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 519, 520, 521, 529, 530),
+    *(531, 532, 50674),
+}
+"""Tags, from the width to the range of the values and what compression needs."""
+_ORIENTATION = 274
+
+
+def pixels_alone(file: IO[bytes]) -> tuple[IO[bytes], int]:
+    """Return a file of the same pixels without metadata, and its EXIF orientation, 1 to 8.
+
+    Parameters
+    ----------
+    file : binary file
+        Of any format; others than JPEG, PNG, TIFF, AVIF and HEIC are returned as they are. Of the
+        last two and others the orientation is 1.
+    """
+    file.seek(0)
+    head = file.read(8)
+    file.seek(0)
+    if head.startswith(_JPEG):
+        kept, exif = _jpeg_pixels(file.read())
+        return BytesIO(kept), exif_orientation(exif)
+    if head == _PNG:
+        kept, exif = _png_pixels(file.read())
+        return BytesIO(kept), exif_orientation(exif)
+    if head.startswith(_TIFF):
+        return _tiff_pixels(file)
+    if head[4:] == b"ftyp":
+        return BytesIO(_HEIF_EXIF.sub(rb"\1free", file.read())), 1
+    return file, 1
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Return the orientation that EXIF declares, 1 to 8, or 1 where none can be read."""
+    content = exif.removeprefix(b"Exif\0\0")
+    if not content.startswith(_TIFF):
+        return 1
+    return _orientation(*_directory(BytesIO(content))[:2])
+
+
+def _jpeg_pixels(data: bytes) -> tuple[bytes, bytes]:
+    """Return a JPEG file without comments and application data, and its EXIF."""
+    kept, exif, end = [data[:2]], b"", 2
+    while found := _JPEG_SEGMENT.search(data, end):
+        start, kind = found.start(), found[1][0]
+        if kind == 0xDA:  # of the scans
+            kept.append(data[start:])
+            break
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        content = data[start + 4 : end]
+        if kind == 0xE1 and content.startswith(b"Exif\0\0"):
+            exif = exif or content
+        if kind in _JPEG_COLOURS:
+            is_kept = content.startswith(_JPEG_COLOURS[kind]) and len(content) >= 12
+        else:
+            is_kept = not (0xE0 <= kind <= 0xEF or kind == 0xFE)
+        if is_kept:
+            kept.append(data[start:end])
+    return b"".join(kept), exif
+
+
+def _png_pixels(data: bytes) -> tuple[bytes, bytes]:
+    """Return a PNG file with the chunks of its (first) picture, and its EXIF."""
+    kept, exif, start = [data[:8]], b"", 8
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4])
+        kind = data[start + 4 : start + 8]
+        if kind in _PNG_PIXELS:
+            kept.append(data[start:end])
+        elif kind == b"eXIf":
+            exif = data[start + 8 : end - 4]
+        start = len(data) if kind == b"IEND" else end
+    return b"".join(kept), exif
+
+
+def _tiff_pixels(file: IO[bytes]) -> tuple[IO[bytes], int]:
+    """Return a TIFF file whose first directory is its only one and holds no metadata."""
+    order, entries, start, widths = _directory(file)
+    kept = [entry for entry in entries if int.from_bytes(entry[:2], order) in _TIFF_PIXELS]
+    count, following = (len(kept).to_bytes(widths[0], order), bytes(widths[1]))
+    patched = _Patched(file, start, b"".join([count, *kept, following]))
+    return BufferedReader(patched), _orientation(order, entries)
+
+
+def _directory(
+    file: IO[bytes],
+) -> tuple[Literal["little", "big"], list[bytes], int, tuple[int, int]]:
+    """Return the byte order, entries, place and widths of the counts of the first directory."""
+    magic = file.read(4)
+    order: Literal["little", "big"] = "little" if magic.startswith(b"II") else "big"
+    # 43 is BigTIFF, which writes 8 before its wider numbers.
+    widths, size = ((8, 8), 20) if 43 in magic else ((2, 4), 12)
+    file.read(4 if 43 in magic else 0)
+    start = int.from_bytes(file.read(widths[1]), order)
+    file.seek(min(start, 2**62))
+    data = file.read(size * min(int.from_bytes(file.read(widths[0]), order), 2**16))
+    entries = [data[at : at + size] for at in range(0, len(data) - size + 1, size)]
+    return order, entries, start, widths
+
+
+def _orientation(order: Literal["little", "big"], entries: list[bytes]) -> int:
+    """Return the value of the tag where it is one whole number, 1 to 8, of 16 or 32 bits."""
+    for entry in entries:
+        tag, kind = (int.from_bytes(entry[at : at + 2], order) for at in (0, 2))
+        if tag == _ORIENTATION and kind in (3, 4):
+            middle = 2 + len(entry) // 2
+            value = int.from_bytes(entry[middle : middle + (2 if kind == 3 else 4)], order)
+            if int.from_bytes(entry[4:middle], order) == 1 and 1 <= value <= 8:
+                return value
+    return 1
+
+
+class _Patched(RawIOBase):
+    """A file that reads as another in one place."""
+
+    def __init__(self, file: IO[bytes], start: int, patch: bytes) -> None:
+        self._file, self._start, self._patch = file, start, patch
+        self.seek, self.tell = file.seek, file.tell
+        self.fileno = file.fileno  # lets libtiff read a file on disk in pieces
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        at = self._file.tell()
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        low, high = max(at, self._start), min(at + len(data), self._start + len(self._patch))
+        if low < high:
+            buffer[low - at : high - at] = self._patch[low - self._start : high - self._start]
+        return len(data)

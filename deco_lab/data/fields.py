@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from deco_lab.config import FIELDS
-from deco_lab.data.crops import Batch, check_class_ids
+from deco_lab.data.crops import CropSource, ImageBatch
 from deco_lab.gaussian import velocity_gain
 
 VARIANCE = 0.25
@@ -46,7 +46,7 @@ RADII = (1 / 16, 1 / 2)
 """Of the discs, smallest and largest, in image sizes."""
 
 
-class FieldSampler:
+class FieldSampler(CropSource):
     """Draws fields; image by image, each from a seed of its own.
 
     Parameters
@@ -58,31 +58,18 @@ class FieldSampler:
     """
 
     def __init__(self, image_size: int = 32, *, device: torch.device | str = "cpu") -> None:
-        self.image_size = image_size
-        self.num_classes = len(FIELDS)
-        self.class_names = FIELDS
-        self.device = torch.device(device)
+        super().__init__(image_size, len(FIELDS), FIELDS, device)
 
-    def sample(
-        self,
-        count: int,
-        generator: torch.Generator,
-        class_ids: Tensor | None = None,
-        *,
-        rows: slice | None = None,
-    ) -> Batch:
-        """Return `count` images, or only those `rows` of them, as `Crops.sample` says."""
+    def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         seeds = torch.randint(2**31, (count,), generator=generator)
-        labels = torch.randint(self.num_classes, (count,), generator=generator)
-        if class_ids is not None:
-            labels = check_class_ids(class_ids, count, self.num_classes)
-        if rows is not None:
-            seeds, labels = seeds[rows], labels[rows]
-        images = torch.empty(len(labels), 3, self.image_size, self.image_size)
-        for label in labels.unique().tolist():
-            chosen = labels == label
-            images[chosen] = _fields(label, seeds[chosen].tolist(), self.image_size)
-        return Batch(images.to(self.device), labels.to(self.device))
+        return seeds, torch.randint(self.num_classes, (count,), generator=generator)
+
+    def _cut(self, numbers: Tensor, class_ids: Tensor) -> ImageBatch:
+        images = torch.empty(len(class_ids), 3, self.image_size, self.image_size)
+        for label in class_ids.unique().tolist():
+            chosen = class_ids == label
+            images[chosen] = _fields(label, numbers[chosen].tolist(), self.image_size)
+        return ImageBatch(images.to(self.device), class_ids.to(self.device))
 
 
 def _fields(label: int, seeds: list[int], size: int) -> Tensor:

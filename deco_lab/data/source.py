@@ -6,18 +6,17 @@ the same pictures, cut alike.
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
+import numpy as np
 import torch
 
 from deco_lab.config import FIELDS, PHOTOGRAPHS
-from deco_lab.data.crops import Crops
+from deco_lab.data.crops import SCALE_RANGE, CropSampler, CropSource, PictureCrops
 from deco_lab.data.dataset import read_dataset
 from deco_lab.data.fields import FieldSampler
-from deco_lab.data.folder import read_folder, say_passed_over
-from deco_lab.data.photographs import SCALE_RANGE, CropSampler, load_photograph
-from deco_lab.data.picture_crops import PictureCrops
-from deco_lab.data.pictures import Folder, Pictures
+from deco_lab.data.photographs import load_photograph
+from deco_lab.data.pictures import PictureSplits, read_folder, say_passed_over
 from deco_lab.files import printable
 
 
@@ -53,11 +52,11 @@ class SourceConfig:
 class Source:
     """Crops, and what is known of the pictures they are cut from."""
 
-    crops: Crops
+    crops: CropSource
     """What a trainer draws from."""
     record: dict[str, object]
     """Name, counts, classes, a dataset's split and columns, and the way of cutting, JSON-ready."""
-    fresh: Crops | None
+    fresh: CropSource | None
     """What to measure against, cut alike from the held-out pictures; None where none are held out.
     Of the bundled photographs and the fields what is trained on: other seeds draw others."""
     left_out: tuple[str, ...] = ()
@@ -76,61 +75,52 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
         raise ValueError(
             f"data and dataset exclude each other, got {config.data} and {config.dataset}; give one"
         )
-    if config.crop not in ("random", "center"):
+    if config.crop not in ("random", "center"):  # before pictures are read
         raise ValueError(f"crop must be random or center, got {config.crop!r}")
-    crop: Literal["random", "center"] = "center" if config.crop == "center" else "random"
     if config.data == "fields":
         fields = FieldSampler(image_size, device=device)
         return Source(fields, {"name": "fields", "classes": list(FIELDS)}, fields)
     bundled = not (config.data or config.dataset)
+    if bundled and config.crop != "random":
+        raise ValueError(f"crop must be random for the bundled photographs, got {config.crop}")
     scale = config.crop_scale or (SCALE_RANGE if bundled else (1.0, 1.0))
-    cutting: dict[str, object] = {"crop": crop, "crop_scale": list(scale), "flip": config.flip}
-    cutting["held_out_share"] = 0.0 if bundled else config.held_out
+    cutting = {
+        "crop": config.crop,
+        "crop_scale": list(scale),
+        "flip": config.flip,
+        "held_out_share": 0.0 if bundled else config.held_out,
+    }
+    how: dict[str, Any] = {"scale_range": scale, "flip": config.flip, "device": device}
     if bundled:
-        if crop == "center":
-            raise ValueError("crop must be random for the bundled photographs, got center")
-        crops = CropSampler(
-            [load_photograph(name) for name in PHOTOGRAPHS],
-            image_size,
-            class_names=PHOTOGRAPHS,
-            scale_range=scale,
-            flip=config.flip,
-            device=device,
-        )
+        photographs = [load_photograph(name) for name in PHOTOGRAPHS]
+        crops = CropSampler(photographs, image_size, class_names=PHOTOGRAPHS, **how)
         record = _record("photographs of scikit-image", PHOTOGRAPHS, [1] * len(PHOTOGRAPHS), 0)
         return Source(crops, {**record, **cutting}, crops)
     if config.data:
         found = read_folder(config.data, held_out=config.held_out)
+        name = os.path.basename(os.path.normpath(config.data))
     else:
+        rows = {
+            "split": config.split,
+            "image_column": config.image_column,
+            "label_column": config.label_column,
+        }
         try:
-            found = read_dataset(
-                config.dataset,
-                split=config.split,
-                image_column=config.image_column or None,
-                label_column=config.label_column or None,
-                held_out=config.held_out,
-            )
+            found = read_dataset(config.dataset, held_out=config.held_out, **rows)
         except ModuleNotFoundError as error:
             raise ValueError(str(error)) from error
-
-    def cut(pictures: Pictures) -> PictureCrops:
-        return PictureCrops(
-            pictures, image_size, scale_range=scale, crop=crop, flip=config.flip, device=device
-        )
-
-    training, held_out = found.training, found.held_out
-    crops = cut(training)
-    counts = torch.bincount(torch.from_numpy(training.labels), minlength=crops.num_classes)
-    if config.dataset:
-        rows = {"split": config.split, "image_column": config.image_column}
-        cutting |= {**rows, "label_column": config.label_column}
-    name = os.path.basename(os.path.normpath(config.data)) if config.data else config.dataset
-    record = _record(printable(name), training.class_names, counts.tolist(), len(held_out))
-    fresh = cut(held_out) if len(held_out) else None
+        name, cutting = config.dataset, {**cutting, **rows}
+    crops, fresh = (
+        PictureCrops(pictures, image_size, crop=config.crop, **how) if len(pictures) else None
+        for pictures in (found.training, found.held_out)
+    )
+    assert crops is not None
+    counts = np.bincount(found.training.labels, minlength=crops.num_classes).tolist()
+    record = _record(printable(name), crops.class_names, counts, len(found.held_out))
     return Source(crops, {**record, **cutting}, fresh, _left_out(found))
 
 
-def _left_out(found: Folder) -> tuple[str, ...]:
+def _left_out(found: PictureSplits) -> tuple[str, ...]:
     """Return a line for each picture that cannot be read, and one for what was passed over."""
     lines = [
         f"left out, since it cannot be read: {name} ({reason})"

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.data import Crops
+from deco_lab.data import CropSource
 from deco_lab.evaluation.distances import (
     class_spectral_errors,
     covariance,
@@ -130,9 +130,9 @@ class Judge:
 
     Parameters
     ----------
-    training : Crops
+    training : CropSource
         What the classifier learns from, and where copies are looked for.
-    fresh : Crops
+    fresh : CropSource
         What images are compared with: of held-out pictures, or of the same photographs where there
         are no others.
     class_ids : sequence of int, optional
@@ -154,8 +154,8 @@ class Judge:
 
     def __init__(
         self,
-        training: Crops,
-        fresh: Crops,
+        training: CropSource,
+        fresh: CropSource,
         *,
         class_ids: tuple[int, ...] | None = None,
         training_per_class: int = 250,
@@ -197,7 +197,7 @@ class Judge:
         self._energy = coefficient_energy(images).mean(0).numpy()
 
     def _draw(
-        self, crops: Crops, purpose: str, per_class: int
+        self, crops: CropSource, purpose: str, per_class: int
     ) -> tuple[Tensor, Labels, Tensor | None]:
         """Return crops of each class in order, their labels and pictures."""
         generator = torch.Generator().manual_seed(

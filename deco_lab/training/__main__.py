@@ -1,23 +1,25 @@
 """`python -m deco_lab.training`: train a model, or go on where a run was stopped."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 from deco_lab.checkpoints import CheckpointError
+from deco_lab.cli import refuse
 from deco_lab.data import PictureCrops, open_source
 from deco_lab.fast import keep_freed_memory
-from deco_lab.training.arguments import make_parser, read_order
 from deco_lab.training.measuring import Measure
+from deco_lab.training.order import PROGRAM, read_order
 from deco_lab.training.parallel import processes_here
 from deco_lab.training.run import claim, run
 from deco_lab.training.trainer import ResumeError, Trainer
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
-    parser = make_parser()
     try:
-        order = read_order(parser, arguments)
+        order = read_order(words)
+        assert order.out is not None
         claim(order.out)
         processes = processes_here(order.device)
         if processes.device.type == "cpu":
@@ -38,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
             prefetch=bool(order.source.data or order.source.dataset),
         )
     except ValueError as error:
-        parser.error(str(error))
+        refuse(PROGRAM, error)
     command = order.command
     if order.training.precision == "auto":
         command += f" --precision {trainer.config.precision}"
@@ -48,15 +50,15 @@ def main(arguments: list[str] | None = None) -> None:
             order.out,
             name=order.name,
             command=command,
-            compiled=order.compiled,
+            compiled=order.compile,
             save_every=order.save_every,
             evaluate=Measure(source) if order.evaluate_every else None,
             evaluate_every=order.evaluate_every,
         )
     except ResumeError as error:
-        parser.error(str(error))
+        refuse(PROGRAM, error)
     except (CheckpointError, FloatingPointError, OSError) as error:
-        sys.exit(f"{parser.prog}: error: {error}")
+        sys.exit(f"{PROGRAM}: error: {error}")
     if isinstance(source.crops, PictureCrops) and source.crops.skipped and processes.is_main:
         print(f"{source.crops.skipped} pictures were met that cannot be read", file=sys.stderr)
     processes.close()

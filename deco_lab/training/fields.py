@@ -5,23 +5,27 @@ moment, killed too, the same command goes on; what is finished is not done again
 one of `python -m deco_lab.training`, by itself in OUT/ARM-SEED.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tyro
 from tqdm.auto import tqdm
 
 from deco_lab import checkpoints
+from deco_lab.cli import refuse
 from deco_lab.evaluation import fields
 from deco_lab.files import check_writable, replacing
 from deco_lab.spectra.bootstrap import over_seeds
 from deco_lab.terminal import print_any_text
+
+PROGRAM = "python -m deco_lab.training.fields"
 
 ARMS: Mapping[str, tuple[str, ...]] = {
     "deco": ("--preset", "fields"),
@@ -36,35 +40,48 @@ decoder that does not see the pixels; with one on whole patches; the single DiT 
 velocity, and the one that predicts the image. Parameters are within 1% of each other."""
 
 
-def main(arguments: list[str] | None = None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Train every arm with every seed, measure each and compare them.
+
+    Stopped at any moment, the same command goes on.
+    """
+
+    arms: tuple[str, ...] = tuple(ARMS)
+    """Which."""
+    seeds: int = 5
+    """Trainings of each arm."""
+    steps: int = 1600
+    """Steps of a training."""
+    workers: int = 2
+    """Trainings at once."""
+    per_class: int = 128
+    """Fields measured of each class."""
+    device: str = "cpu"
+    """cpu, cuda or mps."""
+    out: Path = Path("runs/fields")
+    """Folder of all runs."""
+
+
+def main(words: Sequence[str] | None = None) -> None:
     """Run the command line; `--help` lists every option with its default."""
     print_any_text()
-    parser = argparse.ArgumentParser(
-        prog="python -m deco_lab.training.fields", description=(__doc__ or "").split("\n\n")[1]
-    )
-    add = parser.add_argument
-    add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="which [all]")
-    add("--seeds", type=int, default=5, help="trainings of each arm [%(default)s]")
-    add("--steps", type=int, default=1600, help="steps of a training [%(default)s]")
-    add("--workers", type=int, default=2, help="trainings at once [%(default)s]")
-    add("--per-class", type=int, default=128, help="fields measured of each class [%(default)s]")
-    add("--device", default="cpu", help="cpu, cuda or mps [%(default)s]")
-    add("--out", type=Path, default=Path("runs/fields"), help="folder of all runs [%(default)s]")
-    given = parser.parse_args(arguments)
+    given = tyro.cli(Bench, prog=PROGRAM, args=words)
     for name in ("seeds", "steps", "workers", "per_class"):
         if getattr(given, name) < 1:
-            option = "--" + name.replace("_", "-")
-            parser.error(f"{option} must be at least 1, got {getattr(given, name)}")
+            refuse(PROGRAM, f"{name} must be at least 1, got {getattr(given, name)}")
+    if not set(given.arms) <= set(ARMS):
+        refuse(PROGRAM, f"arms must be some of {', '.join(ARMS)}, got {', '.join(given.arms)}")
     try:
         check_writable(given.out)
         found = bench(given)
     except (ValueError, OSError) as error:
-        sys.exit(f"{parser.prog}: error: {error}")
+        sys.exit(f"{PROGRAM}: error: {error}")
     print(fields.table(found), fields.tokens_table(found), sep="\n")
     print("written:", *_write(given, found))
 
 
-def bench(given: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+def bench(given: Bench) -> dict[str, list[dict[str, Any]]]:
     """Train and measure; return what `fields.measure` says of each arm's trainings."""
     jobs = [(arm, seed) for seed in range(given.seeds) for arm in given.arms]
     given.out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +97,7 @@ def bench(given: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _train(arm: str, seed: int, given: argparse.Namespace) -> Path:
+def _train(arm: str, seed: int, given: Bench) -> Path:
     """Train one arm with one seed to the last step, in a process of its own; return its folder."""
     folder = given.out / f"{arm}-{seed}"
     weights = folder / "model.safetensors"
@@ -119,7 +136,7 @@ def _measured(folder: Path, per_class: int) -> dict[str, Any]:
     return found
 
 
-def _write(given: argparse.Namespace, found: Mapping[str, list[dict[str, Any]]]) -> list[Path]:
+def _write(given: Bench, found: Mapping[str, list[dict[str, Any]]]) -> list[Path]:
     """Write the table's numbers and, where matplotlib is installed, its figure."""
     written = [given.out / "bench.json"]
     settings = {"seeds": given.seeds, "steps": given.steps, "per_class": given.per_class}

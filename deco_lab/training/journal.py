@@ -1,7 +1,7 @@
 """What a run writes down as it goes: losses, evaluations, and the same for TensorBoard.
 
-Tables are CSV files, one row for every few steps; rows beyond the step that a run is resumed at are
-dropped. TensorBoard's event files lie beside them where it is installed.
+Tables are CSV files; rows beyond the step that a run is resumed at are dropped. TensorBoard's event
+files lie beside them where it is installed.
 """
 
 import csv
@@ -10,27 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from deco_lab.files import replacing, writing
-from deco_lab.training.trainer import Losses, ResumeError
+from deco_lab.training.trainer import ResumeError
 
 
-class LossLog:
-    """The losses of a run as `loss.csv`: the mean over each `every` steps, one row for each.
+class Table:
+    """Figures of a run by step, as a CSV file.
 
     Parameters
     ----------
     path : Path
-        Rows of a resumed run's future are dropped; those before `step` are kept.
+        The file.
     step : int
-        Where the run continues.
-    every : int
-        Steps that share a row.
-    pending : Tensor, optional
-        (steps, 4), as `pending` was when the run stopped.
+        Where the run continues; rows of later steps are dropped.
+    needed : sequence of str
+        Columns that every row has.
 
     Raises
     ------
@@ -38,109 +34,58 @@ class LossLog:
         Where the file is not as a run wrote it.
     """
 
-    columns = ("step", *Losses._fields, "seconds")
-
-    def __init__(
-        self, path: Path, step: int, every: int = 20, pending: Tensor | None = None
-    ) -> None:
-        self.path = path
-        self.every = every
-        self.rows = [
-            tuple(row[name] for name in self.columns) for row in _read(path, step, self.columns)
-        ]
-        self._pending = [] if pending is None else list(pending)
-
-    @property
-    def pending(self) -> Tensor:
-        """The losses of the steps since the last row, (steps, 4), on the CPU."""
-        if not self._pending:
-            return torch.empty(0, len(Losses._fields))
-        device = self._pending[-1].device  # those of a resumed run are on the CPU
-        return torch.stack([losses.to(device) for losses in self._pending]).cpu()
-
-    def add(self, step: int, losses: Losses, seconds: float) -> None:
-        """Take the losses of the step that ended as number `step`."""
-        self._pending.append(torch.stack(losses))
-        if step % self.every == 0:
-            self.rows.append((step, *self.pending.mean(0).tolist(), seconds))
-            self._pending.clear()
-
-    def write(self) -> None:
-        """Write the rows so far, and their curve where matplotlib is installed."""
-        with replacing(self.path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(self.columns)
-            writer.writerows(
-                (int(step), *(f"{value:.6f}" for value in values), f"{seconds:.1f}")
-                for step, *values, seconds in self.rows
-            )
-        if not self.rows:
+    def __init__(self, path: Path, step: int, needed: Sequence[str] = ()) -> None:
+        self.path, self.needed = path, ("step", *needed)
+        self.rows: list[dict[str, float]] = []
+        if not step or not path.exists():
             return
         try:
-            from deco_lab.plots import loss_curve
-        except ModuleNotFoundError:
-            return
-        steps, flow, frequency, alignment, *_ = zip(*self.rows, strict=True)
-        curves = {"flow matching": flow, "frequency-aware": frequency}
-        if any(alignment):
-            curves["alignment"] = alignment
-        with replacing(self.path.with_suffix(".png")) as beside:
-            loss_curve(steps, curves).savefig(beside, dpi=120, format="png")
-
-
-class EvaluationLog:
-    """The figures of a run's evaluations as `evaluation.csv`, one row for each evaluation.
-
-    Parameters
-    ----------
-    path : Path
-        Rows of a resumed run's future are dropped.
-    step : int
-        Where the run continues.
-
-    Raises
-    ------
-    ResumeError
-        Where the file is not as a run wrote it.
-    """
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        self.rows = _read(path, step, ("step",))
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                for row in csv.DictReader(file):
+                    figures = {name: float(value) for name, value in row.items() if value}
+                    if missing := set(self.needed) - figures.keys():
+                        raise ValueError(f"a row lacks {', '.join(sorted(missing))}")
+                    self.rows.append({**figures, "step": int(figures["step"])})
+        except (ValueError, TypeError, csv.Error) as error:
+            raise ResumeError(
+                f"{path} is not as a run wrote it ({error}) and would be written over; save it in "
+                "UTF-8 with commas between numbers like 0.5, or move it away, to go on without it"
+            ) from error
+        self.rows = [row for row in self.rows if row["step"] <= step]
 
     def has(self, step: int) -> bool:
-        """Return whether the model was evaluated at `step`."""
+        """Return whether there is a row of this step."""
         return any(row["step"] == step for row in self.rows)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """Add the figures of a step, replacing earlier ones, and write the file."""
+        """Add the figures of a step, to seven digits, in place of earlier ones."""
         self.rows = [row for row in self.rows if row["step"] != step]
-        self.rows.append({"step": step, **{name: float(v) for name, v in figures.items()}})
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        rounded = {name: float(f"{value:.7g}") for name, value in figures.items()}
+        self.rows.append({"step": step, **rounded})
+
+    def write(self) -> None:
+        """Write the file."""
+        names = dict.fromkeys([*self.needed, *(name for row in self.rows for name in row)])
         with replacing(self.path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, names)
+            writer = csv.DictWriter(file, list(names))
             writer.writeheader()
-            writer.writerows({**row, "step": int(row["step"])} for row in self.rows)
+            writer.writerows(self.rows)
 
 
-def _read(path: Path, step: int, needed: Sequence[str]) -> list[dict[str, float]]:
-    """Return the rows up to `step` of a table with, among others, the columns needed."""
-    if not step or not path.exists():
-        return []
+def draw_losses(table: Table) -> None:
+    """Draw a table of losses beside it, where it has rows and matplotlib is installed."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                {name: float(value) for name, value in row.items() if value}
-                for row in csv.DictReader(file)
-            ]
-        if not all(row.keys() >= set(needed) for row in rows):
-            raise ValueError(f"a row lacks one of {', '.join(needed)}")
-    except (ValueError, TypeError, csv.Error) as error:
-        raise ResumeError(
-            f"{path} is not as a run wrote it ({error}) and would be written over; save it in "
-            "UTF-8 with commas between numbers like 0.5, or move it away, to go on without it"
-        ) from error
-    return [row for row in rows if row["step"] <= step]
+        from deco_lab.plots import loss_curve
+    except ModuleNotFoundError:
+        return
+    names = {"flow_matching": "flow matching", "frequency": "frequency-aware"}
+    if any(row["alignment"] for row in table.rows):
+        names["alignment"] = "alignment"
+    curves = {name: [row[column] for row in table.rows] for column, name in names.items()}
+    if table.rows:
+        with replacing(table.path.with_suffix(".png")) as beside:
+            steps = [row["step"] for row in table.rows]
+            loss_curve(steps, curves).savefig(beside, dpi=120, format="png")
 
 
 class Board:
@@ -172,12 +117,12 @@ class Board:
 
     def add_picture(self, step: int, picture: Image.Image) -> None:
         """Write the preview."""
-        if self._writer:
-            with writing(self.folder):
+        with writing(self.folder):
+            if self._writer:
                 self._writer.add_image("preview", np.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write the rest."""
-        if self._writer:
-            with writing(self.folder):
+        with writing(self.folder):
+            if self._writer:
                 self._writer.close()

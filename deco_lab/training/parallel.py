@@ -1,8 +1,8 @@
 """One process or many: what a training step asks of the processes it is shared by.
 
 Every process draws the whole batch's randomness and works on its own rows of it, so that gradients
-averaged over processes are those of one process with the whole batch. Wrapping the model, averaging
-and sharding are Accelerate's [1]; a single process needs none of it, not even to be installed.
+averaged over processes are those of one process with the whole batch. Starting processes, wrapping
+the model, averaging and sharding are Accelerate's [1], which a single process never imports.
 
     accelerate launch --multi_gpu --num_processes 8 -m deco_lab.training ...            (DDP)
     accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 \
@@ -16,138 +16,108 @@ References
 """
 
 import os
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deco_lab.checkpoints import choose_device
-from deco_lab.sampling import processes
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for the main one, which draws a preview or evaluates."""
 
 Optimizers = tuple[torch.optim.Optimizer, ...]
 
 
-class OneProcess(processes.Processes):
-    """A run that has the machine to itself.
+@dataclass(frozen=True)
+class Processes:
+    """The processes that share each step, as one of them sees them; by default it is alone."""
 
-    Parameters
-    ----------
-    device : torch.device
-        Where it trains.
-    """
+    device: torch.device
+    """Where this one trains."""
+    index: int = 0
+    """Of this one, from 0; the first is the main one, which prints and writes."""
+    count: int = 1
+    """Of all of them."""
+    accelerator: Any = None
+    """Accelerate's, where there are many."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the first process."""
+        return self.index == 0
 
     def prepare(self, learner: nn.Module, optimizers: Optimizers) -> tuple[nn.Module, Optimizers]:
         """Return what to call in place of `learner`, and the optimisers of its parameters."""
-        return learner, optimizers
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`, averaged over processes."""
-        loss.backward()
+        if not self.accelerator:
+            return learner, optimizers
+        prepared, *wrapped = self.accelerator.prepare(learner, *optimizers)
+        return prepared, tuple(each.optimizer for each in wrapped)
 
     def unshared(self, forward: nn.Module) -> AbstractContextManager[None]:
         """Return what calls of `forward` run in whose gradients are not to be averaged yet."""
-        return nullcontext()
-
-    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-        """Clip the gradient's norm over all parameters; return what it was, a scalar."""
-        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        return self.accelerator.no_sync(forward) if self.accelerator else nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:
         """Return `values`, of any shape, averaged over processes."""
-        return values
+        return self.accelerator.reduce(values, "mean") if self.accelerator else values
 
     def close(self) -> None:
         """Part from the others, once they have come here."""
+        if self.accelerator:
+            self.accelerator.wait_for_everyone()
+            self.accelerator.end_training()
 
 
-class Processes(OneProcess):
-    """Several processes, started by `accelerate launch` or `torchrun`, that share each step.
+def processes_here(device: str | None = None) -> Processes:
+    """Return the processes that this one was started among: itself alone, unless launched so.
 
     Parameters
     ----------
     device : str, optional
-        "cpu" for processes without GPUs; by default each takes the GPU that is its own.
+        "cpu" for processes without GPUs; by default each of many takes the GPU that is its own.
 
     Raises
     ------
     ValueError
-        Where Accelerate is not installed, or asked for a way to shard that is not supported.
+        For a device that cannot be used here, where there are many without Accelerate, or where
+        they are to shard in a way that is not supported.
     """
-
-    def __init__(self, device: str | None) -> None:
-        processes.need_accelerate()
+    chosen = choose_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return Processes(chosen)
+    try:
         from accelerate import Accelerator, InitProcessGroupKwargs
-
-        # The others wait while the main process draws a preview or evaluates.
-        patience = InitProcessGroupKwargs(timeout=processes.PATIENCE)
-        self.accelerator = Accelerator(
-            cpu=choose_device(device).type == "cpu",
-            mixed_precision="no",  # the step has its own autocast
-            kwargs_handlers=[patience],
-        )
-        super().__init__(self.accelerator.device)
-        self.index, self.count = self.accelerator.process_index, self.accelerator.num_processes
-        self._check_sharding()
-
-    def _check_sharding(self) -> None:
-        wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-        if wanted and self.device.type == "cpu":
+    except ImportError as error:
+        raise ValueError(
+            "several processes need accelerate, which is not installed; pip install accelerate"
+        ) from error
+    accelerator = Accelerator(
+        cpu=chosen.type == "cpu",
+        mixed_precision="no",  # the step has its own autocast
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        if accelerator.device.type == "cpu":
             raise ValueError(
-                "Accelerate shards models on GPUs alone, got device cpu; use --multi_gpu in place "
+                "Accelerate shards models on GPUs only, got device cpu; use --multi_gpu in place "
                 "of --use_fsdp"
             )
-        if wanted and not self.accelerator.is_fsdp2:
+        if not accelerator.is_fsdp2:
             raise ValueError("FSDP must be of version 2, got 1; add --fsdp_version 2")
-
-    def prepare(self, learner: nn.Module, optimizers: Optimizers) -> tuple[nn.Module, Optimizers]:
-        """Return what to call in place of `learner`, and the optimisers of its parameters."""
-        prepared, *wrapped = self.accelerator.prepare(learner, *optimizers)
-        return prepared, tuple(each.optimizer for each in wrapped)
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`, averaged over processes."""
-        self.accelerator.backward(loss)
-
-    def unshared(self, forward: nn.Module) -> AbstractContextManager[None]:
-        """Return what calls of `forward` run in whose gradients are not to be averaged yet."""
-        return self.accelerator.no_sync(forward)
-
-    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-        """Clip the gradient's norm over all parameters; return what it was, a scalar."""
-        norm = self.accelerator.clip_grad_norm_(list(parameters), max_norm)
-        assert norm is not None  # it is None for DeepSpeed alone
-        return whole(norm)
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Return `values`, of any shape, averaged over processes."""
-        averaged = self.accelerator.reduce(values, "mean")
-        assert isinstance(averaged, Tensor)
-        return averaged
-
-    def close(self) -> None:
-        """Part from the others, once they have come here."""
-        self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+    return Processes(
+        accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator
+    )
 
 
-def processes_here(device: str | None = None) -> OneProcess:
-    """Return the processes that this one was started among: itself alone, unless launched so.
-
-    Raises
-    ------
-    ValueError
-        For a device that cannot be used here, and as `Processes`.
-    """
-    if processes.are_many():
-        return Processes(device)
-    return OneProcess(choose_device(device))
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor that may be sharded as a plain one; every process must call this."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
+def whole(value: Any) -> Any:
+    """Return a tensor, or a dictionary's, with what is sharded gathered; all processes call it."""
+    if isinstance(value, dict):
+        return {key: whole(each) for key, each in value.items()}
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def placed(tensor: Tensor, like: Tensor) -> Tensor:
@@ -160,18 +130,8 @@ def placed(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
-def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimiser's state with whole tensors; every process must call this."""
-    state = optimizer.state_dict()
-    tensors = {
-        index: {key: whole(v) if isinstance(v, Tensor) else v for key, v in values.items()}
-        for index, values in state["state"].items()
-    }
-    return {"state": tensors, "param_groups": state["param_groups"]}
-
-
-def load_whole_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Give an optimiser what `whole_state` returned, sharded as its parameters are."""
+def load_whole(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimiser a `whole` state, sharded as its parameters are."""
     optimizer.load_state_dict(state)
     for parameter, values in optimizer.state.items():
         for key, value in values.items():

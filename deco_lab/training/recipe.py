@@ -51,6 +51,9 @@ class TrainingConfig:
     """Share of labels replaced by the null class, for guidance."""
     time_shift: float = 1.0
     """Of the drawn times: t / (t + (1 - t) * shift); above 1 draws more of them near the noise."""
+    uniform_times: float = 0.0
+    """Share of the times drawn uniformly, not logit-normal as the paper's, which hardly trains the
+    last steps of sampling (t above 0.95)."""
     frequency_weight: float = 1.0
     """Lambda, the weight of the frequency-aware loss; 0 leaves it out."""
     quality: int = 85
@@ -93,6 +96,7 @@ RANGES = {
     "ema_decay": (0, 1),
     "label_dropout": (0, 1),
     "time_shift": (1e-3, 1e3),
+    "uniform_times": (0, 1),
     "frequency_weight": (0, 1e6),
     "quality": (1, 100),
     "gamma": (0, 100),

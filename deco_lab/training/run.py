@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from deco_lab import checkpoints
@@ -25,8 +26,11 @@ from deco_lab.data import to_picture
 from deco_lab.files import check_writable, remove_leftovers, replacing
 from deco_lab.models import Model
 from deco_lab.sampling import sample
-from deco_lab.training.journal import Board, EvaluationLog, LossLog
-from deco_lab.training.trainer import ResumeError, Trainer
+from deco_lab.training.journal import Board, Table, draw_losses
+from deco_lab.training.trainer import Losses, ResumeError, Trainer
+
+EVERY = 20
+"""Steps that share a row of `loss.csv`, their mean."""
 
 FILES = (
     "state.pt",
@@ -101,8 +105,11 @@ def run(
     claim(out)
     state = _found_state(trainer, out)
     step = state["step"] if state else 0
-    log = LossLog(out / "loss.csv", step, pending=state.get("losses") if state else None)
-    evaluations = EvaluationLog(out / "evaluation.csv", step)
+    log = Table(out / "loss.csv", step, (*Losses._fields, "seconds"))
+    evaluations = Table(out / "evaluation.csv", step)
+    # The losses of the steps since the last row; those of a resumed run are on the CPU.
+    saved = state["losses"] if state else None
+    pending: list[Tensor] = [] if saved is None else [*saved.to(trainer.device)]
     if compiled and step < config.steps:
         _say(trainer, "compiling by region (a minute on a CPU) ...")
         trainer.compile()
@@ -111,22 +118,22 @@ def run(
         trainer.load(state)
     else:
         trainer.save(out / "state.pt")  # the folder is this run's from now on
-    judged = trainer.step if evaluations.has(trainer.step) else -1
-    board = Board(out / "tensorboard", trainer.step) if processes.is_main else None
+    judged = step if evaluations.has(step) else -1
+    board = Board(out / "tensorboard", step) if processes.is_main else None
     parameters = sum(p.numel() for p in trainer.model.parameters())
     where = machine(trainer.device) + (f" x {processes.count}" if processes.count > 1 else "")
     _say(
         trainer,
         f"{name}: {type(trainer.model).__name__} of {parameters / 1e6:.2f}M parameters, "
         f"{config.steps} steps of {config.batch_size} crops in {config.precision} on {where}; "
-        + (f"resumed at step {trainer.step} from {out}" if trainer.step else f"kept in {out}"),
+        + (f"resumed at step {step} from {out}" if step else f"kept in {out}"),
     )
     bar = tqdm(
         desc=name,
         unit=" img",
         unit_scale=True,
         smoothing=0.05,
-        initial=trainer.step * config.batch_size,
+        initial=step * config.batch_size,
         total=config.steps * config.batch_size,
         disable=not processes.is_main,
     )
@@ -134,6 +141,7 @@ def run(
     def keep() -> None:
         # First the model, which is refused if it is not finite: the last good state then stays.
         model = trainer.averaged_model()
+        last = log.rows[-1] if log.rows else {}
         if processes.is_main:
             training = {
                 **asdict(config),
@@ -143,12 +151,13 @@ def run(
                 "torch": torch.__version__,
                 "data": trainer.data,
                 "command": command,
-                "flow_matching_loss": log.rows[-1][1] if log.rows else None,
-                "frequency_loss": log.rows[-1][2] if log.rows else None,
+                "flow_matching_loss": last.get("flow_matching"),
+                "frequency_loss": last.get("frequency"),
             }
             checkpoints.save(model, out / "model.safetensors", training=training)
             log.write()
-        trainer.save(out / "state.pt", log.pending)
+            draw_losses(log)
+        trainer.save(out / "state.pt", pending)
 
     def show() -> None:
         model = trainer.averaged_model()
@@ -164,21 +173,23 @@ def run(
         model = trainer.averaged_model()
         if evaluate and board:
             figures = evaluate(model)
-            evaluations.add(trainer.step, figures)
-            board.add(trainer.step, figures, "evaluation")
+            evaluations.add(judged, figures)
+            evaluations.write()
+            board.add(judged, figures, "evaluation")
             text = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-            bar.write(f"step {trainer.step}: {text}", file=sys.stderr)
+            bar.write(f"step {judged}: {text}", file=sys.stderr)
 
     def note() -> None:
-        """Show the row that was added to the log."""
-        _, *values, seconds = log.rows[-1]
-        bar.set_postfix_str(" + ".join(f"{v:.4f}" for v in values[: 3 if config.repa else 2]))
+        """Log the mean of the losses since the last row, and show it."""
+        figures = dict(zip(Losses._fields, torch.stack(pending).mean(0).tolist(), strict=True))
+        pending.clear()
+        before = log.rows[-1]["seconds"] if log.rows else 0.0
+        log.add(trainer.step, {**figures, "seconds": trainer.seconds})
+        shown = [*figures.values()][: 3 if config.repa else 2]
+        bar.set_postfix_str(" + ".join(f"{value:.4f}" for value in shown))
         if board:
-            before = log.rows[-2][-1] if len(log.rows) > 1 else 0.0
-            speed = log.every * config.batch_size / max(seconds - before, 1e-9)
-            figures = dict(zip(log.columns[1:-1], values, strict=True))
-            figures["images_per_second"] = speed
-            board.add(trainer.step, figures, "training")
+            speed = EVERY * config.batch_size / max(trainer.seconds - before, 1e-9)
+            board.add(trainer.step, {**figures, "images_per_second": speed}, "training")
             rates = {type(o).__name__: o.param_groups[0]["lr"] for o in trainer.optimizers}
             board.add(trainer.step, rates, "learning_rate")
 
@@ -188,23 +199,22 @@ def run(
             while trainer.step < config.steps and not stopped:
                 started = time.perf_counter()
                 losses = trainer.train_step()
-                row = trainer.step % log.every == 0
+                row = trainer.step % EVERY == 0
                 if row and not torch.isfinite(losses.flow_matching):
                     raise FloatingPointError(
                         f"the loss is {losses.flow_matching} at step {trainer.step}; lower muon_lr "
                         f"or adamw_lr and start again (the last good state is {out / 'state.pt'})"
                     )
                 trainer.seconds += time.perf_counter() - started
-                log.add(trainer.step, losses, trainer.seconds)
+                pending.append(torch.stack(losses))
                 bar.update(config.batch_size)
                 if row:
                     note()
-                if trainer.step % save_every == 0:
-                    keep()
-                if preview_every and trainer.step % preview_every == 0:
-                    show()
-                if evaluate_every and trainer.step % evaluate_every == 0:
-                    judge()
+                for every, act in (
+                    (save_every, keep), (preview_every, show), (evaluate_every, judge)
+                ):  # fmt: skip
+                    if every and trainer.step % every == 0:
+                        act()
                 # Processes are told of Ctrl-C at different steps, and must stop at the same.
                 stopped = interrupted.is_set()
                 if processes.count > 1:

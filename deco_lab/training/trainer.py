@@ -19,7 +19,7 @@ References
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from deco_lab.checkpoints.files import DAMAGED
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
-from deco_lab.data import Crops
+from deco_lab.data import CropSource
 from deco_lab.fast.build import first_line
 from deco_lab.fast.regions import compile_regions, fast_dtype
 from deco_lab.files import replacing
@@ -39,7 +39,7 @@ from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
 from deco_lab.models.dit import zero_block_modulation
 from deco_lab.training.alignment import Learner, VisionEncoder
-from deco_lab.training.parallel import OneProcess, load_whole_state, placed, whole, whole_state
+from deco_lab.training.parallel import Processes, load_whole, placed, whole
 from deco_lab.training.recipe import TrainingConfig, learning_rate_factor, step_generator
 
 
@@ -48,7 +48,8 @@ class ResumeError(ValueError):
 
 
 _STATE = {
-    "model_config", "training_config", "data", "step", "seconds", "learner", "average", "optimizers"
+    "model_config", "training_config", "data", "step", "seconds", "losses", "learner", "average",
+    "optimizers",
 }  # fmt: skip
 """What a saved run holds at least."""
 
@@ -86,11 +87,11 @@ class Trainer:
         What to train.
     config : TrainingConfig
         How.
-    crops : Crops
+    crops : CropSource
         What on; its device is where the training runs.
     data : mapping, optional
         What the crops are cut from, JSON-ready; a run is resumed on the same alone, but for "name".
-    processes : OneProcess, optional
+    processes : Processes, optional
         Those that share each step; this one alone when not given.
     prefetch : bool
         Cut the next step's crops in a thread meanwhile, on a GPU in a stream of its own.
@@ -106,13 +107,13 @@ class Trainer:
         self,
         model_config: ModelConfig,
         config: TrainingConfig,
-        crops: Crops,
+        crops: CropSource,
         *,
         data: Mapping[str, object] | None = None,
-        processes: OneProcess | None = None,
+        processes: Processes | None = None,
         prefetch: bool = False,
     ) -> None:
-        self.processes = processes or OneProcess(crops.device)
+        self.processes = processes or Processes(crops.device)
         for name in ("image_size", "num_classes"):
             if getattr(model_config, name) != getattr(crops, name):
                 raise ValueError(
@@ -147,8 +148,8 @@ class Trainer:
             self.learner = Learner(self.model, features=features, block=config.repa_block)
         self.learner.to(self.device)
         self._forward: nn.Module = self.learner
-        self._take_average()
-        self._make_optimizers()
+        self.average = self._weights()
+        self.optimizers = self._new_optimizers()
         self._cutter = ThreadPoolExecutor(1, "next batch") if prefetch else None
         self._stream: torch.cuda.Stream | None = None
         if prefetch and self.device.type == "cuda":
@@ -156,38 +157,31 @@ class Trainer:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))  # for the pictures
         self._next: tuple[int, Future[Draw]] | None = None
 
-    def _take_average(self) -> None:
-        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
-    def _make_optimizers(self) -> None:
-        config = self.config
-        betas = (0.9, config.beta2)
-        parameters = list(self.learner.parameters())
-        self.optimizers: tuple[torch.optim.Optimizer, ...]
-        if config.optimizer == "adamw":
-            adamw = torch.optim.AdamW(parameters, lr=config.adamw_lr, betas=betas, weight_decay=0.0)
-            self.optimizers, self._base_rates = (adamw,), (config.adamw_lr,)
-            return
+    def _new_optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """Return Muon for the matrices of the DiT blocks, if asked for, and AdamW for the rest."""
+        config, parameters = self.config, [*self.learner.parameters()]
         matrices = [p for p in self.model.backbone.blocks.parameters() if p.ndim == 2]
-        chosen = set(matrices)
-        others = [p for p in parameters if p not in chosen]
-        self.optimizers = (
-            torch.optim.Muon(
-                matrices, lr=config.muon_lr, weight_decay=0.0, adjust_lr_fn="original"
-            ),
-            torch.optim.AdamW(others, lr=config.adamw_lr, betas=betas, weight_decay=0.0),
+        by_muon = set(matrices) if config.optimizer == "muon" else set()
+        adamw = torch.optim.AdamW(
+            [p for p in parameters if p not in by_muon],
+            lr=config.adamw_lr,
+            betas=(0.9, config.beta2),
+            weight_decay=0.0,
         )
-        self._base_rates = (config.muon_lr, config.adamw_lr)
+        if not by_muon:
+            return (adamw,)
+        muon = torch.optim.Muon(
+            matrices, lr=config.muon_lr, weight_decay=0.0, adjust_lr_fn="original"
+        )
+        return muon, adamw
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
         """The dtype that products run in, or None."""
         return torch.bfloat16 if self.config.precision == "bf16" else None
-
-    @property
-    def learning_rate_factor(self) -> float:
-        """What the learning rates of the next step are multiplied by."""
-        return learning_rate_factor(self.step, self.config)
 
     def draw(self, step: int) -> Draw:
         """Return what a step draws: the whole batch's, of which this process keeps its rows."""
@@ -196,7 +190,12 @@ class Trainer:
         first = self.processes.index * (B // count)
         rows = slice(first, first + B // count)
         images, class_ids = self.crops.sample(B, on_cpu, rows=None if count == 1 else rows)
-        t = sample_times(B, time_shift=self.config.time_shift, generator=on_cpu)
+        t = sample_times(
+            B,
+            time_shift=self.config.time_shift,
+            uniform=self.config.uniform_times,
+            generator=on_cpu,
+        )
         dropped = torch.rand(B, generator=on_cpu) < self.config.label_dropout
         class_ids = class_ids.masked_fill(
             dropped[rows].to(self.device), self.model.config.null_class
@@ -241,7 +240,7 @@ class Trainer:
         if self.processes.count == 1:
             return
         self._forward, self.optimizers = self.processes.prepare(self.learner, self.optimizers)
-        self._take_average()
+        self.average = self._weights()
 
     def train_step(self) -> Losses:
         """Take one step; return its losses."""
@@ -250,9 +249,10 @@ class Trainer:
         with self.processes.unshared(self._forward):
             found = [self._add_gradient(part) for part in parts]
         found.append(self._add_gradient(last))
-        norm = self.processes.clip(self._forward.parameters(), config.clip)
-        factor = self.learning_rate_factor
-        for optimizer, rate in zip(self.optimizers, self._base_rates, strict=True):
+        norm = whole(nn.utils.clip_grad_norm_(self._forward.parameters(), config.clip))
+        factor = learning_rate_factor(self.step, config)
+        rates = (config.muon_lr, config.adamw_lr)[-len(self.optimizers) :]
+        for optimizer, rate in zip(self.optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
             optimizer.step()
@@ -290,7 +290,7 @@ class Trainer:
             grid = images.shape[2] // P, images.shape[3] // P
             alignment = alignment_loss(projected, self.encoder.features(images, grid))
             loss = loss + config.repa_weight * alignment
-        self.processes.backward(loss / config.accumulate)
+        (loss / config.accumulate).backward()
         return torch.stack([flow.detach(), frequency.detach(), alignment.detach()])
 
     def averaged_model(self) -> Model:
@@ -300,11 +300,11 @@ class Trainer:
         """
         with torch.device("meta"):
             model = build(self.model.config)
-        average = {name: whole(value).clone() for name, value in self.average.items()}
+        average = {name: value.clone() for name, value in whole(self.average).items()}
         model.load_state_dict(average, assign=True)
         return model.eval().requires_grad_(False)
 
-    def save(self, path: Path, losses: Tensor | None = None) -> None:
+    def save(self, path: Path, losses: Sequence[Tensor] = ()) -> None:
         """Write everything that resuming needs to `path`, atomically; every process must call this.
 
         Sharded tensors are written whole, so that any number of processes can go on.
@@ -313,8 +313,8 @@ class Trainer:
         ----------
         path : Path
             The file.
-        losses : Tensor, optional
-            (steps, 4), those that are in no row of the run's log yet.
+        losses : sequence of Tensor
+            (4,) for each step, those that are in no row of the run's log yet.
         """
         state = {
             "model_config": config_to_dict(self.model.config),
@@ -322,10 +322,10 @@ class Trainer:
             "data": self.data,
             "step": self.step,
             "seconds": self.seconds,
-            "losses": losses,
-            "learner": {name: whole(v) for name, v in self.learner.state_dict().items()},
-            "average": {name: whole(v) for name, v in self.average.items()},
-            "optimizers": [whole_state(optimizer) for optimizer in self.optimizers],
+            "losses": torch.stack([*losses]) if losses else torch.empty(0, len(Losses._fields)),
+            "learner": whole(dict(self.learner.state_dict())),
+            "average": whole(self.average),
+            "optimizers": [whole(optimizer.state_dict()) for optimizer in self.optimizers],
         }
         if self.processes.is_main:
             with replacing(path) as beside, beside.open("wb") as file:
@@ -397,7 +397,7 @@ class Trainer:
             for name, tensor in self.average.items():
                 tensor.copy_(placed(state["average"][name], tensor))
         for optimizer, saved_state in zip(self.optimizers, state["optimizers"], strict=True):
-            load_whole_state(optimizer, saved_state)
+            load_whole(optimizer, saved_state)
 
     def restore(self, path: Path) -> None:
         """Continue from what `save` wrote to `path`; errors as for `read`."""
