@@ -24,6 +24,7 @@ ALLOWED = {
     "files": set(),
     "memory": set(),
     "wrapper": set(),
+    "environment": set(),
     "proxies": set(),
     "terminal": set(),
     "kernels": {"files"},
