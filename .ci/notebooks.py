@@ -1,9 +1,13 @@
 """Run notebooks and store them with what they show: `python .ci/notebooks.py [NAME ...]`.
 
+Of each, README shows a small figure, which is stored beside README's others.
+
 Widgets are left out of what is stored, since they do nothing without a kernel; the cell before each
 has drawn the same figure once.
 """
 
+import base64
+import io
 import re
 import sys
 import tempfile
@@ -12,10 +16,13 @@ from typing import Any
 
 import nbformat
 from jupyter_client.manager import start_new_kernel
+from PIL import Image
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SHOWN = {"stream", "display_data", "execute_result"}
 TEMPORARY = re.escape(tempfile.gettempdir()) + r"/\w+"
+SHOWN_IN_README = {"04_guidance_in_frequency": 3, "06_train_your_own": 2}
+"""Which of a notebook's figures README shows, where it is not the first, 0."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -46,7 +53,24 @@ def stored(path: Path) -> None:
         kernel.stop_channels()
         manager.shutdown_kernel(now=True)
     nbformat.write(notebook, path)
+    show_in_readme(path)
     print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def show_in_readme(path: Path) -> None:
+    """Store a figure of a notebook as README shows it, 440 pixels wide."""
+    outputs = [
+        output.data["image/png"]
+        for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    png = base64.b64decode(outputs[SHOWN_IN_README.get(path.stem, 0)])
+    figure = Image.open(io.BytesIO(png)).convert("RGB")
+    small = figure.resize(
+        (440, round(440 * figure.height / figure.width)), Image.Resampling.LANCZOS
+    )
+    small.quantize(64).save(FOLDER.parent / ".github" / f"{path.stem}.png", optimize=True)
 
 
 def joined(outputs: Any) -> list[Any]:
