@@ -1,4 +1,4 @@
-"""The browser app: `python app.py`, then open the address it prints.
+"""The browser app: `python3 app.py`, then open the address it prints.
 
 Layout and wiring only: `deco_lab.workbench` runs the models, `deco_lab.page` has a module for each
 tab, and `deco_lab/panel` draws in the browser.
@@ -8,6 +8,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
+
+from deco_lab.environment import need
+
+if __name__ == "__main__":
+    need("app")
 
 import torch
 

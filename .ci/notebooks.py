@@ -1,11 +1,14 @@
 """Run notebooks and store them with what they show: `python .ci/notebooks.py [NAME ...]`.
 
+Of each, README shows a small figure, which is stored beside README's others.
+
 Widgets are left out of what is stored, since they do nothing without a kernel; the cell before each
 has drawn the same figure once. Beside plotly's curves, which a page without scripts does not show,
 stands a picture of them.
 """
 
 import base64
+import io
 import re
 import sys
 import tempfile
@@ -15,6 +18,7 @@ from typing import Any
 import nbformat
 import numpy as np
 from jupyter_client.manager import start_new_kernel
+from PIL import Image
 from plotly.graph_objects import Figure
 
 from deco_lab.plots.style import dress, new_figure
@@ -22,6 +26,8 @@ from deco_lab.plots.style import dress, new_figure
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SHOWN = {"stream", "display_data", "execute_result"}
 TEMPORARY = re.escape(tempfile.gettempdir()) + r"/\w+"
+SHOWN_IN_README = {"04_guidance_in_frequency": 3, "06_train_your_own": 2}
+"""Which of a notebook's figures README shows, where it is not the first, 0."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PLOTLY = "application/vnd.plotly.v1+json"
 DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
@@ -56,6 +62,7 @@ def stored(path: Path) -> None:
         kernel.stop_channels()
         manager.shutdown_kernel(now=True)
     nbformat.write(notebook, path)
+    show_in_readme(path)
     print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -86,6 +93,22 @@ def numbers(values: Any) -> Any:
     if isinstance(values, dict):
         return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"])
     return values
+
+
+def show_in_readme(path: Path) -> None:
+    """Store a figure of a notebook as README shows it, 440 pixels wide."""
+    outputs = [
+        output.data["image/png"]
+        for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    png = base64.b64decode(outputs[SHOWN_IN_README.get(path.stem, 0)])
+    figure = Image.open(io.BytesIO(png)).convert("RGB")
+    small = figure.resize(
+        (440, round(440 * figure.height / figure.width)), Image.Resampling.LANCZOS
+    )
+    small.quantize(64).save(FOLDER.parent / ".github" / f"{path.stem}.png", optimize=True)
 
 
 def joined(outputs: Any) -> list[Any]:

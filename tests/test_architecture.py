@@ -25,6 +25,7 @@ ALLOWED = {
     "flow": set(),
     "files": set(),
     "wrapper": set(),
+    "environment": set(),
     "proxies": set(),
     "terminal": set(),
     "setting": set(),

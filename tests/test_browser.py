@@ -536,7 +536,7 @@ def test_tab_answers_when_it_is_opened_and_when_a_knob_moves(page, tab):
 
 
 def test_readmes_script_runs_against_the_app(address, capsys):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[1] / "deco_lab" / "page" / "README.md").read_text()
     (script,) = re.findall(r"```python\n(from gradio_client.*?)```", readme, re.DOTALL)
     exec(script.replace("http://127.0.0.1:7860/", address), {})
     lines = capsys.readouterr().out.splitlines()

@@ -767,6 +767,7 @@ def test_choose_device_prefers_cuda_then_mps(monkeypatch):
 
 def test_import_deco_lab_is_light():
     heavy = ["matplotlib", "plotly", "gradio", "huggingface_hub", "skimage"]
-    code = f"import sys, deco_lab; print([m for m in {heavy} if m in sys.modules])"
+    names = "deco_lab.load, deco_lab.sample"
+    code = f"import sys, deco_lab; {names}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,6 +1,11 @@
-"""What the README says of code and models is so."""
+"""What README and the rooms' own README say of code and models is so."""
 
+import importlib.util
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +22,62 @@ from deco_lab.models import build
 from deco_lab.spectra import band_effects, band_response, linear_readout
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "deco_lab").rglob("README.md"))]
+}
+SPECTRA, MODELS, ROOMS = (
+    PAGES[f"deco_lab/{room}README.md"] for room in ("spectra/", "models/", "")
+)
 ENDS = ("", "_low", "_high")
+
+
+def test_readme_has_1500_words_at_most():
+    assert len(README.split()) <= 1500
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Return the module and the arguments of each command in the pages.
+
+    What stands by itself in the page on training, such as `--gamma 0.5`, is that command's.
+    """
+    blocks = [b for text in PAGES.values() for b in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    inline = re.findall(r"`(python3? -m [^`]+)`", "\n".join(PAGES.values()))
+    found = []
+    for line in [*lines, *inline]:
+        words = shlex.split(line, comments=True)
+        if "-m" in words:
+            at = words.index("-m") + 1
+            found.append((words[at], words[at + 1 :]))
+    options = re.findall(r"`(--[^`]+)`", PAGES["deco_lab/training/README.md"])
+    assert len(options) > 10
+    return [*found, *(("deco_lab.training", shlex.split(option)) for option in options)]
+
+
+def test_commands_start_modules():
+    named = {module for module, _ in commands()}
+    assert len(named) >= 7
+    for module in named:
+        spec = importlib.util.find_spec(module)
+        assert spec is not None, module
+        if spec.submodule_search_locations is not None:
+            assert importlib.util.find_spec(f"{module}.__main__"), module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", sorted({module for module, _ in commands()} - {"deco_lab.environment"})
+)
+def test_commands_have_the_options_that_are_shown(module: str):
+    known = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "1000"},
+    ).stdout  # fmt: skip
+    options = set(re.findall(r"--[\w-]+", known))
+    shown = {word for name, words in commands() if name == module for word in words}
+    assert {word for word in shown if word.startswith("--")} <= options
 
 
 def test_first_python_block_runs(capsys):
@@ -32,7 +91,7 @@ def test_first_python_block_runs(capsys):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_model_table_gives_shape_and_parameters(name: str):
-    row = re.search(rf"^\| `{re.escape(name)}` \|(.*)\|$", README, re.MULTILINE)
+    row = re.search(rf"^\| `{re.escape(name)}` \|(.*)\|$", MODELS, re.MULTILINE)
     assert row is not None
     cells = [cell.strip() for cell in row[1].split("|")]
     config = PRESETS[name]
@@ -47,15 +106,43 @@ def test_model_table_gives_shape_and_parameters(name: str):
     assert cells[6] == (f"{millions:.2f}M" if millions < 10 else f"{millions:.0f}M")
 
 
-def test_links_to_files_are_not_dead():
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert targets
-    for target in targets:
-        assert (ROOT / target).exists(), target
+def anchor(heading: str) -> str:
+    """Return what GitHub calls a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_to_files_and_headings_are_not_dead():
+    seen = 0
+    for page in (*PAGES, ".github/CONTRIBUTING.md", ".github/CHANGELOG.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        targets = re.findall(r"\]\((?!http)([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+        seen += len(targets)
+        for target in targets:
+            file, _, heading = target.partition("#")
+            path = (ROOT / page).parent / file if file else ROOT / page
+            assert path.exists(), f"{page}: {target}"
+            if heading:
+                headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+                assert heading in map(anchor, headings), f"{page}: {target}"
+    assert seen > 80
+
+
+def test_readme_leads_to_every_room_with_a_page():
+    linked = re.findall(r"^\| \[\w+\]\((deco_lab/[\w/]*README\.md)\)", README, re.MULTILINE)
+    assert sorted(["README.md", *linked]) == sorted(PAGES)
+
+
+def test_table_of_imports_names_every_module():
+    first = " ".join(re.findall(r"^\| ([^|]+) \|", ROOMS, re.MULTILINE))
+    named = {word.split(".")[0] for word in re.findall(r"[\w.]+", first)}
+    package = ROOT / "deco_lab"
+    modules = {path.stem for path in package.glob("[a-z]*.py")}
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert modules | rooms <= named
 
 
 def test_analyses_are_functions_of_spectra():
-    table = README[README.index("## Analyses") : README.index("## Models")]
+    table = SPECTRA[SPECTRA.index("| question |") : SPECTRA.index("## As the notebooks")]
     rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert len(named) > 10
@@ -63,7 +150,8 @@ def test_analyses_are_functions_of_spectra():
 
 
 def test_notebooks_are_all_in_their_table():
-    linked = re.findall(r"^\| \[\w+\]\((notebooks/\w+\.ipynb)\)", README, re.MULTILINE)
+    row = r'^\| <img src="\.github/(\w+)\.png".*> \| \[\w+\]\((notebooks/\1\.ipynb)\)'
+    linked = [name for _, name in re.findall(row, README, re.MULTILINE)]
     found = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     assert linked == found
 
@@ -75,8 +163,18 @@ def said(ends: Any, spec: str) -> str:
 
 
 def section() -> str:
-    between = README[README.index("## What the DiT does") : README.index("## Analyses")]
-    return " ".join(between.split())
+    """Return what both pages say of what was found, each number in one of them."""
+    first = README[README.index("## What the DiT does") : README.index("## Notebooks")]
+    return " ".join(f"{first} {SPECTRA[SPECTRA.index('## Findings in full') :]}".split())
+
+
+def test_findings_stand_in_one_place():
+    numbers = re.findall(r"[-+\d.%]+ \[[^\]]+\]", section())
+    assert len(numbers) > 30
+    tables = re.findall(r"^\| [01].*$", SPECTRA, re.MULTILINE)
+    in_tables = re.findall(r"[-+\d.%]+ \[[^\]]+\]", "\n".join(tables))
+    sentences = [number for number in numbers if number not in in_tables]
+    assert sorted(sentences) == sorted(set(sentences))
 
 
 def test_what_fields_show_is_as_said():

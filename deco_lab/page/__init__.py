@@ -1,5 +1,12 @@
 """The browser app's tabs, as Gradio components that ask a `Workbench`; `app.py` lays them out."""
 
+try:
+    import gradio  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"deco_lab.page needs {error.name}: pip install 'deco-lab[app]'", name=error.name
+    ) from error
+
 from deco_lab.page.api import endpoints
 from deco_lab.page.header import header
 from deco_lab.page.live import Live

@@ -1,6 +1,7 @@
 """Interactive figures of what happens over t: hovering reads off the values of a step.
 
-Plotly is imported where it is used, so that everything else works without it.
+Plotly is imported where it is used, so that everything else works without it: it comes with the
+extra `notebooks`.
 """
 
 from __future__ import annotations
@@ -42,8 +43,13 @@ def band_share_curves(times: Any, shares: Mapping[str, Any], edges: Sequence[flo
     edges : sequence of float
         The K - 1 edges in cycles per pixel that the shares were computed with.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
+    try:
+        import plotly.graph_objects as go
+        from plotly.subplots import make_subplots
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "band_share_curves needs plotly: pip install 'deco-lab[notebooks]'", name=error.name
+        ) from error
 
     names = band_names(edges)
     figure = make_subplots(
