@@ -23,6 +23,7 @@ def names_of(requirements: list[str]) -> set[str]:
 
 
 CORE = names_of(PROJECT["project"]["dependencies"])
+CORE.add("typing_extensions")  # with PyTorch
 APP = names_of(EXTRAS["app"])
 
 

@@ -237,6 +237,7 @@ def test_what_tiny_shows_is_as_said():
         assert expected in text, expected
 
 
+ANALYSES = (ROOT / "deco_lab/spectra/README.md").read_text(encoding="utf-8")
 ENDED = r"(-?[\d.]+%? \[[^]]+\])"
 """A figure and its interval, as notebooks write them."""
 SAID = {
@@ -271,17 +272,17 @@ SAID = {
         ),
     ),
 }
-"""What notebooks say at their end, and how the README repeats it below their figures."""
+"""What notebooks say at their end, and how the page of the analyses repeats it below their figures."""
 
 
 @pytest.mark.parametrize("name", SAID)
 def test_captions_say_what_their_notebooks_do(name: str):
     cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
     closing = " ".join(cells[-1].outputs[-1].data["text/markdown"].split())
-    (caption,) = re.findall(rf"^\*(.*\(notebook {name[:2]}\).*)\*$", README, re.MULTILINE)
+    (caption,) = re.findall(rf"^\*(.*\(notebook {name[:2]}\).*)\*$", ANALYSES, re.MULTILINE)
     for pattern, repeated in SAID[name]:
         found = re.search(pattern, closing)
         assert found, pattern
-        # The README writes [26%, 36%] as [26, 36].
+        # The page writes [26%, 36%] as [26, 36].
         numbers = [re.sub(r"\[(\d+)%, (\d+)%\]", r"[\1, \2]", each) for each in found.groups()]
         assert repeated.format(*numbers) in caption

@@ -294,7 +294,7 @@ class _Share(Processes):
 
 def test_sample_many_gives_each_process_its_batches(model: str, tmp_path: Path):
     loaded = deco_lab.load(model, device="cpu")
-    config = SamplingConfig(model="", weights="", class_ids=[0], num_steps=1)
+    config = SamplingConfig(model="", weights="", class_ids=(0,), num_steps=1)
     told: list[Any] = []
     sample_many(loaded, config, tmp_path, 10, batch_size=2, processes=_Share(0, told))
     names = sorted(path.stem for path in tmp_path.glob("*.png"))
@@ -306,7 +306,7 @@ def test_sample_many_gives_each_process_its_batches(model: str, tmp_path: Path):
 def test_every_process_refuses_what_the_main_one_refuses(model: str, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine")
     loaded = deco_lab.load(model, device="cpu")
-    config = SamplingConfig(model="", weights="", class_ids=[0])
+    config = SamplingConfig(model="", weights="", class_ids=(0,))
     told: list[Any] = []
     for index in (0, 1):
         with pytest.raises(ValueError, match="holds other files; give another"):
@@ -477,7 +477,7 @@ def test_main_says_in_a_sentence_what_is_wrong(
 
 
 def test_sample_many_refuses_weights_of_another_precision(model: str, tmp_path: Path):
-    config = SamplingConfig(model="", weights="", class_ids=[0], precision="bf16")
+    config = SamplingConfig(model="", weights="", class_ids=(0,), precision="bf16")
     with pytest.raises(ValueError, match=r"got bf16 for torch.float32; load the model with dtype"):
         sample_many(checkpoints.load(model, device="cpu"), config, tmp_path / "out", 1)
     assert not (tmp_path / "out").exists()
