@@ -272,7 +272,7 @@ SAID = {
         ),
     ),
 }
-"""What notebooks say at their end, and how the page of the analyses repeats it below their figures."""
+"""What notebooks say at their end, and how the page of the analyses repeats it below figures."""
 
 
 @pytest.mark.parametrize("name", SAID)
