@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import scipy.stats
 import torch
@@ -78,6 +80,21 @@ def test_sample_times_undone_are_standard_normal():
     times = sample_times(4000, time_shift=4.0, generator=torch.Generator().manual_seed(0))
     normal = torch.logit(shift_time(times.double(), 1 / 4))
     assert scipy.stats.kstest(normal.numpy(), "norm").pvalue > 0.01
+
+
+def test_sample_times_mix_in_a_share_of_uniform_ones():
+    """Above 0.95, hardly any logit-normal time lies: 1.6 of 1,000; of uniform ones 50."""
+    draws = [
+        sample_times(200_000, uniform=share, generator=torch.Generator().manual_seed(0)).double()
+        for share in (0.0, 0.2, 1.0)
+    ]
+    normal = (draws[0] > 0.95).double().mean()
+    assert normal == pytest.approx(scipy.stats.norm.sf(math.log(19)), rel=0.1)
+    for t in (0.02, 0.5, 0.95, 0.98):
+        expected = 0.8 * scipy.stats.norm.cdf(math.log(t / (1 - t))) + 0.2 * t
+        assert (draws[1] < t).double().mean() == pytest.approx(expected, abs=0.004)
+    assert scipy.stats.kstest(draws[2][:4000].numpy(), "uniform").pvalue > 0.01
+    assert (draws[1] == draws[0]).double().mean() == pytest.approx(0.8, abs=0.005)
 
 
 def test_sample_times_repeat_with_their_generator():
