@@ -52,12 +52,13 @@ class Controls:
         if not isinstance(value, tuple):
             self.parts[name] = _component(setting, value, **_said(setting))
             return
-        labels = setting.label
+        labels, said = setting.label, {"info": setting.help}
         if isinstance(labels, str):
             gr.HTML(f"<p>{setting.help}</p>", padding=False)
+            said = {}
             labels = [f"{setting.label}, {band}" for band in band_names(OCTAVES)]
         for i, (label, one) in enumerate(zip(labels, value, strict=True)):
-            self.parts[f"{name}.{i}"] = _component(setting, one, label=label)
+            self.parts[f"{name}.{i}"] = _component(setting, one, label=label, **said)
 
     def shown_scales(self, rule: str) -> list[Any]:
         """Return which of `scales` a rule of guidance looks at."""

@@ -131,17 +131,19 @@ function mountSample(root, setup) {
     cursor.style.visibility = "hidden";
     const inside = svg(plot, "svg", { x: left, y: top, width: right - left + 2, height: bottom - top,
       viewBox: `${left} ${top} ${right - left + 2} ${bottom - top}`, class: "dl-inside" });
-    const pinned = looks.map((look) => svg(inside, "polyline", { class: `${look} dl-before` }));
-    const lines = looks.map((look) => svg(inside, "polyline", { class: look }));
-    let points = looks.map(() => "");
+    const pinned = looks.map((look) => svg(inside, "path", { class: `${look} dl-before` }));
+    const lines = looks.map((look) => svg(inside, "path", { class: look }));
+    // Where a part has no share the line is broken.
+    let paths = looks.map(() => ""), pens = looks.map(() => "M");
     return {
-      clear: () => { points = looks.map(() => ""); },
-      pin: (on) => pinned.forEach((node, i) => node.setAttribute("points", on ? points[i] : "")),
+      clear: () => { paths = looks.map(() => ""); pens = looks.map(() => "M"); },
+      pin: (on) => pinned.forEach((node, i) => node.setAttribute("d", on ? paths[i] : "")),
       add: (t, values) => values.forEach((value, i) => {
-        if (value !== null) points[i] += `${X(t).toFixed(1)},${Y(value).toFixed(1)} `;
+        if (value !== null) paths[i] += `${pens[i]}${X(t).toFixed(1)},${Y(value).toFixed(1)}`;
+        pens[i] = value === null ? "M" : "L";
       }),
       paint(t) {
-        lines.forEach((node, i) => node.setAttribute("points", points[i]));
+        lines.forEach((node, i) => node.setAttribute("d", paths[i]));
         cursor.style.visibility = t === null ? "hidden" : "visible";
         if (t !== null) for (const end of ["x1", "x2"]) cursor.setAttribute(end, X(t));
       },

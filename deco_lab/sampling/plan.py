@@ -55,7 +55,7 @@ class Plan:
         "Guidance scales by band of cycles/pixel; 1 is off.", "Scale", **_SCALE
     )] = (3.0,) * NUM_BANDS
     guidance_interval: Annotated[tuple[float, float], Interval(
-        "(low, high] in t: steps that start in it are guided.", ("Guided from t", "Guided to t")
+        "Steps that start in (from, to] are guided.", ("Guided from t", "Guided to t")
     )] = (0.1, 1.0)
     condition_reuse: Annotated[int, Setting(
         "Steps per pass of the DiT.", "Reuse of the condition", 1,
