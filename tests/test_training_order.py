@@ -73,8 +73,8 @@ def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                                       class_names=FIELDS.class_names, hidden_size=64, num_heads=2,
                                       predicts="image")),
         ("--preset tiny-dit --deco --image-size 48", "tiny-dit-deco",
-         DeCoConfig(image_size=48, patch_size=8, num_classes=len(PHOTOGRAPHS), depth=9,
-                    class_names=PHOTOGRAPHS, hidden_size=128, num_heads=4)),
+         DeCoConfig(image_size=48, patch_size=8, num_classes=len(PHOTOGRAPHS), depth=6,
+                    class_names=PHOTOGRAPHS, hidden_size=200, num_heads=5)),
     ],
 )  # fmt: skip
 def test_read_order_starts_from_the_preset(line, name, model):

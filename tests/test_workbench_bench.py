@@ -53,8 +53,8 @@ def test_draw_pins_the_first_of_two_runs(bench):
     begins = {message["run"]: message["begin"] for message in messages if message["begin"]}
     assert [begin["pin"] for begin in begins.values()] == ["none", "before"]
     assert [begin["query"] for begin in begins.values()] == [
-        "num_images=1&num_steps=3&decompose=false",
-        "num_images=1&seed=1&num_steps=3&decompose=false",
+        "num_steps=3&num_images=1&decompose=false",
+        "num_steps=3&seed=1&num_images=1&decompose=false",
     ]
     assert bench.kept("a").settings.seed == 1
 
