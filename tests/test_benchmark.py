@@ -214,11 +214,11 @@ def test_variants_are_compared_with_the_plain_path(device, first):
 
 
 def test_bench_leaves_out_variants_that_a_row_cannot_tell_apart():
-    bench = Bench(CPU)
-    of_large = bench.variants("DeCo-XL/16", drawing=True)
-    assert not any(variant.keep_freed_memory for variant in of_large)
-    assert [v for v in of_large if not v.sampling] == bench.variants("DeCo-XL/16")
-    assert bench.variants("tiny", drawing=True) == list(VARIANTS.values())
+    with closing(Bench(CPU)) as bench:
+        of_large = bench.variants("DeCo-XL/16", drawing=True)
+        assert not any(variant.keep_freed_memory for variant in of_large)
+        assert [v for v in of_large if not v.sampling] == bench.variants("DeCo-XL/16")
+        assert bench.variants("tiny", drawing=True) == list(VARIANTS.values())
 
 
 @pytest.fixture(scope="module")
