@@ -401,8 +401,8 @@ def test_main_says_what_is_wrong(arguments, message, capsys):
 
 @pytest.mark.slow
 def test_memory_counts_what_a_process_that_draws_takes():
-    bench = Bench(CPU, [VARIANTS["plain float32"]])
-    imports, plain = (case.run() for case in memory_cases(bench, "tiny", 1))
+    with closing(Bench(CPU, [VARIANTS["plain float32"]])) as bench:
+        imports, plain = (case.run() for case in memory_cases(bench, "tiny", 1))
     assert imports > 100  # MiB: PyTorch
     assert plain > imports + 4.5e6 * 4 / 2**20  # the weights
 
