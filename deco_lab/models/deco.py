@@ -9,8 +9,6 @@ References
     arXiv 2511.19365, section 4.
 """
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,9 +26,6 @@ class DeCo(Backboned):
     config : DeCoConfig
         Its shape; kept as `model.config`.
     """
-
-    trained: Mapping[str, object] = {}
-    """Record of its training, where its file has one (`deco_lab.checkpoints.read_training`)."""
 
     def __init__(self, config: DeCoConfig) -> None:
         super().__init__(config)

@@ -135,6 +135,9 @@ class Backboned(nn.Module):
         The model's shape; kept as `model.config`.
     """
 
+    trained: Mapping[str, object] = {}
+    """Record of its training, where its file has one (`deco_lab.checkpoints.read_training`)."""
+
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
@@ -168,9 +171,6 @@ class DiT(Backboned):
     config : DiTConfig
         Its shape; kept as `model.config`.
     """
-
-    trained: Mapping[str, object] = {}
-    """Record of its training, where its file has one (`deco_lab.checkpoints.read_training`)."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(config)
