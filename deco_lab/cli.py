@@ -10,6 +10,10 @@ from typing import NoReturn
 
 COMMANDS = {
     "train": "deco_lab.training.__main__:main",
+    "sample": "deco_lab.sampling.__main__:main",
+    "evaluate": "deco_lab.evaluation.__main__:main",
+    "compare": "deco_lab.evaluation.compare:main",
+    "grid": "deco_lab.evaluation.grid:main",
 }
 """Where the function of a command stands; it takes the words that follow the command."""
 

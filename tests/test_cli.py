@@ -17,3 +17,10 @@ def test_main_names_its_commands(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["trian"])
     assert "command must be one of train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_commands_are_there_and_say_their_options(command: str, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    assert "--out" in capsys.readouterr().out

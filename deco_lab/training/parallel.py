@@ -18,16 +18,13 @@ References
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deco_lab.checkpoints import choose_device
-
-PATIENCE = timedelta(hours=2)
-"""How long processes wait for the main one, which draws a preview or evaluates."""
+from deco_lab.sampling.processes import PATIENCE, are_many, need_accelerate
 
 Optimizers = tuple[torch.optim.Optimizer, ...]
 
@@ -87,14 +84,11 @@ def processes_here(device: str | None = None) -> Processes:
         they are to shard in a way that is not supported.
     """
     chosen = choose_device(device)
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if not are_many():
         return Processes(chosen)
-    try:
-        from accelerate import Accelerator, InitProcessGroupKwargs
-    except ImportError as error:
-        raise ValueError(
-            "several processes need accelerate, which is not installed; pip install accelerate"
-        ) from error
+    need_accelerate()
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
     accelerator = Accelerator(
         cpu=chosen.type == "cpu",
         mixed_precision="no",  # the step has its own autocast
