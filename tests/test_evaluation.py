@@ -423,7 +423,7 @@ def test_main_prints_a_table_and_writes_json_and_figure(tmp_path: Path, capsys):
     shown = capsys.readouterr()
     assert "28 samples of 16 px, 2 a class (2 adams2 steps, guidance 3)" in shown.out
     assert "Fréchet distance is 1/1 of that of random weights" in shown.out
-    assert "28/" not in shown.out
+    assert "28/28" not in shown.out
     assert "56/56" in shown.err
     assert {path.name for path in (tmp_path / "e").iterdir()} == {"x.json", "x.png"}
     stored = json.loads((tmp_path / "e" / "x.json").read_text())
