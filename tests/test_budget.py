@@ -1,5 +1,6 @@
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.models import DeCo
 from deco_lab.spectra.budget import ConditionBudget, condition_budget
 from deco_lab.spectra.dct import dct_matrix
+from deco_lab.spectra.states import Crops
 
 P, D = 4, 6
 IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -47,9 +49,15 @@ def randn(*shape: int, seed: int) -> Tensor:
 
 
 CONFIG = DeCoConfig(
-    image_size=16, patch_size=P, num_classes=3, hidden_size=16, num_heads=2, depth=2,
-    decoder_depth=2, decoder_width=8,
-)  # fmt: skip
+    image_size=16,
+    patch_size=P,
+    num_classes=3,
+    hidden_size=16,
+    num_heads=2,
+    depth=2,
+    decoder_depth=2,
+    decoder_width=8,
+)
 
 
 def random_deco() -> DeCo:
@@ -68,7 +76,7 @@ def test_condition_budget_of_a_linear_decoder_is_its_closed_form():
     sizes = torch.tensor([3.0, 0.5, 0.1]).double()
     tokens = randn(3, 16, 3, seed=1) * sizes + 5
     found = condition_budget(
-        Linear(tokens, matrix), IMAGES.double(), CLASS_IDS, times=(0.5,), exchanges=300
+        Linear(tokens, matrix), Crops(IMAGES.double(), CLASS_IDS, (0.5,)), exchanges=300
     )
     covariance = np.cov(tokens.flatten(0, 1).T.numpy(), bias=True)
     expected = np.zeros((P, P))
@@ -100,13 +108,13 @@ def test_condition_budget_of_a_curved_decoder_is_what_it_writes():
     """Tokens at whole turns of a sine: its slope is 1 there, and what it writes is nothing."""
     turns = torch.randint(-50, 50, (3, 16, D), generator=torch.Generator().manual_seed(1)).double()
     model = Saturating(turns * torch.pi / 50, randn(3 * P * P, D, seed=3))
-    found = condition_budget(model, IMAGES.double(), CLASS_IDS, times=(0.5,), directions=0)
+    found = condition_budget(model, Crops(IMAGES.double(), CLASS_IDS, (0.5,)), directions=0)
     assert found.written.max() < 1e-20
 
 
 def test_condition_budget_of_one_exchange_is_the_difference_of_two_decodings():
     model, images = random_deco().double(), IMAGES[:2, :, :P, :P].double()
-    found = condition_budget(model, images, CLASS_IDS[:2], times=(0.5,), exchanges=1, directions=0)
+    found = condition_budget(model, Crops(images, CLASS_IDS[:2], (0.5,)), exchanges=1, directions=0)
     time, noise = torch.tensor([0.5]), seeded_noise(1, (3, P, P), 0).double()
     with torch.no_grad():
         x = interpolate(images, torch.cat([noise, seeded_noise(1, (3, P, P), 1).double()]), 0.5)
@@ -122,14 +130,14 @@ def test_condition_budget_of_tiny_writes_low():
     model = deco_lab.load("tiny", device="cpu")
     ids = torch.arange(14)
     crops = bundled_crops(64).sample(14, torch.Generator().manual_seed(5), ids).images
-    found = condition_budget(model, crops, ids, times=(0.5,), exchanges=1, directions=0)
+    found = condition_budget(model, Crops(crops, ids, (0.5,)), exchanges=1, directions=0)
     assert 0.1 < found.share_above(1 / 16)[0].value < 0.25
     assert 0.005 < found.share_above(1 / 4)[0].value < 0.025
 
 
 def test_condition_budget_does_not_depend_on_the_batch():
     results = [
-        condition_budget(random_deco(), IMAGES, CLASS_IDS, times=(0.4,), batch_size=n)
+        condition_budget(random_deco(), Crops(IMAGES, CLASS_IDS, (0.4,), batch_size=n))
         for n in (3, 1)
     ]
     for name in ("written", "variance"):
@@ -139,7 +147,7 @@ def test_condition_budget_does_not_depend_on_the_batch():
 
 def test_condition_budget_takes_narrow_types_and_is_saved(tmp_path: Path):
     wide, narrow = (
-        condition_budget(random_deco(), images, CLASS_IDS, times=(0.4,), directions=0)
+        condition_budget(random_deco(), Crops(images, CLASS_IDS, (0.4,)), directions=0)
         for images in (IMAGES.half().float(), IMAGES.half())
     )
     np.testing.assert_array_equal(wide.written, narrow.written)
@@ -152,25 +160,27 @@ def test_condition_budget_takes_narrow_types_and_is_saved(tmp_path: Path):
 
 def test_condition_budget_of_a_fresh_decoder_writes_nothing():
     model = DeCo(CONFIG)
-    found = condition_budget(model, IMAGES, CLASS_IDS, times=(0.5,))
+    found = condition_budget(model, Crops(IMAGES, CLASS_IDS, (0.5,)))
     assert not found.written.any()
     assert np.isnan(found.share_above(0.1)[0].value)
 
 
-def test_condition_budget_says_what_is_wrong():
-    model = random_deco()
-    with pytest.raises(ValueError, match="the methods condition and decode, which a Linear has"):
-        condition_budget(torch.nn.Linear(1, 1), IMAGES, CLASS_IDS)
-    with pytest.raises(ValueError, match="images must be finite"):
-        condition_budget(model, IMAGES * torch.nan, CLASS_IDS)
-    with pytest.raises(ValueError, match="hold pixels"):
-        condition_budget(model, IMAGES[:0], CLASS_IDS[:0])
-    with pytest.raises(ValueError, match=r"exchanges must be at least 1, .* got 0, 3 and 48"):
-        condition_budget(model, IMAGES, CLASS_IDS, exchanges=0)
-    with pytest.raises(ValueError, match="tokens at least 2, got 4, 3 and 1"):
-        condition_budget(model, IMAGES[:1, :, :P, :P], CLASS_IDS[:1])
-    with pytest.raises(ValueError, match="directions must be from 0 to D=16, got 17"):
-        condition_budget(model, IMAGES, CLASS_IDS, directions=17)
-    leaking = Leaking(randn(3, 16, D, seed=1), randn(48, D, seed=3))
-    with pytest.raises(ValueError, match="each patch from its own token alone"):
-        condition_budget(leaking, IMAGES, CLASS_IDS, directions=0)
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"model": torch.nn.Linear(1, 1)}, "the methods condition and decode, which a Linear has"),
+        ({"exchanges": 0}, r"exchanges must be at least 1, .* got 0, 3 and 48"),
+        ({"images": IMAGES[:1, :, :P, :P]}, "tokens at least 2, got 4, 3 and 1"),
+        ({"images": IMAGES[:, :1]}, "images must be RGB"),
+        ({"directions": 17}, "directions must be from 0 to D=16, got 17"),
+        (
+            {"model": Leaking(randn(3, 16, D, seed=1), randn(48, D, seed=3)), "directions": 0},
+            "each patch from its own token only",
+        ),
+    ],
+)
+def test_condition_budget_says_what_is_wrong(change: dict[str, Any], match: str):
+    images = change.pop("images", IMAGES)
+    crops = Crops(images, CLASS_IDS[: len(images)], [0.5])
+    with pytest.raises(ValueError, match=match):
+        condition_budget(change.pop("model", None) or random_deco(), crops, **change)

@@ -12,9 +12,10 @@ from deco_lab.config import DeCoConfig
 from deco_lab.data import bundled_crops
 from deco_lab.gaussian import noisy_power
 from deco_lab.models import DeCo
-from deco_lab.sampling import Step, sample_steps
+from deco_lab.sampling import sample_steps
 from deco_lab.spectra import OCTAVES, decompose, split_bands
-from deco_lab.spectra.effects import BandEffects, band_effects, run_effects
+from deco_lab.spectra.effects import BandEffects, band_effects
+from deco_lab.spectra.states import Crops, Run
 
 BASELINE, CONDITION, PIXELS, INTERACTION = range(4)
 P = 4
@@ -58,10 +59,13 @@ def pictures(kind: str, count: int = 6, size: int = 64) -> Tensor:
 @pytest.mark.parametrize("reference", ["time", "mean"])
 def test_band_effects_read_a_low_dit_and_a_high_decoder(kind, reference):
     found = band_effects(
-        Split(), pictures(kind), [0] * 6, times=[0.0, 0.3, 0.6], edges=OCTAVES,
-        condition_reference=reference, pixel_reference="zero",
-    )  # fmt: skip
-    shares = found.velocity
+        Split(),
+        Crops(pictures(kind), [0] * 6, [0.0, 0.3, 0.6]),
+        edges=OCTAVES,
+        condition_reference=reference,
+        pixel_reference="zero",
+    )
+    shares = found.velocity.value
     assert (shares[:, PIXELS, 2:] > 0.99).all()
     assert (np.abs(shares[:, CONDITION, 2:]) < 0.01).all()
     assert (np.abs(shares[:, PIXELS, :2]) < 1e-5).all()
@@ -71,9 +75,9 @@ def test_band_effects_read_a_low_dit_and_a_high_decoder(kind, reference):
     if reference == "time":
         assert (shares[:, CONDITION, :2] > 0.99).all()
     assert np.abs(shares[:, INTERACTION]).max() < 1e-5
-    assert np.abs(found.predicted[:, INTERACTION]).max() < 1e-5
+    assert np.abs(found.predicted.value[:, INTERACTION]).max() < 1e-5
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
-    np.testing.assert_allclose(found.predicted.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.predicted.value.sum(1), 1, atol=1e-5)
 
 
 def test_band_effects_of_parts_that_cancel_are_no_shares_but_a_sentence():
@@ -87,20 +91,20 @@ def test_band_effects_of_parts_that_cancel_are_no_shares_but_a_sentence():
             return 3 * F.fold(condition.transpose(1, 2).to(x), x.shape[-2:], P, stride=P) - 2 * x
 
     images = pictures("white noise", 12, 16)
-    found = band_effects(Against(), images, [0] * 12, times=[0.0, 1.0], edges=[1 / 8])
+    found = band_effects(Against(), Crops(images, [0] * 12, [0.0, 1.0]), edges=[1 / 8])
     np.testing.assert_allclose(found.velocity_cancellation, 9 + 4, rtol=0.1)
     np.testing.assert_allclose(found.predicted_cancellation[0], (9 + 1) / 4, rtol=0.1)
     np.testing.assert_allclose(found.predicted_cancellation[1], 1, rtol=0.1)  # it is p itself
     assert found.cancels("velocity").all()
     assert found.cancels().tolist() == [[True] * 2, [False] * 2]
-    assert np.isnan(found.velocity).all()
-    assert np.isnan(found.predicted_low[0]).all()
-    np.testing.assert_allclose(found.predicted[1].sum(0), 1)
+    assert np.isnan(found.velocity.value).all()
+    assert np.isnan(found.predicted.low[0]).all()
+    np.testing.assert_allclose(found.predicted.value[1].sum(0), 1)
     assert found.unshared() == (
         "No shares of the predicted image (below 1/8, above 1/8 at t = 0): there the parts "
         "cancel, their energies being more than 2 times its own."
     )
-    shared = band_effects(Linear(), images[:, :1], [0] * 12, times=[0.5], edges=[1 / 8])
+    shared = band_effects(Linear(), Crops(images[:, :1], [0] * 12, [0.5]), edges=[1 / 8])
     assert shared.unshared("velocity") == ""
 
 
@@ -109,10 +113,12 @@ def test_band_effects_of_tiny_with_other_images_are_the_conditions_above_a_quart
     tiny = deco_lab.load("tiny", device="cpu")
     assert isinstance(tiny, DeCo)
     found = band_effects(
-        tiny, crops.images, crops.class_ids, times=[0.5], draws=2, groups=crops.class_ids
+        tiny, Crops(crops.images, crops.class_ids, [0.5], groups=crops.class_ids), draws=2
     )
-    np.testing.assert_allclose(found.predicted[0, :, -1], [-0.01, 0.86, 0.07, 0.08], atol=0.03)
-    assert found.predicted_low[0, CONDITION, -1] > 0.7
+    np.testing.assert_allclose(
+        found.predicted.value[0, :, -1], [-0.01, 0.86, 0.07, 0.08], atol=0.03
+    )
+    assert found.predicted.low[0, CONDITION, -1] > 0.7
     assert not found.cancels().any()
 
 
@@ -138,11 +144,14 @@ def test_band_effects_intervals_cover_the_truth_about_as_often_as_they_say():
     for trial in range(300):
         images = torch.randn(20, 1, 8, 8, generator=generator)
         found = band_effects(
-            Linear(), images, [0] * 20, times=[0.5], edges=(), condition_reference="time",
-            pixel_reference="zero", seed=20 * trial,
-        )  # fmt: skip
+            Linear(),
+            Crops(images, [0] * 20, [0.5], seed=20 * trial),
+            edges=(),
+            condition_reference="time",
+            pixel_reference="zero",
+        )
         truth = Linear.a**2 / (Linear.a**2 + (1 - Linear.a) ** 2)
-        low, high = found.velocity_low[0, PIXELS, 0], found.velocity_high[0, PIXELS, 0]
+        low, high = found.velocity.low[0, PIXELS, 0], found.velocity.high[0, PIXELS, 0]
         covered.append(low <= truth <= high)
     assert 0.9 < np.mean(covered) < 0.975
 
@@ -150,10 +159,16 @@ def test_band_effects_intervals_cover_the_truth_about_as_often_as_they_say():
 def random_deco(num_classes: int = 14) -> DeCo:
     model = DeCo(
         DeCoConfig(
-            image_size=32, patch_size=4, num_classes=num_classes, hidden_size=16, num_heads=2,
-            depth=2, decoder_depth=2, decoder_width=8,
+            image_size=32,
+            patch_size=4,
+            num_classes=num_classes,
+            hidden_size=16,
+            num_heads=2,
+            depth=2,
+            decoder_depth=2,
+            decoder_width=8,
         )
-    )  # fmt: skip
+    )
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():  # a fresh decoder is zero, and so would be its parts
         torch.nn.init.normal_(parameter, std=0.4, generator=generator)
@@ -165,7 +180,8 @@ def test_band_effects_of_random_weights_owe_the_condition_little():
     tiny = deco_lab.load("tiny", device="cpu")
     assert isinstance(tiny, DeCo)
     random, trained = (
-        band_effects(m, images, range(8), times=[0.5]).predicted[0] for m in (random_deco(), tiny)
+        band_effects(m, Crops(images, range(8), [0.5])).predicted.value[0]
+        for m in (random_deco(), tiny)
     )
     # That a condition draws what there is has to be learned; the method does not say it of any.
     assert trained[CONDITION].min() > 0.75
@@ -176,16 +192,17 @@ def test_band_effects_do_not_depend_on_the_batch(tmp_path):
     images = pictures("photographs", 5, 32).half()
     one, three = (
         band_effects(
-            random_deco(), images, [0, 1, 2, 3, 4], times=[0.2, 0.8], pixel_reference="noise",
-            batch_size=n,
+            random_deco(),
+            Crops(images, [0, 1, 2, 3, 4], [0.2, 0.8], batch_size=n),
+            pixel_reference="noise",
         )
         for n in (1, 3)
-    )  # fmt: skip
-    np.testing.assert_allclose(one.velocity, three.velocity, atol=1e-4)
-    np.testing.assert_allclose(one.predicted_low, three.predicted_low, atol=1e-4)
+    )
+    np.testing.assert_allclose(one.velocity.value, three.velocity.value, atol=1e-4)
+    np.testing.assert_allclose(one.predicted.low, three.predicted.low, atol=1e-4)
     one.save(tmp_path / "effects.npz")
     again = BandEffects.load(tmp_path / "effects.npz")
-    assert np.array_equal(again.velocity, one.velocity)
+    assert np.array_equal(again.velocity.value, one.velocity.value)
     assert again.parts == one.parts
     assert again.recipe["pixel_reference"] == "noise"
     assert again.recipe["weights"]
@@ -194,7 +211,7 @@ def test_band_effects_do_not_depend_on_the_batch(tmp_path):
 def test_band_effects_energy_is_the_mean_square_of_the_velocity():
     images = pictures("photographs", 3, 32)
     model = random_deco()
-    found = band_effects(model, images, [0] * 3, times=[0.5], seed=4)
+    found = band_effects(model, Crops(images, [0] * 3, [0.5], seed=4))
     noise = torch.stack(
         [torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(4 + i)) for i in range(3)]
     )
@@ -207,18 +224,18 @@ def test_band_effects_energy_is_the_mean_square_of_the_velocity():
 
 def test_band_effects_of_one_group_know_no_interval():
     images = pictures("photographs", 3)
-    found = band_effects(Split(), images, [0] * 3, times=[0.9], edges=OCTAVES, groups=[0] * 3)
-    assert np.isfinite(found.predicted).all()
-    assert np.isnan(found.predicted_low).all()
+    found = band_effects(Split(), Crops(images, [0] * 3, [0.9], groups=[0] * 3), edges=OCTAVES)
+    assert np.isfinite(found.predicted.value).all()
+    assert np.isnan(found.predicted.low).all()
 
 
 @pytest.mark.parametrize("size", [(16, 40), (24, 8)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_band_effects_take_any_size_and_precision(size, dtype):
     images = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    found = band_effects(random_deco(), images.to(dtype), [0, 1, 1], times=[0.5])
-    exact = band_effects(random_deco(), images, [0, 1, 1], times=[0.5])
-    np.testing.assert_allclose(found.predicted, exact.predicted, atol=0.02)
+    found = band_effects(random_deco(), Crops(images.to(dtype), [0, 1, 1], [0.5]))
+    exact = band_effects(random_deco(), Crops(images, [0, 1, 1], [0.5]))
+    np.testing.assert_allclose(found.predicted.value, exact.predicted.value, atol=0.02)
 
 
 @pytest.mark.parametrize("batch_size", [2, 16])
@@ -226,11 +243,13 @@ def test_run_effects_are_those_of_each_state(batch_size):
     model = random_deco()
     labels = [0, 3, 5]
     steps = list(sample_steps(model, labels, num_steps=3, seed=2))
-    found = run_effects(model, iter(steps), labels, batch_size=batch_size)
+    found = band_effects(model, Run(iter(steps), labels, batch_size=batch_size))
     assert found.times.tolist() == [step.t for step in steps[:-1]]
     for index, step in enumerate(steps[:-1]):
-        alone = run_effects(model, [step], labels)
-        np.testing.assert_allclose(found.predicted[index], alone.predicted[0], atol=1e-4)
+        alone = band_effects(model, Run([step], labels))
+        np.testing.assert_allclose(
+            found.predicted.value[index], alone.predicted.value[0], atol=1e-4
+        )
         velocity = model(step.x, torch.full((3,), step.t), torch.tensor(labels))
         energy = velocity.square().mean().item()
         assert found.velocity_energy[index].sum() == pytest.approx(energy, rel=1e-4)
@@ -240,45 +259,21 @@ def test_run_effects_are_those_of_each_state(batch_size):
 def test_run_effects_at_the_noise_are_those_of_crops_at_time_zero():
     model = random_deco()
     start = next(sample_steps(model, [1, 2, 3], seed=9))
-    run = run_effects(model, [start], [1, 2, 3])
-    crops = band_effects(model, torch.zeros(3, 3, 32, 32), [1, 2, 3], times=[0.0], seed=9)
-    np.testing.assert_allclose(run.velocity, crops.velocity, atol=1e-6)
-    np.testing.assert_allclose(run.predicted_high, crops.predicted_high, atol=1e-5)
-
-
-def step(t: float, x: Tensor) -> Step:
-    return Step(0, t, x, None, None, 0)
-
-
-def test_run_effects_name_what_is_wrong():
-    model = Split()
-    x = torch.zeros(1, 3, 8, 8)
-    with pytest.raises(ValueError, match="steps must hold a state with t below 1"):
-        run_effects(model, [step(1.0, x)], [0])
-    with pytest.raises(ValueError, match=r"the x of a step must be finite, .* at t=0.5"):
-        run_effects(model, [step(0.5, x / 0)], [0])
-    with pytest.raises(ValueError, match="images must be at least 3 and draws 2"):
-        run_effects(model, [step(0.5, x)], [0])
-    with pytest.raises(ValueError, match="class_ids must be one whole number for each image"):
-        run_effects(model, [step(0.5, x)], [0, 1])
-    with pytest.raises(ValueError, match="methods condition and decode"):
-        run_effects(deco_lab.load("tiny-dit", device="cpu"), [], [0])  # type: ignore[arg-type]
+    run = band_effects(model, Run([start], [1, 2, 3]))
+    crops = band_effects(model, Crops(torch.zeros(3, 3, 32, 32), [1, 2, 3], [0.0], seed=9))
+    np.testing.assert_allclose(run.velocity.value, crops.velocity.value, atol=1e-6)
+    np.testing.assert_allclose(run.predicted.high, crops.predicted.high, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    ("model", "change", "match"),
     [
-        ({"model": noisy_power}, "model must have the methods condition and decode"),
-        ({"images": torch.zeros(0, 3, 8, 8)}, "images must have shape"),
-        ({"images": torch.full((3, 3, 8, 8), float("nan"))}, "images must be finite"),
-        ({"edges": (0.3, 0.2)}, "edges must rise"),
-        ({"condition_reference": "none"}, "condition_reference must be one of others, mean, time"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        (noisy_power, {}, "model must have the methods condition and decode"),
+        (Split(), {"edges": (0.3, 0.2)}, "edges must rise"),
+        (Split(), {"condition_reference": "none"}, "condition_reference must be one of others, me"),
+        (Split(), {"draws": 1}, "images must be at least 3 and draws 2"),
     ],
 )
-def test_band_effects_name_what_is_wrong(change, match):
-    given: dict[str, Any] = {
-        "model": Split(), "images": torch.zeros(3, 3, 8, 8), "class_ids": [0] * 3, "times": [0.5],
-    }  # fmt: skip
+def test_band_effects_name_what_is_wrong(model: Any, change: dict[str, Any], match: str):
     with pytest.raises(ValueError, match=match):
-        band_effects(**given | change)
+        band_effects(model, Crops(torch.zeros(3, 3, 8, 8), [0] * 3, [0.5]), **change)

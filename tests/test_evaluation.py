@@ -361,7 +361,7 @@ def test_report_verdict_has_words_for_every_ratio(judge: Judge, crops: CropSampl
     """A floor of which nothing is told right, and samples that are worse than random weights."""
     labels = [0, 1, 2] * 5
     noise_like, real = judge(noise(15, 0, scale=1.0), labels), judge.real(5)
-    missed = replace(real.figures, class_accuracy=Estimate(0.0, 0.0, 0.0, 15))
+    missed = replace(real.figures, class_accuracy=Estimate(0.0, 0.0, 0.0, count=15))
     first, _, last = report.verdict(noise_like, replace(real, figures=missed), real).splitlines()
     assert first.endswith("%, of real crops 0.0%")
     ratio = noise_like.figures.frechet_distance.value / real.figures.frechet_distance.value

@@ -7,6 +7,7 @@ import torch
 from deco_lab.data import FieldSampler, field_power, optimal_velocity
 from deco_lab.gaussian import posterior_power, wiener_filter
 from deco_lab.spectra import excess_error, split_bands
+from deco_lab.spectra.states import Crops
 
 TIMES = (0.3, 0.8)
 
@@ -19,9 +20,9 @@ def fields():
 
 def test_excess_error_of_wieners_filter_is_zero(fields):
     found = excess_error(
-        optimal_velocity, fields.images, fields.class_ids, field_power(1, 32), times=TIMES
+        optimal_velocity, Crops(fields.images, fields.class_ids, TIMES), field_power(1, 32)
     )
-    np.testing.assert_allclose(found.excess, 0, atol=1e-5)
+    np.testing.assert_allclose(found.excess.value, 0, atol=1e-5)
     np.testing.assert_allclose(found.wiener / found.expected, 1, atol=0.1)
     np.testing.assert_allclose(found.error, found.wiener, rtol=1e-5)
 
@@ -34,7 +35,7 @@ def test_excess_error_of_another_gain_is_its_closed_form(fields):
         best = x + (1 - t[:, None, None, None]) * optimal_velocity(x, t, class_ids)
         return (1.5 * best - x) / (1 - t[:, None, None, None])
 
-    found = excess_error(model, fields.images, fields.class_ids, S, times=TIMES)
+    found = excess_error(model, Crops(fields.images, fields.class_ids, TIMES), S)
     f = np.fft.fftfreq(32)
     band = np.digitize(np.hypot(f[:, None], f), (1 / 16, 1 / 8, 1 / 4))
     for i, t in enumerate(TIMES):
@@ -42,8 +43,8 @@ def test_excess_error_of_another_gain_is_its_closed_form(fields):
         least = posterior_power(S, t)
         for k in range(4):
             expected = more[band == k].mean() / least[band == k].mean()
-            assert found.excess[i, k] == pytest.approx(expected, rel=0.25)
-            assert found.excess_low[i, k] < expected < found.excess_high[i, k]
+            assert found.excess.value[i, k] == pytest.approx(expected, rel=0.25)
+            assert found.excess.low[i, k] < expected < found.excess.high[i, k]
 
 
 def test_excess_error_sees_the_band_that_is_wrong(fields):
@@ -51,9 +52,9 @@ def test_excess_error_sees_the_band_that_is_wrong(fields):
         bands = split_bands(optimal_velocity(x, t, class_ids))
         return bands[:3].sum(0)
 
-    found = excess_error(model, fields.images, fields.class_ids, field_power(1, 32), times=TIMES)
-    np.testing.assert_allclose(found.excess[:, :3], 0, atol=1e-5)
-    assert (found.excess[:, 3] > 0.1).all()
+    found = excess_error(model, Crops(fields.images, fields.class_ids, TIMES), field_power(1, 32))
+    np.testing.assert_allclose(found.excess.value[:, :3], 0, atol=1e-5)
+    assert (found.excess.value[:, 3] > 0.1).all()
 
 
 @pytest.mark.parametrize(
@@ -66,16 +67,21 @@ def test_excess_error_sees_the_band_that_is_wrong(fields):
 )
 def test_excess_error_refuses_what_it_cannot_compare_with(fields, power, times, said):
     with pytest.raises(ValueError, match=said):
-        excess_error(optimal_velocity, fields.images, fields.class_ids, power, times=times)
+        excess_error(optimal_velocity, Crops(fields.images, fields.class_ids, times), power)
 
 
 def test_excess_error_takes_groups(fields):
     def model(x, t, class_ids):
         return 0 * x
 
-    given = (model, fields.images, fields.class_ids, field_power(1, 32))
-    alone = excess_error(*given, times=(0.5,))
-    halves = excess_error(*given, times=(0.5,), groups=["a", "b"] * 48)
+    alone, halves = (
+        excess_error(
+            model,
+            Crops(fields.images, fields.class_ids, (0.5,), groups=groups),
+            field_power(1, 32),
+        )
+        for groups in (None, ["a", "b"] * 48)
+    )
     assert halves.recipe["groups"] == 2
-    np.testing.assert_allclose(halves.excess, alone.excess)
-    assert (halves.excess_high - halves.excess_low != alone.excess_high - alone.excess_low).all()
+    np.testing.assert_allclose(halves.excess.value, alone.excess.value)
+    assert (halves.excess.high - halves.excess.low != alone.excess.high - alone.excess.low).all()

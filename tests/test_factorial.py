@@ -9,12 +9,11 @@ from deco_lab.spectra import band_shares, decompose
 from deco_lab.spectra.factorial import (
     OTHERS,
     PARTS,
-    AskedStates,
     answers,
     cancellation,
     draws_products,
     four_parts,
-    part_products,
+    moment_products,
     part_shares,
     partners,
     unshared,
@@ -61,40 +60,33 @@ TIMES = torch.tensor([0.25, 0.25, 0.25])
 LABELS = torch.tensor([0, 0, 0])
 
 
-class Three:
-    """Three images at one time."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-        self.groups = np.arange(len(x))
-
-    def moments(self):
-        yield 0.25, [Batch(first=0, time=0.25, t=TIMES, class_ids=LABELS, x=self.x)]
-
-    def recipe(self):
-        return {}
-
-
-def products(model: Product, x: Tensor, *references: tuple[str, str], draws: int = 0) -> np.ndarray:
-    [(_, batches)] = AskedStates(model, Three(x), draws, seed=0).moments()
-    [asked] = batches
-    return part_products(model, asked, edges=EDGES, references=references, seed=0).numpy()
+def products(model: Product, x: Tensor, references: tuple[str, str], draws: int = 2) -> np.ndarray:
+    """Return what `moment_products` says of images at t = 1/4."""
+    t, labels = torch.full((len(x),), 0.25), torch.zeros(len(x), dtype=torch.int64)
+    return moment_products(
+        model,
+        [Batch(0, 0.25, t, labels, x)],
+        references=references,
+        draws=draws,
+        seed=0,
+        edges=EDGES,
+    ).numpy()
 
 
-def test_part_products_are_those_of_the_known_values_of_a_game(game):
+def test_moment_products_are_those_of_the_known_values_of_a_game(game):
     model, s, p = game
     found = products(model, p, ("time", "zero"))
     values = {"baseline": 0 * p, "condition_main": 3 * s, "pixels_main": p, "interaction": s * p}
     assert tuple(values) == PARTS
     whole = s * p + 3 * s + p
-    shares = part_shares(found.sum(0))[0, 0]
+    shares = part_shares(found.sum(0))[0]
     for part, share in zip(values.values(), shares, strict=True):
         np.testing.assert_allclose(share, band_shares(part, whole, EDGES), atol=1e-12)
 
 
-def test_part_products_of_the_predicted_image_let_the_pixel_path_hold_the_state(game):
+def test_moment_products_of_the_predicted_image_let_the_pixel_path_hold_the_state(game):
     model, s, p = game
-    shares = part_shares(products(model, p, ("time", "zero")).sum(0))[0, 1]
+    shares = part_shares(products(model, p, ("time", "zero")).sum(0))[1]
     whole = p + 0.75 * (s * p + 3 * s + p)
     values = (0 * p, 0.75 * 3 * s, 1.75 * p, 0.75 * s * p)
     for part, share in zip(values, shares, strict=True):
@@ -106,37 +98,36 @@ def test_part_products_of_the_predicted_image_let_the_pixel_path_hold_the_state(
 def test_part_shares_sum_to_one(game, condition_reference, pixel_reference):
     model, _, p = game
     shares = part_shares(products(model, p, (condition_reference, pixel_reference)))
-    assert shares.shape == (3, 1, 2, 4, 3)
+    assert shares.shape == (3, 2, 4, 3)
     np.testing.assert_allclose(shares.sum(-2), 1, rtol=1e-12)
 
 
 def test_part_shares_give_shapley_with_half_of_the_interaction(game):
     model, _, p = game
-    shares = part_shares(products(model, p, ("mean", "zero")).sum(0))[0, 0]
+    shares = part_shares(products(model, p, ("mean", "zero")).sum(0))[0]
     shapley = decompose(model, p, TIMES, LABELS)
     expected = band_shares(shapley.dit, shapley.velocity, EDGES)
     np.testing.assert_allclose(shares[1] + shares[3] / 2, expected)
 
 
-def test_part_products_of_an_additive_decoder_have_no_interaction(game):
+def test_moment_products_of_an_additive_decoder_have_no_interaction(game):
     _, s, p = game
     found = products(Product(s, product=0), p, ("mean", "zero"))
-    assert np.abs(part_shares(found)[:, :, :, 3]).max() < 1e-12
+    assert np.abs(part_shares(found)[:, :, 3]).max() < 1e-12
 
 
-def test_part_products_pass_the_dit_once_for_each_set_of_labels(game):
+def test_moment_products_pass_the_dit_once_for_each_set_of_labels(game):
     model, _, p = game
-    references = [(c, x) for c in ("mean", "time", "null") for x in ("zero", "noise")]
-    found = products(model, p, *references)
-    assert model.passes == 2
-    for index, pair in enumerate(references):
-        np.testing.assert_array_equal(found[:, index], products(model, p, pair)[:, 0])
+    for condition, passes in (("mean", 1), ("time", 1), (OTHERS, 1), ("null", 2)):
+        model.passes = 0
+        products(model, p, (condition, "noise"))
+        assert model.passes == passes
 
 
-def test_part_products_with_others_are_the_mean_over_them(game):
+def test_moment_products_with_others_are_the_mean_over_them(game):
     model, s, p = game
-    found = products(model, p, (OTHERS, OTHERS), draws=2)  # all others of three
-    shares = part_shares(found.sum(0))[0, 0]
+    found = products(model, p, (OTHERS, OTHERS))  # all others of three
+    shares = part_shares(found.sum(0))[0]
     whole = s * p + 3 * s + p
 
     def of_others(values: Tensor) -> Tensor:
@@ -150,19 +141,19 @@ def test_part_products_with_others_are_the_mean_over_them(game):
         np.testing.assert_allclose(share, band_shares(part, whole, EDGES), atol=1e-12)
 
 
-def test_part_products_of_an_additive_decoder_have_no_interaction_with_others(game):
+def test_moment_products_of_an_additive_decoder_have_no_interaction_with_others(game):
     _, s, p = game
-    found = products(Product(s, product=0), p, (OTHERS, OTHERS), draws=2)
-    assert np.abs(part_shares(found)[:, :, :, 3]).max() < 1e-12
+    found = products(Product(s, product=0), p, (OTHERS, OTHERS))
+    assert np.abs(part_shares(found)[:, :, 3]).max() < 1e-12
 
 
-def test_part_products_of_a_constant_condition_have_none_of_it(game):
+def test_moment_products_of_a_constant_condition_have_none_of_it(game):
     _, s, p = game
-    found = products(Product(s[:1].expand_as(s)), p, (OTHERS, OTHERS), draws=2)
+    found = products(Product(s[:1].expand_as(s)), p, (OTHERS, OTHERS))
     shares = part_shares(found)
-    assert np.abs(shares[:, :, :, 1]).max() < 1e-12
-    assert np.abs(shares[:, :, :, 3]).max() < 1e-12
-    assert np.abs(shares[:, :, :, 2]).max() > 0.1
+    assert np.abs(shares[:, :, 1]).max() < 1e-12
+    assert np.abs(shares[:, :, 3]).max() < 1e-12
+    assert np.abs(shares[:, :, 2]).max() > 0.1
 
 
 def test_cancellation_is_that_of_endless_draws():
@@ -173,17 +164,9 @@ def test_cancellation_is_that_of_endless_draws():
         def decode(self, x: Tensor, condition: Tensor) -> Tensor:
             return 3 * condition.reshape(x.shape) - 2 * x
 
-    class Many(Three):
-        def moments(self):
-            t, labels = torch.full((200,), 0.25), torch.zeros(200, dtype=torch.int64)
-            yield 0.25, [Batch(first=0, time=0.25, t=t, class_ids=labels, x=self.x)]
-
-    [(_, batches)] = AskedStates(Apart(s), Many(p), 2, seed=0).moments()
-    found = part_products(
-        Apart(s), next(batches), edges=EDGES, references=[(OTHERS, OTHERS)], seed=0
-    )
+    found = products(Apart(s), p, (OTHERS, OTHERS))
     # Of two draws alone the mean's own energies would make 2 and more of it.
-    assert cancellation(found.sum(0).numpy())[0, 0, -1] == pytest.approx(1, abs=0.06)
+    assert cancellation(found.sum(0))[0, -1] == pytest.approx(1, abs=0.06)
 
 
 def test_partners_are_of_the_same_label_where_there_are_enough():
@@ -202,20 +185,17 @@ def test_partners_are_of_the_same_label_where_there_are_enough():
             partners(*few, seed=0)
 
 
-def test_draws_products_in_bands_are_part_products_of_each_image(game):
-    model, _, p = game
-    asked = AskedStates(model, Three(p), draws=2, seed=0)
-    ((_, (each,)),) = asked.moments()
-    expected = part_products(model, each, edges=EDGES, references=[(OTHERS, OTHERS)], seed=0)[:, 0]
-    others = [torch.stack(each.of_others(of)) for of in (each.conditions, each.x)]
+def test_draws_products_in_bands_are_moment_products_of_each_image(game):
+    model, s, p = game
+    expected = products(model, p, (OTHERS, OTHERS))
+    chosen = partners(np.zeros(3, np.int64), 2, seed=0)
+    tokens, t = s.reshape(3, -1, 1), torch.full((2,), 0.25)
     for i in range(3):
-        x, condition, t = p[i : i + 1], each.condition[i : i + 1], TIMES[:2]
-        whole = answers(model, x, condition, t[:1])
-        s0, p0 = (of[:, i] for of in others)
-        x, condition = x.expand(2, -1, -1, -1), condition.expand(2, -1, -1)
-        draws = four_parts(model, whole, x, condition, t, p0, s0)
+        whole = answers(model, p[i : i + 1], tokens[i : i + 1], t[:1])
+        x, condition = p[i].expand(2, -1, -1, -1), tokens[i].expand(2, -1, -1)
+        draws = four_parts(model, whole, x, condition, t, p[chosen[:, i]], tokens[chosen[:, i]])
         sums = band_sums(draws_products(whole[:, 0], draws), 8, EDGES) / 64
-        torch.testing.assert_close(sums.transpose(0, 1), expected[i], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(sums.transpose(0, 1), expected[i], rtol=1e-5, atol=1e-6)
 
 
 def test_unshared_names_the_bands_and_times_whose_parts_cancel():

@@ -1,7 +1,4 @@
-import math
-from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +6,8 @@ import torch
 
 from deco_lab.sampling import sample_steps
 from deco_lab.spectra import split_bands
-from deco_lab.spectra.guidance import GuidanceSpectrum, guidance_spectrum, run_guidance_spectrum
+from deco_lab.spectra.guidance import GuidanceSpectrum, guidance_spectrum
+from deco_lab.spectra.states import Crops, Run
 
 EDGES = (1 / 8, 1 / 4)
 
@@ -45,18 +43,18 @@ def test_guidance_spectrum_of_known_bands():
     # White images and noise: x_t has the power t^2 + (1-t)^2 in every band.
     model = Bands([0.5, -0.5, 0.0], [0.0, 0.5, 1.0])
     found = guidance_spectrum(
-        model, white(12), [0] * 12, times=[0.2, 0.5], edges=EDGES, batch_size=5, seed=40
+        model, Crops(white(12), [0] * 12, [0.2, 0.5], seed=40, batch_size=5), edges=EDGES
     )
     power = np.array([0.68, 0.5])[:, None]
     np.testing.assert_allclose(found.uncond_power, np.broadcast_to(power, (2, 3)), rtol=0.06)
     gain, noise = np.array([0.5, -0.5, 0.0]), np.array([0.0, 0.5, 1.0])
     expected = gain**2 * power + noise**2
-    np.testing.assert_allclose(found.power, expected, rtol=0.06)
-    np.testing.assert_allclose(found.cosine, gain * np.sqrt(power / expected), atol=0.03)
-    assert found.cosine[:, 0] == pytest.approx(1)
-    assert (found.power_low <= found.power).all()
-    assert (found.power <= found.power_high).all()
-    assert (found.cosine_low[:, 1:] < found.cosine_high[:, 1:]).all()
+    np.testing.assert_allclose(found.power.value, expected, rtol=0.06)
+    np.testing.assert_allclose(found.cosine.value, gain * np.sqrt(power / expected), atol=0.03)
+    assert found.cosine.value[:, 0] == pytest.approx(1)
+    assert (found.power.low <= found.power.value).all()
+    assert (found.power.value <= found.power.high).all()
+    assert (found.cosine.low[:, 1:] < found.cosine.high[:, 1:]).all()
     assert (found.fraction * found.uncond_power).sum(-1) == pytest.approx(power[:, 0], rel=0.03)
     assert found.count == 12
     assert max(model.calls) == 10
@@ -65,14 +63,14 @@ def test_guidance_spectrum_of_known_bands():
 def test_guidance_spectrum_power_and_cosine_equal_those_of_the_bands():
     images = white(3, size=16)
     model = Bands([0.5, -0.5, 0.2], [0.1, 0.5, 1.0])
-    found = guidance_spectrum(model, images, [1, 2, 3], times=[1.0], edges=EDGES)
+    found = guidance_spectrum(model, Crops(images, [1, 2, 3], [1.0]), edges=EDGES)
     cond = model(images, None, torch.tensor([1, 2, 3]))
     added, uncond = split_bands(cond - images, EDGES), split_bands(images, EDGES)
     energy, other = (part.square().mean((1, 2, 3, 4)) for part in (added, uncond))
     inner = (added * uncond).mean((1, 2, 3, 4)) / (energy * other).sqrt()
-    np.testing.assert_allclose(found.cosine[0], inner, rtol=1e-6)
-    np.testing.assert_allclose(found.image_cosine[0], inner, rtol=1e-6)  # at t = 1 both are x
-    np.testing.assert_allclose(found.power[0] * found.fraction, energy, rtol=1e-6)
+    np.testing.assert_allclose(found.cosine.value[0], inner, rtol=1e-6)
+    np.testing.assert_allclose(found.image_cosine.value[0], inner, rtol=1e-6)  # at t = 1 both are x
+    np.testing.assert_allclose(found.power.value[0] * found.fraction, energy, rtol=1e-6)
 
 
 class Calibrated:
@@ -97,81 +95,64 @@ class Calibrated:
 def test_guidance_spectrum_of_a_perfect_model_has_no_cosine_with_uncond():
     model, ids = Calibrated(), torch.arange(600) % 2
     images = white(600, seed=9) + model.picture * (1.0 - 2 * ids)[:, None, None, None]
-    found = guidance_spectrum(model, images, ids, times=[0.3, 0.5], edges=EDGES, batch_size=100)
-    assert (abs(found.cosine) < 4 * np.sqrt(found.chance) + 0.02).all()
-    assert (found.image_cosine[0] > 0.05).all()  # where the class is not known from x yet
-    assert (found.image_cosine_low[0] > 0).all()
+    found = guidance_spectrum(model, Crops(images, ids, [0.3, 0.5], batch_size=100), edges=EDGES)
+    assert (abs(found.cosine.value) < 4 * np.sqrt(found.chance) + 0.02).all()
+    assert (found.image_cosine.value[0] > 0.05).all()  # where the class is not known from x yet
+    assert (found.image_cosine.low[0] > 0).all()
 
 
 def test_guidance_spectrum_of_white_noise_is_at_chance():
     found = guidance_spectrum(
-        Bands([0.0] * 3, [1.0] * 3), white(16), [0] * 16, times=[0.3, 0.6], edges=EDGES
+        Bands([0.0] * 3, [1.0] * 3), Crops(white(16), [0] * 16, [0.3, 0.6]), edges=EDGES
     )
-    np.testing.assert_allclose(found.power, 1, rtol=0.06)
-    assert (found.cosine**2 < 9 * found.chance).all()  # three standard deviations
-    inside = (found.cosine_low <= 0) & (found.cosine_high >= 0)
+    np.testing.assert_allclose(found.power.value, 1, rtol=0.06)
+    assert (found.cosine.value**2 < 9 * found.chance).all()  # three standard deviations
+    inside = (found.cosine.low <= 0) & (found.cosine.high >= 0)
     assert inside.mean() >= 0.5
 
 
 def test_guidance_spectrum_does_not_depend_on_batch_size_or_kind_of_float():
     model = Bands([0.5, -0.5, 0.2], [0.1, 0.5, 1.0])
     images = white(3)
-    call = partial(guidance_spectrum, model, class_ids=[0, 1, 2], times=[0.5], edges=EDGES)
-    one, three = (call(images=images, batch_size=size) for size in (1, 3))
-    np.testing.assert_allclose(one.power, three.power)
-    np.testing.assert_allclose(one.cosine, three.cosine)
+    one, three = (
+        guidance_spectrum(model, Crops(images, [0, 1, 2], [0.5], batch_size=size), edges=EDGES)
+        for size in (1, 3)
+    )
+    np.testing.assert_allclose(one.power.value, three.power.value)
+    np.testing.assert_allclose(one.cosine.value, three.cosine.value)
     constant = Bands([0.5, -0.5, 0.2], [0.0, 0.0, 0.0])
     half, double = (
-        guidance_spectrum(constant, images.to(dtype), [0, 1, 2], times=[0.5], edges=EDGES)
+        guidance_spectrum(constant, Crops(images.to(dtype), [0, 1, 2], [0.5]), edges=EDGES)
         for dtype in (torch.float16, torch.float64)
     )
-    np.testing.assert_allclose(half.power, double.power, rtol=1e-3)
+    np.testing.assert_allclose(half.power.value, double.power.value, rtol=1e-3)
 
 
 def test_run_guidance_spectrum_reads_the_states_of_a_run(golden_deco):
     steps = list(sample_steps(golden_deco, [1, 2], num_steps=3, guidance_scale=2.0))
-    found = run_guidance_spectrum(golden_deco, iter(steps), [1, 2], batch_size=1)
+    found = guidance_spectrum(golden_deco, Run(iter(steps), [1, 2], batch_size=1))
     np.testing.assert_allclose(found.times, [0, 1 / 3, 2 / 3])
     x, t = steps[1].x, torch.full((2,), steps[1].t)
     added = golden_deco(x, t, torch.tensor([1, 2])) - golden_deco(x, t, torch.tensor([10, 10]))
     energy = split_bands(added).square().mean((1, 2, 3, 4))
-    np.testing.assert_allclose(found.power[1] * found.fraction, energy, rtol=1e-4)
+    np.testing.assert_allclose(found.power.value[1] * found.fraction, energy, rtol=1e-4)
 
 
 def test_guidance_spectrum_of_one_image_has_no_interval_and_saves(tmp_path):
     model = Bands([1.0, 1.0, 0.0], [0.0] * 3)
-    found = guidance_spectrum(model, white(1), [0], times=[0.5], edges=EDGES)
-    assert np.isnan(found.power_low).all()
-    assert np.isnan(found.cosine[0, 2])  # nothing is added there
-    assert found.cosine[0, :2] == pytest.approx(1)
+    found = guidance_spectrum(model, Crops(white(1), [0], [0.5]), edges=EDGES)
+    assert np.isnan(found.power.low).all()
+    assert np.isnan(found.cosine.value[0, 2])  # nothing is added there
+    assert found.cosine.value[0, :2] == pytest.approx(1)
     found.save(tmp_path / "guidance.npz")
     again = GuidanceSpectrum.load(tmp_path / "guidance.npz")
-    assert np.array_equal(again.power, found.power)
+    assert np.array_equal(again.power.value, found.power.value)
     assert again.recipe["states"] == "re-noised images"
 
 
 def test_guidance_spectrum_refuses_bad_input(golden_deco):
-    images = torch.zeros(2, 3, 16, 16)
-    call = partial(guidance_spectrum, golden_deco, times=[0.5])
-    for given, message in [
-        ((images[0], [1]), r"images must have shape \(B, C, H, W\)"),
-        ((images[:0], []), "images must have shape"),
-        ((images / 0, [1, 1]), "images must be finite"),
-        ((images, [1]), "class_ids must be one whole number for each image"),
-        ((images, [1, 11]), "class_ids must be from 0 to 10"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            call(*given)
-    with pytest.raises(ValueError, match="times must be at least one t"):
-        guidance_spectrum(golden_deco, images, [1, 1], times=[])
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        call(images, [1, 1], batch_size=0)
+    crops = Crops(torch.zeros(2, 3, 16, 16), [1, 1], [0.5])
     with pytest.raises(ValueError, match="edges must rise"):
-        call(images, [1, 1], edges=(0.3, 0.2))
+        guidance_spectrum(golden_deco, crops, edges=(0.3, 0.2))
     with pytest.raises(ValueError, match="model must have a null class"):
-        guidance_spectrum(lambda x, t, c: x, images, [1, 1], times=[0.5])
-    with pytest.raises(ValueError, match="steps must hold a state with t below 1, got none"):
-        run_guidance_spectrum(golden_deco, [], [1])
-    step: Any = SimpleNamespace(t=0.5, x=images * math.nan)
-    with pytest.raises(ValueError, match="the x of a step must be finite"):
-        run_guidance_spectrum(golden_deco, [step], [1, 1])
+        guidance_spectrum(lambda x, t, c: x, crops)

@@ -16,7 +16,6 @@ from deco_lab.spectra.interventions import (
     Intervened,
     OtherRun,
     SpatialMean,
-    Stale,
 )
 
 NULL = 3
@@ -46,10 +45,6 @@ def ask(model: Any, time: float, class_ids: list[int], value: float = 0.0) -> li
     return model.condition(x, t, torch.tensor(class_ids))[:, 0].tolist()
 
 
-def times_told(model: Any, times: list[float], class_ids: list[int]) -> list[float]:
-    return [ask(model, time, class_ids)[0][0] for time in times]
-
-
 @pytest.fixture(scope="module")
 def deco() -> DeCo:
     config = DeCoConfig(
@@ -77,49 +72,6 @@ def test_intervened_with_all_frequencies_draws_the_same_images(deco, how):
     expected = sample(deco, [0, 2], num_steps=3)
     found = sample(Intervened(deco, condition=how, pixels=how), [0, 2], num_steps=3)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-
-
-def test_stale_tells_the_condition_of_some_times_ago():
-    times = [0.0, 0.25, 0.5, 0.75]
-    assert times_told(Intervened(Clock(), condition=Stale(1)), times, [0]) == [0, 0, 0.25, 0.5]
-    assert times_told(Intervened(Clock(), condition=Stale(2)), times, [0]) == [0, 0, 0, 0.25]
-
-
-def test_stale_is_forgotten_when_t_falls_or_the_batch_changes():
-    model = Intervened(Clock(), condition=Stale(2))
-    assert times_told(model, [0.25, 0.5, 0.75], [0]) == [0.25, 0.25, 0.25]
-    assert times_told(model, [0.5, 0.75], [0]) == [0.5, 0.5]
-    assert times_told(model, [0.875], [0, 1]) == [0.875]
-
-
-def test_stale_draws_the_same_images_in_every_run(deco):
-    model = Intervened(deco, condition=Stale(2))
-    first, second = (sample(model, [0, 1], num_steps=4) for _ in range(2))
-    assert torch.equal(first, second)
-    fresh = sample(deco, [0, 1], num_steps=4)
-    assert (first - fresh).norm() > 1e-3 * fresh.norm()
-
-
-def test_stale_counts_times_and_not_calls():
-    model = Intervened(Clock(), condition=Stale(1))
-    ask(model, 0.0, [0], value=1)
-    ask(model, 0.5, [0], value=2)  # as Heun's corrector asks, of the state that it predicts
-    told = ask(model, 0.5, [0], value=3)
-    assert told[0][:2] == [0, 1]
-    told = ask(model, 0.75, [0])
-    assert told[0][:2] == [0.5, 3]
-
-
-def test_stale_keeps_a_history_for_the_null_class():
-    model = Intervened(Clock(), condition=Stale(1))
-    ask(model, 0.0, [0, 1])  # guidance is off
-    told = ask(model, 0.25, [0, 1, NULL, NULL])
-    assert [row[0] for row in told] == [0, 0, 0.25, 0.25]
-    assert [row[2] for row in told] == [0, 1, NULL, NULL]
-    told = ask(model, 0.5, [0, 1, NULL, NULL])
-    assert [row[0] for row in told] == [0.25] * 4
-    told = ask(model, 0.75, [0, 1])
-    assert [row[0] for row in told] == [0.5, 0.5]
 
 
 def test_other_run_tells_its_states_and_labels():
@@ -210,9 +162,8 @@ def test_intervened_keeps_the_precision(deco, dtype):
                                              num_heads=1, depth=1))),
             "a DiT has not",
         ),
-        (lambda: Intervened(Clock(), condition="stale"), "condition must be None, Stale, Other"),  # type: ignore[arg-type]
+        (lambda: Intervened(Clock(), condition="stale"), "condition must be None, OtherRun"),  # type: ignore[arg-type]
         (lambda: Intervened(Clock(), pixels=0.25), "pixels must be None or a BandLimit"),  # type: ignore[arg-type]
-        (lambda: Stale(0), "steps must be at least 1, got 0; None is fresh"),
         (lambda: BandLimit(0.2, 0.1), "a band needs 0 <= low < high in cycles per pixel"),
         (lambda: BandLimit(float("nan")), "a band needs 0 <= low < high"),
     ],

@@ -81,6 +81,7 @@ def test_panels_cost_little_of_sampling(num_images, tmp_path):
             stderr=log,
             text=True,
         )
+    plain = live = rate = 0.0
     with server, sync_playwright() as playwright:
         assert server.stdin is not None
         assert server.stdout is not None

@@ -20,6 +20,7 @@ from deco_lab.config import PRESETS, DeCoConfig
 from deco_lab.data import bundled_crops
 from deco_lab.models import build
 from deco_lab.spectra import band_effects, band_response, linear_readout
+from deco_lab.spectra.states import Crops
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -211,13 +212,13 @@ def test_what_tiny_shows_is_as_said():
     generator = torch.Generator().manual_seed(2026)
     crops, ids = bundled_crops(64).sample(28, generator, torch.arange(14).repeat(2))
     given: Any = {"seed": 2026, "groups": ids}
-    moved = band_response(model, crops, ids, times=(0.5, 0.9), **given)
-    parts = band_effects(model, crops, ids, times=(0.5, 0.9), **given)
-    read = linear_readout(model, crops, ids, times=(0.5,), **given)
+    moved = band_response(model, Crops(crops, ids, (0.5, 0.9), **given))
+    parts = band_effects(model, Crops(crops, ids, (0.5, 0.9), **given))
+    read = linear_readout(model, Crops(crops, ids, (0.5,), **given))
 
     def ends(found: Any, name: str, *at: int) -> str:
         spec = "z.0%" if found is parts else "z.2f" if found is read else "z.3f"
-        return said([getattr(found, name + end)[at] for end in ENDS], spec)
+        return said([end[at] for end in getattr(found, name).ends], spec)
 
     for i, t in enumerate((0.5, 0.9)):
         for q, path in enumerate(("directly", "through the DiT")):

@@ -12,6 +12,7 @@ import deco_lab
 from deco_lab.data import bundled_crops
 from deco_lab.spectra.bands import OCTAVES
 from deco_lab.spectra.readout import TARGETS, LinearReadout, linear_readout
+from deco_lab.spectra.states import Crops
 
 P, T, SPREAD = 4, 0.4, 0.5
 PREDICTED, VELOCITY, IMAGE, NOISE = range(4)
@@ -57,12 +58,12 @@ CONDITION, PIXELS, BOTH, SHUFFLED = range(4)
 @pytest.fixture(scope="module")
 def known() -> LinearReadout:
     model = Knows(IMAGES)
-    return linear_readout(model, IMAGES, [0] * 24, times=[T], edges=EDGES, batch_size=24)
+    return linear_readout(model, Crops(IMAGES, [0] * 24, [T], batch_size=24), edges=EDGES)
 
 
 def test_linear_readout_finds_what_the_tokens_hold(known):
     assert known.sources == ("condition", "pixels", "both", "shuffled")
-    r2 = known.r2[0]
+    r2 = known.r2.value[0]
     np.testing.assert_allclose(r2[CONDITION, IMAGE], 1, atol=1e-4)
     np.testing.assert_allclose(r2[CONDITION, NOISE], 0, atol=0.01)
     np.testing.assert_allclose(r2[BOTH, NOISE], 1, atol=1e-3)  # (x - t image) / (1 - t)
@@ -72,19 +73,19 @@ def test_linear_readout_finds_what_the_tokens_hold(known):
 
 def test_linear_readout_from_white_pixels_is_their_signal_to_noise(known):
     signal, grain = (T * SPREAD) ** 2, (1 - T) ** 2
-    r2 = known.r2[0, PIXELS]
+    r2 = known.r2.value[0, PIXELS]
     np.testing.assert_allclose(r2[IMAGE], signal / (signal + grain), atol=0.02)
     np.testing.assert_allclose(r2[NOISE], grain / (signal + grain), atol=0.02)
     np.testing.assert_allclose(r2[VELOCITY], 1, atol=1e-4)
     np.testing.assert_allclose(r2[PREDICTED], 1, atol=1e-4)
-    low, high = known.r2_low[0, PIXELS, IMAGE], known.r2_high[0, PIXELS, IMAGE]
+    low, high = known.r2.low[0, PIXELS, IMAGE], known.r2.high[0, PIXELS, IMAGE]
     assert (low < signal / (signal + grain)).all()
     assert (signal / (signal + grain) < high).all()
 
 
 def test_linear_readout_from_shuffled_tokens_is_nothing(known):
-    assert known.r2[0, SHUFFLED].max() < 0.003
-    assert known.r2[0, SHUFFLED].min() > -0.02
+    assert known.r2.value[0, SHUFFLED].max() < 0.003
+    assert known.r2.value[0, SHUFFLED].min() > -0.02
 
 
 def test_linear_readout_does_not_remember_a_photograph():
@@ -95,30 +96,30 @@ def test_linear_readout_does_not_remember_a_photograph():
     model.tokens = noise(8, 1, 48, seed=3).repeat_interleave(4, 0).expand(-1, 4, -1)
     apart, together = (
         linear_readout(
-            model, photographs, [0] * 32, times=[T], edges=(), batch_size=32, groups=given
+            model, Crops(photographs, [0] * 32, [T], groups=given, batch_size=32), edges=()
         )
         for given in (groups, None)
     )
-    assert apart.r2[0, CONDITION, IMAGE, 0] < 0.05
-    assert together.r2[0, CONDITION, IMAGE, 0] > apart.r2[0, CONDITION, IMAGE, 0] + 0.05
+    assert apart.r2.value[0, CONDITION, IMAGE, 0] < 0.05
+    assert together.r2.value[0, CONDITION, IMAGE, 0] > apart.r2.value[0, CONDITION, IMAGE, 0] + 0.05
 
 
 def test_linear_readout_reads_from_the_sources_it_is_asked_for(known):
-    asked: Any = {"times": [T], "edges": EDGES, "batch_size": 24}
-    found = linear_readout(Knows(IMAGES), IMAGES, [0] * 24, sources=("shuffled", "pixels"), **asked)
+    crops = Crops(IMAGES, [0] * 24, [T], batch_size=24)
+    found = linear_readout(Knows(IMAGES), crops, edges=EDGES, sources=("shuffled", "pixels"))
     assert found.sources == ("shuffled", "pixels")
-    np.testing.assert_allclose(found.r2[0], known.r2[0, [SHUFFLED, PIXELS]], atol=1e-12)
+    np.testing.assert_allclose(found.r2.value[0], known.r2.value[0, [SHUFFLED, PIXELS]], atol=1e-12)
     for sources in ((), ("tokens",)):
         with pytest.raises(ValueError, match="sources must be some of condition, pixels, both, sh"):
-            linear_readout(Knows(IMAGES), IMAGES, [0] * 24, sources=sources, **asked)
+            linear_readout(Knows(IMAGES), crops, edges=EDGES, sources=sources)
 
 
 def test_linear_readout_of_any_model_reads_what_it_has():
-    alone = linear_readout(Call(), IMAGES, [0] * 24, times=[T], edges=EDGES)
+    alone = linear_readout(Call(), Crops(IMAGES, [0] * 24, [T]), edges=EDGES)
     assert alone.sources == ("pixels",)
-    assert alone.r2.shape == (1, 1, len(TARGETS), 3)
+    assert alone.r2.value.shape == (1, 1, len(TARGETS), 3)
     single = linear_readout(
-        deco_lab.load("tiny-dit", device="cpu"), noise(6, 3, 16, 24), [0] * 6, times=[T], edges=()
+        deco_lab.load("tiny-dit", device="cpu"), Crops(noise(6, 3, 16, 24), [0] * 6, [T]), edges=()
     )
     assert single.sources == ("tokens", "pixels", "both", "shuffled")
 
@@ -126,17 +127,17 @@ def test_linear_readout_of_any_model_reads_what_it_has():
 def test_linear_readout_of_tiny_holds_detail_of_the_image_and_none_of_the_noise():
     crops = bundled_crops(64).sample(28, torch.Generator().manual_seed(0), torch.arange(28) % 14)
     found = linear_readout(
-        deco_lab.load("tiny", device="cpu"), crops.images, crops.class_ids, times=[0.5],
-        groups=crops.class_ids,
-    )  # fmt: skip
+        deco_lab.load("tiny", device="cpu"),
+        Crops(crops.images, crops.class_ids, [0.5], groups=crops.class_ids),
+    )
     assert found.edges.tolist() == list(OCTAVES)
-    low, high = found.r2_low[0, ..., -1], found.r2_high[0, ..., -1]
+    low, high = found.r2.low[0, ..., -1], found.r2.high[0, ..., -1]
     assert low[CONDITION, PREDICTED] > 0.25
     assert high[PIXELS, PREDICTED] < low[CONDITION, PREDICTED]
-    assert found.r2[0, CONDITION, IMAGE, -1] > 2 * found.r2[0, PIXELS, IMAGE, -1]
-    np.testing.assert_allclose(found.r2[0, CONDITION, NOISE], 0, atol=0.01)
-    assert found.r2[0, PIXELS, NOISE, -1] > 0.95
-    assert found.r2[0, SHUFFLED].max() < 0.01
+    assert found.r2.value[0, CONDITION, IMAGE, -1] > 2 * found.r2.value[0, PIXELS, IMAGE, -1]
+    np.testing.assert_allclose(found.r2.value[0, CONDITION, NOISE], 0, atol=0.01)
+    assert found.r2.value[0, PIXELS, NOISE, -1] > 0.95
+    assert found.r2.value[0, SHUFFLED].max() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -144,14 +145,11 @@ def test_linear_readout_of_tiny_holds_detail_of_the_image_and_none_of_the_noise(
     [
         ({"edges": (0.3, 0.2)}, "edges must rise"),
         ({"groups": [0, 1] * 2}, "groups must be at least 3"),
-        ({"groups": [0, 1]}, "groups must be one label for each of 4 images"),
         ({"folds": 2}, "folds must be at least 3"),
         ({"model": lambda x, t, class_ids: x}, "model must have config.patch_size"),
     ],
 )
 def test_linear_readout_names_what_is_wrong(change: dict[str, Any], match: str):
-    given: dict[str, Any] = {
-        "model": Call(), "images": noise(4, 1, 8, 8), "class_ids": [0] * 4, "times": [0.5],
-    }  # fmt: skip
+    crops = Crops(noise(4, 1, 8, 8), [0] * 4, [0.5], groups=change.pop("groups", None))
     with pytest.raises(ValueError, match=match):
-        linear_readout(**given | change)
+        linear_readout(change.pop("model", Call()), crops, **change)

@@ -44,10 +44,10 @@ def test_settling_times_of_bands_that_settle_at_known_times():
     # At 0.6 the correlation is 0.6; only the final image itself is above 0.9.
     expected = [[0.5, math.nan], [0.25, 0.5], [0.5, 0.58]]
     np.testing.assert_allclose(found.settled, np.broadcast_to(expected, (4, 3, 2)), atol=1e-9)
-    np.testing.assert_allclose(found.median, expected, atol=1e-9)
-    np.testing.assert_allclose(found.median_low[1], expected[1], atol=1e-9)
-    np.testing.assert_allclose(found.median_high[1], expected[1], atol=1e-9)
-    np.testing.assert_allclose(found.median_high[0, 1], 1)
+    np.testing.assert_allclose(found.median.value, expected, atol=1e-9)
+    np.testing.assert_allclose(found.median.low[1], expected[1], atol=1e-9)
+    np.testing.assert_allclose(found.median.high[1], expected[1], atol=1e-9)
+    np.testing.assert_allclose(found.median.high[0, 1], 1)
 
 
 def test_settling_times_are_from_when_a_band_never_falls_back():
@@ -69,7 +69,7 @@ def test_settling_times_of_the_mean_are_a_band_of_their_own():
     times, images = run_of([[-1.0, 0.0, 0.0]] * 3 + [[1.0] * 3])
     found = settling_times((times, 5 + images - images.mean((-2, -1), keepdim=True)), levels=[0.9])
     expected = [0.0, *[0.4 + 0.2 * 1.9 / 2] * 2]
-    np.testing.assert_allclose(found.median[:3, 0], expected, atol=1e-9)
+    np.testing.assert_allclose(found.median.value[:3, 0], expected, atol=1e-9)
 
 
 def test_settling_times_take_medians_over_images_and_runs():
@@ -81,17 +81,17 @@ def test_settling_times_take_medians_over_images_and_runs():
     found = settling_times(*runs, edges=EDGES, levels=[0.9])
     each = [0.2 + 0.2 * (0.9 - c) / (1 - c) for c in (0.2, 0.6)] + [0.2 * 0.9]
     np.testing.assert_allclose(found.settled[:, 0, 0], each, atol=1e-9)
-    np.testing.assert_allclose(found.median[:, 0], sorted(each)[1], atol=1e-9)
+    np.testing.assert_allclose(found.median.value[:, 0], sorted(each)[1], atol=1e-9)
     assert found.count == 3
-    assert (found.median_low < found.median_high).all()
+    assert (found.median.low < found.median.high).all()
 
 
 def test_settling_times_of_most_images_that_never_settle_are_nan():
     runs = [run_of([[c] * 3] * 4, count=1, seed=s) for s, c in enumerate([0.2, 0.2, 0.95])]
     found = settling_times(*runs, edges=EDGES, levels=[0.9])
-    assert np.isnan(found.median).all()
+    assert np.isnan(found.median.value).all()
     np.testing.assert_allclose(found.settled[2], 0)
-    assert np.isnan(settling_times(runs[0], edges=EDGES).median_low).all()  # of a single image
+    assert np.isnan(settling_times(runs[0], edges=EDGES).median.low).all()  # of a single image
 
 
 def test_settling_times_of_noises_never_settle():

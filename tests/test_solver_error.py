@@ -29,9 +29,13 @@ class Linear:
 def draw(class_ids, *, solver, num_steps, seed) -> Any:
     """Sample the linear model, or its exact solution."""
     steps = sample_steps(
-        Linear(), class_ids, solver="euler" if solver == "exact" else solver,
-        num_steps=num_steps, seed=seed, guidance_scale=1,
-    )  # fmt: skip
+        Linear(),
+        class_ids,
+        solver="euler" if solver == "exact" else solver,
+        num_steps=num_steps,
+        seed=seed,
+        guidance_scale=1,
+    )
     if solver != "exact":
         return steps
     bands = split_bands(next(steps).x.double(), EDGES)
@@ -46,12 +50,14 @@ def test_solver_error_of_a_linear_model_is_known():
     )
     rates = np.array(RATES)
     euler = [np.abs((1 + rates / n) ** n * np.exp(-rates) - 1) for n in (5, 20)]
-    np.testing.assert_allclose(found.error[:2], euler, rtol=1e-4)
+    np.testing.assert_allclose(found.error.value[:2], euler, rtol=1e-4)
     step = 1 + rates / 5 + (rates / 5) ** 2 / 2  # and a last one of Euler's
     heun = np.abs(step**4 * (1 + rates / 5) * np.exp(-rates) - 1)
-    np.testing.assert_allclose(found.error[2], heun, rtol=1e-4)
+    np.testing.assert_allclose(found.error.value[2], heun, rtol=1e-4)
     assert found.nfe.tolist() == [5, 20, 9]
-    np.testing.assert_allclose(found.error_low, found.error, rtol=1e-4)  # alike for every image
+    np.testing.assert_allclose(
+        found.error.low, found.error.value, rtol=1e-4
+    )  # alike for every image
     assert found.count == 3
     assert found.solvers == ("euler", "euler", "heun")
 
@@ -59,7 +65,7 @@ def test_solver_error_of_a_linear_model_is_known():
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("adams2", 2)])
 def test_solver_error_falls_by_the_order_in_every_band(solver, order):
     settings = [(solver, 20), (solver, 40)]
-    error = solver_error(draw, [0], settings, reference=("exact", 1), edges=EDGES).error
+    error = solver_error(draw, [0], settings, reference=("exact", 1), edges=EDGES).error.value
     np.testing.assert_allclose(np.log2(error[0] / error[1]), order, atol=0.15)
 
 
@@ -72,8 +78,8 @@ def test_solver_error_of_the_reference_itself_is_0_and_saves(golden_deco, tmp_pa
         batch_size=2,
         seed=7,
     )
-    assert found.error[1].tolist() == [0] * 4
-    assert (found.error[0] > 0).all()
+    assert found.error.value[1].tolist() == [0] * 4
+    assert (found.error.value[0] > 0).all()
     found.save(tmp_path / "solvers.npz")
     again = SolverError.load(tmp_path / "solvers.npz")
     assert again.solvers == ("euler", "heun")
@@ -82,7 +88,9 @@ def test_solver_error_of_the_reference_itself_is_0_and_saves(golden_deco, tmp_pa
 
 def test_solver_error_does_not_depend_on_batch_size():
     errors = [
-        solver_error(draw, [0] * 3, [("euler", 3)], reference=("heun", 9), batch_size=size).error
+        solver_error(
+            draw, [0] * 3, [("euler", 3)], reference=("heun", 9), batch_size=size
+        ).error.value
         for size in (1, 3)
     ]
     np.testing.assert_allclose(*errors, rtol=1e-5)

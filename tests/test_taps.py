@@ -1,4 +1,3 @@
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deco_lab.flow import interpolate, seeded_noise
-from deco_lab.spectra import load_analysis, tap_spectrum
-from deco_lab.spectra.taps import run_tap_spectrum
+from deco_lab.result import load_result
+from deco_lab.spectra.states import Crops, Run
+from deco_lab.spectra.taps import tap_spectrum
 
 TIMES = (0.25, 0.75)
 
@@ -40,22 +40,24 @@ class Waves:
 
 
 def test_tap_spectrum_of_waves_is_one_coefficient_on_its_own_axis():
-    tokens = tap_spectrum(Waves(), crops(), [0] * 5, times=TIMES)
+    tokens = tap_spectrum(Waves(), Crops(crops(), [0] * 5, TIMES))
     expected = np.zeros((8, 8))
     expected[3, 4] = 4 * 4 * np.mean(np.square([1, 2, 3, 4]))  # (a_3 a_4 n / 2 . n / 2)^2 = n^2 / 4
-    np.testing.assert_allclose(tokens.energy, np.broadcast_to(expected, (3, 8, 8)), atol=1e-9)
+    np.testing.assert_allclose(tokens.energy.value, np.broadcast_to(expected, (3, 8, 8)), atol=1e-9)
     assert tokens.patch_size == 4
     assert tokens.frequency[-1] == 1 / 8  # Nyquist of tokens of 4 pixels
-    assert tokens.radial[0].argmax() == 5  # hypot(3, 4)
+    assert tokens.radial.value[0].argmax() == 5  # hypot(3, 4)
     assert tokens.frequency[5] == 5 / 16 / 4
 
-    velocity = tap_spectrum(Waves(), crops(), [0] * 5, times=TIMES, tap="velocity")
+    velocity = tap_spectrum(Waves(), Crops(crops(), [0] * 5, TIMES), tap="velocity")
     assert velocity.patch_size == 1
     assert velocity.frequency[-1] == 0.5
-    assert velocity.radial[0].argmax() == 6
+    assert velocity.radial.value[0].argmax() == 6
     # sqrt(1/8) sqrt(2/8) 8 . 4 = n / sqrt(2), times 1 + t
-    np.testing.assert_allclose(velocity.energy[:2, 0, 6], 32 * (1 + np.array(TIMES)) ** 2)
-    np.testing.assert_allclose(velocity.energy[2], velocity.energy[:2].mean(0), atol=1e-9)
+    np.testing.assert_allclose(velocity.energy.value[:2, 0, 6], 32 * (1 + np.array(TIMES)) ** 2)
+    np.testing.assert_allclose(
+        velocity.energy.value[2], velocity.energy.value[:2].mean(0), atol=1e-9
+    )
 
 
 class Copying:
@@ -85,68 +87,72 @@ def test_tap_spectrum_without_noise_is_that_of_the_rest():
     images = white + white.roll(4, 2) + white.roll(4, 3)  # tokens like their neighbours
     found, rest, noisy = (
         tap_spectrum(
-            Copying(images, copied, 1.0), images, range(40), times=[0.5], without_noise=without
+            Copying(images, copied, 1.0), Crops(images, range(40), [0.5]), without_noise=without
         )
         for copied, without in ((2.0, True), (0.0, False), (2.0, False))
     )
-    size = rest.energy[0].mean()
-    np.testing.assert_allclose(found.energy[0], rest.energy[0], atol=0.15 * size)
-    assert found.energy[0].mean() == pytest.approx(size, rel=0.01)
-    assert noisy.energy[0].mean() > 1.5 * size
+    size = rest.energy.value[0].mean()
+    np.testing.assert_allclose(found.energy.value[0], rest.energy.value[0], atol=0.15 * size)
+    assert found.energy.value[0].mean() == pytest.approx(size, rel=0.01)
+    assert noisy.energy.value[0].mean() > 1.5 * size
     model = Copying(images, 2.0, 1.0)
     clean = F.pixel_unshuffle(images, 4).flatten(2).mT @ model.B
     varied = float((clean - clean.mean((0, 1))).square().mean((0, 1)).sum())
     copied = float(model.A.square().sum())
-    assert found.noise_share[0] == pytest.approx(copied / (copied + varied), abs=0.01)
-    assert found.noise_share_low[0] < found.noise_share[0] < found.noise_share_high[0]
-    assert (noisy.noise_share == 0).all()
+    assert found.noise_share.value[0] == pytest.approx(copied / (copied + varied), abs=0.01)
+    assert found.noise_share.low[0] < found.noise_share.value[0] < found.noise_share.high[0]
+    assert (noisy.noise_share.value == 0).all()
 
 
 def test_tap_spectrum_without_noise_finds_none_where_there_is_none():
     images = crops(40).double()
     for tap, share in (("tokens", 0.0), ("velocity", 1.0)):
         found = tap_spectrum(
-            Copying(images, 0.0, 1.0), images, range(40), times=[0.5], tap=tap, without_noise=True
+            Copying(images, 0.0, 1.0), Crops(images, range(40), [0.5]), tap=tap, without_noise=True
         )
-        assert found.noise_share[0] == pytest.approx(share, abs=0.01)
+        assert found.noise_share.value[0] == pytest.approx(share, abs=0.01)
 
 
 def test_tap_spectrum_without_noise_has_intervals_where_an_energy_is_below_0():
     images = crops(12).double().mean((2, 3), keepdim=True).expand(-1, -1, 32, 32)
     found = tap_spectrum(
-        Copying(images, 0.0, 1e3), images, range(12), times=[0.5], without_noise=True
+        Copying(images, 0.0, 1e3), Crops(images, range(12), [0.5]), without_noise=True
     )
-    assert found.energy.min() < -1
+    assert found.energy.value.min() < -1
     for name in ("energy", "radial", "curve", "radial_curve"):
-        low, value, high = (getattr(found, name + end) for end in ("_low", "", "_high"))
+        value, low, high = getattr(found, name).ends
         assert np.isfinite([low, high]).all()
         assert (low <= value).all()
         assert (value <= high).all()
 
 
 def test_tap_spectrum_without_noise_says_what_it_needs():
-    images = crops(9)
-    ask = partial(tap_spectrum, Waves(), images, [0] * 9, times=TIMES, without_noise=True)
-    with pytest.raises(ValueError, match="needs three groups"):
-        ask(groups=[0, 1] * 4 + [0])
-    with pytest.raises(ValueError, match='needs average="power"'):
-        ask(average="log")
+    two_groups = Crops(crops(9), [0] * 9, TIMES, groups=[0, 1] * 4 + [0])
+    for states, average, match in (
+        (two_groups, "power", "needs three groups"),
+        (two_groups, "log", 'needs average="power"'),
+        (Run([], [0]), "power", "states must be Crops"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            tap_spectrum(Waves(), states, without_noise=True, average=average)
 
 
 def test_tap_spectrum_equals_scipys_dct_of_the_models_tokens(golden_deco):
     images, t = crops(3, 16), 0.5
     x = interpolate(images, seeded_noise(3, (3, 16, 16), 7), t)
     labels = torch.tensor([1, 2, 10])
-    found = tap_spectrum(golden_deco, images, labels, times=[t], tap="condition", seed=7)
+    found = tap_spectrum(golden_deco, Crops(images, labels, [t], seed=7), tap="condition")
     with torch.no_grad():
         condition = golden_deco.condition(x, torch.full((3,), t), labels).double()
     n = round(condition.shape[1] ** 0.5)
     grid = condition.reshape(3, n, n, -1).numpy()
     energy = np.square(np.asarray(scipy.fft.dctn(grid, axes=(1, 2), norm="ortho"))).mean((0, 3))
-    np.testing.assert_allclose(found.energy[0], energy, rtol=1e-5)
-    curve = np.log1p(found.energy[0])
-    assert found.curve[0].max() == 1
-    np.testing.assert_allclose(np.sort(found.curve[0]), np.sort((curve / curve.max()).ravel()))
+    np.testing.assert_allclose(found.energy.value[0], energy, rtol=1e-5)
+    curve = np.log1p(found.energy.value[0])
+    assert found.curve.value[0].max() == 1
+    np.testing.assert_allclose(
+        np.sort(found.curve.value[0]), np.sort((curve / curve.max()).ravel())
+    )
 
 
 def test_tap_spectrum_of_the_predicted_image_of_a_perfect_model_is_the_images():
@@ -162,9 +168,9 @@ def test_tap_spectrum_of_the_predicted_image_of_a_perfect_model_is_the_images():
         (0, 1, 2, 4)
     )
     found = tap_spectrum(
-        Perfect(), images.double(), range(4), times=[0.3, 0.9], tap="predicted_image", batch_size=3
+        Perfect(), Crops(images.double(), range(4), [0.3, 0.9], batch_size=3), tap="predicted_image"
     )
-    np.testing.assert_allclose(found.energy, np.broadcast_to(energy, (3, 8, 8)), rtol=1e-5)
+    np.testing.assert_allclose(found.energy.value, np.broadcast_to(energy, (3, 8, 8)), rtol=1e-5)
 
 
 def test_tap_spectrum_of_logs_is_the_geometric_mean():
@@ -174,12 +180,12 @@ def test_tap_spectrum_of_logs_is_the_geometric_mean():
         return images[class_ids]
 
     labels = [0, 1, 2, 3]
-    found = tap_spectrum(model, images, labels, times=[0.5], tap="velocity", average="log")
+    found = tap_spectrum(model, Crops(images, labels, [0.5]), tap="velocity", average="log")
     each = [
-        tap_spectrum(model, images[i][None], [i], times=[0.5], tap="velocity").energy[0]
+        tap_spectrum(model, Crops(images[i][None], [i], [0.5]), tap="velocity").energy.value[0]
         for i in labels
     ]
-    np.testing.assert_allclose(found.energy[0], np.exp(np.mean(np.log(each), 0)), rtol=1e-6)
+    np.testing.assert_allclose(found.energy.value[0], np.exp(np.mean(np.log(each), 0)), rtol=1e-6)
 
 
 def test_tap_spectrum_begins_its_blocks_at_the_offset():
@@ -190,11 +196,11 @@ def test_tap_spectrum_begins_its_blocks_at_the_offset():
         return steps.expand_as(x)
 
     aligned, off = (
-        tap_spectrum(model, crops(1), [0], times=[0.5], tap="velocity", offset=offset)
+        tap_spectrum(model, Crops(crops(1), [0], [0.5]), tap="velocity", offset=offset)
         for offset in (4, 0)
     )
-    assert aligned.energy[0, 1:].sum() < 1e-9
-    assert off.energy[0, 1:, 0].sum() > 1
+    assert aligned.energy.value[0, 1:].sum() < 1e-9
+    assert off.energy.value[0, 1:, 0].sum() > 1
     assert aligned.recipe["offset"] == 4
 
 
@@ -208,9 +214,9 @@ def test_tap_spectrum_intervals_cover_the_truth_about_as_often_as_they_say():
         def model(x: Tensor, t: Tensor, class_ids: Tensor, images: Tensor = images) -> Tensor:
             return images[class_ids]
 
-        found = tap_spectrum(model, images, range(24), times=[0.5], tap="velocity", batch_size=24)
+        found = tap_spectrum(model, Crops(images, range(24), [0.5], batch_size=24), tap="velocity")
         truth = np.exp(2 * 0.3**2)  # E[exp(2 * 0.3 z)]
-        covered.append((found.radial_low[0] <= truth) & (truth <= found.radial_high[0]))
+        covered.append((found.radial.low[0] <= truth) & (truth <= found.radial.high[0]))
     assert 0.9 < np.mean(covered) < 0.975
 
 
@@ -218,34 +224,34 @@ def test_run_tap_spectrum_is_that_of_the_states(golden_deco):
     images = crops(2, 16)
     x = interpolate(images, seeded_noise(2, (3, 16, 16), 3), 0.5)
     steps: Any = [SimpleNamespace(t=0.5, x=x), SimpleNamespace(t=1.0, x=x)]
-    run = run_tap_spectrum(golden_deco, steps, [1, 2], batch_size=1)
-    noisy = tap_spectrum(golden_deco, images, [1, 2], times=[0.5], seed=3)
-    np.testing.assert_allclose(run.energy, noisy.energy, rtol=1e-5)
+    run = tap_spectrum(golden_deco, Run(steps, [1, 2], batch_size=1))
+    noisy = tap_spectrum(golden_deco, Crops(images, [1, 2], [0.5], seed=3))
+    np.testing.assert_allclose(run.energy.value, noisy.energy.value, rtol=1e-5)
     assert run.times.tolist() == [0.5]
     assert run.recipe["states"] == "sampling run"
 
 
 def test_tap_spectrum_of_a_single_dit_has_no_condition(golden_dit):
     images = crops(2, 16)
-    assert tap_spectrum(golden_dit, images, [1, 2], times=[0.5]).patch_size > 1
+    assert tap_spectrum(golden_dit, Crops(images, [1, 2], [0.5])).patch_size > 1
     with pytest.raises(ValueError, match='tap "condition" needs a model with the method condition'):
-        tap_spectrum(golden_dit, images, [1, 2], times=[0.5], tap="condition")
+        tap_spectrum(golden_dit, Crops(images, [1, 2], [0.5]), tap="condition")
     with pytest.raises(ValueError, match="tap must be one of tokens, condition, velocity, pred"):
-        tap_spectrum(golden_dit, images, [1, 2], times=[0.5], tap="logits")
+        tap_spectrum(golden_dit, Crops(images, [1, 2], [0.5]), tap="logits")
 
 
 def test_tap_spectrum_of_one_image_has_no_interval_and_saves(tmp_path):
-    found = tap_spectrum(Waves(), crops(1), [0], times=TIMES)
-    assert np.isnan(found.energy_low).all()
+    found = tap_spectrum(Waves(), Crops(crops(1), [0], TIMES))
+    assert np.isnan(found.energy.low).all()
     found.save(tmp_path / "tap.npz")
-    again: Any = load_analysis(tmp_path / "tap.npz")
+    again: Any = load_result(tmp_path / "tap.npz")
     np.testing.assert_array_equal(again.each, found.each)
     assert again.tap == "tokens"
     assert again.recipe == dict(found.recipe)
 
 
 def test_row_is_that_of_a_time_or_of_their_mean():
-    found = tap_spectrum(Waves(), crops(1), [0], times=TIMES)
+    found = tap_spectrum(Waves(), Crops(crops(1), [0], TIMES))
     assert (found.row(0.25), found.row(0.75), found.row()) == (0, 1, 2)
     with pytest.raises(ValueError, match=r"t must be one of the times .* 0.25, 0.75, got 0.5"):
         found.row(0.5)

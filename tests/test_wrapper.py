@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_workbench_watching import DECO, random_model
@@ -13,11 +14,11 @@ from deco_lab.spectra import (
     Intervened,
     PartGains,
     SpatialMean,
-    Stale,
     decompose,
     tap_spectrum,
 )
 from deco_lab.spectra.decompose import CONDITION_REFERENCES, PIXEL_REFERENCES
+from deco_lab.spectra.states import Crops
 from deco_lab.workbench.parts import Known
 from deco_lab.workbench.watching import _Remembering
 from deco_lab.wrapper import Wrapper
@@ -72,16 +73,15 @@ def test_decompose_of_wrappers_that_change_nothing_is_the_models(
 
 def test_tap_spectrum_reads_the_tokens_of_a_wrapped_model():
     found, expected = (
-        tap_spectrum(model, X, LABELS, tap="tokens", times=(0.5,))
+        tap_spectrum(model, Crops(X, LABELS, (0.5,)), tap="tokens")
         for model in (Intervened(MODEL, condition=SpatialMean()), MODEL)
     )
-    torch.testing.assert_close(torch.from_numpy(found.energy), torch.from_numpy(expected.energy))
+    np.testing.assert_allclose(found.energy.value, expected.energy.value)
 
 
 @pytest.mark.parametrize(
     "around",
     [
-        lambda model: Intervened(model, condition=Stale(1)),
         lambda model: Intervened(model, condition=SpatialMean(), pixels=BandLimit(high=0.2)),
         lambda model: PartGains(model, **QUIET),
         lambda model: PartGains(Intervened(model, condition=SpatialMean()), **QUIET),
@@ -93,7 +93,7 @@ def test_sample_reuses_the_condition_beneath_what_is_around_the_model(around, mo
     features = MODEL.features
     monkeypatch.setattr(MODEL, "features", lambda *args: asked.append(args) or features(*args))
     drawn = sample(around(MODEL), [0, 2], num_steps=6, condition_reuse=2)
-    assert len(asked) <= 4  # of six steps; `Stale` asks at its first and second too
+    assert len(asked) <= 4  # of six steps
     expected = sample(around(ReusedCondition(MODEL, 2)), [0, 2], num_steps=6)
     assert torch.equal(drawn, expected)
     assert not torch.equal(drawn, sample(around(MODEL), [0, 2], num_steps=6))

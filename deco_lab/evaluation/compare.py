@@ -199,10 +199,7 @@ def comparison(
             }
         else:
             values = np.array([[figure(rows) for figure in of.values()] for of in figures])
-            found[name] = {
-                title: Estimate(float(value), float(low), float(high), len(figures))
-                for title, value, low, high in zip(figures[0], *over_seeds(values), strict=True)
-            }
+            found[name] = dict(zip(figures[0], over_seeds(values), strict=True))
     return found
 
 

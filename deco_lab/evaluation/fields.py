@@ -31,6 +31,8 @@ from deco_lab.data import FieldSampler, field_power
 from deco_lab.evaluation.report import aligned
 from deco_lab.spectra import (
     OCTAVES,
+    Crops,
+    Estimate,
     band_names,
     band_response,
     excess_error,
@@ -39,7 +41,7 @@ from deco_lab.spectra import (
     wiener_filter,
 )
 from deco_lab.spectra.bands import bands_of
-from deco_lab.spectra.bootstrap import Intervals, over_seeds
+from deco_lab.spectra.bootstrap import over_seeds
 from deco_lab.spectra.energy import raw_share
 from deco_lab.spectra.frequencies import radial_frequency
 
@@ -77,20 +79,12 @@ def measure(
     """
     excess, response, paths = [], [], ()
     for label in range(model.config.num_classes):
-        images, labels = _fields(model, label, per_class)
         power = field_power(label, model.config.image_size)
-        found = excess_error(model, images, labels, power, times=BENCH_TIMES, seed=FIRST_SEED)
-        excess.append(found.excess.tolist())
+        found = excess_error(model, _fields(model, label, per_class), power)
+        excess.append(found.excess.value.tolist())
     for label in GAUSSIAN:
-        moved = band_response(
-            model,
-            *_fields(model, label, probed),
-            times=BENCH_TIMES,
-            seed=FIRST_SEED,
-            edges=OCTAVES,
-            batch_size=32,
-        )
-        response.append(moved.gain.tolist())
+        moved = band_response(model, _fields(model, label, probed, 32), edges=OCTAVES)
+        response.append(moved.gain.value.tolist())
         paths = moved.paths
     return {
         "excess": excess,
@@ -100,12 +94,13 @@ def measure(
     }
 
 
-def _fields(model: Any, label: int, count: int) -> tuple[Tensor, Tensor]:
-    """Return the first fields of a class that are measured on, and their labels."""
+def _fields(model: Any, label: int, count: int, batch_size: int = 64) -> Crops:
+    """Return the first fields of a class that are measured on, with their noise."""
     generator = torch.Generator().manual_seed(FIRST_SEED + label)
     labels = torch.full((count,), label)
     sampler = FieldSampler(model.config.image_size)
-    return sampler.sample(count, generator, labels).images, labels
+    images = sampler.sample(count, generator, labels).images
+    return Crops(images, labels, BENCH_TIMES, seed=FIRST_SEED, batch_size=batch_size)
 
 
 class _Tokens:
@@ -129,19 +124,15 @@ def tokens_hold(model: Any, count: int) -> dict[str, Any]:
         noise, and "algorithm_3" (2, T, n, n), the energy of `tap_spectrum`, mean over the classes,
         as it is and without that part.
     """
-    asked: Any = {"times": BENCH_TIMES, "seed": FIRST_SEED, "batch_size": 64}
     read, shares, energies = [], [], []
     for label in GAUSSIAN:
-        images, labels = _fields(model, label, count)
-        read.append(linear_readout(_Tokens(model), images, labels, sources=("tokens",), **asked))
-        both = [
-            tap_spectrum(model, images, labels, without_noise=without, **asked)
-            for without in (False, True)
-        ]
-        shares.append(both[1].noise_share.tolist())
-        energies.append([found.energy[:-1] for found in both])  # the last row is over all times
+        fields = _fields(model, label, count)
+        read.append(linear_readout(_Tokens(model), fields, sources=("tokens",)))
+        both = [tap_spectrum(model, fields, without_noise=less) for less in (False, True)]
+        shares.append(both[1].noise_share.value.tolist())
+        energies.append([found.energy.value[:-1] for found in both])  # not of all times
     r2 = {
-        target: [found.r2[:, 0, q].tolist() for found in read]
+        target: [found.r2.value[:, 0, q].tolist() for found in read]
         for q, target in enumerate(read[0].targets)
     }
     return {
@@ -247,8 +238,8 @@ def _arm_by_arm(title: str, columns: Sequence[str], values: Mapping[str, Array])
     return f"{_arms(title, columns, values)}\n{_arms(f'{title}, less {first}', columns, less)}"
 
 
-def _cells(found: Intervals) -> list[str]:
-    return [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in zip(*found, strict=True)]
+def _cells(found: Estimate) -> list[str]:
+    return [f"{each:.3f}" for each in found]
 
 
 def bundled_bench() -> dict[str, list[dict[str, Any]]]:

@@ -122,7 +122,7 @@ def _proportion(right: NDArray[np.bool_], trials: int) -> Estimate:
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z * (share * (1 - share) / trials + (z / (2 * trials)) ** 2) ** 0.5
     half /= 1 + z**2 / trials
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), len(right))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), count=len(right))
 
 
 class Judge:

@@ -5,7 +5,6 @@ where a picture says it all, plotly's (over t) where reading off the value at a 
 axis says its unit.
 """
 
-from deco_lab.plots.clusters import cluster_maps
 from deco_lab.plots.excess import excess_figure
 from deco_lab.plots.guidance import (
     burn_figure,
@@ -28,8 +27,6 @@ from deco_lab.plots.over_time import band_share_curves
 from deco_lab.plots.parts import (
     budget_figure,
     detail_curves,
-    gain_curves,
-    transfer_curves,
 )
 from deco_lab.plots.pictures import decomposition_figure, image_grid, picture_rows
 from deco_lab.plots.response import response_curves
@@ -42,7 +39,6 @@ from deco_lab.plots.settling import (
     solver_error_curves,
 )
 from deco_lab.plots.shares import (
-    band_share_bars,
     control_figure,
     effect_curves,
     reference_ranges,
@@ -53,13 +49,11 @@ from deco_lab.plots.training import evaluation_figure, loss_curve
 
 __all__ = [
     "band_pictures",
-    "band_share_bars",
     "band_share_curves",
     "budget_figure",
     "burn_figure",
     "burnt_pixels",
     "change_curves",
-    "cluster_maps",
     "control_figure",
     "dct_curves",
     "decomposition_figure",
@@ -70,7 +64,6 @@ __all__ = [
     "excess_figure",
     "favoured_figure",
     "few_steps_figure",
-    "gain_curves",
     "grid_figure",
     "guidance_curves",
     "guidance_growth",
@@ -90,7 +83,6 @@ __all__ = [
     "split_curves",
     "tap_curves",
     "tap_maps",
-    "transfer_curves",
     "weight_curves",
     "weights_figure",
 ]

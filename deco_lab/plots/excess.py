@@ -1,17 +1,26 @@
 """How far models lie above the least error there is, by band: the figure of the bench of fields."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from deco_lab.plots.style import StaticFigure, array_of, colour_of, dress, marker_of, new_figure
+from deco_lab.plots.style import (
+    StaticFigure,
+    beside,
+    colour_of,
+    dress,
+    floored,
+    marker_of,
+    new_figure,
+    whiskers,
+)
+from deco_lab.result import Estimate
 from deco_lab.spectra import OCTAVES, band_names
 
 
 def excess_figure(
     times: Sequence[float],
-    curves: Mapping[str, Any],
+    curves: Mapping[str, Estimate],
     edges: Sequence[float] = OCTAVES,
     *,
     title: str = "",
@@ -22,8 +31,8 @@ def excess_figure(
     ----------
     times : sequence of float
         T of them.
-    curves : mapping of str to Intervals
-        (T, K) for each arm or model: value, low, high. An end at or below 0 reaches the panel's
+    curves : mapping of str to Estimate
+        (T, K) for each arm or model. An end at or below 0 reaches the panel's
         lower edge.
     edges : sequence of float
         The K - 1 edges in cycles per pixel.
@@ -34,18 +43,15 @@ def excess_figure(
     figure = new_figure(3.6 * len(times), 3.4)
     panels = figure.subplots(1, len(times), sharey=True, squeeze=False)[0]
     place = np.arange(len(names))
-    values = np.concatenate([array_of(found[0]).ravel() for found in curves.values()])
+    values = np.concatenate([found.value.ravel() for found in curves.values()])
     floor = values[values > 0].min() / 3
     for i, (axes, t) in enumerate(zip(panels, times, strict=True)):
         for j, (label, found) in enumerate(curves.items()):
-            value, low, high = (array_of(each)[i] for each in found)
-            drawn = np.maximum(value, floor)
-            ends = [drawn - np.maximum(np.nan_to_num(low, nan=np.inf).clip(max=drawn), floor)]
-            ends.append(np.nan_to_num(high, nan=-np.inf).clip(min=drawn) - drawn)
-            shift = 0.1 * (j - (len(curves) - 1) / 2)
+            drawn = floored(found[i], floor)
             axes.errorbar(
-                place + shift, drawn, np.abs(ends), color=colour_of(label, j), label=label,
-                marker=marker_of(j), markersize=5, linestyle="none", linewidth=1.2,
+                place + beside(j, len(curves), 0.1), drawn.value, whiskers(drawn),
+                color=colour_of(label, j), label=label, marker=marker_of(j), markersize=5,
+                linestyle="none", linewidth=1.2,
             )  # fmt: skip
         axes.set_yscale("log")
         axes.set_xticks(place, [name.replace(" ", "\n", 1) for name in names])

@@ -20,6 +20,7 @@ from deco_lab.plots.style import (
     band_title,
     colour_of,
     dress,
+    floored,
     frequency_ticks,
     guide,
     legend_above,
@@ -30,7 +31,8 @@ from deco_lab.plots.style import (
     shaded,
     whiskers,
 )
-from deco_lab.spectra import GuidanceSpectrum, Intervals, band_names
+from deco_lab.result import Estimate
+from deco_lab.spectra import GuidanceSpectrum, band_names
 
 BURNT = to_rgb("#D55E00")
 """The colour of pixels outside [-1, 1]."""
@@ -38,16 +40,10 @@ BURNT = to_rgb("#D55E00")
 _POWER = "power (white noise is 1)"
 
 
-def _floored(ends: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-    """Return ends for a logarithmic axis: a lower end of 0 and less leaves it far below."""
-    value, low, high = ends
-    return value, np.maximum(low, value * 1e-3), high
-
-
-def _power_of(spectrum: GuidanceSpectrum, band: int) -> tuple[Any, Any, Any]:
-    ends = (spectrum.power, spectrum.power_low, spectrum.power_high)
-    value, low, high = (end[:, band] for end in ends)
-    return _floored((value, low, high))
+def _power_of(spectrum: GuidanceSpectrum, band: int) -> Estimate:
+    """Return the power in a band: a lower end of 0 and less is far below, on a logarithmic axis."""
+    power = spectrum.power[:, band]
+    return floored(power, power.value * 1e-3)
 
 
 def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figure:
@@ -61,7 +57,7 @@ def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figu
     Parameters
     ----------
     spectrum : GuidanceSpectrum
-        From `guidance_spectrum` or `run_guidance_spectrum`, K bands.
+        From `guidance_spectrum`, K bands.
     image_power : array, optional
         (K,), power per coefficient of real images in each band, drawn dotted.
     """
@@ -92,12 +88,12 @@ def guidance_curves(spectrum: GuidanceSpectrum, image_power: Any = None) -> Figu
             level = sign * np.sqrt(spectrum.chance[band])
             lower.axhline(level, color=GREY, linestyle=":", linewidth=1)
         for name, label, color, line, marker in kinds:
-            ends = [getattr(spectrum, name + end)[:, band] for end in ("", "_low", "_high")]
             shaded(
-                lower, spectrum.times, ends, label=label, color=color, linestyle=line, marker=marker
-            )
+                lower, spectrum.times, getattr(spectrum, name)[:, band], label=label, color=color,
+                linestyle=line, marker=marker,
+            )  # fmt: skip
         dress(lower, x=TIME, y="" if band else "cosine of cond - uncond")
-    reach = 1.1 * np.nanmax(np.abs([spectrum.cosine, spectrum.image_cosine]))
+    reach = 1.1 * np.nanmax(np.abs([spectrum.cosine.value, spectrum.image_cosine.value]))
     rows[1, 0].set_ylim(-min(reach, 1.05), min(reach, 1.05))
     legend_above(figure, rows[0, 0])
     rows[1, -1].legend(frameon=False, fontsize=8)
@@ -150,7 +146,7 @@ def _change_axes(axes: Axes, x: str = "frequency (cycles per pixel)", y: str = "
 
 def change_curves(
     frequency: Any,
-    changes: Mapping[str, Intervals],
+    changes: Mapping[str, Estimate],
     panels: Mapping[str, Sequence[str]],
     *,
     patch_size: int | None = None,
@@ -161,7 +157,7 @@ def change_curves(
     ----------
     frequency : array
         (R,), the rings in cycles per pixel; the first, DC, has no place on the axis.
-    changes : mapping of str to Intervals
+    changes : mapping of str to Estimate
         (R,) each, in dB.
     panels : mapping of str to sequence of str
         Which changes to draw in a panel, by its title. What stands in all of them is black.
@@ -179,8 +175,7 @@ def change_curves(
             place = (own if name in own else shared).index(name)
             place += place // (len(COLOURS) - 1)  # black, the last, is for what is shared
             color = colour_of(name, place) if name in own else "#000000"
-            ends = [end[1:] for end in changes[name]]
-            shaded(axes, f, ends, label=name, color=color, linestyle=line_of(place))
+            shaded(axes, f, changes[name][1:], label=name, color=color, linestyle=line_of(place))
         _change_axes(axes)
         patch_lines(axes, patch_size)
         axes.set_title(title, fontsize=10, loc="left", pad=6)
@@ -189,24 +184,24 @@ def change_curves(
     return figure
 
 
-def burn_figure(contrast: Mapping[str, Intervals], clipped: Mapping[str, Intervals]) -> Figure:
+def burn_figure(contrast: Mapping[str, Estimate], clipped: Mapping[str, Estimate]) -> Figure:
     """Return contrast and the share of values outside [-1, 1] for each rule, as points on lines.
 
     Parameters
     ----------
-    contrast : mapping of str to Intervals
+    contrast : mapping of str to Estimate
         Of a single figure each: rms contrast over that of real images, 1 for equal.
-    clipped : mapping of str to Intervals
+    clipped : mapping of str to Estimate
         Of a single figure each, in [0, 1].
     """
     figure = new_figure(9, 0.9 + 0.28 * len(contrast))
     panels = figure.subplots(1, 2, sharey=True)
     drawn = ((contrast, "rms contrast over that of crops", 1), (clipped, "values outside ±1", 0))
     for axes, (found, x, same) in zip(panels, drawn, strict=True):
-        value, low, high = (np.array([float(each[i]) for each in found.values()]) for i in range(3))
-        places = np.arange(len(value))
+        ends = np.array([each.ends for each in found.values()], np.float64).T
+        points, places = Estimate(*ends), np.arange(len(found))
         axes.errorbar(
-            value, places, xerr=whiskers(value, low, high), fmt="o",
+            points.value, places, xerr=whiskers(points), fmt="o",
             color=COLOURS[0], capsize=3, markersize=5, linewidth=1.4,
         )  # fmt: skip
         axes.axvline(same, color=GREY, linestyle=":", linewidth=1)
@@ -220,8 +215,8 @@ def burn_figure(contrast: Mapping[str, Intervals], clipped: Mapping[str, Interva
 def guided_figure(
     images: Any,
     frequency: Any,
-    change: Intervals,
-    reference: Intervals,
+    change: Estimate,
+    reference: Estimate,
     title: str,
     *,
     patch_size: int | None = None,
@@ -234,7 +229,7 @@ def guided_figure(
         (B, 3, H, W), in [-1, 1] but for what is burnt.
     frequency : array
         (R,), the rings in cycles per pixel, DC first.
-    change, reference : Intervals
+    change, reference : Estimate
         (R,), power over that of real images in dB: of these samples, and grey, to compare. The
         axis always reaches from -4 to 8 dB, so that figures of different rules compare.
     title : str
@@ -253,7 +248,7 @@ def guided_figure(
     axes.plot(
         f, reference.value[1:], color=GREY, linewidth=1.2, linestyle="--", label="no guidance"
     )
-    shaded(axes, f, [end[1:] for end in change], label="these samples", color=COLOURS[1])
+    shaded(axes, f, change[1:], label="these samples", color=COLOURS[1])
     _change_axes(axes, y="power over that of crops (dB)")
     patch_lines(axes, patch_size)
     axes.set_ylim(-4, 8)

@@ -12,6 +12,7 @@ from deco_lab.plots.style import (
     beside,
     colour_of,
     dress,
+    floored,
     legend_above,
     marker_of,
     new_figure,
@@ -50,15 +51,13 @@ def intervention_figure(effect: InterventionEffect) -> Figure:
     figure = new_figure(2.3 * len(names) + 1.4, 0.36 * Q * 2 + 2.2)
     rows = figure.subplots(2, len(names), sharex="row", sharey=True, squeeze=False)
     for panels, what in zip(rows, ("energy", "correlation"), strict=True):
-        ends = [getattr(effect, what + end) for end in ("", "_low", "_high")]
-        if what == "energy":
-            ends = [np.maximum(end, _FLOOR) for end in ends]
+        found = floored(effect.energy, _FLOOR) if what == "energy" else effect.correlation
         for band, axes in enumerate(panels):
             axes.axvline(1, color=GREY, linestyle=":", linewidth=1)
             for r, label in enumerate(effect.pixels):
-                value, low, high = (end[:, r, band] for end in ends)
+                drawn = found[:, r, band]
                 axes.errorbar(
-                    value, np.arange(Q) + beside(r, R), xerr=whiskers(value, low, high),
+                    drawn.value, np.arange(Q) + beside(r, R), xerr=whiskers(drawn),
                     color=colour_of(label, r), marker=marker_of(r),
                     linestyle="", markersize=4.5, capsize=2, label=f"pixels: {label}",
                 )  # fmt: skip
@@ -71,7 +70,7 @@ def intervention_figure(effect: InterventionEffect) -> Figure:
             axes.grid(visible=False, axis="y")
     rows[0, 0].set_yticks(range(Q), effect.conditions)
     rows[0, 0].set_ylim(Q - 0.5, -0.5)  # in the order of the names, from above
-    rows[1, 0].set_xlim(min(-0.03, np.nanmin(effect.correlation_low) - 0.05), 1.05)
+    rows[1, 0].set_xlim(min(-0.03, np.nanmin(effect.correlation.low) - 0.05), 1.05)
     for axes in rows[:, 0]:
         axes.set_ylabel("condition")
     legend_above(figure, rows[0, 0])

@@ -26,8 +26,8 @@ from deco_lab.plots.style import (
     plain_ticks,
     whiskers,
 )
+from deco_lab.result import Estimate
 from deco_lab.spectra import (
-    Intervals,
     LossBands,
     WeightTable,
     favoured_parts,
@@ -140,10 +140,9 @@ def _share_bars(axes: Axes, result: LossBands, of: str) -> None:
     width = 0.8 / len(result.terms)
     places = np.arange(len(result.bands))
     for i, (term, estimates) in enumerate(result.band_shares(of).items()):
-        value, low, high = np.array([(e.value, e.low, e.high) for e in estimates]).T
         axes.bar(
-            places + beside(i, len(result.terms), width), value, width,
-            color=TERM_COLOURS[term], yerr=whiskers(value, low, high), label=term,
+            places + beside(i, len(result.terms), width), estimates.value, width,
+            color=TERM_COLOURS[term], yerr=whiskers(estimates), label=term,
             error_kw={"linewidth": 1, "capsize": 2},
         )  # fmt: skip
     even = [float((result.band_of == k).mean()) for k in places]
@@ -156,8 +155,8 @@ def _share_bars(axes: Axes, result: LossBands, of: str) -> None:
 
 def error_change_figure(
     weights: Any,
-    by_coefficient: Intervals,
-    by_band: Mapping[str, Intervals],
+    by_coefficient: Estimate,
+    by_band: Mapping[str, Estimate],
     bands: Sequence[str],
 ) -> Figure:
     """Return how a model's error changed, by band and, beside it, against the loss's weights.
@@ -166,9 +165,9 @@ def error_change_figure(
     ----------
     weights : array
         (3, 8, 8), from `frequency_weights`; Y is drawn 3% to the left of its own, Cr to the right.
-    by_coefficient : Intervals
+    by_coefficient : Estimate
         (3, 8, 8), change of the error's energy in Y, Cb and Cr, in dB.
-    by_band : mapping of str to Intervals
+    by_band : mapping of str to Estimate
         (K,) each, in dB: "Y", "Cb", "Cr" or "Cb and Cr".
     bands : sequence of str
         K names of bands, from `band_names`.
@@ -179,7 +178,7 @@ def error_change_figure(
     places = np.arange(len(bands))
     for i, (label, band) in enumerate(by_band.items()):
         left.errorbar(
-            places + beside(i, len(by_band)), band.value, whiskers(*band),
+            places + beside(i, len(by_band)), band.value, whiskers(band),
             fmt="so"[i % 2], color=CHANNEL_COLOURS[label], capsize=3, markersize=5, linewidth=1.4,
             label=label,
         )  # fmt: skip
@@ -187,10 +186,10 @@ def error_change_figure(
     left.set_xticks(places, bands)
     left.grid(visible=False, axis="x")
     for i, (channel, marker) in enumerate(zip(CHANNELS, "s^v", strict=True)):
-        value, low, high = (end[i].ravel() for end in by_coefficient)
+        change = Estimate(*(end.ravel() for end in by_coefficient[i].ends))
         aside = weights[i].ravel() * 1.03 ** (i - 1)  # Cb and Cr have the same weights
         right.errorbar(
-            aside, value, whiskers(value, low, high), fmt=marker, markersize=3.5, alpha=0.6,
+            aside, change.value, whiskers(change), fmt=marker, markersize=3.5, alpha=0.6,
             linewidth=0, elinewidth=0.5, color=CHANNEL_COLOURS[channel], label=channel,
         )  # fmt: skip
     dress(right, x="weight in FreqFM", y="change (dB)", title="by DCT coefficient")

@@ -35,7 +35,6 @@ _SOURCE_COLOURS = {
 }
 _TARGET_LINES = {"predicted": "-", "image": "--", "noise": ":"}
 _TARGET_TITLES = {"predicted": "predicted image", "image": "true image", "noise": "noise"}
-_ENDS = ("", "_low", "_high")
 
 
 def measures_figure(
@@ -74,27 +73,24 @@ def measures_figure(
     for column, name in enumerate(names):
         at = band_names(response.edges.tolist()).index(name)
         for q, path in enumerate(response.paths):
-            ends = [getattr(response, f"gain{end}")[:, q, at] for end in _ENDS]
             shaded(
-                rows[0, column], response.times, ends, color=_PATH_COLOURS[path], marker="o",
-                label=path,
+                rows[0, column], response.times, response.gain[:, q, at],
+                color=_PATH_COLOURS[path], marker="o", label=path,
             )  # fmt: skip
         if effects:
             at = band_names(effects.edges.tolist()).index(name)
             for i, part in enumerate(effects.parts):
-                ends = [getattr(effects, f"predicted{end}")[:, i, at] for end in _ENDS]
                 shaded(
-                    rows[1, column], effects.times, ends, color=colour_of(part, i), marker="o",
-                    label=title_of(part),
+                    rows[1, column], effects.times, effects.predicted[:, i, at],
+                    color=colour_of(part, i), marker="o", label=title_of(part),
                 )  # fmt: skip
         for s, source in enumerate(readout.sources):
             for target, line in _TARGET_LINES.items():
                 if source in _SOURCE_COLOURS:
                     q = readout.targets.index(target)
-                    ends = [getattr(readout, f"r2{end}")[:, s, q, column] for end in _ENDS]
                     shaded(
-                        rows[-1, column], readout.times, ends, color=_SOURCE_COLOURS[source],
-                        linestyle=line, marker="o",
+                        rows[-1, column], readout.times, readout.r2[:, s, q, column],
+                        color=_SOURCE_COLOURS[source], linestyle=line, marker="o",
                         label=f"{_TARGET_TITLES[target]}, from {source}",
                     )  # fmt: skip
     said = [
@@ -114,7 +110,7 @@ def measures_figure(
         panels[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8)
     if effects:
         as_percent(rows[1, 0].yaxis)
-        limit_shares(rows[1, 0], effects.predicted[:, :, -len(names) :])
+        limit_shares(rows[1, 0], effects.predicted.value[:, :, -len(names) :])
         note_below(figure, [effects.unshared()])
-    limit_shares(rows[-1, 0], np.clip(readout.r2, -0.1, 1))
+    limit_shares(rows[-1, 0], np.clip(readout.r2.value, -0.1, 1))
     return figure

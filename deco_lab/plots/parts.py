@@ -1,4 +1,4 @@
-"""What the DiT and the pixel decoder do: spectra, transfer, gains and budgets.
+"""What is detail and what noise, and what the DiT writes inside a patch.
 
 Shaded bands and error bars are 95% intervals over images.
 """
@@ -14,16 +14,12 @@ from deco_lab.plots.style import (
     frequency_ticks,
     new_figure,
     patch_lines,
-    plain_ticks,
     shaded,
     time_row,
-    whiskers,
 )
 from deco_lab.spectra import (
     ConditionBudget,
-    DecoderGain,
     DetailSpectra,
-    TransferFunction,
 )
 
 
@@ -53,13 +49,9 @@ def detail_curves(detail: DetailSpectra, t: float, *, patch_size: int | None = N
         (right, "velocity", "velocity", COLOURS[0]),
     )
     for axes in (left, right):
-        shaded(
-            axes, f, (detail.power[1:], detail.power_low[1:], detail.power_high[1:]),
-            label="true image", color="black",
-        )  # fmt: skip
+        shaded(axes, f, detail.power[1:], label="true image", color="black")
     for axes, name, label, color in drawn:
-        value, low, high = (getattr(detail, name + end)[at, 1:] for end in ("", "_low", "_high"))
-        shaded(axes, f, (value, low, high), label=label, color=color)
+        shaded(axes, f, getattr(detail, name)[at, 1:], label=label, color=color)
         axes.plot(
             f, getattr(detail, f"gaussian_{name}")[at, 1:], color=color, linewidth=1.2,
             linestyle="--", label=f"{label}, Gaussian optimum",
@@ -81,97 +73,10 @@ def detail_curves(detail: DetailSpectra, t: float, *, patch_size: int | None = N
             frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17)
         )
     # The Gaussian velocity is 0 where t S = 1 - t: leave that out of the axis's range.
-    lowest = min(detail.power[1:].min(), detail.predicted[at, 1:].min(), detail.error[at, 1:].min())
+    drawn_low = (detail.power, detail.predicted[at], detail.error[at])
+    lowest = min(found.value[1:].min() for found in drawn_low)
     left.set_ylim(bottom=max(lowest / 3, np.finfo(float).tiny))
     left.set_ylabel("power (white noise of variance 1 is 1)")
-    return figure
-
-
-def transfer_curves(
-    transfer: TransferFunction, t: float, *, patch_size: int | None = None
-) -> Figure:
-    """Return the filter from noisy to predicted image at one t against Wiener's, and its coherence.
-
-    Parameters
-    ----------
-    transfer : TransferFunction
-        From `transfer_function`.
-    t : float
-        One of its times.
-    patch_size : int, optional
-        P of a model that draws in patches: the lines m/P of their grid are dashed.
-    """
-    at = time_row(transfer.times, t)
-    f = transfer.frequency[1:]
-    figure = new_figure(9, 3.5)
-    left, right = figure.subplots(1, 2)
-    for axes, name, color in ((left, "transfer", COLOURS[0]), (right, "coherence", COLOURS[0])):
-        value, low, high = (getattr(transfer, name + end)[at, 1:] for end in ("", "_low", "_high"))
-        shaded(axes, f, (value, low, high), label="model", color=color)
-    left.plot(f, transfer.wiener[at, 1:], color="black", linestyle="--", label="Wiener filter")
-    right.plot(
-        f, transfer.coherence_floor[1:], color=GREY, linestyle=":",
-        label="unrelated white images, on average",
-    )  # fmt: skip
-    dress(left, x="frequency (cycles per pixel)", y="gain", title=f"noisy to predicted, t = {t:g}")
-    dress(right, x="frequency (cycles per pixel)", y="coherence", title="how much of it is linear")
-    right.set_ylim(0, 1.03)
-    for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        frequency_ticks(axes)
-        patch_lines(axes, patch_size)
-        axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def gain_curves(gain: DecoderGain) -> Figure:
-    """Return the decoder's mean slope over t against -1 / (1 - t), and its gain by place.
-
-    Beside each slope stands the predicted image's error, for -1 / (1 - t) is the slope of a pixel
-    that is known and of one that is ignored: 0% is the image, 100% its mean colour.
-
-    Parameters
-    ----------
-    gain : DecoderGain
-        From `decoder_gain`. The map is that of the middle one of its times, and its colours reach
-        from nothing to twice the mean, so that what is even looks even.
-    """
-    figure = new_figure(8, 3.5)
-    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    slopes = gain.slopes()
-    value = np.array([slope.value for slope in slopes])
-    ends = [np.array([getattr(slope, end) for slope in slopes]) for end in ("low", "high")]
-    fine = np.linspace(0, min(0.97, gain.times.max() + 0.02), 100)
-    left.plot(
-        fine, 1 / (1 - fine), color="black", linestyle="--",
-        label="1 / (1 - t): predicted whatever the pixel",
-    )  # fmt: skip
-    left.errorbar(
-        gain.times, -value, whiskers(-value, -ends[1], -ends[0]),
-        color=COLOURS[1], linestyle="", marker="o", markersize=4, capsize=3,
-        label="pixel decoder, and its predicted image's error",
-    )  # fmt: skip
-    for t, slope, error in zip(gain.times, value, gain.errors(), strict=True):
-        left.annotate(
-            f"{error.value:.0%}", (t, -slope), xytext=(6, -9), textcoords="offset points",
-            fontsize=8, color=GREY,
-        )  # fmt: skip
-    left.set_yscale("log")
-    plain_ticks(left.yaxis)
-    dress(left, x="t (0 noise, 1 image)", y="minus the mean slope", title="velocity against pixel")
-    left.legend(frameon=False, fontsize=8)
-    middle = len(gain.times) // 2
-    table = gain.place_map[middle]
-    image = right.imshow(table, cmap="Oranges", vmin=0, vmax=2 * table.mean())
-    right.set_title(
-        f"gain by place in the patch, t = {gain.times[middle]:g}\n"
-        f"from {table.min():.3f} to {table.max():.3f}",
-        fontsize=10,
-        loc="left",
-    )
-    right.set_xlabel("column in the patch (pixels)")
-    right.set_ylabel("row in the patch (pixels)")
-    figure.colorbar(image, ax=right, label="rms gain", shrink=0.8)
     return figure
 
 

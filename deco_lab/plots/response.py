@@ -12,6 +12,7 @@ from deco_lab.plots.style import (
     dress,
     marker_of,
     new_figure,
+    whiskers,
 )
 from deco_lab.spectra import BandResponse, band_names
 
@@ -40,10 +41,9 @@ def response_curves(
         if reference is not None:
             axes.bar(place, array_of(reference)[i], 0.8, color="0.88", label=reference_name)
         for q, path in enumerate(found.paths):
-            value = found.gain[i, q]
-            ends = [value - found.gain_low[i, q], found.gain_high[i, q] - value]
+            gain = found.gain[i, q]
             axes.errorbar(
-                place, value, np.abs(np.nan_to_num(ends)), label=path, marker=marker_of(q),
+                place, gain.value, whiskers(gain), label=path, marker=marker_of(q),
                 color=colour_of(_PATH_COLOURS[path], q), linewidth=1.4, markersize=5,
             )  # fmt: skip
         axes.axhline(0, color=GREY, linewidth=0.8)

@@ -23,6 +23,7 @@ from deco_lab.plots.style import (
     plain_ticks,
     whiskers,
 )
+from deco_lab.result import Estimate
 from deco_lab.spectra import Seams
 
 
@@ -43,16 +44,13 @@ def seam_curves(seams: Mapping[str, Seams]) -> Figure:
             label=label,
         )  # fmt: skip
         estimates = found.estimates()
-        value, low, high = (
-            np.array([getattr(e, field) for e in estimates.values()])
-            for field in ("value", "low", "high")
-        )
-        place = np.arange(len(value)) + beside(i, len(seams), 0.15)
+        excess = Estimate(*np.array([e.ends for e in estimates.values()]).T)
+        place = np.arange(len(excess)) + beside(i, len(seams), 0.15)
         right.errorbar(
-            place, value, whiskers(value, low, high), color=color, linestyle="", marker=marker,
+            place, excess.value, whiskers(excess), color=color, linestyle="", marker=marker,
             markersize=4, capsize=3, label=label,
         )  # fmt: skip
-        right.set_xticks(range(len(value)), [name.replace("_", " ") for name in estimates])
+        right.set_xticks(range(len(excess)), [name.replace("_", " ") for name in estimates])
     guide(left, 1)
     guide(right, 0)
     dress(left, x="place on the patch grid (pixels; 0 is a border)", y="step over its mean")
@@ -87,12 +85,9 @@ def grid_figure(
     rows = figure.subplots(len(seams), len(widths), squeeze=False, width_ratios=widths)
     for i, (label, found) in enumerate(seams.items()):
         left, middle = rows[i][:2]
-        value, low, high = (
-            np.array([getattr(ratio, end) for ratio in found.ratios()])
-            for end in ("value", "low", "high")
-        )
+        ratios = found.ratios()
         left.errorbar(
-            np.arange(len(value)), value, whiskers(value, low, high), color=colour_of(label, i),
+            np.arange(len(ratios)), ratios.value, whiskers(ratios), color=colour_of(label, i),
             marker=marker_of(i), markersize=4, capsize=3, linewidth=1.2,
         )  # fmt: skip
         guide(left, 1)

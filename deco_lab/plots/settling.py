@@ -5,6 +5,7 @@ frequencies to high; solvers have colours and markers of their own.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ from deco_lab.plots.style import (
     beside,
     colour_of,
     dress,
+    floored,
     line_of,
     marker_of,
     new_figure,
     shaded,
     whiskers,
 )
+from deco_lab.result import Estimate
 from deco_lab.spectra import Settling, SolverError, band_names, bootstrap_intervals, split_bands
 
 
@@ -47,13 +50,11 @@ def settling_figure(settling: Settling, unrelated: Any = None) -> Figure:
     names = band_names(settling.edges.tolist())
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    mean, low, high = bootstrap_intervals(
-        lambda means: means, settling.correlation, groups=settling.groups
-    )
+    mean = bootstrap_intervals(lambda means: means, settling.correlation, groups=settling.groups)
     for k, name in enumerate(names):
         color = colour_of(name, k)
         shaded(
-            left, settling.times, (mean[:, k], low[:, k], high[:, k]), color=color,
+            left, settling.times, mean[:, k], color=color,
             linestyle=line_of(k), marker=marker_of(k), label=name,
         )  # fmt: skip
         if unrelated is not None:
@@ -61,7 +62,7 @@ def settling_figure(settling: Settling, unrelated: Any = None) -> Figure:
     for level in settling.levels:
         left.axhline(level, color=GREY, linewidth=0.8)
     dress(left, x="t (0 noise, 1 image)", y="correlation with the final image")
-    left.set(xlim=(0, 1), ylim=(min(0, np.nanmin(mean) - 0.03), 1.03))
+    left.set(xlim=(0, 1), ylim=(min(0, np.nanmin(mean.value) - 0.03), 1.03))
     handles, _ = left.get_legend_handles_labels()
     if unrelated is not None:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="another seed's image"))
@@ -79,14 +80,15 @@ def settling_figure(settling: Settling, unrelated: Any = None) -> Figure:
 
 def _settling_marks(axes: Axes, settling: Settling) -> None:
     """Draw each image's settling times, and their medians with intervals."""
-    K, L = settling.median.shape
+    K, L = settling.median.value.shape
     for n, level in enumerate(settling.levels):
         for k in range(K):
             each = np.nan_to_num(settling.settled[:, k, n], nan=1.0)
             place, color = k + beside(n, L, 0.32), COLOURS[k % len(COLOURS)]
             axes.plot(each, np.full(len(each), place), "|", color=color, alpha=0.5, markersize=7)
-            middle = np.nan_to_num(settling.median[k, n], nan=1.0)
-            ends = whiskers(middle, settling.median_low[k, n], settling.median_high[k, n])
+            median = settling.median[k, n]
+            middle = np.nan_to_num(median.value, nan=1.0)
+            ends = whiskers(replace(median, value=middle))
             axes.errorbar(
                 middle, place, xerr=ends[:, None], color=color, marker=marker_of(k), markersize=7,
                 markerfacecolor=color if n else "white", capsize=3, linewidth=1.4,
@@ -127,15 +129,12 @@ def shift_figure(runs: Mapping[str, Settling], level: float) -> Figure:
         found = [int(n) for n in np.flatnonzero(np.isclose(run.levels, level))]
         if not found:
             raise ValueError(f"level must be one of {run.levels.tolist()}, got {level}")
-        ends = [getattr(run, "median" + end)[:, found[0]] for end in ("", "_low", "_high")]
-        ends = [np.nan_to_num(end, nan=1.0) for end in ends]
+        ends = [np.nan_to_num(end, nan=1.0) for end in run.median[:, found[0]].ends]
+        in_steps = [np.interp(end, grid, np.arange(len(grid))) for end in ends]
         places = np.arange(len(names)) + beside(i, len(runs), 0.16)
-        for axes, (value, low, high) in (
-            (panels[1], ends),
-            (panels[2], [np.interp(end, grid, np.arange(len(grid))) for end in ends]),
-        ):
+        for axes, drawn in zip(panels[1:], (Estimate(*ends), Estimate(*in_steps)), strict=True):
             axes.errorbar(
-                places, value, whiskers(value, low, high), color=color, marker=marker,
+                places, drawn.value, whiskers(drawn), color=color, marker=marker,
                 linestyle="", markersize=5, capsize=3, label=label,
             )  # fmt: skip
     dress(panels[0], x="steps taken", y="t (0 noise, 1 image)", title="where the steps are")
@@ -175,12 +174,10 @@ def solver_error_curves(found: SolverError) -> Figure:
         for i, solver in enumerate(drawn):
             rows = np.flatnonzero(solvers == solver)
             rows = rows[np.argsort(found.nfe[rows])]
-            value, low, high = (
-                getattr(found, "error" + end)[rows, k] for end in ("", "_low", "_high")
-            )
-            low = np.maximum(low, value / 1e3)  # 0 has no place on a logarithmic axis
+            error = found.error[rows, k]
+            error = floored(error, error.value / 1e3)  # 0 has no place on a logarithmic axis
             axes.errorbar(
-                found.nfe[rows] * aside[i], value, whiskers(value, low, high),
+                found.nfe[rows] * aside[i], error.value, whiskers(error),
                 color=colour_of(solver, i), marker=marker_of(i), linestyle=line_of(i),
                 markersize=4.5, linewidth=1.4, elinewidth=1, capsize=2, label=solver,
             )  # fmt: skip
@@ -194,7 +191,7 @@ def solver_error_curves(found: SolverError) -> Figure:
         axes.yaxis.set_minor_locator(NullLocator())
         dress(axes, x="network passes per image", y="", title=band_title(name))
     panels[0].set_ylabel("error (rms, of the band's own)")
-    panels[0].set_ylim(np.nanmin(found.error) / 2, np.nanmax(found.error) * 2)
+    panels[0].set_ylim(np.nanmin(found.error.value) / 2, np.nanmax(found.error.value) * 2)
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False,
         ncols=len(set(found.solvers)) + 2, fontsize=9,
@@ -207,7 +204,7 @@ def _order_guides(axes: Axes, found: SolverError, band: int) -> None:
     coarse = int(np.argmin(found.nfe))
     ends = found.nfe[coarse] * np.array([1.0, found.nfe.max() / found.nfe[coarse]])
     for order, style in ((1, ":"), (2, "-.")):
-        line = found.error[coarse, band] * (ends[0] / ends) ** order
+        line = found.error.value[coarse, band] * (ends[0] / ends) ** order
         axes.plot(ends, line, color=GREY, linestyle=style, linewidth=1, label=f"order {order}")
 
 

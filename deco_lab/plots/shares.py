@@ -1,11 +1,10 @@
-"""Shares of each band: of one moment, over t, by references, and of models beside each other.
+"""Shares of each band: over t, by references, and of models beside each other.
 
 Shaded bands and error bars are 95% intervals over images. The range over references is no such
 interval, and is drawn as separate marks.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +15,6 @@ from deco_lab.plots.style import (
     COLOURS,
     TIME,
     WHOLES,
-    array_of,
     as_percent,
     band_title,
     beside,
@@ -34,32 +32,10 @@ from deco_lab.plots.style import (
     title_of,
     whiskers,
 )
-from deco_lab.spectra import BandEffects, ReferenceSensitivity, band_names
+from deco_lab.result import Estimate
+from deco_lab.spectra import BandEffects, band_names
 
 _MAIN_EFFECTS = ("condition_main", "pixels_main")
-
-
-def band_share_bars(shares: Mapping[str, Any], edges: Sequence[float]) -> Figure:
-    """Return each part's share of each band at one moment, as bars side by side.
-
-    Parameters
-    ----------
-    shares : mapping of str to array
-        (K,) for each part, from `band_shares`; "dit" and "decoder" are called Shapley values.
-    edges : sequence of float
-        The K - 1 edges in cycles per pixel that the shares were computed with.
-    """
-    figure = new_figure(6.5, 3.4)
-    axes = figure.subplots()
-    names = band_names(edges)
-    width = 0.8 / len(shares)
-    for i, (label, values) in enumerate(shares.items()):
-        places = np.arange(len(names)) + beside(i, len(shares), width)
-        axes.bar(places, array_of(values), width, color=colour_of(label, i), label=title_of(label))
-    axes.axhline(0, color="black", linewidth=0.8)
-    _dress_bands(axes, names, x="band (cycles per pixel)", y="share of the band")
-    legend_above(figure, axes)
-    return figure
 
 
 def effect_curves(effects: BandEffects) -> Figure:
@@ -70,19 +46,19 @@ def effect_curves(effects: BandEffects) -> Figure:
     Parameters
     ----------
     effects : BandEffects
-        From `band_effects` or `run_effects`.
+        From `band_effects`.
     """
     names = band_names(effects.edges.tolist())
     figure = new_figure(2.4 * len(names) + 0.6, 5.2)
     rows = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
     for panels, (whole, title) in zip(rows, WHOLES.items(), strict=True):
-        ends = [getattr(effects, whole + end) for end in ("", "_low", "_high")]
+        shares: Estimate = getattr(effects, whole)
         for band, axes in enumerate(panels):
             guide(axes, 0)
             guide(axes, 1)
             for i, part in enumerate(effects.parts):
                 shaded(
-                    axes, effects.times, [end[:, i, band] for end in ends],
+                    axes, effects.times, shares[:, i, band],
                     label=title_of(part), color=colour_of(part, i), marker="o",
                 )  # fmt: skip
             first = whole == "predicted"
@@ -93,13 +69,13 @@ def effect_curves(effects: BandEffects) -> Figure:
                 title=band_title(names[band]) if first else "",
             )
             as_percent(axes.yaxis)
-        limit_shares(panels[0], ends[0])
+        limit_shares(panels[0], shares.value)
     legend_above(figure, rows[0, 0])
     note_below(figure, [effects.unshared(whole) for whole in WHOLES])
     return figure
 
 
-def reference_ranges(sensitivity: ReferenceSensitivity, t: float) -> Figure:
+def reference_ranges(effects: Mapping[tuple[str, str], BandEffects], t: float) -> Figure:
     """Return the shares at one t for every choice of references, as marks side by side.
 
     Colour is the part, the mark's shape the condition's reference; the marks of one shape differ
@@ -107,43 +83,42 @@ def reference_ranges(sensitivity: ReferenceSensitivity, t: float) -> Figure:
 
     Parameters
     ----------
-    sensitivity : ReferenceSensitivity
-        From `reference_sensitivity`.
+    effects : mapping of (str, str) to BandEffects
+        By the references of condition and pixels, all of the same bands.
     t : float
-        One of its times.
+        One of their times.
     """
-    at = time_row(sensitivity.times, t)
-    names = band_names(sensitivity.edges.tolist())
-    parts = sensitivity.parts
+    first = next(iter(effects.values()))
+    names = band_names(first.edges.tolist())
+    references = list(dict.fromkeys(condition for condition, _ in effects))
     figure = new_figure(10, 3.8)
-    panels = figure.subplots(1, 2)
-    for axes, (whole, title) in zip(panels, WHOLES.items(), strict=True):
-        shares = getattr(sensitivity, whole)[:, :, at]  # (Q, R, 4, K)
+    for axes, (whole, title) in zip(figure.subplots(1, 2), WHOLES.items(), strict=True):
         guide(axes, 0)
         guide(axes, 1)
-        for i, part in enumerate(parts):
-            places = np.arange(len(names)) + beside(i, len(parts))
-            ends = [getattr(sensitivity, f"{whole}_{end}")[at, i] for end in ("low", "high")]
-            color = colour_of(part, i)
+        shares = np.stack(
+            [getattr(each, whole).value[time_row(each.times, t)] for each in effects.values()]
+        )  # (choices, 4, K)
+        for i, part in enumerate(first.parts):
+            places, color = np.arange(len(names)) + beside(i, len(first.parts)), colour_of(part, i)
+            ends = np.fmin.reduce(shares[:, i]), np.fmax.reduce(shares[:, i])
             axes.vlines(places, *ends, color=color, linewidth=1, label=title_of(part))
-            for q in range(len(sensitivity.condition_references)):
+            for (condition, _), choice in zip(effects, shares[:, i], strict=True):
                 axes.plot(
-                    np.repeat(places, shares.shape[1]), shares[q, :, i].T.ravel(),
-                    linestyle="", marker=marker_of(q), markersize=4.5,
-                    markerfacecolor="none", color=color,
+                    places, choice, linestyle="", marker=marker_of(references.index(condition)),
+                    markersize=4.5, markerfacecolor="none", color=color,
                 )  # fmt: skip
         y = f"share of the {title}"
         _dress_bands(axes, names, x="band (cycles per pixel)", y=y, title=f"{title}, t = {t:g}")
     handles = [
         Line2D([], [], color=colour_of(part, i), label=title_of(part))
-        for i, part in enumerate(parts)
+        for i, part in enumerate(first.parts)
     ]
     handles += [
         Line2D(
             [], [], color="black", linestyle="", marker=marker_of(q), markerfacecolor="none",
             label=f'condition against "{name}"',
         )
-        for q, name in enumerate(sensitivity.condition_references)
+        for q, name in enumerate(references)
     ]  # fmt: skip
     figure.legend(
         handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=8
@@ -182,10 +157,10 @@ def split_curves(effects: Mapping[str, BandEffects], *, whole: str = "predicted"
         guide(axes, 1)
         for i, (label, one) in enumerate(effects.items()):
             at = one.parts.index(part)
-            ends = [getattr(one, whole + end)[:, at, -1] for end in ("", "_low", "_high")]
-            drawn.append(ends[0])
+            shares: Estimate = getattr(one, whole)[:, at, -1]
+            drawn.append(shares.value)
             shaded(
-                axes, one.times, ends, color=colour_of(label, i), linestyle=line_of(i),
+                axes, one.times, shares, color=colour_of(label, i), linestyle=line_of(i),
                 marker=marker_of(i), markersize=4, label=label,
             )  # fmt: skip
         dress(axes, x=TIME, y="", title=title_of(part))
@@ -228,15 +203,13 @@ def control_figure(
             guide(axes, 1)
             for i, (label, found) in enumerate(effects.items()):
                 row, column = time_row(found.times, t, label), found.parts.index(part)
-                value, low, high = (
-                    getattr(found, whole + end)[row, column] for end in ("", "_low", "_high")
-                )
+                shares: Estimate = getattr(found, whole)[row, column]
                 axes.errorbar(
-                    np.arange(len(names)) + beside(i, len(effects)), value,
-                    yerr=whiskers(value, low, high), color=colours[i % len(colours)],
+                    np.arange(len(names)) + beside(i, len(effects)), shares.value,
+                    yerr=whiskers(shares), color=colours[i % len(colours)],
                     marker=marker_of(i), linestyle="", markersize=4.5, capsize=2, label=label,
                 )  # fmt: skip
-                drawn += [low, high]
+                drawn += [shares.low, shares.high]
             said = f"{title_of(part)}, share of the {title}, t = {t:g}"
             x = "band (cycles per pixel)" if whole == "velocity" else ""
             _dress_bands(axes, names, x=x, y="share", title=said)

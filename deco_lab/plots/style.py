@@ -21,6 +21,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
 
+from deco_lab.result import Estimate
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours without yellow, which white swallows."""
 
@@ -164,7 +166,7 @@ def guide(axes: Axes, value: float) -> None:
     axes.axhline(value, color=GREY, linestyle=":", linewidth=1)
 
 
-def shaded(axes: Axes, x: Any, ends: Sequence[Any], *, color: str, **style: Any) -> None:
+def shaded(axes: Axes, x: Any, found: Estimate, *, color: str, **style: Any) -> None:
     """Draw a line with its interval behind it.
 
     Parameters
@@ -173,23 +175,28 @@ def shaded(axes: Axes, x: Any, ends: Sequence[Any], *, color: str, **style: Any)
         To draw on.
     x : array
         (n,).
-    ends : sequence of array
-        The values, their intervals' lower ends and their upper ends, (n,) each.
+    found : Estimate
+        (n,).
     color : str
         Of both.
     **style
         Of the line, for matplotlib: label, marker, linestyle.
     """
-    value, low, high = ends
-    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-    axes.plot(x, value, color=color, **{"linewidth": 1.6, "markersize": 3} | style)
+    axes.fill_between(x, found.low, found.high, color=color, alpha=0.2, linewidth=0)
+    axes.plot(x, found.value, color=color, **{"linewidth": 1.6, "markersize": 3} | style)
 
 
-def whiskers(value: Any, low: Any, high: Any) -> np.ndarray:
-    """Return how far the ends of intervals are from their values, (2, n), for matplotlib.
+def floored(found: Estimate, floor: Any) -> Estimate:
+    """Return an estimate for a logarithmic axis: nothing of it lies below the floor."""
+    return Estimate(*(np.maximum(end, floor) for end in found.ends), count=found.count)
+
+
+def whiskers(found: Estimate) -> np.ndarray:
+    """Return how far the ends of intervals are from their values, (2, ...), for matplotlib.
 
     Never negative, and 0 where there is no interval.
     """
+    value, low, high = found.ends
     return np.nan_to_num(np.maximum([np.subtract(value, low), np.subtract(high, value)], 0))
 
 

@@ -17,6 +17,7 @@ from deco_lab.plots.style import (
     array_of,
     colour_of,
     dress,
+    floored,
     frequency_ticks,
     line_of,
     marker_of,
@@ -25,6 +26,7 @@ from deco_lab.plots.style import (
     shaded,
     title_of,
 )
+from deco_lab.result import Estimate
 from deco_lab.spectra import TapSpectrum, log_energy, zigzag_order
 
 _RANGE_DB = 60.0
@@ -57,7 +59,7 @@ def tap_curves(
     Parameters
     ----------
     spectra : mapping of str to TapSpectrum
-        From `tap_spectrum` or `run_tap_spectrum`.
+        From `tap_spectrum`.
     t : float, optional
         One of their times; the mean over all when not given.
     raw : bool
@@ -70,21 +72,17 @@ def tap_curves(
     lowest = 1.0
     for i, (label, found) in enumerate(spectra.items()):
         n, row = found.block_size, found.row(t)
-        by_index, by_frequency = (
-            [getattr(found, name + end)[row] for end in ("", "_low", "_high")]
-            for name in (("energy", "radial") if raw else ("curve", "radial_curve"))
-        )
-        if raw:
-            by_index = [_in_zigzag_order(end) for end in by_index]
-        by_frequency = [end[1:] for end in by_frequency]
-        for axes, x, (value, low, high), marker in (
+        by_index, by_frequency = found.curve[row], found.radial_curve[row, 1:]
+        if raw:  # an interval may reach below what a logarithmic axis shows
+            by_index = Estimate(*map(_in_zigzag_order, found.energy[row].ends))
+            by_index = floored(by_index, by_index.value / 100)
+            by_frequency = floored(found.radial[row, 1:], found.radial.value[row, 1:] / 100)
+        for axes, x, drawn, marker in (
             (left, np.arange(n * n), by_index, ""),
             (right, found.frequency[1:], by_frequency, marker_of(i)),
         ):
-            if raw:
-                low = np.maximum(low, value / 100)  # an interval may reach below what a log shows
             shaded(
-                axes, x, (value, low, high), color=colour_of(label, i), linestyle=line_of(i),
+                axes, x, drawn, color=colour_of(label, i), linestyle=line_of(i),
                 marker=marker, label=f"{label} (P = {found.patch_size})",
             )  # fmt: skip
         lowest = min(lowest, float(found.frequency[1]))
@@ -191,7 +189,7 @@ def tap_maps(spectra: Mapping[str, TapSpectrum], *, patch_size: int | None = Non
     Parameters
     ----------
     spectra : mapping of str to TapSpectrum
-        From `tap_spectrum` or `run_tap_spectrum`, of two times or more.
+        From `tap_spectrum`, of two times or more.
     patch_size : int, optional
         P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
@@ -199,7 +197,7 @@ def tap_maps(spectra: Mapping[str, TapSpectrum], *, patch_size: int | None = Non
     panels = figure.subplots(1, len(spectra), sharey=True, squeeze=False)[0]
     lowest = min(float(found.frequency[1]) for found in spectra.values())
     for i, (axes, (label, found)) in enumerate(zip(panels, spectra.items(), strict=True)):
-        energy = found.radial[:-1, 1:].T  # (R - 1, T)
+        energy = found.radial.value[:-1, 1:].T  # (R - 1, T)
         top = energy.max() or 1.0
         decibel = 10 * np.log10(np.maximum(energy, top * 10 ** (-_RANGE_DB / 10)))
         image = axes.pcolormesh(

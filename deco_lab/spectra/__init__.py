@@ -13,20 +13,20 @@ from deco_lab.gaussian import (
     velocity_gain,
     wiener_filter,
 )
-from deco_lab.spectra.analysis import Analysis, load_analysis, weights_hash
+from deco_lab.result import Estimate, Result, load_result, weights_hash
 from deco_lab.spectra.bands import MEAN_AND_OCTAVES, OCTAVES, band_names, band_shares, split_bands
-from deco_lab.spectra.bootstrap import Estimate, Intervals, bootstrap, bootstrap_intervals
+from deco_lab.spectra.bootstrap import bootstrap, bootstrap_intervals
 from deco_lab.spectra.budget import ConditionBudget, condition_budget
-from deco_lab.spectra.clusters import TokenClusters, run_token_clusters, token_clusters
+from deco_lab.spectra.clusters import TokenClusters, token_clusters
 from deco_lab.spectra.controls import phase_shuffled, untrained, white_noise
 from deco_lab.spectra.dct import block_dct, inverse_block_dct, zigzag_order
 from deco_lab.spectra.decompose import Decomposition, decompose
 from deco_lab.spectra.detail import DetailSpectra, detail_spectra
-from deco_lab.spectra.effects import BandEffects, band_effects, run_effects
+from deco_lab.spectra.effects import BandEffects, band_effects
 from deco_lab.spectra.energy import dct_energy, log_energy, token_map
 from deco_lab.spectra.excess import ExcessError, excess_error
 from deco_lab.spectra.gains import PartGains
-from deco_lab.spectra.guidance import GuidanceSpectrum, guidance_spectrum, run_guidance_spectrum
+from deco_lab.spectra.guidance import GuidanceSpectrum, guidance_spectrum
 from deco_lab.spectra.intervention_effects import (
     InterventionEffect,
     crossed_effects,
@@ -37,9 +37,8 @@ from deco_lab.spectra.interventions import (
     Intervened,
     OtherRun,
     SpatialMean,
-    Stale,
 )
-from deco_lab.spectra.jacobian import DecoderGain, decoder_gain, pixel_jacobian
+from deco_lab.spectra.jacobian import pixel_jacobian
 from deco_lab.spectra.jpeg import frequency_weights, jpeg_table, rgb_to_ycbcr
 from deco_lab.spectra.loss_bands import (
     LossBands,
@@ -50,29 +49,26 @@ from deco_lab.spectra.loss_bands import (
 )
 from deco_lab.spectra.radial import RadialPower, radial_power
 from deco_lab.spectra.readout import LinearReadout, linear_readout
-from deco_lab.spectra.references import ReferenceSensitivity, reference_sensitivity
 from deco_lab.spectra.response import BandResponse, band_response
 from deco_lab.spectra.seams import Seams, find_seams
 from deco_lab.spectra.settling import Settling, settling_times
 from deco_lab.spectra.solver_error import SolverError, solver_error
-from deco_lab.spectra.taps import TapSpectrum, run_tap_spectrum, tap_spectrum
-from deco_lab.spectra.transfer import TransferFunction, transfer_function
+from deco_lab.spectra.states import Crops, Run
+from deco_lab.spectra.taps import TapSpectrum, tap_spectrum
 
 __all__ = [
     "MEAN_AND_OCTAVES",
     "OCTAVES",
-    "Analysis",
     "BandEffects",
     "BandLimit",
     "BandResponse",
     "ConditionBudget",
-    "DecoderGain",
+    "Crops",
     "Decomposition",
     "DetailSpectra",
     "Estimate",
     "ExcessError",
     "GuidanceSpectrum",
-    "Intervals",
     "Intervened",
     "InterventionEffect",
     "LinearReadout",
@@ -80,15 +76,14 @@ __all__ = [
     "OtherRun",
     "PartGains",
     "RadialPower",
-    "ReferenceSensitivity",
+    "Result",
+    "Run",
     "Seams",
     "Settling",
     "SolverError",
     "SpatialMean",
-    "Stale",
     "TapSpectrum",
     "TokenClusters",
-    "TransferFunction",
     "WeightTable",
     "band_effects",
     "band_names",
@@ -100,7 +95,6 @@ __all__ = [
     "condition_budget",
     "crossed_effects",
     "dct_energy",
-    "decoder_gain",
     "decompose",
     "detail_spectra",
     "excess_error",
@@ -112,7 +106,7 @@ __all__ = [
     "inverse_block_dct",
     "jpeg_table",
     "linear_readout",
-    "load_analysis",
+    "load_result",
     "log_energy",
     "loss_bands",
     "meeting_frequency",
@@ -120,19 +114,13 @@ __all__ = [
     "pixel_jacobian",
     "posterior_power",
     "radial_power",
-    "reference_sensitivity",
     "rgb_to_ycbcr",
-    "run_effects",
-    "run_guidance_spectrum",
-    "run_tap_spectrum",
-    "run_token_clusters",
     "settling_times",
     "solver_error",
     "split_bands",
     "tap_spectrum",
     "token_clusters",
     "token_map",
-    "transfer_function",
     "untrained",
     "velocity_gain",
     "weight_table",

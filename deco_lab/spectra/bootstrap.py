@@ -47,12 +47,13 @@ References
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from deco_lab.result import Estimate
 
 Array = NDArray[np.float64]
 
@@ -61,22 +62,6 @@ Groups = Sequence[object] | NDArray[Any] | Tensor
 
 RECIPE = "Student's over groups, 95%, error from 400 resamples of seed 0"
 """What `bootstrap_intervals` does by default, for recipes."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure, its interval, and of how many images it is."""
-
-    value: float
-    low: float
-    """Lower end of the 95% interval."""
-    high: float
-    """Upper end of the 95% interval."""
-    count: int
-    """Images; trainings, where the interval is over those."""
-
-    def __format__(self, spec: str) -> str:
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def group_numbers(groups: Groups | None, count: int) -> NDArray[np.int64]:
@@ -166,15 +151,7 @@ def bootstrap(
         resampled.append(figure(np.concatenate([members[g] for g in np.concatenate(drawn)])))
     sizes = np.bincount(number)
     half = _half_width(np.array(resampled, np.float64), sizes, len(classes))
-    return Estimate(value, float(value - half), float(value + half), len(labels))
-
-
-class Intervals(NamedTuple):
-    """Figures and the ends of their pointwise 95% intervals, all of one shape."""
-
-    value: Array
-    low: Array
-    high: Array
+    return Estimate(value, float(value - half), float(value + half), count=len(labels))
 
 
 def _half_width(resampled: Array, sizes: NDArray[np.int64], removed: int) -> Array:
@@ -197,7 +174,7 @@ def bootstrap_intervals(
     within: tuple[float, float] = (-np.inf, np.inf),
     resamples: int = 400,
     seed: int = 0,
-) -> Intervals:
+) -> Estimate:
     """Return figure(mean of values over images) with its pointwise 95% intervals.
 
     Parameters
@@ -220,7 +197,7 @@ def bootstrap_intervals(
 
     Returns
     -------
-    Intervals
+    Estimate
         Intervals are NaN where groups are not more than `removed`: one tells nothing of its spread.
 
     Raises
@@ -242,7 +219,7 @@ def bootstrap_intervals(
     weights = weights[:, number] / weights[:, number].sum(1, keepdims=True)
     resampled = figure((weights @ values.reshape(M, -1)).reshape(resamples, *values.shape[1:]))
     half = _half_width(resampled, sizes, removed)
-    return Intervals(value, (value - half).clip(*within), (value + half).clip(*within))
+    return Estimate(value, (value - half).clip(*within), (value + half).clip(*within), count=M)
 
 
 def bootstrap_log_intervals(
@@ -251,7 +228,7 @@ def bootstrap_log_intervals(
     *,
     groups: Groups | None = None,
     removed: int = 1,
-) -> Intervals:
+) -> Estimate:
     """Return figure(mean of values over images) with intervals taken on a logarithmic axis.
 
     For figures above 0, such as powers, which a few images decide: their scatter is about symmetric
@@ -265,7 +242,9 @@ def bootstrap_log_intervals(
     ends = bootstrap_intervals(
         lambda means: log_of(figure(means)), values, groups=groups, removed=removed
     )
-    return Intervals(figure(values.mean(0)[None])[0], np.exp(ends.low), np.exp(ends.high))
+    return Estimate(
+        figure(values.mean(0)[None])[0], np.exp(ends.low), np.exp(ends.high), count=ends.count
+    )
 
 
 def log_of(values: Array) -> Array:
@@ -273,25 +252,13 @@ def log_of(values: Array) -> Array:
     return np.log(np.maximum(values, np.finfo(float).tiny))
 
 
-def over_seeds(values: Array) -> Intervals:
+def over_seeds(values: Array) -> Estimate:
     """Return the mean over trainings, axis 0, with Student's 95% intervals; NaN of one training."""
     from scipy.stats import t
 
     S = len(values)
     mean = values.mean(0)
     if S < 2:
-        nothing = np.full_like(mean, np.nan)
-        return Intervals(mean, nothing, nothing.copy())
+        return Estimate(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan), count=S)
     half = t.ppf(0.975, S - 1) * values.std(0, ddof=1) / S**0.5
-    return Intervals(mean, mean - half, mean + half)
-
-
-def estimates(
-    figure: Callable[[Array], Array], values: Array, *, groups: Groups | None = None
-) -> list[Estimate]:
-    """Return a row of figures, (K,), of means over images (M, ...), each as an `Estimate`."""
-    found = bootstrap_intervals(figure, values, groups=groups)
-    return [
-        Estimate(float(value), float(low), float(high), len(values))
-        for value, low, high in zip(*found, strict=True)
-    ]
+    return Estimate(mean, mean - half, mean + half, count=S)

@@ -18,7 +18,6 @@ References
     arXiv 2511.19365, section 4.2.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,24 +26,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.arrays import takes_arrays
-from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, Estimate, Groups, estimates
+from deco_lab.result import Estimate
+from deco_lab.spectra.bootstrap import bootstrap_intervals
 from deco_lab.spectra.dct import block_dct
-from deco_lab.spectra.jacobian import TIMES, check_colours, check_patch_size
-from deco_lab.spectra.states import check_crops, check_decoder, check_finite
-
-Array = NDArray[np.float64]
+from deco_lab.spectra.states import (
+    Array,
+    Crops,
+    OverTime,
+    check_decoder,
+    check_finite,
+    check_patch_size,
+    check_states,
+    made_by,
+)
 
 _EXCHANGE_SEED = 0xB0D6E7
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConditionBudget(Analysis):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConditionBudget(OverTime):
     """Energies are of the velocity, for each coefficient and channel of an orthonormal DCT."""
 
-    times: Array
-    """(T,), in [0, 1]: 0 is noise."""
     frequency: Array
     """(P,), cycles per pixel of a DCT index, u / (2P)."""
     written: Array
@@ -55,27 +57,22 @@ class ConditionBudget(Analysis):
     """(T, K, 3, P, P), half of what the patch's pixels change by from one standard deviation below
     a token to one above it, along each of the K leading directions, mean over images and tokens;
     the sign is arbitrary."""
-    groups: NDArray[np.int64] | None = None
-    """(M,), the group of each image, a number from 0; None where every image is by itself."""
+    groups: NDArray[np.int64]
+    """(M,), the group of each image, a number from 0."""
 
-    def share_above(self, frequency: float) -> list[Estimate]:
-        """Return the share of energy at or above a frequency, at each time.
+    def share_above(self, frequency: float) -> Estimate:
+        """Return the share of energy at or above a frequency, at each time, (T,).
 
         Parameters
         ----------
         frequency : float
             In cycles per pixel, radial: hypot(u, v) / (2P). Anything above 0 and up to 1 / (2P)
-            leaves out the patch's mean alone.
-
-        Returns
-        -------
-        list of Estimate
-            Of length T, with intervals over images of whatever class; NaN where no energy is
-            written.
+            leaves out the patch's mean only. NaN where no energy is written.
         """
         high = np.hypot(self.frequency[:, None], self.frequency) >= frequency - 1e-12
         above, total = self.written[..., high].sum((2, 3)), self.written.sum((2, 3, 4))
-        return estimates(_share, np.stack([above, total], -1).swapaxes(0, 1), groups=self.groups)
+        sums = np.stack([above, total], -1).swapaxes(0, 1)
+        return bootstrap_intervals(_share, sums, groups=self.groups)
 
 
 def _share(sums: Array) -> Array:
@@ -94,25 +91,15 @@ def _check_tokens_keep_to_their_patch(
     outside = moved[:, 1::2].sum()
     if outside > 1e-6 * moved.sum():
         raise ValueError(
-            "model.decode must draw each patch from its own token alone, but "
+            "model.decode must draw each patch from its own token only, but "
             f"{float(outside / moved.sum()):.0%} of what a token moves lies in other patches; "
             "the budget is that of a decoder without spatial mixing"
         )
 
 
-@takes_arrays
 @torch.no_grad()
 def condition_budget(
-    model: Any,
-    images: Tensor,
-    class_ids: Tensor | Sequence[int],
-    *,
-    times: Sequence[float] = TIMES,
-    exchanges: int = 4,
-    directions: int = 3,
-    seed: int = 0,
-    batch_size: int = 16,
-    groups: Groups | None = None,
+    model: Any, states: Crops, *, exchanges: int = 4, directions: int = 3
 ) -> ConditionBudget:
     """Return which within-patch frequencies the DiT writes.
 
@@ -123,36 +110,30 @@ def condition_budget(
     ----------
     model : object
         With `condition(x, t, class_ids)`, `decode(x, condition)` and `config.patch_size`. Each
-        token must draw its own patch alone.
-    images : Tensor
-        (M, 3, H, W) in [-1, 1], real images; sides are multiples of patch_size.
-    class_ids : Tensor or sequence of int
-        (M,), labels.
-    times : sequence of float
-        T times in [0, 1].
+        token must draw its own patch and nothing else.
+    states : Crops
+        M images in RGB.
     exchanges : int
         How often all tokens of all images change places.
     directions : int
         Leading directions K to draw, from 0 to D.
-    seed : int
-        Image i is re-noised by seed + i, at every time alike.
-    batch_size : int
-        Images a pass; the result depends on it by rounding only.
-    groups : sequence or array, optional
-        As for `band_effects`.
 
     Raises
     ------
     ValueError
-        For a model without a decoder or one that mixes patches, images that are not finite, not
-        (M, 3, H, W), empty or no multiple of patch_size, a single token, labels, times or counts
-        that do not fit.
+        For a model without a decoder or one that mixes patches, images that are not RGB, a single
+        token, counts that do not fit, or as for `Crops`.
     """
     check_decoder(model)
-    check_colours(images)
-    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
-    M, P = len(images), check_patch_size(model)
-    N = (images.shape[2] // P) * (images.shape[3] // P)
+    check_states(states, Crops)
+    P = check_patch_size(model)
+    M, C, H, W = states.images.shape
+    N = (H // P) * (W // P)
+    if C != 3:
+        raise ValueError(
+            f"images must be RGB, of shape (M, 3, H, W), got {tuple(states.images.shape)}; repeat "
+            "a grey channel three times"
+        )
     if exchanges < 1 or directions < 0 or M * N < 2:
         raise ValueError(
             "exchanges must be at least 1, directions at least 0 and tokens at least 2, got "
@@ -163,14 +144,14 @@ def condition_budget(
     for _ in range(exchanges):
         circle = torch.randperm(M * N, generator=generator)  # each token takes the next one's place
         partners.append(torch.empty_like(circle).scatter_(0, circle, circle.roll(1)).view(M, N))
-    written = np.zeros((len(times), M, 3, P, P))
-    variance, maps = [], np.zeros((len(times), directions, 3, P, P))
+    written = np.zeros((len(states.times), M, 3, P, P))
+    variance, maps = [], np.zeros((len(states.times), directions, 3, P, P))
 
-    for k, t in enumerate(crops.times):
+    for k, t in enumerate(states.times):
         tokens = torch.cat(
             [
                 check_finite(model.condition(batch.x, batch.t, batch.class_ids), t)
-                for batch in crops.batches(t)
+                for batch in states.batches(model, t)
             ]
         )
         flat = tokens.flatten(0, 1)
@@ -181,7 +162,7 @@ def condition_budget(
             )
         variance.append(eigenvalues.flip(0).clamp(min=0).numpy())
         deviations = (vectors * eigenvalues.clamp(min=0).sqrt()).flip(1).to(tokens)
-        for batch in crops.batches(t):
+        for batch in states.batches(model, t):
             x, rows = batch.x, slice(batch.first, batch.first + len(batch.x))
             condition = tokens[rows]
             if batch.first == 0:
@@ -199,18 +180,18 @@ def condition_budget(
                 maps[k, j] += patches.mean((2, 3)).sum(0).numpy() / M
 
     return ConditionBudget(
-        times=np.array(crops.times),
+        times=np.array(states.times),
         frequency=np.arange(P) / (2 * P),
         written=written,
         variance=np.stack(variance),
         maps=maps,
-        groups=crops.groups,
-        recipe=crops.recipe()
-        | {
-            "weights": weights_hash(model),
-            "exchanges": exchanges,
-            "exchanged": "with any token of the same time, of all images, at fixed noisy pixels",
-            "normalisation": "velocity squared, for each coefficient of the orthonormal P x P DCT",
-            "interval": RECIPE,
-        },
+        groups=states.groups,
+        count=M,
+        recipe=made_by(
+            model,
+            states,
+            exchanges=exchanges,
+            exchanged="with any token of the same time, of all images, at fixed noisy pixels",
+            normalisation="velocity squared, for each coefficient of the orthonormal P x P DCT",
+        ),
     )

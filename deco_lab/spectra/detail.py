@@ -16,16 +16,14 @@ crops' own, a mean over directions with the images' mean left in: of a class wit
 lowest rings know too much of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
 from deco_lab.gaussian import (
     meeting_frequency,
@@ -34,47 +32,36 @@ from deco_lab.gaussian import (
     velocity_gain,
     wiener_filter,
 )
-from deco_lab.spectra.analysis import Analysis, weights_hash
-from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_log_intervals, log_of
+from deco_lab.result import Estimate
+from deco_lab.spectra.bootstrap import RECIPE, bootstrap_log_intervals, log_of
 from deco_lab.spectra.frequencies import check_estimator, ring_frequencies
 from deco_lab.spectra.products import ring_products
-from deco_lab.spectra.states import Crops, NoisyBatch, check_crops, measured, velocity_of
-
-Array = NDArray[np.float64]
+from deco_lab.spectra.states import (
+    Array,
+    Crops,
+    NoisyBatch,
+    OverTime,
+    check_states,
+    made_by,
+    measured,
+    velocity_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DetailSpectra(Analysis):
-    """Power in R rings at T times, with 95% bands over M images; 1 is white noise of variance 1."""
+class DetailSpectra(OverTime):
+    """Power in R rings at T times, over M images; 1 is white noise of variance 1."""
 
-    times: Array
-    """(T,), in [0, 1]: 0 is noise."""
     frequency: Array
     """(R,), the rings' centres in cycles per pixel, 0 to 0.5."""
-    power: Array
+    power: Estimate
     """(R,), S, of the true images."""
-    power_low: Array
-    """(R,), lower end of the interval; NaN for a single image, as are all ends."""
-    power_high: Array
-    """(R,), upper end."""
-    predicted: Array
+    predicted: Estimate
     """(T, R), power of the predicted image."""
-    predicted_low: Array
-    """(T, R), lower end."""
-    predicted_high: Array
-    """(T, R), upper end."""
-    error: Array
+    error: Estimate
     """(T, R), power of predicted image - image."""
-    error_low: Array
-    """(T, R), lower end."""
-    error_high: Array
-    """(T, R), upper end."""
-    velocity: Array
+    velocity: Estimate
     """(T, R), power of the velocity."""
-    velocity_low: Array
-    """(T, R), lower end."""
-    velocity_high: Array
-    """(T, R), upper end."""
     gaussian_predicted: Array
     """(T, R), what the best linear filter of each image's class predicts."""
     gaussian_error: Array
@@ -83,39 +70,25 @@ class DetailSpectra(Analysis):
     """(T, R), the power of its velocity."""
     meeting: Array
     """(T,), cycles per pixel, where t^2 S = (1 - t)^2; NaN when never."""
-    count: int
-    """M, images."""
 
 
-@takes_arrays
 @torch.no_grad()
 def detail_spectra(
     model: Any,
-    images: Tensor,
-    class_ids: Tensor | Sequence[int],
+    states: Crops,
     *,
-    times: Sequence[float],
-    seed: int = 0,
     window: str | None = None,
     padding: int = 1,
     average: str = "power",
-    batch_size: int = 16,
-    groups: Groups | None = None,
 ) -> DetailSpectra:
-    """Return the spectra of predicted image, error and velocity, for real crops with noise.
+    """Return the spectra of predicted image, error and velocity.
 
     Parameters
     ----------
     model : callable
         `model(x, t, class_ids)` returns the velocity, (B, C, H, W); it needs no decoder.
-    images : Tensor
-        (M, C, H, W), in [-1, 1], of any floating-point type; computed with in float32 or float64.
-    class_ids : Tensor or sequence of int
-        (M,), labels.
-    times : sequence of float
-        T of them, in [0, 1]: 0 is noise.
-    seed : int
-        Image i has the noise of seed + i, at every t.
+    states : Crops
+        M images.
     window : str, optional
         "hann" tapers the images to their borders, without which an edge that two opposite borders
         make draws a floor that falls as 1 / f^2; it spreads the mean into ring 1. None (default)
@@ -125,23 +98,14 @@ def detail_spectra(
     average : str
         Over images: "power" (default), the mean, or "log", the geometric mean; the filters' curves
         are averaged alike.
-    batch_size : int
-        Images on the device at once.
-    groups : sequence or array, optional
-        As for `band_effects`.
-
-    Returns
-    -------
-    DetailSpectra
-        Power by ring, its bootstrap bands, and the curves of the linear filters.
 
     Raises
     ------
     ValueError
-        For images that are empty, misshapen or not finite, labels or times out of range, an
-        unknown window, padding or average, or a velocity that has not the shape of x.
+        As for `Crops`, for an unknown window, padding or average, or a velocity that has not the
+        shape of x.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
+    check_states(states, Crops)
     estimator = check_estimator(window, padding, average)
 
     def powers(batch: NoisyBatch) -> Tensor:
@@ -150,49 +114,40 @@ def detail_spectra(
         fields = (predicted, predicted - batch.image, velocity, batch.image)
         return torch.stack([ring_products(f, f, window, padding) for f in fields], 1)
 
-    _, values = measured(crops, powers)
+    times, values = measured(model, states, powers)
     if average == "log":
-        band = bootstrap_log_intervals(np.exp, log_of(values), groups=crops.groups)
+        band = bootstrap_log_intervals(np.exp, log_of(values), groups=states.groups)
     else:
-        band = bootstrap_log_intervals(lambda means: means, values, groups=crops.groups)
-    S, power_low, power_high = (end[0, 3] for end in band)  # the images are the same at every t
-    H, W = images.shape[-2:]
+        band = bootstrap_log_intervals(lambda means: means, values, groups=states.groups)
+    power = band[0, 3]  # the images are the same at every t
+    H, W = states.images.shape[-2:]
     frequency = ring_frequencies(padding * H, padding * W).numpy()
-    t = np.array(crops.times)[:, None]
-    powers_of = _class_powers(crops, window, padding)  # (M, 1, R, C)
+    powers_of = _class_powers(states, window, padding)  # (M, 1, R, C)
 
     def best(curve: Callable[[Array, Array], Array]) -> Array:
         """Return a curve of each image's class, (T, R), a mean over colours and over images."""
-        each = np.nan_to_num(curve(powers_of, t[..., None])).mean(-1)
+        each = np.nan_to_num(curve(powers_of, times[:, None, None])).mean(-1)
         return each.mean(0) if average == "power" else np.exp(log_of(each).mean(0))
 
     return DetailSpectra(
-        times=np.array(crops.times),
+        times=times,
         frequency=frequency,
-        power=S,
-        power_low=power_low,
-        power_high=power_high,
-        predicted=band.value[:, 0],
-        predicted_low=band.low[:, 0],
-        predicted_high=band.high[:, 0],
-        error=band.value[:, 1],
-        error_low=band.low[:, 1],
-        error_high=band.high[:, 1],
-        velocity=band.value[:, 2],
-        velocity_low=band.low[:, 2],
-        velocity_high=band.high[:, 2],
+        power=power,
+        predicted=band[:, 0],
+        error=band[:, 1],
+        velocity=band[:, 2],
         gaussian_predicted=best(lambda S, t: wiener_filter(S, t) ** 2 * noisy_power(S, t)),
         gaussian_error=best(posterior_power),
         gaussian_velocity=best(lambda S, t: velocity_gain(S, t) ** 2 * noisy_power(S, t)),
-        meeting=np.array([meeting_frequency(frequency, S, time) for time in crops.times]),
-        count=len(images),
-        recipe=crops.recipe()
-        | {
-            "weights": weights_hash(model),
+        meeting=np.array([meeting_frequency(frequency, power.value, time) for time in times]),
+        count=len(values),
+        recipe=made_by(
+            model,
+            states,
             **estimator,
-            "normalisation": "mean over coefficients and channels; white noise of variance 1 is 1",
-            "interval": f"{RECIPE}, of the logarithm",
-        },
+            normalisation="mean over coefficients and channels; white noise of variance 1 is 1",
+            interval=f"{RECIPE}, of the logarithm",
+        ),
     )
 
 

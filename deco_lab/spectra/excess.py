@@ -16,35 +16,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.arrays import takes_arrays
+from deco_lab.arrays import as_tensor
 from deco_lab.flow import predicted_image
 from deco_lab.gaussian import posterior_power, wiener_filter
-from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.result import Estimate
 from deco_lab.spectra.bands import OCTAVES, band_of_frequencies, check_edges
-from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
+from deco_lab.spectra.bootstrap import bootstrap_intervals
 from deco_lab.spectra.frequencies import mirrored
-from deco_lab.spectra.states import NoisyBatch, check_crops, measured, velocity_of
-
-Array = NDArray[np.float64]
+from deco_lab.spectra.states import (
+    Array,
+    Crops,
+    InBands,
+    NoisyBatch,
+    check_states,
+    made_by,
+    measured,
+    velocity_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ExcessError(Analysis):
-    """Errors of the predicted image in K bands at T times, in units of power."""
+class ExcessError(InBands):
+    """Errors of the predicted image in K bands at T times, in units of power; t is below 1."""
 
-    times: Array
-    """(T,), in [0, 1): 0 is noise."""
-    edges: Array
-    """(K - 1,), between bands, in cycles per pixel."""
-    excess: Array
+    excess: Estimate
     """(T, K), (error - wiener) / expected."""
-    excess_low: Array
-    """(T, K), lower ends of the 95% intervals over images; NaN for a single image."""
-    excess_high: Array
-    """(T, K), upper ends."""
     error: Array
     """(T, K), of the model: mean of |fft2(predicted - image)|^2 / (H W) over a band's frequencies,
     channels and images."""
@@ -52,23 +50,11 @@ class ExcessError(Analysis):
     """(T, K), of Wiener's filter, of the same images and noise."""
     expected: Array
     """(T, K), of Wiener's filter, over all images there could be."""
-    count: int
-    """M, images."""
 
 
-@takes_arrays
 @torch.no_grad()
 def excess_error(
-    model: Any,
-    images: Tensor,
-    class_ids: Tensor | Sequence[int],
-    power: Tensor,
-    *,
-    times: Sequence[float],
-    seed: int = 0,
-    edges: Sequence[float] = OCTAVES,
-    groups: Groups | None = None,
-    batch_size: int = 64,
+    model: Any, states: Crops, power: Tensor, *, edges: Sequence[float] = OCTAVES
 ) -> ExcessError:
     """Return how far a model's error lies above Wiener's filter's, for images of one power.
 
@@ -76,38 +62,28 @@ def excess_error(
     ----------
     model : callable
         model(x, t, class_ids) -> velocity.
-    images : Tensor
-        (M, C, H, W), of zero mean over all there could be, stationary on the torus.
-    class_ids : Tensor or sequence of int
-        (M,), labels.
+    states : Crops
+        M images of zero mean over all there could be, stationary on the torus, below t = 1.
     power : Tensor
         (H, W), S at the frequencies of `torch.fft.fft2`, as `deco_lab.data.field_power` gives it.
-    times : sequence of float
-        T of them, in [0, 1): 0 is noise.
-    seed : int
-        Image i has the noise of seed + i at every t.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel, as for `split_bands`.
-    groups : sequence, optional
-        (M,), what each image was cut from; each is by itself when not given.
-    batch_size : int
-        Images on the device at once.
 
     Raises
     ------
     ValueError
-        As for `check_crops`; where power has not the images' size, is not above 0, or t is 1.
+        As for `Crops`; where power has not the images' size, is not above 0, or t is 1.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
+    check_states(states, Crops)
     check_edges(edges)
-    H, W = images.shape[-2:]
-    S = power.detach().cpu().double()
+    H, W = states.images.shape[-2:]
+    S = as_tensor(power).detach().cpu().double()
     if S.shape != (H, W) or not bool((S > 0).all()):
         raise ValueError(
             f"power must be above 0 at each of the images' frequencies, shape ({H}, {W}), got "
             f"{tuple(S.shape)} from {float(S.min()):g}; use deco_lab.data.field_power"
         )
-    if 1 in crops.times:
+    if 1 in states.times:
         raise ValueError("times must lie below 1, where no error is left to compare with, got 1")
     half = S[:, : W // 2 + 1]
     weight = mirrored(W).expand(H, -1).double()
@@ -126,29 +102,25 @@ def excess_error(
         both = torch.stack([ours - true, best - true], 1)
         return both.abs().square().mean(2).flatten(2) @ member.T
 
-    found, values = measured(crops, errors)
-    t = np.array(found)
-    least = posterior_power(half.numpy(), t[:, None, None]).reshape(len(t), -1)
+    times, values = measured(model, states, errors)
+    least = posterior_power(half.numpy(), times[:, None, None]).reshape(len(times), -1)
     expected = least @ member.T.numpy()
-    ends = bootstrap_intervals(
-        lambda means: (means[..., 0, :] - means[..., 1, :]) / expected, values, groups=crops.groups
-    )
     mean = values.mean(0)
     return ExcessError(
-        times=t,
+        times=times,
         edges=np.array(edges, dtype=np.float64),
-        excess=ends.value,
-        excess_low=ends.low,
-        excess_high=ends.high,
+        excess=bootstrap_intervals(
+            lambda means: (means[..., 0, :] - means[..., 1, :]) / expected,
+            values,
+            groups=states.groups,
+        ),
         error=mean[:, 0],
         wiener=mean[:, 1],
         expected=expected,
         count=len(values),
-        recipe=crops.recipe()
-        | {
-            "weights": weights_hash(model),
-            "seed": seed,
-            "normalisation": "mean over the frequencies of a band, channels and images",
-            "interval": RECIPE,
-        },
+        recipe=made_by(
+            model,
+            states,
+            normalisation="mean over the frequencies of a band, channels and images",
+        ),
     )

@@ -30,10 +30,8 @@ References
     of other examples in the place of an input.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,13 +43,12 @@ from deco_lab.spectra.decompose import CONDITION_REFERENCES as CONSTANT_CONDITIO
 from deco_lab.spectra.decompose import PIXEL_REFERENCES as CONSTANT_PIXELS
 from deco_lab.spectra.decompose import (
     HasDecoder,
-    check_choice,
     reference_condition,
     reference_pixels,
 )
 from deco_lab.spectra.frequencies import taper
 from deco_lab.spectra.products import band_sums, nan_if_empty
-from deco_lab.spectra.states import Batch, States
+from deco_lab.spectra.states import Batch
 
 Array = NDArray[np.float64]
 
@@ -70,83 +67,6 @@ CANCELS = 2.0
 
 NORMALISATION = "sum over images <part, band> / sum over images <whole, band>"
 """What `part_shares` divides by what, for recipes."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A batch, the condition that the DiT makes of it, and all images at its time, if needed."""
-
-    batch: Batch
-    condition: Tensor
-    """(B, N, D)."""
-    x: Tensor
-    """(M, C, H, W), on the CPU; none where nothing is drawn of others."""
-    conditions: Tensor
-    """(M, N, D), likewise."""
-    partners: Tensor
-    """(R, M), int64, the images that stand for each one's inputs."""
-
-    def of_others(self, values: Tensor) -> list[Tensor]:
-        """Return x or conditions of the batch's partners, R times (B, ...)."""
-        rows = slice(self.batch.first, self.batch.first + len(self.batch.x))
-        return [values[partner].to(self.condition.device) for partner in self.partners[:, rows]]
-
-
-class AskedStates:
-    """States whose batches come as `Asked`: one pass of the DiT for each image and time.
-
-    Parameters
-    ----------
-    model : object
-        With `condition(x, t, class_ids)`.
-    states : Crops or Run
-        Whose batches they are.
-    draws : int
-        How many other images stand for each one's inputs; 0 for none, and the images of a time
-        then need not be held together.
-    seed : int
-        Of the draws.
-    """
-
-    def __init__(self, model: Any, states: States, draws: int, seed: int) -> None:
-        self._model, self._states = model, states
-        self._draws, self._seed = draws, seed
-
-    @property
-    def groups(self) -> NDArray[np.int64]:
-        """Those of the states."""
-        return self._states.groups
-
-    def moments(self) -> Iterator[tuple[float, Iterator[Asked]]]:
-        """Yield one time after the other with its batches."""
-        for time, batches in self._states.moments():
-            yield time, self._asked(batches)
-
-    def recipe(self) -> dict[str, Any]:
-        """Return that of the states."""
-        return self._states.recipe()
-
-    def _asked(self, batches: Iterable[Batch]) -> Iterator[Asked]:
-        def condition(batch: Batch) -> Tensor:
-            return self._model.condition(batch.x, batch.t, batch.class_ids)
-
-        none = torch.empty(0)
-        if not self._draws:
-            for batch in batches:
-                yield Asked(batch, condition(batch), none, none, none)
-            return
-        held = []
-        for batch in batches:
-            kept = Batch(batch.first, batch.time, batch.t, batch.class_ids, batch.x.cpu())
-            held.append((kept, condition(batch).cpu()))
-        x = torch.cat([batch.x for batch, _ in held])
-        conditions = torch.cat([s for _, s in held])
-        labels = torch.cat([batch.class_ids for batch, _ in held]).cpu()
-        chosen = partners(labels.numpy(), self._draws, self._seed)
-        for batch, s in held:
-            device = batch.t.device
-            here = Batch(batch.first, batch.time, batch.t, batch.class_ids, batch.x.to(device))
-            yield Asked(here, s.to(device), x, conditions, chosen)
 
 
 def partners(labels: NDArray[np.int64], draws: int, seed: int) -> Tensor:
@@ -174,82 +94,83 @@ def partners(labels: NDArray[np.int64], draws: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(rows, 1))
 
 
-def part_products(
+@torch.no_grad()
+def moment_products(
     model: HasDecoder,
-    asked: Asked,
+    batches: Iterable[Batch],
     *,
-    edges: Sequence[float],
-    references: Sequence[tuple[str, str]],
+    references: tuple[str, str],
+    draws: int,
     seed: int,
+    edges: Sequence[float],
     window: str | None = None,
 ) -> Tensor:
-    """Return each image's inner products of parts and whole in each band.
+    """Return the inner products of parts and whole of all images at one time, in each band.
+
+    One pass of the DiT (two with the reference "null") for each image; all states and conditions of
+    the time are held on the CPU.
 
     Parameters
     ----------
     model : object
         As for `decompose`.
-    asked : Asked
-        Of B images.
+    batches : iterable of Batch
+        Of M images in all.
+    references : (str, str)
+        What stands for no condition and for no pixels: "others", or as for `decompose`.
+    draws : int
+        How many other images stand for each one's inputs.
+    seed : int
+        Of the draws, and of the pixel reference "noise": that of image i is seed + i.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel.
-    references : sequence of (str, str)
-        Q pairs of a condition reference and a pixel reference: "others", or as for `decompose`.
-    seed : int
-        Of the pixel reference "noise"; that of the batch's first image is seed + its index.
     window : str, optional
         As for `band_products`.
 
     Returns
     -------
     Tensor
-        (B, Q, 2, 6, K): of the velocity, then of the predicted image; the axis of 6 holds the
-        four `PARTS` with the whole, the whole with itself, and the sum of the parts' own energies.
-        Per pixel and channel, float64, on the CPU.
-
-    Raises
-    ------
-    ValueError
-        For an unknown reference, or as for `decompose` and `split_bands`.
+        (M, 2, 6, K): of the velocity, then of the predicted image; the axis of 6 holds the four
+        `PARTS` with the whole, the whole with itself, and the sum of the parts' own energies. Per
+        pixel and channel, float64, on the CPU.
     """
-    batch, s = asked.batch, asked.condition
-    x, t = batch.x, batch.t
-    of_condition, of_pixels = {}, {}
-    for name in {pair[0] for pair in references}:
-        check_choice("condition_reference", name, CONDITION_REFERENCES)
-        of_condition[name] = (
-            asked.of_others(asked.conditions)
-            if name == OTHERS
-            else [reference_condition(model, name, s, x, t, batch.class_ids)]
-        )
-    for name in {pair[1] for pair in references}:
-        check_choice("pixel_reference", name, PIXEL_REFERENCES)
-        of_pixels[name] = (
-            asked.of_others(asked.x)
-            if name == OTHERS
-            else [reference_pixels(model, name, x, seed + batch.first)]
-        )
-
-    whole = answers(model, x, s, t)
-    C, H, W = x.shape[-3:]
+    held = []
+    for batch in batches:
+        condition = model.condition(batch.x, batch.t, batch.class_ids)
+        on_host = Batch(batch.first, batch.time, batch.t, batch.class_ids, batch.x.cpu())
+        held.append((on_host, condition.cpu()))
+    labels = torch.cat([batch.class_ids for batch, _ in held]).cpu()
+    all_x = torch.cat([batch.x for batch, _ in held])
+    all_conditions = torch.cat([condition for _, condition in held])
+    none = torch.empty(0, len(labels), dtype=torch.int64)
+    chosen = partners(labels.numpy(), draws, seed) if OTHERS in references else none
+    C, H, W = all_x.shape[1:]
     w = taper(H, W, window)
 
     def transformed(images: Tensor) -> Tensor:
         return torch.fft.rfft2(images.detach().cpu().double() * w)
 
-    of_whole = transformed(whole)
     found = []
-    for condition_reference, pixel_reference in references:
-        s0s, p0s = of_condition[condition_reference], of_pixels[pixel_reference]
+    for batch, host_condition in held:
+        t, rows = batch.t, slice(batch.first, batch.first + len(batch.x))
+        x, s = batch.x.to(t.device), host_condition.to(t.device)
+        if references[0] == OTHERS:
+            s0s = [all_conditions[others].to(s) for others in chosen[:, rows]]
+        else:
+            s0s = [reference_condition(model, references[0], s, x, t, batch.class_ids)]
+        if references[1] == OTHERS:
+            p0s = [all_x[others].to(x) for others in chosen[:, rows]]
+        else:
+            p0s = [reference_pixels(model, references[1], x, seed + batch.first)]
+        whole = answers(model, x, s, t)
         R = max(len(s0s), len(p0s))
-        of_parts, each = torch.zeros(()), torch.zeros(())
+        mean, each = torch.zeros(()), torch.zeros(())
         for _, s0, p0 in zip(range(R), cycle(s0s), cycle(p0s), strict=False):
-            drawn_now = transformed(four_parts(model, whole, x, s, t, p0, s0))
-            of_parts = of_parts + drawn_now / R
-            each = each + _energy(drawn_now).sum(0)
-        found.append(_products(of_whole, of_parts, each, R))
-    sums = band_sums(torch.stack(found), W, edges)
-    return sums.permute(3, 0, 2, 1, 4) / (C * float(w.square().sum()))
+            parts = transformed(four_parts(model, whole, x, s, t, p0, s0))
+            mean = mean + parts / R
+            each = each + _energy(parts).sum(0)
+        found.append(band_sums(_products(transformed(whole), mean, each, R), W, edges))
+    return torch.cat(found, 2).permute(2, 1, 0, 3) / (C * float(w.square().sum()))
 
 
 def answers(model: HasDecoder, pixels: Tensor, condition: Tensor, t: Tensor) -> Tensor:
@@ -302,8 +223,8 @@ def draws_products(whole: Tensor, draws: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (6, ..., H, W // 2 + 1), of the axis of 6 in `part_products`; summed by `band_sums` they are
-        for `part_shares` and `cancellation`.
+        (6, ..., H, W // 2 + 1), of the axis of 6 in `moment_products`; summed by `band_sums` they
+        are for `part_shares` and `cancellation`.
     """
     R = draws.shape[-4]
     of_draws = torch.fft.rfft2(draws.float())

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
-from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.result import Estimate, Result, weights_hash
 from deco_lab.spectra.bands import EMPTY, MEAN_AND_OCTAVES
 from deco_lab.spectra.bootstrap import (
     RECIPE,
@@ -37,24 +37,16 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class InterventionEffect(Analysis):
-    """What interventions did to final images in K bands, with 95% bands over M images."""
+class InterventionEffect(Result):
+    """What interventions did to final images in K bands, over M images."""
 
     edges: Array
     """(K - 1,), between bands, in cycles per pixel."""
-    energy: Array
+    energy: Estimate
     """(..., K), energy over that of the images left alone; 1 is no change. NaN, as all values,
     where those have none."""
-    energy_low: Array
-    """(..., K), lower end of the interval; NaN for a single image, as are all ends."""
-    energy_high: Array
-    """(..., K), upper end."""
-    correlation: Array
+    correlation: Estimate
     """(..., K), from -1 to 1: 1 where a band is the same but for its strength, -1 its reverse."""
-    correlation_low: Array
-    """(..., K), lower end."""
-    correlation_high: Array
-    """(..., K), upper end."""
     count: int
     """M, images."""
     conditions: tuple[str, ...] = ()
@@ -215,16 +207,10 @@ def _effect(
 ) -> InterventionEffect:
     """Return the analysis of inner products, (M, ..., 3, K)."""
     numbers = group_numbers(groups, len(values))
-    energy = bootstrap_log_intervals(_energy, values, groups=numbers)
-    correlation = bootstrap_intervals(_correlation, values, groups=numbers, within=(-1, 1))
     return InterventionEffect(
         edges=np.array(edges, dtype=np.float64),
-        energy=energy.value,
-        energy_low=energy.low,
-        energy_high=energy.high,
-        correlation=correlation.value,
-        correlation_low=correlation.low,
-        correlation_high=correlation.high,
+        energy=bootstrap_log_intervals(_energy, values, groups=numbers),
+        correlation=bootstrap_intervals(_correlation, values, groups=numbers, within=(-1, 1)),
         count=len(values),
         conditions=conditions,
         pixels=pixels,

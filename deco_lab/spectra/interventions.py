@@ -3,9 +3,9 @@
 A model draws velocity = g(s, p), with s the DiT's condition and p the noisy pixels. `Intervened`
 is that model with one or both replaced, g(A(s), B(p)), and any sampler takes it:
 
-    sample(Intervened(model, condition=Stale(4), pixels=BandLimit(high=1 / 8)), class_ids)
+    sample(Intervened(model, condition=SpatialMean(), pixels=BandLimit(high=1 / 8)), class_ids)
 
-    condition    None (fresh), Stale, OtherRun, SpatialMean, BandLimit on the token grid
+    condition    None (fresh), OtherRun, SpatialMean, BandLimit on the token grid
     pixels       None (full), BandLimit of radial frequency
 
 The DiT itself always reads the state as it is. Unlike a decomposition of one velocity this lets an
@@ -24,23 +24,6 @@ from deco_lab.spectra.energy import token_grid
 from deco_lab.spectra.frequencies import radial_frequency, radius
 from deco_lab.spectra.states import State, check_decoder
 from deco_lab.wrapper import Wrapper
-
-
-@dataclass(frozen=True)
-class Stale:
-    """The condition of `steps` times ago; the oldest there is while the run is younger.
-
-    A step is a time at which the model was asked; asked twice at one time (Heun), the later counts.
-    Rows of the null class have a history of their own, so that guidance may come and go. History
-    is forgotten when t falls, or the batch changes its shape: a new run has begun.
-    """
-
-    steps: int
-    """At least 1."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}; None is fresh")
 
 
 @dataclass(frozen=True)
@@ -83,26 +66,7 @@ class BandLimit:
             )
 
 
-ConditionIntervention = Stale | OtherRun | SpatialMean | BandLimit
-
-
-class _History:
-    """The conditions of a run's times, newest last, as many as `Stale` looks back."""
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[float, Tensor]] = []
-
-    def remember(self, t: float, condition: Tensor, steps: int) -> Tensor:
-        """Store the condition of a time and return the one of `steps` times before."""
-        if self._entries:
-            last_t, last = self._entries[-1]
-            if t < last_t or last.shape != condition.shape:
-                self._entries.clear()
-            elif t == last_t:
-                self._entries.pop()
-        self._entries.append((t, condition))
-        del self._entries[: -(steps + 1)]
-        return self._entries[0][1]
+ConditionIntervention = OtherRun | SpatialMean | BandLimit
 
 
 class Intervened(Wrapper):
@@ -115,7 +79,7 @@ class Intervened(Wrapper):
     model : object
         With `condition(x, t, class_ids)` and `decode(x, condition)`; `config.num_classes` tells
         which rows are of the null class, where it has them.
-    condition : Stale, OtherRun, SpatialMean or BandLimit, optional
+    condition : OtherRun, SpatialMean or BandLimit, optional
         What stands for the condition; None leaves it fresh.
     pixels : BandLimit, optional
         What the decoder sees of the pixels; None is all.
@@ -137,14 +101,12 @@ class Intervened(Wrapper):
         check_decoder(model)
         if condition is not None and not isinstance(condition, ConditionIntervention):
             raise ValueError(
-                "condition must be None, Stale, OtherRun, SpatialMean or BandLimit, "
-                f"got {condition!r}"
+                f"condition must be None, OtherRun, SpatialMean or BandLimit, got {condition!r}"
             )
         if pixels is not None and not isinstance(pixels, BandLimit):
             raise ValueError(f"pixels must be None or a BandLimit, got {pixels!r}")
         self.on_condition = condition
         self.on_pixels = pixels
-        self._histories = {True: _History(), False: _History()}
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return the condition that the decoder is told, (B, N, D)."""
@@ -153,8 +115,6 @@ class Intervened(Wrapper):
         if isinstance(how, OtherRun):
             return self._of_other_run(how, x, t, class_ids, null)
         fresh = self.model.condition(x, t, class_ids)
-        if isinstance(how, Stale):
-            return self._stale(how.steps, fresh, t, null)
         if isinstance(how, SpatialMean):
             return fresh.mean(1, keepdim=True).expand_as(fresh)
         if isinstance(how, BandLimit):
@@ -165,14 +125,6 @@ class Intervened(Wrapper):
         """Return what the decoder draws of a condition and the pixels that it is let see."""
         seen = x if self.on_pixels is None else _band_of_pixels(x, self.on_pixels)
         return self.model.decode(seen, condition)
-
-    def _stale(self, steps: int, fresh: Tensor, t: Tensor, null: Tensor) -> Tensor:
-        told = fresh.clone()
-        for kind, history in self._histories.items():
-            rows = null == kind
-            if rows.any():
-                told[rows] = history.remember(float(t[0]), fresh[rows], steps)
-        return told
 
     def _of_other_run(
         self, run: OtherRun, x: Tensor, t: Tensor, class_ids: Tensor, null: Tensor

@@ -7,7 +7,7 @@ sums of squares of coefficients,
     FM     = 1/n sum |E|^2                     FreqFM = 1/n sum w |M E|^2
 
 (Parseval, exact where H and W are multiples of 8), and so are their gradients with respect to the
-velocity, each coefficient's from itself alone:
+velocity, each coefficient's from itself only:
 
     dFM = 2/n E          dFreqFM = 2/n A E,  A[u, v] = M^T diag(w[:, u, v]) M
     |d(FM + lambda FreqFM)|^2 = 4/n^2 sum |(1 + lambda A) E|^2
@@ -30,14 +30,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
-from deco_lab.spectra.analysis import Analysis
+from deco_lab.result import Estimate, Result
 from deco_lab.spectra.bands import OCTAVES, band_names, bands_of, check_edges
 from deco_lab.spectra.bootstrap import (
     RECIPE,
-    Estimate,
     Groups,
+    bootstrap_intervals,
     count_groups,
-    estimates,
     group_numbers,
 )
 from deco_lab.spectra.dct import block_dct, inverse_block_dct
@@ -54,8 +53,8 @@ _LIKE_ONE = 1 - 1e-9
 """Weights that normalisation has rounded count as 1."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossBands(Analysis):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LossBands(Result):
     """What each coefficient and band of M images gives to the loss, and to its gradient."""
 
     frequency: Array
@@ -64,7 +63,7 @@ class LossBands(Analysis):
     """FM, FreqFM and FM + lambda FreqFM: the first axis of what follows."""
     bands: tuple[str, ...]
     """K names of bands of radial frequency, hypot(u, v) / 16 cycles per pixel; the lowest of
-    `OCTAVES` holds each block's mean alone."""
+    `OCTAVES` holds each block's mean only."""
     band_of: Array
     """(8, 8), the number of each coefficient's band."""
     loss: Array
@@ -90,19 +89,13 @@ class LossBands(Analysis):
         total = pooled.sum((1, 2), keepdims=True)
         return np.divide(pooled, total, out=np.full_like(pooled, np.nan), where=total > 0)
 
-    def band_shares(self, of: str = "loss") -> dict[str, list[Estimate]]:
-        """Return each band's share for each term by name, with its interval over images.
+    def band_shares(self, of: str = "loss") -> dict[str, Estimate]:
+        """Return each term's shares by band, (K,), lowest first, with intervals over images.
 
         Parameters
         ----------
         of : str
-            "loss" or "gradient".
-
-        Returns
-        -------
-        dict
-            Of each term the K shares, lowest band first; they sum to 1, and are NaN where the
-            term is 0. Images are drawn of whatever class.
+            "loss" or "gradient"; shares sum to 1, and are NaN where the term is 0.
         """
         values = self._of(of)
         in_band = np.stack([values[..., self.band_of == k].sum(-1) for k in range(len(self.bands))])
@@ -112,7 +105,7 @@ class LossBands(Analysis):
             return means / np.where(total > 0, total, np.nan)
 
         return {
-            name: estimates(shares, in_band[:, term].T, groups=self.groups)
+            name: bootstrap_intervals(shares, in_band[:, term].T, groups=self.groups)
             for term, name in enumerate(self.terms)
         }
 
@@ -232,8 +225,8 @@ def loss_bands(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class WeightTable(Analysis):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WeightTable(Result):
     """How FreqFM's weights depend on its options; tables are (2, Q, G), luminance first."""
 
     tables: tuple[str, ...] = TABLES

@@ -32,43 +32,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
-from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.result import Estimate
 from deco_lab.spectra.bands import OCTAVES, bands_of, check_edges
-from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
+from deco_lab.spectra.bootstrap import bootstrap_intervals
 from deco_lab.spectra.dct import block_dct
 from deco_lab.spectra.frequencies import radius
-from deco_lab.spectra.jacobian import check_patch_size
 from deco_lab.spectra.ridge import cross_fitted
-from deco_lab.spectra.states import Crops, check_crops, check_finite, velocity_of
-
-Array = NDArray[np.float64]
+from deco_lab.spectra.states import (
+    Array,
+    Crops,
+    InBands,
+    check_finite,
+    check_patch_size,
+    check_states,
+    made_by,
+    velocity_of,
+)
 
 TARGETS = ("predicted", "velocity", "image", "noise")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LinearReadout(Analysis):
-    """R^2 of Q targets from S sources in K bands at T times, with 95% intervals over M images."""
+class LinearReadout(InBands):
+    """R^2 of Q targets from S sources in K bands at T times, over M images.
 
-    times: Array
-    """(T,), in [0, 1]: 0 is noise."""
-    edges: Array
-    """(K - 1,), between bands of within-patch frequency, in cycles per pixel; the lowest band
-    holds the patches' means."""
+    Bands are of within-patch frequency; the lowest holds the patches' means.
+    """
+
     sources: tuple[str, ...]
     """Names along the axis of S: "condition" (or "tokens", of a single DiT), "pixels", "both" and
-    "shuffled", or those that were asked for; of a model without tokens "pixels" alone."""
-    r2: Array
-    """(T, S, Q, K), at most 1; NaN in a band without a coefficient or without a target."""
-    r2_low: Array
-    """(T, S, Q, K), lower ends of the intervals, the regressions as they are; NaN for a single
-    group."""
-    r2_high: Array
-    """(T, S, Q, K), upper ends."""
-    count: int
-    """M, images."""
+    "shuffled", or those that were asked for; of a model without tokens "pixels" only."""
+    r2: Estimate
+    """(T, S, Q, K), at most 1; NaN in a band without a coefficient or without a target. The
+    regressions are as they are in every resample."""
     targets: tuple[str, ...] = TARGETS
     """Names along the axis of Q."""
 
@@ -82,7 +79,7 @@ def _patches(images: Tensor, P: int) -> Tensor:
 def _seen(model: Any, crops: Crops, time: float, P: int) -> tuple[Tensor | None, Tensor, Tensor]:
     """Return tokens (M, N, D), noisy patches (M, N, C P P) and targets (M, N, 4, C P P)."""
     tokens, pixels, targets = [], [], []
-    for batch in crops.batches(time):
+    for batch in crops.batches(model, time):
         x, t, labels = batch.x, batch.t, batch.class_ids
         if hasattr(model, "condition") and hasattr(model, "decode"):
             tokens.append(model.condition(x, t, labels))
@@ -115,19 +112,13 @@ def _r2(sums: Array) -> Array:
     return 1 - sums[..., :-1, :, :] / np.where(total > 0, total, np.nan)
 
 
-@takes_arrays
 @torch.no_grad()
 def linear_readout(
     model: Any,
-    images: Tensor,
-    class_ids: Tensor | Sequence[int],
+    states: Crops,
     *,
-    times: Sequence[float],
-    seed: int = 0,
     edges: Sequence[float] = OCTAVES,
-    groups: Groups | None = None,
     folds: int = 5,
-    batch_size: int = 16,
     sources: Sequence[str] | None = None,
 ) -> LinearReadout:
     """Return what a ridge regression reads of image, noise and answer from tokens and pixels.
@@ -140,25 +131,14 @@ def linear_readout(
     ----------
     model : object
         With `config.patch_size`, and `condition(x, t, class_ids)` and `decode(x, condition)`, or
-        `features(x, t, class_ids)` and the call for its velocity, or the call alone.
-    images : Tensor
-        (M, C, H, W), in [-1, 1]; sides are multiples of patch_size.
-    class_ids : Tensor or sequence of int
-        (M,), labels.
-    times : sequence of float
-        T of them, in [0, 1]: 0 is noise.
-    seed : int
-        Image i has the noise of seed + i at every t; and of the control's order.
+        `features(x, t, class_ids)` and the call for its velocity, or the call only.
+    states : Crops
+        M images of at least three groups: what is read of an image was fitted on other groups. By
+        their seed is the order of the control.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel.
-    groups : sequence, optional
-        (M,), one label for each image, such as the photograph that it was cut from: what is read of
-        an image was fitted on other groups, and intervals are over groups. None: every image by
-        itself. At least three.
     folds : int
         Into how many parts the groups are dealt, at least 3.
-    batch_size : int
-        Images on the device at once.
     sources : sequence of str, optional
         Names of those to read from, each of which costs the same again; all when not given.
 
@@ -170,26 +150,25 @@ def linear_readout(
     Raises
     ------
     ValueError
-        For a model without a patch size, images that are empty, misshapen or not finite, labels or
-        times out of range, edges that do not rise, answers that are not finite, sources
-        that the model has not, or as for `cross_fitted`.
+        For a model without a patch size, edges that do not rise, answers that are not finite,
+        sources that the model has not, or as for `Crops` and `cross_fitted`.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
+    check_states(states, Crops)
     check_edges(edges)
-    P, C, M = check_patch_size(model), images.shape[1], len(images)
-    group = crops.groups
+    P, C = check_patch_size(model), states.images.shape[1]
+    group = states.groups
     u = torch.arange(P, dtype=torch.float64)
     band = bands_of(radius(u, 2 * P, u, 2 * P), edges).flatten().repeat(C)
     in_band = torch.nn.functional.one_hot(band, len(edges) + 1).double()
 
     values, name = [], "condition" if hasattr(model, "decode") else "tokens"
     read: dict[str, Tensor] = {}
-    for time in crops.times:
-        tokens, pixels, targets = _seen(model, crops, time, P)
+    for time in states.times:
+        tokens, pixels, targets = _seen(model, states, time, P)
         read = {"pixels": pixels}
         if tokens is not None:
             both = torch.cat([tokens / tokens.std(), pixels / pixels.std()], 2)
-            shuffled = _shuffled(tokens, group, seed)
+            shuffled = _shuffled(tokens, group, states.seed)
             read = {name: tokens, "pixels": pixels, "both": both, "shuffled": shuffled}
         if sources is not None:
             if not sources or not read.keys() >= set(sources):
@@ -205,21 +184,18 @@ def linear_readout(
         ]
         off.append(targets - targets.mean((0, 1)))
         values.append(torch.stack([each.square().sum(1) @ in_band for each in off], 1))
-    found = bootstrap_intervals(_r2, torch.stack(values, 1).numpy(), groups=crops.groups)
+    r2 = bootstrap_intervals(_r2, torch.stack(values, 1).numpy(), groups=group)
     return LinearReadout(
-        times=np.array(crops.times),
+        times=np.array(states.times),
         edges=np.array(edges, dtype=np.float64),
         sources=tuple(read),
-        r2=found.value,
-        r2_low=found.low,
-        r2_high=found.high,
-        count=M,
-        recipe=crops.recipe()
-        | {
-            "weights": weights_hash(model),
-            "group_of_each": group.tolist(),
-            "folds": folds,
-            "regression": "ridge, penalty by a fold of its own",
-            "interval": RECIPE,
-        },
+        r2=r2,
+        count=r2.count,
+        recipe=made_by(
+            model,
+            states,
+            group_of_each=group.tolist(),
+            folds=folds,
+            regression="ridge, penalty by a fold of its own",
+        ),
     )

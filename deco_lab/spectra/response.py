@@ -38,61 +38,48 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image, seeded_noise
-from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.result import Estimate
 from deco_lab.spectra.bands import MEAN_AND_OCTAVES, split_bands
-from deco_lab.spectra.bootstrap import RECIPE, Groups, bootstrap_intervals
+from deco_lab.spectra.bootstrap import bootstrap_intervals
 from deco_lab.spectra.jacobian import directional_derivative
 from deco_lab.spectra.products import nan_if_empty
-from deco_lab.spectra.states import Batch, check_crops, measured, velocity_of
-
-Array = NDArray[np.float64]
+from deco_lab.spectra.states import (
+    Array,
+    Batch,
+    InBands,
+    States,
+    check_states,
+    made_by,
+    measured,
+    velocity_of,
+)
 
 PATHS = ("direct", "through the DiT", "total")
-"""Of a model with a pixel decoder; any other has its total alone."""
+"""Of a model with a pixel decoder; any other has its total only."""
 WHOLES = ("predicted", "velocity")
 _PROBE_STREAM = 0xC2B2AE35
 """Added to seeds: a probe that is the image's own noise would be found again in x."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BandResponse(Analysis):
-    """Linear response in K bands at T times by Q paths, with 95% intervals over M images."""
+class BandResponse(InBands):
+    """Linear response in K bands at T times by Q paths, over M images."""
 
-    times: Array
-    """(T,), in [0, 1]: 0 is noise."""
-    edges: Array
-    """(K - 1,), between bands, in cycles per pixel."""
     paths: tuple[str, ...]
-    """Names along the axis of Q: `PATHS`, or the total alone."""
+    """Names along the axis of Q: `PATHS`, or the total only."""
     of: str
     """What responds: "predicted", the predicted image, or "velocity"."""
-    gain: Array
+    gain: Estimate
     """(T, Q, K), response along a probe of the band, per probe; the paths sum to the total. NaN,
     as all values, in a band that has no frequency."""
-    gain_low: Array
-    """(T, Q, K), lower ends of the intervals; NaN for a single image, as are all ends."""
-    gain_high: Array
-    """(T, Q, K), upper ends."""
-    leaving: Array
+    leaving: Estimate
     """(T, Q, K), power of the response that leaves the band, for a probe of power 1."""
-    leaving_low: Array
-    """(T, Q, K), lower ends."""
-    leaving_high: Array
-    """(T, Q, K), upper ends."""
-    linear: Array
+    linear: Estimate
     """(T, Q, K), share of the band of the answer that the linear map makes of x; NaN in a band
     without energy."""
-    linear_low: Array
-    """(T, Q, K), lower ends."""
-    linear_high: Array
-    """(T, Q, K), upper ends."""
-    count: int
-    """M, images."""
 
 
 def _responses(model: Any, batch: Batch, condition: Tensor | None, direction: Tensor) -> Tensor:
@@ -146,19 +133,13 @@ def _ratios(sums: Array) -> Array:
     return sums[..., :-2, :].reshape(*by.shape[:-2], -1, by.shape[-1]) / by
 
 
-@takes_arrays
 @torch.no_grad()
 def band_response(
     model: Any,
-    images: Tensor,
-    class_ids: Tensor | Sequence[int],
+    states: States,
     *,
-    times: Sequence[float],
     of: str = "predicted",
-    seed: int = 0,
     edges: Sequence[float] = MEAN_AND_OCTAVES,
-    groups: Groups | None = None,
-    batch_size: int = 16,
 ) -> BandResponse:
     """Return how each band of a noisy image passes through a model, by path.
 
@@ -170,26 +151,15 @@ def band_response(
     ----------
     model : object
         With `condition(x, t, class_ids)` and `decode(x, condition)`; or any callable
-        (x, t, class_ids) -> velocity of differentiable operations, which has a total alone.
-    images : Tensor
-        (M, C, H, W), in [-1, 1], of any floating-point type; computed with in float32 or float64.
-    class_ids : Tensor or sequence of int
-        (M,), labels.
-    times : sequence of float
-        T of them, in [0, 1]: 0 is noise.
+        (x, t, class_ids) -> velocity of differentiable operations, which has a total only.
+    states : Crops or Run
+        M images. By their seed is, from another stream than the noise, the probe of each.
     of : str
         "predicted" (default): the predicted image. "velocity": the velocity, whose direct gain is
         mostly that of the noise which it subtracts.
-    seed : int
-        Image i has the noise of seed + i at every t, and from another stream its probe.
     edges : sequence of float
         K - 1 rising edges in cycles per pixel. One at 0, as in the default, parts off the
         channels' means, which are few numbers and most of the energy.
-    groups : sequence, optional
-        (M,), one label for each image, such as the photograph that it was cut from: intervals are
-        over groups. None: every image by itself.
-    batch_size : int
-        Images on the device at once.
 
     Returns
     -------
@@ -199,32 +169,27 @@ def band_response(
     Raises
     ------
     ValueError
-        For an unknown `of`, images that are empty, misshapen or not finite, labels or times out of
-        range, edges that do not rise, or answers that are not finite.
+        For an unknown `of`, edges that do not rise, answers that are not finite, or as for `Crops`
+        and `Run`.
     """
+    check_states(states)
     if of not in WHOLES:
         raise ValueError(f"of must be one of {', '.join(WHOLES)}, got {of!r}")
-    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
-    _, values = measured(
-        crops, lambda batch: _products(model, batch, of=of, seed=seed, edges=edges)
+    times, values = measured(
+        model,
+        states,
+        lambda batch: _products(model, batch, of=of, seed=states.seed, edges=edges),
     )
-    found = bootstrap_intervals(_ratios, values, groups=crops.groups)
-    named = {
-        name + end: getattr(found, which)[:, i]
-        for end, which in (("", "value"), ("_low", "low"), ("_high", "high"))
-        for i, name in enumerate(("gain", "leaving", "linear"))
-    }
+    found = bootstrap_intervals(_ratios, values, groups=states.groups)
+    gain, leaving, linear = (found[:, i] for i in range(3))
     return BandResponse(
-        times=np.array(crops.times),
+        times=times,
         edges=np.array(edges, dtype=np.float64),
-        paths=PATHS if named["gain"].shape[1] > 1 else PATHS[-1:],
+        paths=PATHS if gain.value.shape[1] > 1 else PATHS[-1:],
         of=of,
+        gain=gain,
+        leaving=leaving,
+        linear=linear,
         count=len(values),
-        recipe=crops.recipe()
-        | {
-            "weights": weights_hash(model),
-            "probes": "white noise in each band, one an image",
-            "interval": RECIPE,
-        },
-        **named,
+        recipe=made_by(model, states, probes="white noise in each band, one an image"),
     )

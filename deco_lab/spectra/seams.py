@@ -94,8 +94,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.arrays import as_tensor, takes_arrays
-from deco_lab.spectra.analysis import Analysis
-from deco_lab.spectra.bootstrap import Estimate, Groups, estimates, group_numbers
+from deco_lab.result import Estimate, Result
+from deco_lab.spectra.bootstrap import Groups, bootstrap_intervals, group_numbers
 from deco_lab.spectra.dct import dct_matrix
 from deco_lab.spectra.frequencies import check_images
 from deco_lab.spectra.states import check_batch_size
@@ -113,8 +113,8 @@ _PIECE = 2**19
 """Numbers at a time, of blocks that overlap."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seams(Analysis):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seams(Result):
     """What the three detectors say of M images, and how likely chance says as much."""
 
     patch_size: int
@@ -138,30 +138,30 @@ class Seams(Analysis):
 
     def estimates(self) -> dict[str, Estimate]:
         """Return each detector's mean excess by name, with its interval over groups of images."""
-        found = estimates(lambda means: means, self.excess.T, groups=self.group)
+        found = bootstrap_intervals(lambda means: means, self.excess.T, groups=self.group)
         return dict(zip(DETECTORS, found, strict=True))
 
-    def ratios(self) -> list[Estimate]:
-        """Return mean steps into each offset over those into all others, P of them.
+    def ratios(self) -> Estimate:
+        """Return mean steps into each offset over those into all others, (P,).
 
         The first is the ratio of differences across the patches' edges to those inside, and the
         others what it would be for a grid that lies elsewhere.
         """
         P = self.patch_size
-        return estimates(
+        return bootstrap_intervals(
             lambda m: (P - 1) * m / (m.sum(-1, keepdims=True) - m + _TINY),
             self.steps,
             groups=self.group,
         )
 
-    def line_levels(self) -> list[Estimate]:
-        """Return levels above what lies beside, in dB: of all lines k/P together, then of each."""
+    def line_levels(self) -> Estimate:
+        """Return levels above what lies beside, in dB: all lines k/P together, then each."""
 
         def levels(means: Array) -> Array:
             together = means.mean(-1, keepdims=True)
             return 10 / np.log(10) * np.concatenate([together, means], -1)
 
-        return estimates(levels, self.lines, groups=self.group)
+        return bootstrap_intervals(levels, self.lines, groups=self.group)
 
     def found(self, level: float = 0.05) -> tuple[str, ...]:
         """Return the names of the detectors that find seams.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.arrays import as_tensor
-from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.result import Estimate, Result, weights_hash
 from deco_lab.spectra.bands import MEAN_AND_OCTAVES
 from deco_lab.spectra.bootstrap import Groups, bootstrap, count_groups, group_numbers
 from deco_lab.spectra.frequencies import check_estimator, check_images
@@ -40,7 +40,7 @@ Predictions = tuple[Sequence[float], Iterable[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Settling(Analysis):
+class Settling(Result):
     """When K bands of M predicted images reach L levels of correlation with the final ones."""
 
     times: Array
@@ -54,12 +54,8 @@ class Settling(Analysis):
     settled: Array
     """(M, K, L), in t; NaN where a band is not at the level before the last prediction, which is
     the final image itself."""
-    median: Array
+    median: Estimate
     """(K, L), over images, those that never settle counted as 1; NaN where that is reached."""
-    median_low: Array
-    """(K, L), lower ends of the 95% intervals over images; NaN for a single image."""
-    median_high: Array
-    """(K, L), upper ends, at most 1."""
     count: int
     """M, images."""
     groups: NDArray[np.int64] | None = None
@@ -161,15 +157,14 @@ def settling_times(
         np.array([getattr(m, name) for m in medians]).reshape(K, L)
         for name in ("value", "low", "high")
     )
+    reached = np.where(value < 1, value, np.nan)
     return Settling(
         times=np.array(times),
         edges=np.array(edges, dtype=np.float64),
         levels=np.array(levels, dtype=np.float64),
         correlation=correlation,
         settled=settled,
-        median=np.where(value < 1, value, np.nan),
-        median_low=low.clip(0, 1),
-        median_high=high.clip(0, 1),
+        median=Estimate(reached, low.clip(0, 1), high.clip(0, 1), count=M),
         count=M,
         groups=numbers,
         recipe={

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.result import Estimate, Result, weights_hash
 from deco_lab.spectra.bands import OCTAVES
 from deco_lab.spectra.bootstrap import (
     RECIPE,
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SolverError(Analysis):
+class SolverError(Result):
     """How far S solvers' images are from a reference in K bands, over M images."""
 
     solvers: tuple[str, ...]
@@ -45,12 +45,8 @@ class SolverError(Analysis):
     """(S,), network passes per image."""
     edges: Array
     """(K - 1,), between bands, in cycles per pixel."""
-    error: Array
+    error: Estimate
     """(S, K), root of the error's energy as a part of the reference's; NaN in an empty band."""
-    error_low: Array
-    """(S, K), lower ends of the 95% intervals over images; NaN for a single image."""
-    error_high: Array
-    """(S, K), upper ends."""
     reference_energy: Array
     """(K,), mean square of the reference per pixel and channel in each band."""
     reference_solver: str
@@ -138,15 +134,12 @@ def solver_error(
     def error(means: Array) -> Array:
         return np.sqrt(means[..., 0, :] / nan_if_empty(means[..., 1, :]))
 
-    found = bootstrap_log_intervals(error, products, groups=numbers)
     return SolverError(
         solvers=tuple(solver for solver, _ in settings),
         num_steps=np.array([steps for _, steps in settings]),
         nfe=nfe,
         edges=np.array(edges, dtype=np.float64),
-        error=found.value,
-        error_low=found.low,
-        error_high=found.high,
+        error=bootstrap_log_intervals(error, products, groups=numbers),
         reference_energy=products[:, 0, 1].mean(0),
         reference_solver=reference[0],
         reference_num_steps=reference[1],

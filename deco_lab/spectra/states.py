@@ -6,6 +6,10 @@ asks what a model does on the path it was trained on, a sampling run what it doe
 which may have left that path. Either way an analysis reads moments: a time, and the M images at it,
 batch by batch. Only one batch is on the model's device.
 
+    crops = Crops(images, class_ids, times=(0.3, 0.5), groups=photographs)
+    band_effects(model, crops), tap_spectrum(model, crops)
+    band_effects(model, Run(sample_steps(model, [0, 3]), [0, 3]))
+
 Image i has the noise of its own generator, seeded with seed + i, and the same at every t: curves
 over t are smooth, and neither depends on the batch size.
 """
@@ -22,9 +26,12 @@ from torch import Tensor
 
 from deco_lab.arrays import as_tensor
 from deco_lab.flow import interpolate, seeded_noise
-from deco_lab.spectra.analysis import tensor_hash
-from deco_lab.spectra.bootstrap import Groups, count_groups, group_numbers
+from deco_lab.result import Result, tensor_hash, weights_hash
+from deco_lab.spectra.bootstrap import RECIPE, Groups, count_groups, group_numbers
 from deco_lab.spectra.frequencies import check_images
+
+Array = NDArray[np.float64]
+Labels = Tensor | Sequence[int]
 
 
 class State(Protocol):
@@ -81,15 +88,32 @@ class NoisyBatch(Batch):
     """(B, C, H, W), standard normal."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OverTime(Result):
+    """What is common to results over states."""
+
+    times: Array
+    """(T,), in [0, 1]: 0 is noise."""
+    count: int
+    """M, images."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InBands(OverTime):
+    """What is common to results over states by band."""
+
+    edges: Array
+    """(K - 1,), between bands, in cycles per pixel."""
+
+
 class States(Protocol):
     """What an analysis reads: `Crops` or `Run`."""
 
-    @property
-    def groups(self) -> NDArray[np.int64]:
-        """(M,), the group of each image, a number from 0; of a `Run` once it has been read."""
-        ...
+    groups: NDArray[np.int64]
+    """(M,), the group of each image, a number from 0; of a `Run` once it has been read."""
+    seed: int
 
-    def moments(self) -> Iterator[tuple[float, Iterable[Any]]]:
+    def moments(self, model: Any) -> Iterator[tuple[float, Iterator[Any]]]:
         """Yield one time after the other with its batches, in the order of the images."""
         ...
 
@@ -98,49 +122,102 @@ class States(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
 class Crops:
-    """Real crops, checked, with noise of known seeds at T times."""
+    """Real images with noise of known seeds at T times.
 
-    images: Tensor
-    """(M, C, H, W), in [-1, 1]."""
-    class_ids: Tensor
-    """(M,), int64, on the CPU."""
-    times: tuple[float, ...]
-    """T of them, in [0, 1]."""
-    seed: int
-    """Image i has the noise of seed + i."""
-    device: torch.device
-    """Of the batches: that of the model's parameters."""
-    batch_size: int
-    """Images on the device at once."""
-    groups: NDArray[np.int64]
-    """(M,), the group of each image, a number from 0."""
+    Parameters
+    ----------
+    images : Tensor or array
+        (M, C, H, W), in [-1, 1], of any floating-point type; computed with in float32 or float64. H
+        and W are multiples of the model's `config.patch_size`, if it has one.
+    class_ids : Tensor or sequence of int
+        (M,), labels; the null class is allowed.
+    times : sequence of float
+        T of them, in [0, 1]: 0 is noise.
+    seed : int
+        Image i has the noise of seed + i at every t. Analyses draw what they need by it too.
+    groups : sequence or array, optional
+        (M,), a label for each image, the same for those that go together, such as crops of one
+        photograph: intervals draw whole groups. None (default) takes every image by itself.
+    batch_size : int
+        Images on the device at once; results depend on it by rounding only.
 
-    def at(self, time: float, rows: Tensor) -> NoisyBatch:
-        """Return some of the images, by their indices, at a time."""
-        image = _placed(self.images[rows.to(self.images.device)], self.device)
-        noise = torch.cat([seeded_noise(1, image.shape[1:], self.seed + int(i)) for i in rows])
-        noise = noise.to(image)
-        return NoisyBatch(
-            first=int(rows[0]),
-            time=time,
-            t=torch.full((len(image),), time, device=self.device),
-            class_ids=self.class_ids[rows].to(self.device),
-            x=interpolate(image, noise, time),
-            image=image,
-            noise=noise,
-        )
+    Raises
+    ------
+    ValueError
+        Where an argument breaks a rule above, or images hold NaN; of the model's rules when they
+        are read.
+    """
 
-    def batches(self, time: float) -> Iterator[NoisyBatch]:
-        """Yield the images at a time in their order."""
-        for rows in torch.arange(len(self.images)).split(self.batch_size):
-            yield self.at(time, rows)
+    def __init__(
+        self,
+        images: Any,
+        class_ids: Labels,
+        times: Sequence[float],
+        *,
+        seed: int = 0,
+        groups: Groups | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        self.images: Tensor = as_tensor(images)
+        check_images(self.images)
+        if not self.images.is_floating_point():
+            raise ValueError(
+                f"images must be floating point in [-1, 1], got {self.images.dtype}; use "
+                "images.float() / 127.5 - 1"
+            )
+        if not bool(self.images.isfinite().all()):
+            raise ValueError("images must be finite, got NaN or infinite values; leave those out")
+        self.times = tuple(float(t) for t in times)
+        if not self.times or not all(math.isfinite(t) and 0 <= t <= 1 for t in self.times):
+            raise ValueError(
+                f"times must be at least one t in [0, 1], got {self.times}; 0 is noise"
+            )
+        if not 0 <= seed <= 2**32 - len(self.images):
+            raise ValueError(
+                f"seed must be at least 0 and below 2**32 for every image, got {seed}; use a small "
+                "one"
+            )
+        check_batch_size(batch_size)
+        self.class_ids = check_labels(class_ids, len(self.images))
+        self.groups = group_numbers(groups, len(self.images))
+        self.seed, self.batch_size = seed, batch_size
 
-    def moments(self) -> Iterator[tuple[float, Iterator[NoisyBatch]]]:
+    def batches(self, model: Any, time: float) -> Iterator[NoisyBatch]:
+        """Yield the images at a time in their order, on the model's device.
+
+        Raises
+        ------
+        ValueError
+            For labels that the model does not know, or sides that are no multiple of its patches.
+        """
+        check_labels(self.class_ids, len(self.images), model)
+        P = getattr(getattr(model, "config", None), "patch_size", 1)
+        H, W = self.images.shape[-2:]
+        if H % P or W % P:
+            raise ValueError(
+                f"image height and width must be divisible by patch_size={P}, got {H} x {W}; "
+                f"crop to {H - H % P} x {W - W % P}"
+            )
+        device = device_of(model, self.images.device)
+        for first in range(0, len(self.images), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            image = _placed(self.images[rows], device)
+            noise = seeded_noise(len(image), image.shape[1:], self.seed + first).to(image)
+            yield NoisyBatch(
+                first=first,
+                time=time,
+                t=torch.full((len(image),), time, device=device),
+                class_ids=self.class_ids[rows].to(device),
+                x=interpolate(image, noise, time),
+                image=image,
+                noise=noise,
+            )
+
+    def moments(self, model: Any) -> Iterator[tuple[float, Iterator[NoisyBatch]]]:
         """Yield every time with its batches."""
         for time in self.times:
-            yield time, self.batches(time)
+            yield time, self.batches(model, time)
 
     def recipe(self) -> dict[str, Any]:
         """Return the seed, the number of groups, and the images by their hash."""
@@ -156,37 +233,38 @@ class Crops:
 class Run:
     """The states of a sampling run below t = 1, where something is left to draw.
 
+    What is asked about each is the model for its class only, whatever the run's guidance, which
+    mixes two velocities afterwards.
+
     Parameters
     ----------
     steps : iterable of objects with t and x
         Such as `sample_steps` yields: x (M, C, H, W), the same M images at each t. It is read step
-        by step, and no step is kept.
+        by step, once, and no step is kept.
     class_ids : Tensor or sequence of int
         (M,), labels of the run.
-    model : object
-        Its device, and its `config.num_classes`, if any.
-    batch_size : int
-        Images on the device at once, at least 1.
-    groups : sequence or array, optional
-        (M,), as for `group_numbers`.
+    seed : int
+        What analyses draw for the images is by seed.
+    groups, batch_size
+        As for `Crops`.
     """
 
     def __init__(
         self,
         steps: Iterable[State],
-        class_ids: Tensor | Sequence[int],
-        model: Any,
-        batch_size: int,
+        class_ids: Labels,
+        *,
+        seed: int = 0,
         groups: Groups | None = None,
+        batch_size: int = 16,
     ) -> None:
         check_batch_size(batch_size)
-        self._groups = groups
-        self._steps, self._class_ids = steps, class_ids
-        self._model, self._batch_size = model, batch_size
+        self._steps, self._class_ids, self._groups = steps, class_ids, groups
+        self.seed, self._batch_size = seed, batch_size
         self._shape: torch.Size | None = None
-        self._recipe: dict[str, Any] = {"states": "sampling run"}
+        self._recipe: dict[str, Any] = {"states": "sampling run", "seed": seed}
 
-    def moments(self) -> Iterator[tuple[float, Iterator[Batch]]]:
+    def moments(self, model: Any) -> Iterator[tuple[float, Iterator[Batch]]]:
         """Yield every time with its batches.
 
         Raises
@@ -198,7 +276,7 @@ class Run:
         for step in self._steps:
             if step.t < 1:
                 time, x = float(step.t), as_tensor(step.x)
-                yield time, self._batches(time, x, self._checked(time, x))
+                yield time, self._batches(time, x, self._checked(time, x, model), model)
         if self._shape is None:
             raise ValueError(
                 "steps must hold a state with t below 1, got none; pass sample_steps(...)"
@@ -208,7 +286,7 @@ class Run:
         """Return labels, number of groups, and the first state, the run's noise, by its hash."""
         return self._recipe
 
-    def _checked(self, time: float, x: Tensor) -> Tensor:
+    def _checked(self, time: float, x: Tensor, model: Any) -> Tensor:
         check_images(x, "the x of a step")
         if not bool(x.isfinite().all()):
             raise ValueError(
@@ -220,7 +298,7 @@ class Run:
                 f"every x of a run must have the same shape, {tuple(self._shape or ())}, "
                 f"got {tuple(x.shape)} at t={time}; analyse one run at a time"
             )
-        labels = check_labels(self._class_ids, len(x), self._model)
+        labels = check_labels(self._class_ids, len(x), model)
         if self._shape is None:
             self._shape = x.shape
             self.groups = group_numbers(self._groups, len(x))
@@ -231,8 +309,8 @@ class Run:
             }
         return labels
 
-    def _batches(self, time: float, states: Tensor, labels: Tensor) -> Iterator[Batch]:
-        device = device_of(self._model, states.device)
+    def _batches(self, time: float, states: Tensor, labels: Tensor, model: Any) -> Iterator[Batch]:
+        device = device_of(model, states.device)
         for first in range(0, len(labels), self._batch_size):
             x = _placed(states[first : first + self._batch_size], device)
             yield Batch(
@@ -245,12 +323,14 @@ class Run:
 
 
 def measured(
-    states: States, measure: Callable[[Any], Tensor]
-) -> tuple[tuple[float, ...], NDArray[np.float64]]:
-    """Return the times, and what `measure` says of each image at each of them, (M, T, ...).
+    model: Any, states: States, measure: Callable[[Any], Tensor]
+) -> tuple[Array, NDArray[np.float64]]:
+    """Return the times, (T,), and what `measure` says of each image at each of them, (M, T, ...).
 
     Parameters
     ----------
+    model : object
+        Whose states they are.
     states : Crops or Run
         Read once.
     measure : callable
@@ -261,12 +341,28 @@ def measured(
     ValueError
         Where a value is not finite, since then the model's answer was not.
     """
+    check_states(states)
     times, values = [], []
-    for time, batches in states.moments():
+    for time, batches in states.moments(model):
         times.append(time)
         rows = [measure(batch).detach().cpu().double() for batch in batches]
         values.append(check_finite(torch.cat(rows), time))
-    return tuple(times), torch.stack(values, 1).numpy()
+    return np.array(times), torch.stack(values, 1).numpy()
+
+
+def made_by(model: Any, states: States, **more: Any) -> dict[str, Any]:
+    """Return the recipe of an analysis of states: theirs, the weights, the interval, and more."""
+    return states.recipe() | {"weights": weights_hash(model), "interval": RECIPE} | more
+
+
+def check_states(states: Any, kinds: Any = (Crops, Run)) -> None:
+    """Raise ValueError for what is neither crops nor a run, or for a run where crops are needed."""
+    if not isinstance(states, kinds):
+        run = " or Run(steps, class_ids)" if kinds is not Crops else ", whose answer is known,"
+        raise ValueError(
+            f"states must be Crops(images, class_ids, times){run} got a {type(states).__name__}; "
+            "wrap what you have"
+        )
 
 
 def check_finite(values: Tensor, time: float) -> Tensor:
@@ -302,7 +398,7 @@ def _placed(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device, torch.float64 if wide else torch.float32)
 
 
-def check_labels(class_ids: Tensor | Sequence[int], count: int, model: Any) -> Tensor:
+def check_labels(class_ids: Labels, count: int, model: Any = None) -> Tensor:
     """Return `count` labels, int64, on the CPU; raise ValueError where the model knows them not."""
     labels = torch.as_tensor(class_ids).cpu()
     if labels.shape != (count,) or labels.is_floating_point():
@@ -335,69 +431,12 @@ def check_decoder(model: Any) -> None:
         )
 
 
-def check_crops(
-    images: Tensor,
-    class_ids: Tensor | Sequence[int],
-    times: Sequence[float],
-    seed: int,
-    model: Any,
-    batch_size: int,
-    groups: Groups | None = None,
-) -> Crops:
-    """Return the arguments of an analysis of real crops, checked.
-
-    Parameters
-    ----------
-    images : Tensor
-        (M, C, H, W), floating point, in [-1, 1]; H and W are multiples of the model's
-        `config.patch_size`, if it has one.
-    class_ids : Tensor or sequence of int
-        (M,), labels; the null class is allowed.
-    times : sequence of float
-        T of them, in [0, 1]: 0 is noise.
-    seed : int
-        At least 0.
-    model : object
-        Its `config.num_classes`, if any, bounds the labels.
-    batch_size : int
-        At least 1.
-    groups : sequence or array, optional
-        (M,), as for `group_numbers`.
-
-    Raises
-    ------
-    ValueError
-        Where an argument breaks a rule above, or images hold NaN.
-    """
-    check_images(images)
-    if not images.is_floating_point():
+def check_patch_size(model: Any) -> int:
+    """Return the model's patch size; raise ValueError where it has none."""
+    P = getattr(getattr(model, "config", None), "patch_size", None)
+    if P is None:
         raise ValueError(
-            f"images must be floating point in [-1, 1], got {images.dtype}; use "
-            "images.float() / 127.5 - 1"
+            f"model must have config.patch_size, which a {type(model).__name__} has not; "
+            "pass a DeCo"
         )
-    if not bool(images.isfinite().all()):
-        raise ValueError("images must be finite, got NaN or infinite values; leave those out")
-    P = getattr(getattr(model, "config", None), "patch_size", 1)
-    H, W = images.shape[-2:]
-    if H % P or W % P:
-        raise ValueError(
-            f"image height and width must be divisible by patch_size={P}, got {H} x {W}; "
-            f"crop to {H - H % P} x {W - W % P}"
-        )
-    chosen = tuple(float(t) for t in times)
-    if not chosen or not all(math.isfinite(t) and 0 <= t <= 1 for t in chosen):
-        raise ValueError(f"times must be at least one t in [0, 1], got {chosen}; 0 is noise")
-    if not 0 <= seed <= 2**32 - len(images):
-        raise ValueError(
-            f"seed must be at least 0 and below 2**32 for every image, got {seed}; use a small one"
-        )
-    check_batch_size(batch_size)
-    return Crops(
-        images=images,
-        class_ids=check_labels(class_ids, len(images), model),
-        times=chosen,
-        seed=seed,
-        device=device_of(model, images.device),
-        batch_size=batch_size,
-        groups=group_numbers(groups, len(images)),
-    )
+    return P

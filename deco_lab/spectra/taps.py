@@ -32,7 +32,7 @@ References
     arXiv 2511.19365, Figure 4 and Algorithm 3.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +42,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deco_lab.arrays import takes_arrays
 from deco_lab.flow import predicted_image
-from deco_lab.spectra.analysis import Analysis, weights_hash
+from deco_lab.result import Estimate
 from deco_lab.spectra.bootstrap import (
     RECIPE,
-    Groups,
-    Intervals,
     bootstrap_intervals,
     bootstrap_log_intervals,
     log_of,
@@ -57,77 +54,53 @@ from deco_lab.spectra.dct import zigzag_order
 from deco_lab.spectra.energy import image_energies, token_grid, token_map
 from deco_lab.spectra.frequencies import check_estimator
 from deco_lab.spectra.states import (
+    Array,
     Batch,
+    Crops,
     NoisyBatch,
+    OverTime,
     Run,
-    State,
     States,
-    check_crops,
     check_finite,
+    check_states,
+    made_by,
     measured,
     velocity_of,
 )
-
-Array = NDArray[np.float64]
 
 TAPS = ("tokens", "condition", "velocity", "predicted_image")
 _METHODS = {"tokens": "features", "condition": "condition"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TapSpectrum(Analysis):
+class TapSpectrum(OverTime):
     """Energies at one tap over T times and, in the last of T + 1 rows, over all of them.
 
-    The mean over times is of energies; its curve is that of the mean. Intervals are over M images,
-    95%, NaN for a single one. n is block_size.
+    The mean over times is of energies; its curve is that of the mean. n is block_size.
     """
 
     tap: str
     """One of `TAPS`."""
-    times: Array
-    """(T,), in [0, 1]: 0 is noise."""
     patch_size: int
     """P, pixels to a side of the tap's places: 1 where it has pixels."""
     block_size: int
     """n, places to a side of a block."""
     frequency: Array
     """(R,), the rings' centres in cycles per pixel, 0 to the map's Nyquist 1 / (2P)."""
-    radial: Array
+    radial: Estimate
     """(T + 1, R), mean energy of the coefficients of about this radial frequency; those in the
     corners, beyond Nyquist, are left out."""
-    radial_low: Array
-    """(T + 1, R), lower ends of the intervals."""
-    radial_high: Array
-    """(T + 1, R), upper ends."""
-    radial_curve: Array
+    radial_curve: Estimate
     """(T + 1, R), log(1 + radial) / max log(1 + energy)."""
-    radial_curve_low: Array
-    """(T + 1, R), lower ends."""
-    radial_curve_high: Array
-    """(T + 1, R), upper ends."""
-    energy: Array
+    energy: Estimate
     """(T + 1, n, n), raw: mean squared coefficient."""
-    energy_low: Array
-    """(T + 1, n, n), lower ends."""
-    energy_high: Array
-    """(T + 1, n, n), upper ends."""
-    curve: Array
+    curve: Estimate
     """(T + 1, n * n), log(1 + energy) / max, in zigzag order."""
-    curve_low: Array
-    """(T + 1, n * n), lower ends."""
-    curve_high: Array
-    """(T + 1, n * n), upper ends."""
     each: Array
     """(M, T, n, n), energies of each image by itself."""
-    noise_share: Array
+    noise_share: Estimate
     """(T,), the part of the energy about the mean over images and places that is linear in the
     noise and was taken out; 0 where the noise was left in, not measured."""
-    noise_share_low: Array
-    """(T,), lower ends of the intervals."""
-    noise_share_high: Array
-    """(T,), upper ends."""
-    count: int
-    """M, images."""
 
     def row(self, t: float | None = None) -> int:
         """Return the row of a time; of the mean over all where none is given.
@@ -170,31 +143,25 @@ def tap_maps(model: Any, batch: Batch, tap: str) -> Tensor:
     return token_map(tokens, *token_grid(tokens, *batch.x.shape[-2:]))
 
 
-@takes_arrays
 @torch.no_grad()
 def tap_spectrum(
     model: Any,
-    images: Tensor,
-    class_ids: Tensor | Sequence[int],
+    states: States,
     *,
-    times: Sequence[float],
     tap: str = "tokens",
-    seed: int = 0,
     block_size: int | None = None,
     offset: int = 0,
     average: str = "power",
-    batch_size: int = 16,
-    groups: Groups | None = None,
     without_noise: bool = False,
 ) -> TapSpectrum:
-    """Return the DCT energies at one tap over t, for real crops with noise.
+    """Return the DCT energies at one tap over t.
 
     Parameters
     ----------
     model : object
         With `features`, `condition` or a call, whichever the tap needs.
-    images, class_ids, times, seed, batch_size
-        As for `band_effects`.
+    states : Crops or Run
+        M images.
     tap : str
         "tokens" (default), "condition", "velocity" or "predicted_image".
     block_size : int, optional
@@ -204,12 +171,10 @@ def tap_spectrum(
         Where the first block begins, in pixels or patches, as for `dct_energy`.
     average : str
         Over images and times: "power" (default), the mean, or "log", the geometric mean.
-    groups : sequence or array, optional
-        As for `band_effects`.
     without_noise : bool
-        Take out what is linear in the noise of the same patch, or pixel. Needs three groups, the
-        "power" average (an image's own energy may come out below 0), and holds what stands at the
-        tap for all images of one time.
+        Take out what is linear in the noise of the same patch, or pixel. Needs crops of three
+        groups, the "power" average (an image's own energy may come out below 0), and holds what
+        stands at the tap for all images of one time.
 
     Returns
     -------
@@ -219,66 +184,14 @@ def tap_spectrum(
     Raises
     ------
     ValueError
-        As for `band_effects` and `dct_energy`, for a tap that the model has not, or for too few
+        As for `Crops`, `Run` and `dct_energy`, for a tap that the model has not, or for too few
         groups to take out the noise by.
     """
-    crops = check_crops(images, class_ids, times, seed, model, batch_size, groups)
-    if without_noise and average != "power":
-        raise ValueError(f'without_noise needs average="power", got "{average}"; leave it out')
-    noise_groups = crops.groups if without_noise else None
-    return _spectrum(model, crops, tap, block_size, offset, average, noise_groups)
-
-
-@torch.no_grad()
-def run_tap_spectrum(
-    model: Any,
-    steps: Iterable[State],
-    class_ids: Tensor | Sequence[int],
-    *,
-    tap: str = "tokens",
-    block_size: int | None = None,
-    offset: int = 0,
-    average: str = "power",
-    batch_size: int = 16,
-    groups: Groups | None = None,
-) -> TapSpectrum:
-    """Return the DCT energies at one tap over t, for the states of a sampling run.
-
-    What is tapped is the model for the class alone, computed anew at each state: guidance mixes two
-    velocities afterwards.
-
-    Parameters
-    ----------
-    model, tap, block_size, offset, average, batch_size, groups
-        As for `tap_spectrum`.
-    steps, class_ids
-        As for `run_effects`.
-
-    Returns
-    -------
-    TapSpectrum
-        Times are those of the states below t = 1.
-
-    Raises
-    ------
-    ValueError
-        As for `tap_spectrum` and `run_effects`.
-    """
-    states = Run(steps, class_ids, model, batch_size, groups)
-    return _spectrum(model, states, tap, block_size, offset, average)
-
-
-def _spectrum(
-    model: Any,
-    states: States,
-    tap: str,
-    block_size: int | None,
-    offset: int,
-    average: str,
-    noise_groups: NDArray[np.int64] | None = None,
-) -> TapSpectrum:
+    check_states(states, Crops if without_noise else (Crops, Run))
     check_tap(model, tap)
     check_estimator(average=average)
+    if without_noise and average != "power":
+        raise ValueError(f'without_noise needs average="power", got "{average}"; leave it out')
     patch_size = 0
 
     def energies(batch: Batch, maps: Tensor) -> Tensor:
@@ -288,24 +201,27 @@ def _spectrum(
             maps, min(8, *maps.shape[-2:]) if block_size is None else block_size, offset
         )
 
-    if noise_groups is None:
-        times, each = measured(states, lambda batch: energies(batch, tap_maps(model, batch, tap)))
-        noise = Intervals(*np.zeros((3, len(times))))
-    else:
-        times, rows, sums = [], [], []
-        for time, batches in states.moments():
+    if without_noise:
+        found, rows, sums = [], [], []
+        for time, batches in states.moments(model):
             some = list(batches)
-            maps, a, b = _without_noise(model, some, tap, noise_groups)
-            times.append(time)
+            maps, a, b = _without_noise(model, some, tap, states.groups)
+            found.append(time)
             rows.append((energies(some[0], a + b) - energies(some[0], a - b)) / 4)  # <T a, T b>
             mean = maps.mean((0, 2, 3), keepdim=True)
             pairs = ((a - mean) * (b - mean), (maps - mean).square())
             sums.append(torch.stack([pair.sum((1, 2, 3)) for pair in pairs], 1))
-        each = torch.stack(rows, 1).numpy()
+        times, each = np.array(found), torch.stack(rows, 1).numpy()
         noise = bootstrap_intervals(
-            lambda means: 1 - means[..., 0] / means[..., 1], torch.stack(sums, 1).numpy(),
-            groups=noise_groups,
-        )  # fmt: skip
+            lambda means: 1 - means[..., 0] / means[..., 1],
+            torch.stack(sums, 1).numpy(),
+            groups=states.groups,
+        )
+    else:
+        times, each = measured(
+            model, states, lambda batch: energies(batch, tap_maps(model, batch, tap))
+        )
+        noise = Estimate(*np.zeros((3, len(times))), count=len(each))
     n = each.shape[-1]
     ring, rings = _rings(n)
     order = list(zigzag_order(n))
@@ -323,40 +239,34 @@ def _spectrum(
         largest = raw[..., : n * n].max(-1, keepdims=True)
         return raw / np.where(largest > 0, largest, 1)
 
-    fields = {}
     # Without noise an energy may come out below 0, and has no logarithm.
-    intervals = bootstrap_log_intervals if noise_groups is None else bootstrap_intervals
+    intervals = bootstrap_intervals if without_noise else bootstrap_log_intervals
     raw = intervals(energies_and_rings, values, groups=states.groups)
     drawn = bootstrap_intervals(curves, values, groups=states.groups, within=(0, 1))
-    for end, energy, curve in zip(("", "_low", "_high"), raw, drawn, strict=True):
-        fields["energy" + end] = energy[:, : n * n].reshape(-1, n, n)
-        fields["radial" + end] = energy[:, n * n :]
-        fields["curve" + end] = curve[:, order]
-        fields["radial_curve" + end] = curve[:, n * n :]
+    square = Estimate(*(end[:, : n * n].reshape(-1, n, n) for end in raw.ends), count=raw.count)
     return TapSpectrum(
         tap=tap,
-        times=np.array(times),
+        times=times,
         patch_size=patch_size,
         block_size=n,
         frequency=ring / (2 * n * patch_size),
+        energy=square,
+        radial=raw[:, n * n :],
+        curve=drawn[:, order],
+        radial_curve=drawn[:, n * n :],
         each=each,
-        noise_share=noise.value,
-        noise_share_low=noise.low,
-        noise_share_high=noise.high,
+        noise_share=noise,
         count=len(each),
-        recipe=states.recipe()
-        | {
-            "weights": weights_hash(model),
-            "tap": tap,
-            "offset": offset,
-            "average": average,
-            "noise": "left in" if noise_groups is None else "its linear part taken out",
-            "normalisation": "orthonormal DCT; white noise of variance 1 has energy 1",
-            "interval": RECIPE
-            if noise_groups is not None
-            else f"{RECIPE}; of energies, of the logarithm",
-        },
-        **fields,
+        recipe=made_by(
+            model,
+            states,
+            tap=tap,
+            offset=offset,
+            average=average,
+            noise="its linear part taken out" if without_noise else "left in",
+            normalisation="orthonormal DCT; white noise of variance 1 has energy 1",
+            interval=RECIPE if without_noise else f"{RECIPE}; of energies, of the logarithm",
+        ),
     )
 
 

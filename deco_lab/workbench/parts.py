@@ -24,6 +24,7 @@ from torch import Tensor
 from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.spectra import (
     MEAN_AND_OCTAVES,
+    Crops,
     band_names,
     dct_energy,
     log_energy,
@@ -416,13 +417,13 @@ def _spectrum(images: Tensor) -> Spectrum:
 def _clusters(
     model: Any, clean: Tensor, class_id: int, t: float, seed: int, count: int
 ) -> Clusters:
-    found = token_clusters(model, clean, [class_id], times=(t,), clusters=count, seed=seed)
+    found = token_clusters(model, Crops(clean, [class_id], (t,), seed=seed), clusters=count)
     labels = found.maps[0, 0]
     return Clusters(
         rows=labels.shape[0],
         columns=labels.shape[1],
         labels=labels.flatten().tolist(),
         count=count,
-        explained=_short(found.explained[0]),
-        regions=_short(found.regions[0]),
+        explained=_short(found.explained.value[0]),
+        regions=_short(found.regions.value[0]),
     )
