@@ -259,10 +259,7 @@ def test_function_sees_the_pair(golden_deco):
         (lambda: BandGuidance((1, 2, 3)), "scales must be one for each of 4 bands, got 3"),
         (lambda: BandGuidance((1, 2), (0.8,)), r"edges must rise .* got \(0.8,\)"),
         (lambda: BandGuidance((1, 2, 3), (0.2, 0.1)), "edges must rise"),
-        (
-            lambda: BandGuidance((1, -1), (0.2,)),
-            "each of scales must be .* of at least 0",
-        ),
+        (lambda: BandGuidance((1, -1), (0.2,)), "each of scales must be .* of at least 0"),
         (lambda: BandGuidance((1, math.nan), (0.2,)), "each of scales .* got nan"),
         (lambda: RescaledGuidance(1.5), "rescale must be a number from 0 to 1, got 1.5"),
         (lambda: ProjectedGuidance(eta=math.nan), "eta must be a finite number"),

@@ -27,13 +27,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deco_lab.checkpoints.files import (
-    CheckpointError,
-    File,
-    json_object,
-    local_file,
-    read_file,
-)
+from deco_lab.checkpoints.files import CheckpointError, File, json_object, local_file, read_file
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.fast import keep_freed_memory
 from deco_lab.fast.build import first_line

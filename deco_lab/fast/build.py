@@ -26,10 +26,7 @@ from deco_lab.files import replacing
 FLAGS = (
     "-x", "c++", "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-Wno-psabi",
 )  # fmt: skip
-KERNELS = {
-    "dct": ("blocks",),
-    "model": ("layer_float32", "blocks_float32", "decoder_float32"),
-}
+KERNELS = {"dct": ("blocks",), "model": ("layer_float32", "blocks_float32", "decoder_float32")}
 """What each source must hold; of kernels in bfloat16 not every processor has any."""
 PATIENCE = 300.0
 """Seconds that the compiler may take."""

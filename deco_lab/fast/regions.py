@@ -69,12 +69,7 @@ def ready_for_sampling(model: Model) -> bool:
 
 
 def compile_regions(
-    model: Model,
-    x: Tensor,
-    t: Tensor,
-    class_ids: Tensor,
-    *,
-    autocast: torch.dtype | None = None,
+    model: Model, x: Tensor, t: Tensor, class_ids: Tensor, *, autocast: torch.dtype | None = None
 ) -> bool:
     """Compile `model` in place, by region, if that leaves its results as they are.
 
@@ -131,10 +126,7 @@ def switch_compiled(model: Model, on: bool) -> None:
 
 
 def _adopt(
-    model: Model,
-    ways: Mapping[str, Switch],
-    inputs: Inputs,
-    autocast: torch.dtype | None = None,
+    model: Model, ways: Mapping[str, Switch], inputs: Inputs, autocast: torch.dtype | None = None
 ) -> bool:
     """Switch on each faster way whose results are as good as those without; return if one is on."""
     adopted = False

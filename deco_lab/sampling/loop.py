@@ -23,13 +23,7 @@ from torch import Tensor
 
 from deco_lab.flow import predicted_image, seeded_noise, time_grid
 from deco_lab.labels import Labels, class_labels
-from deco_lab.sampling.guidance import (
-    Guidance,
-    GuidanceRule,
-    GuidedPair,
-    VelocityModel,
-    as_rule,
-)
+from deco_lab.sampling.guidance import Guidance, GuidanceRule, GuidedPair, VelocityModel, as_rule
 from deco_lab.sampling.plan import Plan, check_seeds
 from deco_lab.sampling.reuse import with_reuse
 from deco_lab.sampling.solvers import SOLVERS, Solver
