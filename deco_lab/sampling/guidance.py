@@ -322,54 +322,38 @@ def as_rule(guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None) -> G
     return _Function(guidance)
 
 
+@dataclass(eq=False)
 class Guidance:
-    """A model that draws given labels with guidance, as velocity fields for solvers.
+    """A model that draws given labels with guidance, as velocity fields for solvers."""
 
-    Parameters
-    ----------
-    model : callable
-        (x, t, labels) -> velocity.
-    labels : Labels
-        B of them, on the device of the states; with a null, or the rule is off.
-    guidance_scale : float
-        1 is off.
-    guidance_interval : tuple of float
-        (low, high], in t.
-    rule : GuidanceRule
-        What makes one velocity of cond and uncond.
+    model: VelocityModel
+    labels: Labels
+    """B of them, on the device of the states; with a null, or the rule is off."""
+    guidance_scale: float
+    """1 is off."""
+    guidance_interval: tuple[float, float]
+    """(low, high], in t."""
+    rule: GuidanceRule
+    """What makes one velocity of cond and uncond."""
+    nfe: int = 0
+    """Network passes per image so far; a guided pair counts 2."""
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """What the rule keeps from pair to pair."""
 
-    Attributes
-    ----------
-    nfe : int
-        Network passes per image so far; a guided pair counts 2.
-    """
-
-    def __init__(
-        self,
-        model: VelocityModel,
-        labels: Labels,
-        guidance_scale: float,
-        guidance_interval: tuple[float, float],
-        rule: GuidanceRule,
-    ) -> None:
-        self.model = model
-        self.labels = labels
-        self.guidance_scale = guidance_scale
-        self.guidance_interval = guidance_interval
-        self.rule = rule
-        self.nfe = 0
-        self._is_on = not rule.is_off(guidance_scale)
-        self._memory: dict[str, Tensor] = {}
+    @property
+    def is_on(self) -> bool:
+        """Whether steps in the interval are guided."""
+        return not self.rule.is_off(self.guidance_scale)
 
     def skips(self, step: int) -> bool:
         """Return whether step `step`, from 0, has the velocity 0, so that no solver is asked."""
-        return self._is_on and self.rule.skips(step)
+        return self.is_on and self.rule.skips(step)
 
     def field(self, step_start: float) -> Field:
         """Return v(x, t) of the step that starts at `step_start`, guided or not throughout."""
         low, high = self.guidance_interval
         inside = low + _ROUNDING < step_start <= high + _ROUNDING
-        return self._guided if inside and self._is_on else self._conditional
+        return self._guided if inside and self.is_on else self._conditional
 
     def _conditional(self, x: Tensor, t: float) -> Tensor:
         self.nfe += 1
@@ -378,7 +362,7 @@ class Guidance:
     def _guided(self, x: Tensor, t: float) -> Tensor:
         self.nfe += 2
         cond, uncond = self._velocity(torch.cat([x, x]), t, self.labels.both).chunk(2)
-        pair = GuidedPair(cond, uncond, x, t, self.guidance_scale, self._memory)
+        pair = GuidedPair(cond, uncond, x, t, self.guidance_scale, self.memory)
         velocity = self.rule(pair)
         _check_shape("guidance", velocity, x)
         return velocity

@@ -174,17 +174,6 @@ def sample_steps(
         labels = class_ids
     else:
         labels = class_labels(class_ids, getattr(config, "num_classes", None))
-    rule = as_rule(guidance)
-    if not rule.is_off(plan.guidance_scale) and labels.null is None:
-        raise ValueError(
-            "guidance needs the null class, model.config.num_classes, which this model does not "
-            "have; pass guidance_scale=1 and no guidance of its own scales"
-        )
-    if not rule.is_off(plan.guidance_scale) and rule.skips(plan.num_steps - 1):
-        raise ValueError(
-            f"guidance must leave a step to take, got {rule}, which skips all {plan.num_steps}; "
-            "take more steps"
-        )
     if noise is None:
         noise = _draw_noise(len(labels), getattr(config, "image_size", None), plan.seed)
     else:
@@ -196,8 +185,18 @@ def sample_steps(
         labels.to(device),
         plan.guidance_scale,
         plan.guidance_interval,
-        rule,
+        as_rule(guidance),
     )
+    if guided.is_on and labels.null is None:
+        raise ValueError(
+            "guidance needs the null class, model.config.num_classes, which this model does not "
+            "have; pass guidance_scale=1 and no guidance of its own scales"
+        )
+    if guided.skips(plan.num_steps - 1):
+        raise ValueError(
+            f"guidance must leave a step to take, got {guidance}, which skips all {num_steps}; "
+            "take more steps"
+        )
     times = time_grid(plan.num_steps, time_shift=plan.time_shift).tolist()
     start = noise.detach().to(device=device, dtype=torch.float32)
     return _steps(guided, SOLVERS[plan.solver](), start, times)
@@ -230,18 +229,12 @@ def _draw_noise(count: int, image_size: int | None, seed: int) -> Tensor:
 
 def _check_noise(noise: Tensor, count: int, patch_size: int) -> None:
     if not isinstance(noise, Tensor) or not noise.is_floating_point():
+        raise ValueError(f"noise must be a floating-point tensor (B, 3, H, W), got {type(noise)}")
+    sides = noise.shape[2:]
+    if noise.shape[:2] != (count, 3) or len(sides) != 2 or any(n % patch_size for n in sides):
         raise ValueError(
-            f"noise must be a floating-point tensor of shape (B, 3, H, W), got {type(noise)}"
-        )
-    if noise.ndim != 4 or noise.shape[:2] != (count, 3):
-        raise ValueError(
-            f"noise must have the shape (B, 3, H, W) with B={count}, the number of class_ids, "
-            f"got {tuple(noise.shape)}"
-        )
-    if any(size % patch_size or size == 0 for size in noise.shape[2:]):
-        raise ValueError(
-            f"noise height and width must be divisible by patch_size={patch_size}, "
-            f"got {tuple(noise.shape[2:])}; draw it in another size"
+            f"noise must have the shape (B, 3, H, W) with B={count}, the number of class_ids, and "
+            f"H and W divisible by patch_size={patch_size}, got {tuple(noise.shape)}"
         )
     if not noise.isfinite().all():
-        raise ValueError("noise must be finite, got NaN or infinite values; draw it anew")
+        raise ValueError("noise must be finite, got NaN or infinite values; draw it again")
