@@ -22,7 +22,7 @@ from deco_lab.fast.build import first_line
 from deco_lab.fast.graphs import Graphed, switch_graphs
 from deco_lab.fast.native import switch_native
 from deco_lab.models.decoder import decode_piece
-from deco_lab.models.zoo import KINDS, Model, decoder_of
+from deco_lab.models.zoo import Model, decoder_of
 
 MAX_GRAPHS = 64
 """Graphs of a block, and of a decoder, that all models of the process may have together: beyond
@@ -39,7 +39,8 @@ Switch = Callable[[Model, bool], None]
 
 def regions(model: Model) -> list[nn.Module]:
     """Return the parts of `model` that are compiled each by itself."""
-    return KINDS[model.config.kind].regions(model)
+    decoder = decoder_of(model)
+    return [*model.backbone.blocks, *([decoder] if decoder else [])]
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

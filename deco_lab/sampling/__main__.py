@@ -17,7 +17,7 @@ from deco_lab.spectra import weights_hash
 from deco_lab.terminal import print_any_text
 
 PROGRAM = "python -m deco_lab.sampling"
-FORMATS = dict.fromkeys(("png", "npz"))
+FORMATS: dict[str, None] = {"png": None, "npz": None}
 
 
 @dataclass(frozen=True, kw_only=True)
