@@ -4,8 +4,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import warnings
 import zipfile
 from dataclasses import replace
@@ -171,6 +169,8 @@ def test_load_takes_the_size_that_is_given(tmp_path):
     path = lightning_file(tmp_path / "ImageNet512.ckpt")
     config = load_quietly(path, image_size=512).config
     assert (config.image_size, config.image_size_assumed) == (512, False)
+    smaller = lightning_file(tmp_path / "smaller.ckpt", patch_size=4)
+    assert load(smaller, device="cpu").config.image_size == 32  # eight patches
     for wrong, message in [(500, "divisible by patch_size=16, got 500; use 512"), ("512", "whole")]:
         with pytest.raises(ValueError, match=f"image_size must be .*{message}"):
             load(path, device="cpu", image_size=wrong)
@@ -220,11 +220,6 @@ def test_load_assumes_a_size_where_hyper_parameters_do_not_tell(tmp_path, parame
     assert (config.image_size, config.image_size_assumed) == (256, True)
 
 
-def test_load_assumes_eight_patches_of_another_size(tmp_path):
-    path = lightning_file(tmp_path / "model.ckpt", patch_size=4)
-    assert load(path, device="cpu").config.image_size == 32
-
-
 def test_load_knows_the_size_of_the_published_addresses(monkeypatch, tmp_path):
     path = lightning_file(tmp_path / "blob")
     monkeypatch.setattr("deco_lab.checkpoints.files._download", lambda *asked: path)
@@ -265,12 +260,6 @@ def test_load_takes_the_moving_average_of_a_lightning_file(golden, golden_deco):
     assert error <= 1e-5 * recorded["io0.velocity"].norm()
 
 
-def test_load_takes_a_lightning_file_whatever_its_name(golden, golden_deco, tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes((golden / "official_layout.ckpt").read_bytes())
-    assert load(path, device="cpu").config.depth == golden_deco.config.depth
-
-
 def test_load_takes_the_raw_weights_of_a_lightning_file_on_request(golden, golden_deco):
     path = golden / "official_layout.ckpt"
     stored = torch.load(path, weights_only=True)["state_dict"]
@@ -282,25 +271,24 @@ def test_load_takes_the_raw_weights_of_a_lightning_file_on_request(golden, golde
 
 @pytest.mark.parametrize("kind", ["own", "published", "lightning"])
 @pytest.mark.parametrize(
-    "wrap",
+    ("place", "wrapped"),
     [
-        lambda name: f"_orig_mod.{name}",
-        lambda name: f"module.{name}",
-        lambda name: f"module._orig_mod.{name}",
-        lambda name: name.replace("denoiser.", "denoiser._orig_mod."),
-        lambda name: re.sub(r"(blocks\.\d+)\.", r"\1._orig_mod.", name),
-        lambda name: re.sub(r"(blocks\.\d+)\.", r"\1._checkpoint_wrapped_module.", name),
-        lambda name: re.sub(r"\bblocks\.", "_fsdp_wrapped_module.blocks.", name),
+        ("^", "module._orig_mod."),
+        (r"(?<=denoiser\.)", "_orig_mod."),
+        (r"(?<=blocks\.\d\.)", "_checkpoint_wrapped_module."),
+        (r"\b(?=blocks\.)", "_fsdp_wrapped_module."),
     ],
 )
-def test_load_sees_past_the_names_of_wrappers(golden_deco, published, tmp_path, kind, wrap):
+def test_load_sees_past_the_names_of_wrappers(
+    golden_deco, published, tmp_path, kind, place, wrapped
+):
     state = {"own": golden_deco.state_dict(), "published": published}.get(kind) or {
         f"{network}.{name}": tensor + (network == "denoiser")
         for network in ("denoiser", "ema_denoiser")
         for name, tensor in published.items()
     }
-    path = tmp_path / "wrapped.ckpt"
-    torch.save({"state_dict": {wrap(name): tensor for name, tensor in state.items()}}, path)
+    path = tmp_path / "wrapped.safetensors"  # whatever its name
+    torch.save({"state_dict": {re.sub(place, wrapped, n): t for n, t in state.items()}}, path)
     for name, tensor in load(path, device="cpu").state_dict().items():
         assert torch.equal(tensor, golden_deco.state_dict()[name])
 
@@ -308,14 +296,17 @@ def test_load_sees_past_the_names_of_wrappers(golden_deco, published, tmp_path, 
 # Our own files
 
 
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("wanted", [None, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("fixture", ["golden_deco", "golden_dit"])
-def test_save_and_load_return_the_same_model(request, tmp_path, fixture):
+def test_save_and_load_return_the_same_model(request, tmp_path, fixture, stored, wanted):
     path = tmp_path / "new" / "model.safetensors"
     model = copy.copy(request.getfixturevalue(fixture))
     model.config = replace(model.config, class_names=tuple("abcdefghij"))
     (tmp_path / "plain").touch()
-    save(model, path, training={"steps": 7})  # the folder is made
-    loaded = load(path, device="cpu")
+    save(model, path, dtype=stored, training={"steps": 7})  # the folder is made
+    assert {tensor.dtype for tensor in load_file(path).values()} == {stored}
+    loaded = load(path, device="cpu", dtype=wanted)
     assert type(loaded) is type(model)
     assert loaded.config == model.config
     assert loaded.config.class_names == model.config.class_names
@@ -324,18 +315,8 @@ def test_save_and_load_return_the_same_model(request, tmp_path, fixture):
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it
     for name, tensor in loaded.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[name])
-
-
-@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("wanted", [None, torch.bfloat16, torch.float64])
-def test_load_converts_to_the_wanted_dtype(golden_deco, tmp_path, stored, wanted):
-    path = tmp_path / "model.safetensors"
-    save(golden_deco, path, dtype=stored)
-    assert {tensor.dtype for tensor in load_file(path).values()} == {stored}
-    for name, tensor in load(path, device="cpu", dtype=wanted).state_dict().items():
-        rounded = golden_deco.state_dict()[name].to(stored)
-        torch.testing.assert_close(tensor, rounded.to(wanted or torch.float32), rtol=0, atol=0)
+        expected = model.state_dict()[name].to(stored).to(wanted or torch.float32)
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=0)
 
 
 def test_load_is_not_bound_to_the_file(golden, tmp_path):
@@ -374,23 +355,6 @@ def test_load_takes_safetensors_whose_length_looks_like_a_pickle(golden_deco, tm
             break
     assert path.read_bytes()[0] == first & ~7
     assert load(path, device="cpu").config == golden_deco.config
-
-
-def test_save_replaces_the_file_in_one_step(golden_deco, golden_dit, written, monkeypatch):
-    """Until the rename the old file is whole, and the new one is whole when it happens."""
-    seen = []
-    rename = os.replace
-
-    def watched(source, target):
-        assert Path(source).parent == Path(target).parent
-        seen.append((type(load(target, device="cpu")), type(load(source, device="cpu"))))
-        rename(source, target)
-
-    monkeypatch.setattr(os, "replace", watched)
-    save(golden_dit, written)
-    assert seen == [(type(golden_deco), type(golden_dit))]
-    assert type(load(written, device="cpu")) is type(golden_dit)
-    assert list(written.parent.iterdir()) == [written]
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(float("nan"), None), (1e6, torch.float16)])
@@ -554,8 +518,7 @@ def test_load_refuses_what_is_no_file_of_a_model(tmp_path, content, message):
 @pytest.mark.parametrize("share", [0.0001, 0.01, 0.5, 0.999])
 @pytest.mark.parametrize("file", ["official_layout.ckpt", "deco_c2i.safetensors"])
 def test_load_refuses_a_truncated_file(golden, tmp_path, file, share):
-    whole = (golden / file).read_bytes()
-    path = tmp_path / file
+    whole, path = (golden / file).read_bytes(), tmp_path / file
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(CheckpointError, match="cut short") as error:
         load(path)
@@ -605,17 +568,14 @@ def test_load_never_runs_pickled_code(published, tmp_path, layout):
         assert sprung.exists()
 
 
-def test_load_of_a_missing_file_names_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"runs/mine\.safetensors does not exist"):
-        load("runs/mine.safetensors")
-
-
 # Names and places
 
 
 def test_load_of_an_unknown_name_lists_the_choices():
     with pytest.raises(CheckpointError, match=r"bundled model \(.*tiny-fm.* here\).*'tinny'"):
         load("tinny")
+    with pytest.raises(FileNotFoundError, match=r"runs/mine\.safetensors does not exist"):
+        load("runs/mine.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -665,11 +625,6 @@ def test_load_from_the_hub_needs_a_whole_address(address):
         load(address)
 
 
-def test_load_refuses_devices_that_are_not_there(written):
-    with pytest.raises(ValueError, match=r"device must be one of .*cpu here, got 'abacus'"):
-        load(written, device="abacus")
-
-
 @pytest.mark.parametrize(
     "dtype", [torch.int8, torch.float8_e4m3fn, torch.float8_e8m0fnu, torch.complex64, "float32"]
 )
@@ -690,11 +645,3 @@ def test_choose_device_prefers_cuda_then_mps(monkeypatch):
     assert checkpoints.choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ValueError, match="of cuda, cuda:0, cuda:1, mps, cpu here, got 'cuda:2'"):
         checkpoints.choose_device("cuda:2")
-
-
-def test_import_deco_lab_is_light():
-    heavy = ["matplotlib", "plotly", "gradio", "huggingface_hub", "skimage"]
-    names = "deco_lab.load, deco_lab.sample"
-    code = f"import sys, deco_lab; {names}; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
