@@ -278,8 +278,9 @@ def test_build_has_the_published_number_of_parameters(preset, millions):
     assert count(preset) == pytest.approx(millions * 1e6, rel=0.01)
 
 
-def test_build_tiny_models_have_about_as_many_parameters():
-    assert count("tiny") == pytest.approx(count("tiny-dit"), rel=0.05)
+@pytest.mark.parametrize("pair", [("tiny", "tiny-dit"), ("fields", "fields-dit")])
+def test_bundled_pairs_have_about_as_many_parameters(pair):
+    assert count(pair[0]) == pytest.approx(count(pair[1]), rel=0.05)
 
 
 def count(preset: str) -> int:
