@@ -136,8 +136,8 @@ def test_load_returns_the_same_ablation(tmp_path, decoder_patch, conditioning, n
 # The size of the images, which tensors do not tell
 
 
-def lightning_file(path: Path, *, patch_size=16, **content) -> Path:
-    """Write a small model as a Lightning file, with whatever else it is to hold."""
+def lightning_file(path: Path, patch_size=16) -> Path:
+    """Write a small model as a Lightning file."""
     model = build(
         DeCoConfig(
             patch_size=patch_size, num_classes=2, hidden_size=16, num_heads=2, depth=1,
@@ -145,7 +145,7 @@ def lightning_file(path: Path, *, patch_size=16, **content) -> Path:
         )
     )  # fmt: skip
     state = {f"ema_denoiser.{published_name(n, 'DeCo')}": t for n, t in model.state_dict().items()}
-    torch.save({"state_dict": state, **content}, path)
+    torch.save({"state_dict": state}, path)
     return path
 
 
@@ -174,50 +174,6 @@ def test_load_takes_the_size_that_is_given(tmp_path):
     for wrong, message in [(500, "divisible by patch_size=16, got 500; use 512"), ("512", "whole")]:
         with pytest.raises(ValueError, match=f"image_size must be .*{message}"):
             load(path, device="cpu", image_size=wrong)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"hyper_parameters": {"image_size": 512}},
-        {"hyper_parameters": {"model": {"init_args": {"denoiser": {"img_size": [512, 512]}}}}},
-        {
-            "hyper_parameters": {"lr": 1e-4, "ema": [0.9999]},
-            "datamodule_hyper_parameters": {
-                "train_dataset": {"class_path": "a.B", "init_args": {"resolution": 512}}
-            },
-        },
-    ],
-)
-def test_load_reads_the_size_in_a_lightning_files_hyper_parameters(tmp_path, content):
-    path = lightning_file(tmp_path / "model.ckpt", **content)
-    config = load_quietly(path).config
-    assert (config.image_size, config.image_size_assumed) == (512, False)
-    assert load_quietly(path, image_size=256).config.image_size == 256  # who asks knows better
-
-
-RING: list = []
-RING.append(RING)
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"train": {"resolution": 512}, "eval": {"resolution": 256}},
-        {"resolution": 500},
-        {"resolution": True, "image_size": "512", "img_size": [512, 256], "depth": 512},
-        {"image_size": -512},
-        {"image_size": 512.0},
-        {"ring": RING},
-        {},
-        None,
-        512,
-    ],
-)
-def test_load_assumes_a_size_where_hyper_parameters_do_not_tell(tmp_path, parameters):
-    path = lightning_file(tmp_path / "model.ckpt", hyper_parameters=parameters)
-    config = load(path, device="cpu").config
-    assert (config.image_size, config.image_size_assumed) == (256, True)
 
 
 def test_load_knows_the_size_of_the_published_addresses(monkeypatch, tmp_path):
