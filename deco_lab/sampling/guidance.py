@@ -113,19 +113,16 @@ class BandGuidance(GuidanceRule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(self.scales))
         object.__setattr__(self, "edges", tuple(self.edges))
-        rising = all(low < high for low, high in pairwise(self.edges))
-        if not rising or not all(0 < edge < 0.5**0.5 for edge in self.edges):
-            raise ValueError(
-                "edges must rise and lie between 0 and sqrt(0.5) = 0.707 cycles per pixel, "
-                f"got {self.edges}; divide cycles per image by the image's side"
-            )
-        if len(self.scales) != len(self.edges) + 1:
-            raise ValueError(
-                f"scales must be one for each of {len(self.edges) + 1} bands, "
-                f"got {len(self.scales)}; {len(self.edges)} edges cut so many"
-            )
         for scale in self.scales:
             check_number("each of scales", scale, 0)
+        for edge in self.edges:
+            check_number("each of edges", edge, 0, 0.5**0.5, "; it is in cycles per pixel", True)
+        rising = all(low < high for low, high in pairwise(self.edges))
+        if not rising or len(self.scales) != len(self.edges) + 1:
+            raise ValueError(
+                f"edges must rise, one less than the scales, which are {len(self.scales)}, got "
+                f"{self.edges}"
+            )
 
     def __call__(self, pair: GuidedPair) -> Tensor:
         """Return the guided velocity, (B, 3, H, W)."""
@@ -207,17 +204,13 @@ class ProjectedGuidance(GuidanceRule):
     """Greatest norm of an update, over an image's channels and pixels: it grows as the root of
     their number. Infinite is no limit."""
     momentum: float = 0.0
-    """beta in (-1, 1): [4] recommends negative ones, which push away from the last updates."""
+    """beta in [-1, 1]: [4] recommends negative ones, which push away from the last updates."""
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta)
+        check_number("momentum", self.momentum, -1, 1, "; 0 is none")
         if not self.norm_threshold > 0:
-            raise ValueError(
-                f"norm_threshold must be greater than 0, got {self.norm_threshold}; "
-                "math.inf is no limit"
-            )
-        if not -1 < self.momentum < 1:
-            raise ValueError(f"momentum must lie between -1 and 1, got {self.momentum}; 0 is none")
+            raise ValueError(f"norm_threshold must be above 0, or inf, got {self.norm_threshold}")
 
     def __call__(self, pair: GuidedPair) -> Tensor:
         """Return the guided velocity, (B, 3, H, W)."""

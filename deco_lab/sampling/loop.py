@@ -174,10 +174,13 @@ def sample_steps(
         labels = class_ids
     else:
         labels = class_labels(class_ids, getattr(config, "num_classes", None))
-    if noise is None:
-        noise = _draw_noise(len(labels), getattr(config, "image_size", None), plan.seed)
-    else:
+    if noise is not None:
         _check_noise(noise, len(labels), getattr(config, "patch_size", 1))
+    elif side := getattr(config, "image_size", None):
+        check_seeds(plan.seed, len(labels))
+        noise = seeded_noise(len(labels), (3, side, side), plan.seed)
+    else:
+        raise ValueError("noise is needed, (B, 3, H, W), since the model has no config.image_size")
     parameters = getattr(model, "parameters", tuple)
     device = next((parameter.device for parameter in parameters()), noise.device)
     guided = Guidance(
@@ -216,15 +219,6 @@ def _steps(
             image = predicted_image(x, velocity, t)
             x = x + (t_next - t) * velocity
         yield Step(index, t_next, x, velocity, image, guidance.nfe)
-
-
-def _draw_noise(count: int, image_size: int | None, seed: int) -> Tensor:
-    if image_size is None:
-        raise ValueError(
-            "noise is needed, of shape (B, 3, H, W), since the model has no config.image_size"
-        )
-    check_seeds(seed, count)
-    return seeded_noise(count, (3, image_size, image_size), seed)
 
 
 def _check_noise(noise: Tensor, count: int, patch_size: int) -> None:
