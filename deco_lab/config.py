@@ -100,7 +100,7 @@ class DeCoConfig(DiTConfig):
     decoder_conditioning: str = "adaln"
     """How the condition steers the decoder: "adaln", as published, or "add"."""
     decoder_sees_pixels: bool = True
-    """Whether the decoder is given the noisy pixels; without them it knows the condition alone."""
+    """Whether the decoder is given the noisy pixels; without them it knows only the condition."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,7 +28,7 @@ MAX_TOKENS = 4096
 """Of an image: a thread keeps the scores of sixteen with all others on its stack."""
 
 MAX_WEIGHTS = 2**22
-"""Of a block: the kernels read them anew for every sixteen tokens, so they must fit a cache. Those
+"""Of a block: the kernels read them again for every sixteen tokens, so they must fit a cache. Those
 of DeCo-XL/16 do not, and PyTorch's products, which read them once, are faster."""
 
 

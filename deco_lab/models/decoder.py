@@ -7,7 +7,7 @@ For a token's condition s and the pixel at place p of its patch,
     velocity = Linear(LayerNorm(h))
 
 There is no spatial mixing: given s, an output pixel depends on the same input pixel, on its place
-and on its patch's token alone. The patch size only unfolds a token's condition onto its pixels.
+and on its patch's token only. The patch size only unfolds a token's condition onto its pixels.
 
 Two ablations of Table 4 in [1] are options of the configuration. With `decoder_patch` q, the
 decoder works on units of q x q pixels as it does on single ones: a unit's 3 q^2 values come in,

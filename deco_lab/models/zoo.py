@@ -81,13 +81,11 @@ def our_name(name: str, kind: str) -> str | None:
 
 def _translate(name: str, names: Mapping[str, str]) -> str | None:
     layer, _, tensor = name.rpartition(".")
-    counted = re.search(r"(?<=blocks\.)\d+", layer)
-    if counted:
-        layer = f"{layer[: counted.start()]}{{i}}{layer[counted.end() :]}"
-    if layer not in names:
+    number = re.search(r"(?<=blocks\.)\d+", layer)
+    pattern = re.sub(r"(?<=blocks\.)\d+", "{i}", layer)
+    if pattern not in names:
         return None
-    translated = f"{names[layer]}.{tensor}"
-    return translated.replace("{i}", counted[0]) if counted else translated
+    return f"{names[pattern]}.{tensor}".replace("{i}", number[0] if number else "")
 
 
 def config_from_shapes(shapes: Shapes, kind: str) -> ModelConfig:

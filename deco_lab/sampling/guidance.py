@@ -48,7 +48,7 @@ from deco_lab.setting import check_number, check_whole
 VelocityModel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """velocity (B, 3, H, W) of x (B, 3, H, W), t (B,) and labels (B, ...)."""
 
-# A grid time that equals a bound but for rounding counts as equal: 3 * 0.1 is not above 0.3.
+# A grid time that equals a bound except for rounding counts as equal: 3 * 0.1 is not above 0.3.
 _ROUNDING = 1e-9
 
 

@@ -55,7 +55,7 @@ def write_npz(folder: Path, image_size: int, class_ids: Sequence[int]) -> None:
     if path.exists():
         return
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, image_size, image_size, 3)}
-    # A ZipInfo made of a name alone has a fixed date: the same images are the same bytes.
+    # A ZipInfo made of only a name has a fixed date: the same images are the same bytes.
     with replacing(path) as beside, zipfile.ZipFile(beside, "w") as archive:
         with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, header)

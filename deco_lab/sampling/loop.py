@@ -67,16 +67,14 @@ def sample(
 
     Parameters
     ----------
-    model, class_ids, num_steps, guidance_scale, guidance_interval, solver, time_shift, seed, noise
-        As for `sample_steps`.
-    guidance, condition_reuse
-        As for `sample_steps`.
+    model, class_ids, num_steps, guidance_scale, guidance_interval, solver, time_shift, seed
+        As for `sample_steps`, as are noise, guidance and condition_reuse.
 
     Returns
     -------
     Tensor
-        (B, 3, H, W), float32, on the model's device. Images lie in [-1, 1] but for what the model
-        overshoots: nothing is clamped.
+        (B, 3, H, W), float32, on the model's device. Images lie in [-1, 1] except where the
+        model overshoots: nothing is clamped.
 
     Raises
     ------

@@ -99,7 +99,7 @@ def sample_many(
     batch_size : int
         Images at a time in each process; it changes them by rounding at most.
     processes : Processes, optional
-        Those that share the job, each of which must call this; this one alone when not given.
+        Those that share the job, each of which must call this; only this one when not given.
 
     Raises
     ------

@@ -31,7 +31,7 @@ PATIENCE = timedelta(hours=2)
 
 @dataclass
 class Processes:
-    """Those that share a job, as one of them sees them; by default it is alone."""
+    """Those that share a job, as one of them sees them; by default it is the only one."""
 
     device: torch.device
     """Where this one works."""
@@ -80,7 +80,7 @@ def need_accelerate() -> None:
 
 
 def processes_here(device: str | None = None) -> Processes:
-    """Return the processes that this one was started among: itself alone, unless launched so.
+    """Return the processes that this one was started among: only itself, unless launched so.
 
     Parameters
     ----------
