@@ -19,23 +19,17 @@ def inputs(seed=0):
     return x, torch.rand(2, generator=generator), torch.tensor([1, 2])
 
 
-class Counting(torch.nn.Module):
-    """A model that notes the time at which its DiT was asked."""
+@pytest.fixture
+def asked(deco, monkeypatch):
+    """The times at which the DiT was asked, and of how many images."""
+    seen, features = [], deco.features
 
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.config = model, model.config
-        self.asked = []
+    def noted(x, t, class_ids):
+        seen.append((round(t[0].item(), 3), len(t)))
+        return features(x, t, class_ids)
 
-    def features(self, x, t, class_ids):
-        self.asked.append((round(t[0].item(), 3), len(t)))
-        return self.model.features(x, t, class_ids)
-
-    def condition_of(self, features, t):
-        return self.model.condition_of(features, t)
-
-    def decode(self, x, condition):
-        return self.model.decode(x, condition)
+    monkeypatch.setattr(deco, "features", noted)
+    return seen
 
 
 @torch.no_grad()
@@ -53,23 +47,21 @@ def test_condition_keeps_the_tokens_and_takes_the_present_time(deco):
 
 
 @pytest.mark.parametrize(
-    ("solver", "asked"),
+    ("solver", "times"),
     [
         ("euler", [0, 0.3, 0.6, 0.9]),
         ("adams2", [0, 0.3, 0.6, 0.9]),
         ("heun", [0, 0.2, 0.3, 0.5, 0.6, 0.8, 0.9]),  # two evaluations a step, at both ends
     ],
 )
-def test_the_dit_is_asked_at_every_kth_evaluation(deco, solver, asked):
-    model = Counting(deco)
-    sample(model, [1], num_steps=10, guidance_scale=1, solver=solver, condition_reuse=3)
-    assert [t for t, _ in model.asked] == asked
+def test_the_dit_is_asked_at_every_kth_evaluation(deco, asked, solver, times):
+    sample(deco, [1], num_steps=10, guidance_scale=1, solver=solver, condition_reuse=3)
+    assert asked == [(t, 1) for t in times]
 
 
-def test_the_dit_is_asked_where_guidance_begins_and_ends(deco):
-    model = Counting(deco)
-    sample(model, [1], num_steps=10, guidance_interval=(0.35, 0.65), condition_reuse=10)
-    assert model.asked == [(0, 1), (0.4, 2), (0.7, 1)]
+def test_the_dit_is_asked_where_guidance_begins_and_ends(deco, asked):
+    sample(deco, [1], num_steps=10, guidance_interval=(0.35, 0.65), condition_reuse=10)
+    assert asked == [(0, 1), (0.4, 2), (0.7, 1)]
 
 
 def test_sample_with_reuse_of_one_is_sample(deco):

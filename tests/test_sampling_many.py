@@ -242,39 +242,27 @@ def test_two_processes_go_on_and_leave_the_files_of_one(options, tmp_path: Path)
 
 
 class _Share(Processes):
-    """One of several processes, as if each ran by itself after the main one's start."""
+    """One of two processes, as if each ran by itself after the main one's start."""
 
-    def __init__(self, index: int, told: list[Any]) -> None:
-        super().__init__(torch.device("cpu"), index, 2)
-        self._told = told
+    told: Any = None
 
     def from_main(self, value: Any) -> Any:
         if self.is_main:
-            self._told.append(value)
-        return self._told[0]
-
-
-def test_sample_many_gives_each_process_its_batches(model: str, tmp_path: Path):
-    loaded = deco_lab.load(model, device="cpu")
-    config = SamplingConfig(model="", weights="", class_ids=(0,), num_steps=1)
-    told: list[Any] = []
-    sample_many(loaded, config, tmp_path, 10, batch_size=2, processes=_Share(0, told))
-    names = sorted(path.stem for path in tmp_path.glob("*.png"))
-    assert [int(name) for name in names] == [0, 1, 4, 5, 8, 9]
-    sample_many(loaded, config, tmp_path, 10, batch_size=2, processes=_Share(1, told))
-    assert len(pngs(tmp_path)) == 10
+            _Share.told = value
+        return _Share.told
 
 
 def test_every_process_refuses_what_the_main_one_refuses(model: str, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine")
     loaded = deco_lab.load(model, device="cpu")
     config = SamplingConfig(model="", weights="", class_ids=(0,))
-    told: list[Any] = []
     for index in (0, 1):
+        share = _Share(torch.device("cpu"), index, 2)
         with pytest.raises(ValueError, match="holds other files; give another"):
-            sample_many(loaded, config, tmp_path, 4, processes=_Share(index, told))
+            sample_many(loaded, config, tmp_path, 4, processes=share)
+    _Share.told = ("", [0])
     with pytest.raises(ValueError, match="must be seen by every process; put it on a shared"):
-        sample_many(loaded, config, tmp_path / "mine", 4, processes=_Share(1, [("", [0])]))
+        sample_many(loaded, config, tmp_path / "mine", 4, processes=share)
 
 
 def test_processes_here_is_one_without_a_launcher(monkeypatch: pytest.MonkeyPatch):
@@ -284,16 +272,6 @@ def test_processes_here_is_one_without_a_launcher(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="several processes need accelerate, which is not inst"):
         processes_here("cpu")
-
-
-def test_finished_job_is_not_drawn_again(options, tmp_path: Path, capsys):
-    options = [*options, "--count", "6", "--out", str(tmp_path)]
-    main(options)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    capsys.readouterr()
-    main([*options, "--batch-size", "4"])
-    assert "all were there, none is drawn again" in capsys.readouterr().out
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
 def test_larger_and_smaller_counts_use_what_is_there(options, tmp_path: Path, capsys):
@@ -306,9 +284,12 @@ def test_larger_and_smaller_counts_use_what_is_there(options, tmp_path: Path, ca
     assert before.items() <= {path: path.stat().st_mtime_ns for path in out.iterdir()}.items()
     assert contents(out).keys() == contents(tmp_path / "all").keys()
     assert_near(pngs(out), pngs(tmp_path / "all"))
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    main([*options, str(out), "--count", "21", "--batch-size", "5"])
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
     capsys.readouterr()
     main([*options, str(out), "--count", "15", "--format", "npz"])
-    assert "none is drawn" in capsys.readouterr().out
+    assert "all were there, none is drawn again" in capsys.readouterr().out
     assert np.array_equal(npz(out, 15), pngs(out)[:15])
 
 
