@@ -31,6 +31,10 @@ its limit, 8 by default, PyTorch computes without a graph and only logs that."""
 ROUNDING = 1e-4
 """Largest relative distance from the result in float32, beside twice that of the plain model."""
 
+_MEANT_TO_BE_SO = ("The .grad attribute", "TensorFloat32 tensor cores")
+"""What PyTorch warns of: that tracing a block with a hook looks at the gradient of its inputs, and
+that products in float32 could be less exact."""
+
 Inputs = tuple[Tensor, Tensor, Tensor]
 """x, t and class_ids, as for the velocity."""
 Switch = Callable[[Model, bool], None]
@@ -136,7 +140,9 @@ def _adopt(
         for otherwise, switch in ways.items():
             reason = ""
             try:
-                with _without_warnings():
+                with warnings.catch_warnings():
+                    for said in _MEANT_TO_BE_SO:
+                        warnings.filterwarnings("ignore", said, UserWarning)
                     switch(model, True)
                     off = _distance(_velocity_and_gradient(model, inputs, autocast), exact)
                 if not off <= 2 * plain + ROUNDING:
@@ -197,17 +203,6 @@ def _velocity_and_gradient(
 
 def _distance(result: Tensor, exact: Tensor) -> float:
     return float((result - exact).norm() / exact.norm())
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep to itself what PyTorch says of what is meant to be so."""
-    with warnings.catch_warnings():
-        # Tracing a block with a hook looks at the gradient of its inputs, and warns of itself.
-        warnings.filterwarnings("ignore", "The .grad attribute", UserWarning)
-        # Which a person may want for products in float32, and these models do not.
-        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-        yield
 
 
 @contextmanager
