@@ -41,7 +41,7 @@ def present(folder: Path, count: int) -> NDArray[np.bool_]:
 
 def write_pngs(folder: Path, first: int, images: Tensor) -> None:
     """Write images `first` and on, (B, 3, H, W) in [-1, 1]; what is written already stays."""
-    for index, image in enumerate(images, start=first):
+    for index, image in enumerate(images.cpu(), start=first):
         path = path_of(folder, index)
         if not path.exists():
             with replacing(path) as beside:
