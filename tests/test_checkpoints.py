@@ -9,7 +9,6 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import huggingface_hub
 import pytest
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from deco_lab import checkpoints
 from deco_lab.checkpoints import CheckpointError, load, our_name, published_name, save
-from deco_lab.config import PRESETS, DeCoConfig, DiTConfig, config_to_dict
+from deco_lab.config import PRESETS, DeCoConfig, config_to_dict
 from deco_lab.models import build
 from deco_lab.models.zoo import config_from_shapes
 
@@ -58,11 +57,8 @@ def one_sentence(error, path) -> bool:
 
 
 @pytest.mark.parametrize(("file", "kind"), KINDS)
-def test_names_map_the_published_ones_to_ours_and_back(golden, file, kind):
-    config = {"DeCo": DeCoConfig, "DiT": DiTConfig}[kind](depth=3 + (kind == "DiT"))
-    config = replace(config, decoder_depth=2) if kind == "DeCo" else config
-    with torch.device("meta"):
-        ours = build(config).state_dict().keys()
+def test_names_map_the_published_ones_to_ours_and_back(golden, request, file, kind):
+    ours = request.getfixturevalue(f"golden_{kind.lower()}").state_dict().keys()
     published = published_weights(golden, file).keys()
     assert {our_name(name, kind) for name in published} == set(ours)
     assert {published_name(name, kind) for name in ours} == set(published)
@@ -77,17 +73,14 @@ def test_our_name_knows_no_other(name):
 
 
 @pytest.mark.parametrize(("file", "kind"), KINDS)
-def test_load_understands_published_safetensors_from_their_shapes(golden, tmp_path, file, kind):
+def test_load_understands_published_safetensors_from_their_shapes(
+    golden, request, tmp_path, file, kind
+):
     path = tmp_path / "published.safetensors"
     save_file(published_weights(golden, file), path)
     model = load(path, device="cpu")
-    shape: Any = {"image_size": 64, "patch_size": 8, "num_classes": 10, "hidden_size": 64}
-    expected = (
-        DeCoConfig(**shape, num_heads=4, depth=3, decoder_depth=2, decoder_width=16)
-        if kind == "DeCo"
-        else DiTConfig(**shape, num_heads=4, depth=4)
-    )
-    assert model.config == expected
+    config = request.getfixturevalue(f"golden_{kind.lower()}").config
+    assert model.config == replace(config, image_size=64)  # eight patches
     recorded = load_file(golden / f"{file}.safetensors")
     for i in range(2):
         velocity = model(recorded[f"io{i}.x"], recorded[f"io{i}.t"], recorded[f"io{i}.y"])
@@ -206,23 +199,18 @@ def test_save_keeps_that_a_size_was_assumed(tmp_path):
 # Lightning files
 
 
-def test_load_takes_the_moving_average_of_a_lightning_file(golden, golden_deco):
-    model = load(golden / "official_layout.ckpt", device="cpu")
-    recorded = load_file(golden / "deco_c2i.safetensors")
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, golden_deco.state_dict()[name])
-    velocity = model(recorded["io0.x"], recorded["io0.t"], recorded["io0.y"])
-    error = (velocity - recorded["io0.velocity"]).norm()
-    assert error <= 1e-5 * recorded["io0.velocity"].norm()
-
-
-def test_load_takes_the_raw_weights_of_a_lightning_file_on_request(golden, golden_deco):
+@pytest.mark.parametrize("ema", [True, False])
+def test_load_takes_the_moving_average_of_a_lightning_file_or_the_raw_weights(golden, ema):
     path = golden / "official_layout.ckpt"
     stored = torch.load(path, weights_only=True)["state_dict"]
-    raw = load(path, device="cpu", ema=False).state_dict()
-    for name, tensor in raw.items():
-        assert torch.equal(tensor, stored[f"denoiser.{published_name(name, 'DeCo')}"])
-    assert any(not torch.equal(t, golden_deco.state_dict()[name]) for name, t in raw.items())
+    model = load(path, device="cpu", ema=ema)
+    for name, tensor in model.state_dict().items():
+        theirs = published_name(name, "DeCo")
+        assert torch.equal(tensor, stored[f"{'ema_' if ema else ''}denoiser.{theirs}"])
+    recorded = load_file(golden / "deco_c2i.safetensors")
+    velocity = model(recorded["io0.x"], recorded["io0.t"], recorded["io0.y"])
+    error = (velocity - recorded["io0.velocity"]).norm() / recorded["io0.velocity"].norm()
+    assert (error <= 1e-5) == ema
 
 
 @pytest.mark.parametrize("kind", ["own", "published", "lightning"])
@@ -551,7 +539,7 @@ def test_load_of_an_unknown_name_lists_the_choices():
 def test_load_from_the_hub_says_what_went_wrong(monkeypatch, error, message, begun):
     def fails(repo_id, filename, dry_run=False):
         if begun and dry_run:
-            return SimpleNamespace(file_size=1, will_download=True)
+            return SimpleNamespace(file_size=1)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
@@ -563,15 +551,13 @@ def test_load_from_the_hub_says_what_went_wrong(monkeypatch, error, message, beg
 def test_load_from_the_hub_reads_what_it_downloads(monkeypatch, golden, golden_deco):
     asked = []
 
-    def download(repo_id, filename, dry_run=False):
-        asked.append((repo_id, filename))
-        if dry_run:
-            return SimpleNamespace(file_size=1, will_download=True)
-        return str(golden / "official_layout.ckpt")
+    def download(dry_run=False, **what):
+        asked.append(what)
+        return SimpleNamespace(file_size=1) if dry_run else str(golden / "official_layout.ckpt")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = load("hf://zehongma/DeCo/folder/model.ckpt", device="cpu")
-    assert asked == [("zehongma/DeCo", "folder/model.ckpt")] * 2
+    assert asked == [{"repo_id": "zehongma/DeCo", "filename": "folder/model.ckpt"}] * 2
     assert model.config.depth == golden_deco.config.depth
 
 
