@@ -243,7 +243,10 @@ def test_function_sees_the_pair(golden_deco):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BandGuidance((1, 2, 3)), "one less than the scales, which are 3, got"),
+        (
+            lambda: BandGuidance((1, 2, 3)),
+            "edges must rise and be one fewer than the 3 scales, got",
+        ),
         (
             lambda: BandGuidance((1, 2), (0.8,)),
             r"each of edges must be a number from 0 to 0.707.*, got 0.8",

@@ -120,8 +120,8 @@ class BandGuidance(GuidanceRule):
         rising = all(low < high for low, high in pairwise(self.edges))
         if not rising or len(self.scales) != len(self.edges) + 1:
             raise ValueError(
-                f"edges must rise, one less than the scales, which are {len(self.scales)}, got "
-                f"{self.edges}"
+                f"edges must rise and be one fewer than the {len(self.scales)} scales, "
+                f"got {self.edges}"
             )
 
     def __call__(self, pair: GuidedPair) -> Tensor:
