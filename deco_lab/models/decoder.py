@@ -71,8 +71,8 @@ def _exact(weight: Tensor) -> Tensor:
 class PixelBlock(nn.Module):
     """LayerNorm, AdaLN and a two-layer MLP on each pixel's vector, with a gated residual.
 
-    Without modulation h + MLP(LayerNorm(h)), for the decoder that adds its condition. How that one
-    starts is our choice: its MLP's last layer is zero, so that every block starts as the identity,
+    Without modulation h + MLP(LayerNorm(h)), for the ablation that adds the condition. How it
+    starts is our choice: the MLP's last layer is zero, so that every block starts as the identity,
     as the published ones do by their gates.
     """
 
