@@ -5,7 +5,9 @@ A configuration says everything that is needed to build a model; a checkpoint st
 """
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from deco_lab.setting import check_choice, check_whole
 
 PREDICTIONS = ("velocity", "image")
 """What a network's output may be."""
@@ -47,11 +49,10 @@ class DiTConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
         for each in fields(self):
-            value = getattr(self, each.name)
-            if each.type is not int:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{each.name} must be a whole number of at least 1, got {value!r}")
+            if each.type is int:
+                whole = check_whole(each.name, getattr(self, each.name), 1)
+                object.__setattr__(self, each.name, whole)
+        check_choice("predicts", self.predicts, PREDICTIONS)
         if self.image_size % self.patch_size:
             nearest = -(-self.image_size // self.patch_size) * self.patch_size
             raise ValueError(
@@ -62,10 +63,6 @@ class DiTConfig:
             raise ValueError(
                 f"hidden_size must be a multiple of 4 * num_heads={4 * self.num_heads}, so that "
                 f"every head can rotate pairs along x and y, got {self.hidden_size}"
-            )
-        if self.predicts not in PREDICTIONS:
-            raise ValueError(
-                f"predicts must be one of {', '.join(PREDICTIONS)}, got {self.predicts!r}"
             )
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(
@@ -103,7 +100,7 @@ class DeCoConfig(DiTConfig):
     decoder_conditioning: str = "adaln"
     """How the condition steers the decoder: "adaln", as published, or "add"."""
     decoder_sees_pixels: bool = True
-    """Whether the decoder is given the noisy pixels; without them it knows the condition alone."""
+    """Whether the decoder is given the noisy pixels; without them it knows only the condition."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,25 +109,23 @@ class DeCoConfig(DiTConfig):
                 f"predicts must be velocity for a DeCo, whose pixel decoder is not told the time, "
                 f"got {self.predicts!r}; a single DiT can predict the image"
             )
-        if not isinstance(self.decoder_sees_pixels, bool):
-            raise ValueError(
-                f"decoder_sees_pixels must be True or False, got {self.decoder_sees_pixels!r}"
-            )
         if self.patch_size % self.decoder_patch:
             divisors = [q for q in range(1, self.patch_size + 1) if self.patch_size % q == 0]
             raise ValueError(
                 f"decoder_patch must divide patch_size={self.patch_size}, "
                 f"got {self.decoder_patch}; use one of {', '.join(map(str, divisors))}"
             )
-        if self.decoder_conditioning not in DECODER_CONDITIONINGS:
-            raise ValueError(
-                f"decoder_conditioning must be one of {', '.join(DECODER_CONDITIONINGS)}, "
-                f"got {self.decoder_conditioning!r}"
-            )
+        check_choice("decoder_conditioning", self.decoder_conditioning, DECODER_CONDITIONINGS)
 
 
 ModelConfig = DiTConfig
 """Any model's configuration."""
+
+
+_LEFT_OUT_BY_DEFAULT = {"image_size_assumed", "predicts", "decoder_sees_pixels"}
+
+OPTIONAL_FIELDS = {"class_names", "decoder_patch", "decoder_conditioning", *_LEFT_OUT_BY_DEFAULT}
+"""Fields that a stored configuration may lack; one that is added later belongs here."""
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, object]:
@@ -142,13 +137,7 @@ def config_to_dict(config: ModelConfig) -> dict[str, object]:
     return values
 
 
-_LEFT_OUT_BY_DEFAULT = {"image_size_assumed", "predicts", "decoder_sees_pixels"}
-
-OPTIONAL_FIELDS = {"class_names", "decoder_patch", "decoder_conditioning", *_LEFT_OUT_BY_DEFAULT}
-"""Fields that a stored configuration may lack; one that is added later belongs here."""
-
-
-def config_from_dict(values: dict[str, object]) -> ModelConfig:
+def config_from_dict(values: dict[str, Any]) -> ModelConfig:
     """Return the configuration that `config_to_dict` wrote.
 
     An optional field that is missing takes its default, so that files outlive new fields.
@@ -159,19 +148,15 @@ def config_from_dict(values: dict[str, object]) -> ModelConfig:
         For an unknown kind of model, an unknown or missing field, or a value out of range.
     """
     kinds = {each.kind: each for each in (*DiTConfig.__subclasses__(), DiTConfig)}
-    kind = values.get("model")
-    if not isinstance(kind, str) or kind not in kinds:
-        raise ValueError(f"model must be one of {', '.join(kinds)}, got {kind!r}")
-    given = {name: value for name, value in values.items() if name != "model"}
-    known = sorted(each.name for each in fields(kinds[kind]))
-    unknown = sorted(set(given) - set(known))
-    missing = sorted(set(known) - set(given) - OPTIONAL_FIELDS)
+    kind = check_choice("model", values.get("model"), kinds)
+    known = {each.name for each in fields(kinds[kind])} | {"model"}
+    unknown, missing = values.keys() - known, known - values.keys() - OPTIONAL_FIELDS
     if unknown or missing:
         raise ValueError(
-            f"a {kind} configuration has the fields {', '.join(known)}; "
-            f"missing {missing}, unknown {unknown}"
+            f"a {kind} configuration has the fields {', '.join(sorted(known))}; "
+            f"missing {sorted(missing)}, unknown {sorted(unknown)}"
         )
-    return kinds[kind](**given)  # type: ignore[arg-type]
+    return kinds[kind](**{name: value for name, value in values.items() if name != "model"})
 
 
 PHOTOGRAPHS = (

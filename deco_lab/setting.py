@@ -10,61 +10,45 @@ and checks all with `check_settings`. Command lines show the help; forms the lab
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import KW_ONLY, dataclass, fields
 from functools import cache
 from typing import Any, get_type_hints
 
 from typing_extensions import Doc
 
-Bounds = tuple[float, float]
 
-
+@dataclass(frozen=True, eq=False)
 class Setting(Doc):
-    """One setting; of several numbers, each.
+    """One setting; of several numbers, each."""
 
-    Parameters
-    ----------
-    help : str
-        What it means and in which unit, in a few words: for command lines and forms.
-    label : str or tuple of str
-        What a form calls it; of several numbers that differ, each.
-    low, high : float
-        Bounds of a number.
-    limits : tuple of float, optional
-        What anyone who reaches a form or an endpoint may ask for; by default the bounds.
-    above : bool
-        Whether `low` itself is out of bounds.
-    remedy : str
-        What a refusal adds.
-    slider : tuple of float, optional
-        Ends and step of a form's slider.
-    choices : mapping, optional
-        Names of which the value is one; what stands under them may have a `label` for forms.
-    counts : tuple of int, optional
-        Least and greatest number of several numbers, and `what` they are, for a refusal.
-    """
+    help: str
+    """What it means and in which unit, in a few words: for command lines and forms."""
+    label: str | tuple[str, ...] = ""
+    """What a form calls it; of several numbers that differ, each."""
+    low: float = -math.inf
+    high: float = math.inf
+    """Bounds of a number."""
+    _: KW_ONLY
+    limits: tuple[float, float] | None = None
+    """What anyone who reaches a form or an endpoint may ask for; by default the bounds."""
+    above: bool = False
+    """Whether `low` itself is out of bounds."""
+    remedy: str = ""
+    """What a refusal adds."""
+    slider: tuple[float, float, float] | None = None
+    """Ends and step of a form's slider."""
+    choices: Mapping[str, Any] | None = None
+    """Names of which the value is one; what stands under them may have a `label` for forms."""
+    counts: tuple[int, int] = (1, 1)
+    """Least and greatest number of several numbers."""
+    what: str = ""
+    """What several numbers are, for a refusal."""
 
-    def __init__(
-        self,
-        help: str,
-        label: str | tuple[str, ...] = "",
-        low: float = -math.inf,
-        high: float = math.inf,
-        *,
-        limits: Bounds | None = None,
-        above: bool = False,
-        remedy: str = "",
-        slider: tuple[float, float, float] | None = None,
-        choices: Mapping[str, Any] | None = None,
-        counts: tuple[int, int] = (1, 1),
-        what: str = "",
-    ) -> None:
-        super().__init__(help if choices is None else f"{help} One of: {', '.join(choices)}.")
-        self.help, self.label, self.slider, self.choices = help, label, slider, choices
-        self.counts, self.what = counts, what
-        remedy = f"; {remedy}" if remedy else ""
-        self._bounds: tuple[float, float, str, bool] = (low, high, remedy, above)
-        self._limits = self._bounds if limits is None else (*limits, remedy, False)
+    @property
+    def documentation(self) -> str:  # type: ignore[override]
+        """What command lines show."""
+        names = f" One of: {', '.join(self.choices)}." if self.choices else ""
+        return self.help + names
 
     def check(self, name: str, value: Any, default: Any, limited: bool) -> Any:
         """Return a value in the default's type, or raise ValueError in a sentence."""
@@ -74,11 +58,13 @@ class Setting(Doc):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be true or false, got {said(value)}")
             return value
-        bounds = self._limits if limited else self._bounds
-        if isinstance(default, int):
-            return check_whole(name, value, *bounds[:3])
-        if isinstance(default, float):
-            return check_number(name, value, *bounds)
+        if isinstance(default, int | float):
+            low, high = (limited and self.limits) or (self.low, self.high)
+            remedy = f"; {self.remedy}" if self.remedy else ""
+            if isinstance(default, int):
+                return check_whole(name, value, low, high, remedy)
+            above = self.above and low == self.low
+            return check_number(name, value, low, high, remedy, above)
         if not isinstance(default, tuple) or not default:
             return value
         if not isinstance(value, list | tuple):

@@ -20,7 +20,7 @@ ALLOWED = {
     "": {"checkpoints", "sampling"},
     "arrays": set(),
     "cli": set(),
-    "config": set(),
+    "config": {"setting"},
     "gaussian": set(),
     "flow": set(),
     "files": set(),

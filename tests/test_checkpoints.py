@@ -1,16 +1,14 @@
+import copy
 import io
 import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import huggingface_hub
 import pytest
@@ -20,9 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from deco_lab import checkpoints
 from deco_lab.checkpoints import CheckpointError, load, our_name, published_name, save
-from deco_lab.config import PRESETS, DeCoConfig, DiTConfig, config_to_dict
+from deco_lab.config import PRESETS, DeCoConfig, config_to_dict
 from deco_lab.models import build
-from deco_lab.models.zoo import KINDS as MODELS
 from deco_lab.models.zoo import config_from_shapes
 
 KINDS = [("deco_c2i", "DeCo"), ("baseline_dit", "DiT")]
@@ -60,20 +57,12 @@ def one_sentence(error, path) -> bool:
 
 
 @pytest.mark.parametrize(("file", "kind"), KINDS)
-def test_names_map_the_published_ones_to_ours_and_back(golden, file, kind):
-    config = {"DeCo": DeCoConfig, "DiT": DiTConfig}[kind](depth=3 + (kind == "DiT"))
-    config = replace(config, decoder_depth=2) if kind == "DeCo" else config
-    with torch.device("meta"):
-        ours = build(config).state_dict().keys()
+def test_names_map_the_published_ones_to_ours_and_back(golden, request, file, kind):
+    ours = request.getfixturevalue(f"golden_{kind.lower()}").state_dict().keys()
     published = published_weights(golden, file).keys()
     assert {our_name(name, kind) for name in published} == set(ours)
     assert {published_name(name, kind) for name in ours} == set(published)
     assert all(our_name(str(published_name(name, kind)), kind) == name for name in ours)
-
-
-def test_names_are_unique():
-    for kind in MODELS.values():
-        assert len(set(kind.names.values())) == len(kind.names)
 
 
 @pytest.mark.parametrize(
@@ -84,17 +73,14 @@ def test_our_name_knows_no_other(name):
 
 
 @pytest.mark.parametrize(("file", "kind"), KINDS)
-def test_load_understands_published_safetensors_from_their_shapes(golden, tmp_path, file, kind):
+def test_load_understands_published_safetensors_from_their_shapes(
+    golden, request, tmp_path, file, kind
+):
     path = tmp_path / "published.safetensors"
     save_file(published_weights(golden, file), path)
     model = load(path, device="cpu")
-    shape: Any = {"image_size": 64, "patch_size": 8, "num_classes": 10, "hidden_size": 64}
-    expected = (
-        DeCoConfig(**shape, num_heads=4, depth=3, decoder_depth=2, decoder_width=16)
-        if kind == "DeCo"
-        else DiTConfig(**shape, num_heads=4, depth=4)
-    )
-    assert model.config == expected
+    config = request.getfixturevalue(f"golden_{kind.lower()}").config
+    assert model.config == replace(config, image_size=64)  # eight patches
     recorded = load_file(golden / f"{file}.safetensors")
     for i in range(2):
         velocity = model(recorded[f"io{i}.x"], recorded[f"io{i}.t"], recorded[f"io{i}.y"])
@@ -128,24 +114,14 @@ def ablation(decoder_patch, conditioning):
 
 
 @ABLATIONS
-def test_save_and_load_return_the_same_ablation(tmp_path, decoder_patch, conditioning):
-    model = ablation(decoder_patch, conditioning)
-    save(model, tmp_path / "model.safetensors")
-    loaded = load(tmp_path / "model.safetensors", device="cpu")
-    assert loaded.config == model.config
-    assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
-
-
-@ABLATIONS
-@pytest.mark.parametrize("names", ["ours", "published"])
-def test_load_understands_ablations_from_their_shapes(tmp_path, decoder_patch, conditioning, names):
-    model = ablation(decoder_patch, conditioning)
+@pytest.mark.parametrize("names", ["saved", "ours", "published"])
+def test_load_returns_the_same_ablation(tmp_path, decoder_patch, conditioning, names):
+    model, path = ablation(decoder_patch, conditioning), tmp_path / "model.safetensors"
     state = model.state_dict()
     if names == "published":
         state = {str(published_name(name, "DeCo")): tensor for name, tensor in state.items()}
-    save_file(state, tmp_path / "model.safetensors")
-    loaded = load(tmp_path / "model.safetensors", device="cpu")
+    save_file(state, path) if names != "saved" else save(model, path)
+    loaded = load(path, device="cpu")
     assert loaded.config == model.config
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
 
@@ -153,8 +129,8 @@ def test_load_understands_ablations_from_their_shapes(tmp_path, decoder_patch, c
 # The size of the images, which tensors do not tell
 
 
-def lightning_file(path: Path, *, patch_size=16, **content) -> Path:
-    """Write a small model as a Lightning file, with whatever else it is to hold."""
+def lightning_file(path: Path, patch_size=16) -> Path:
+    """Write a small model as a Lightning file."""
     model = build(
         DeCoConfig(
             patch_size=patch_size, num_classes=2, hidden_size=16, num_heads=2, depth=1,
@@ -162,7 +138,7 @@ def lightning_file(path: Path, *, patch_size=16, **content) -> Path:
         )
     )  # fmt: skip
     state = {f"ema_denoiser.{published_name(n, 'DeCo')}": t for n, t in model.state_dict().items()}
-    torch.save({"state_dict": state, **content}, path)
+    torch.save({"state_dict": state}, path)
     return path
 
 
@@ -173,14 +149,11 @@ def load_quietly(*arguments, **named):
         return load(*arguments, device="cpu", **named)
 
 
-@pytest.mark.parametrize(
-    "name", ["epoch=339-step=1700000.ckpt", "ImageNet512.ckpt", "imagenet512_epoch340.ckpt"]
-)
-def test_load_says_that_it_assumes_a_size_whatever_the_name(tmp_path, name):
-    path = lightning_file(tmp_path / name)
+def test_load_says_that_it_assumes_a_size_whatever_the_name(tmp_path):
+    path = lightning_file(tmp_path / "imagenet512_epoch340.ckpt")
     with pytest.warns(UserWarning, match="image_size=256 is assumed; give image_size") as said:
         model = load(path, device="cpu")
-    assert name in str(said[0].message)
+    assert path.name in str(said[0].message)
     assert said[0].filename == __file__
     assert (model.config.image_size, model.config.image_size_assumed) == (256, True)
 
@@ -189,58 +162,11 @@ def test_load_takes_the_size_that_is_given(tmp_path):
     path = lightning_file(tmp_path / "ImageNet512.ckpt")
     config = load_quietly(path, image_size=512).config
     assert (config.image_size, config.image_size_assumed) == (512, False)
+    smaller = lightning_file(tmp_path / "smaller.ckpt", patch_size=4)
+    assert load(smaller, device="cpu").config.image_size == 32  # eight patches
     for wrong, message in [(500, "divisible by patch_size=16, got 500; use 512"), ("512", "whole")]:
         with pytest.raises(ValueError, match=f"image_size must be .*{message}"):
             load(path, device="cpu", image_size=wrong)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"hyper_parameters": {"image_size": 512}},
-        {"hyper_parameters": {"model": {"init_args": {"denoiser": {"img_size": [512, 512]}}}}},
-        {
-            "hyper_parameters": {"lr": 1e-4, "ema": [0.9999]},
-            "datamodule_hyper_parameters": {
-                "train_dataset": {"class_path": "a.B", "init_args": {"resolution": 512}}
-            },
-        },
-    ],
-)
-def test_load_reads_the_size_in_a_lightning_files_hyper_parameters(tmp_path, content):
-    path = lightning_file(tmp_path / "model.ckpt", **content)
-    config = load_quietly(path).config
-    assert (config.image_size, config.image_size_assumed) == (512, False)
-    assert load_quietly(path, image_size=256).config.image_size == 256  # who asks knows better
-
-
-RING: list = []
-RING.append(RING)
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"train": {"resolution": 512}, "eval": {"resolution": 256}},
-        {"resolution": 500},
-        {"resolution": True, "image_size": "512", "img_size": [512, 256], "depth": 512},
-        {"image_size": -512},
-        {"image_size": 512.0},
-        {"ring": RING},
-        {},
-        None,
-        512,
-    ],
-)
-def test_load_assumes_a_size_where_hyper_parameters_do_not_tell(tmp_path, parameters):
-    path = lightning_file(tmp_path / "model.ckpt", hyper_parameters=parameters)
-    config = load(path, device="cpu").config
-    assert (config.image_size, config.image_size_assumed) == (256, True)
-
-
-def test_load_assumes_eight_patches_of_another_size(tmp_path):
-    path = lightning_file(tmp_path / "model.ckpt", patch_size=4)
-    assert load(path, device="cpu").config.image_size == 32
 
 
 def test_load_knows_the_size_of_the_published_addresses(monkeypatch, tmp_path):
@@ -273,52 +199,40 @@ def test_save_keeps_that_a_size_was_assumed(tmp_path):
 # Lightning files
 
 
-def test_load_takes_the_moving_average_of_a_lightning_file(golden, golden_deco):
-    model = load(golden / "official_layout.ckpt", device="cpu")
-    recorded = load_file(golden / "deco_c2i.safetensors")
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, golden_deco.state_dict()[name])
-    velocity = model(recorded["io0.x"], recorded["io0.t"], recorded["io0.y"])
-    error = (velocity - recorded["io0.velocity"]).norm()
-    assert error <= 1e-5 * recorded["io0.velocity"].norm()
-
-
-def test_load_takes_a_lightning_file_whatever_its_name(golden, golden_deco, tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes((golden / "official_layout.ckpt").read_bytes())
-    assert load(path, device="cpu").config.depth == golden_deco.config.depth
-
-
-def test_load_takes_the_raw_weights_of_a_lightning_file_on_request(golden, golden_deco):
+@pytest.mark.parametrize("ema", [True, False])
+def test_load_takes_the_moving_average_of_a_lightning_file_or_the_raw_weights(golden, ema):
     path = golden / "official_layout.ckpt"
     stored = torch.load(path, weights_only=True)["state_dict"]
-    raw = load(path, device="cpu", ema=False).state_dict()
-    for name, tensor in raw.items():
-        assert torch.equal(tensor, stored[f"denoiser.{published_name(name, 'DeCo')}"])
-    assert any(not torch.equal(t, golden_deco.state_dict()[name]) for name, t in raw.items())
+    model = load(path, device="cpu", ema=ema)
+    for name, tensor in model.state_dict().items():
+        theirs = published_name(name, "DeCo")
+        assert torch.equal(tensor, stored[f"{'ema_' if ema else ''}denoiser.{theirs}"])
+    recorded = load_file(golden / "deco_c2i.safetensors")
+    velocity = model(recorded["io0.x"], recorded["io0.t"], recorded["io0.y"])
+    error = (velocity - recorded["io0.velocity"]).norm() / recorded["io0.velocity"].norm()
+    assert (error <= 1e-5) == ema
 
 
 @pytest.mark.parametrize("kind", ["own", "published", "lightning"])
 @pytest.mark.parametrize(
-    "wrap",
+    ("place", "wrapped"),
     [
-        lambda name: f"_orig_mod.{name}",
-        lambda name: f"module.{name}",
-        lambda name: f"module._orig_mod.{name}",
-        lambda name: name.replace("denoiser.", "denoiser._orig_mod."),
-        lambda name: re.sub(r"(blocks\.\d+)\.", r"\1._orig_mod.", name),
-        lambda name: re.sub(r"(blocks\.\d+)\.", r"\1._checkpoint_wrapped_module.", name),
-        lambda name: re.sub(r"\bblocks\.", "_fsdp_wrapped_module.blocks.", name),
+        ("^", "module._orig_mod."),
+        (r"(?<=denoiser\.)", "_orig_mod."),
+        (r"(?<=blocks\.\d\.)", "_checkpoint_wrapped_module."),
+        (r"\b(?=blocks\.)", "_fsdp_wrapped_module."),
     ],
 )
-def test_load_sees_past_the_names_of_wrappers(golden_deco, published, tmp_path, kind, wrap):
+def test_load_sees_past_the_names_of_wrappers(
+    golden_deco, published, tmp_path, kind, place, wrapped
+):
     state = {"own": golden_deco.state_dict(), "published": published}.get(kind) or {
         f"{network}.{name}": tensor + (network == "denoiser")
         for network in ("denoiser", "ema_denoiser")
         for name, tensor in published.items()
     }
-    path = tmp_path / "wrapped.ckpt"
-    torch.save({"state_dict": {wrap(name): tensor for name, tensor in state.items()}}, path)
+    path = tmp_path / "wrapped.safetensors"  # whatever its name
+    torch.save({"state_dict": {re.sub(place, wrapped, n): t for n, t in state.items()}}, path)
     for name, tensor in load(path, device="cpu").state_dict().items():
         assert torch.equal(tensor, golden_deco.state_dict()[name])
 
@@ -326,38 +240,27 @@ def test_load_sees_past_the_names_of_wrappers(golden_deco, published, tmp_path, 
 # Our own files
 
 
-@pytest.mark.parametrize("fixture", ["golden_deco", "golden_dit"])
-def test_save_and_load_return_the_same_model(request, tmp_path, fixture):
-    model = request.getfixturevalue(fixture)
-    save(model, tmp_path / "new" / "model.safetensors")  # the folder is made
-    loaded = load(tmp_path / "new" / "model.safetensors", device="cpu")
-    assert type(loaded) is type(model)
-    assert loaded.config == model.config
-    for name, tensor in loaded.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[name])
-
-
-def test_save_keeps_class_names(tmp_path):
-    model = build(PRESETS["tiny"])
-    save(model, tmp_path / "tiny.safetensors")
-    assert load(tmp_path / "tiny.safetensors", device="cpu").config == PRESETS["tiny"]
-
-
-def test_load_returns_a_model_for_use_only(written):
-    model = load(written, device="cpu")
-    assert not model.training
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("wanted", [None, torch.bfloat16, torch.float64])
-def test_load_converts_to_the_wanted_dtype(golden_deco, tmp_path, stored, wanted):
-    path = tmp_path / "model.safetensors"
-    save(golden_deco, path, dtype=stored)
+@pytest.mark.parametrize("fixture", ["golden_deco", "golden_dit"])
+def test_save_and_load_return_the_same_model(request, tmp_path, fixture, stored, wanted):
+    path = tmp_path / "new" / "model.safetensors"
+    model = copy.copy(request.getfixturevalue(fixture))
+    model.config = replace(model.config, class_names=tuple("abcdefghij"))
+    (tmp_path / "plain").touch()
+    save(model, path, dtype=stored, training={"steps": 7})  # the folder is made
     assert {tensor.dtype for tensor in load_file(path).values()} == {stored}
-    for name, tensor in load(path, device="cpu", dtype=wanted).state_dict().items():
-        rounded = golden_deco.state_dict()[name].to(stored)
-        torch.testing.assert_close(tensor, rounded.to(wanted or torch.float32), rtol=0, atol=0)
+    loaded = load(path, device="cpu", dtype=wanted)
+    assert type(loaded) is type(model)
+    assert loaded.config == model.config
+    assert loaded.config.class_names == model.config.class_names
+    assert loaded.trained == checkpoints.read_training(path) == {"steps": 7}
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it
+    for name, tensor in loaded.state_dict().items():
+        expected = model.state_dict()[name].to(stored).to(wanted or torch.float32)
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=0)
 
 
 def test_load_is_not_bound_to_the_file(golden, tmp_path):
@@ -370,12 +273,8 @@ def test_load_is_not_bound_to_the_file(golden, tmp_path):
     assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
 
 
-def test_save_stores_the_training_record(golden_deco, tmp_path):
-    save(golden_deco, tmp_path / "a.safetensors", training={"steps": 7, "data": "crops"})
-    save(golden_deco, tmp_path / "b.safetensors")
-    for name, record in (("a", {"steps": 7, "data": "crops"}), ("b", {})):
-        assert checkpoints.read_training(tmp_path / f"{name}.safetensors") == record
-        assert load(tmp_path / f"{name}.safetensors", device="cpu").trained == record
+def test_read_training_of_a_file_without_a_record_is_empty(written):
+    assert checkpoints.read_training(written) == load(written, device="cpu").trained == {}
 
 
 def test_save_leaves_the_old_file_when_it_fails(golden_deco, written, monkeypatch):
@@ -402,45 +301,15 @@ def test_load_takes_safetensors_whose_length_looks_like_a_pickle(golden_deco, tm
     assert load(path, device="cpu").config == golden_deco.config
 
 
-def test_save_leaves_a_file_that_others_may_read(golden_deco, tmp_path):
-    (tmp_path / "plain").touch()
-    save(golden_deco, tmp_path / "model.safetensors")
-    modes = [(tmp_path / name).stat().st_mode for name in ("plain", "model.safetensors")]
-    assert modes[0] == modes[1]
-
-
-def test_save_replaces_the_file_in_one_step(golden_deco, golden_dit, written, monkeypatch):
-    """Until the rename the old file is whole, and the new one is whole when it happens."""
-    seen = []
-    rename = os.replace
-
-    def watched(source, target):
-        assert Path(source).parent == Path(target).parent
-        seen.append((type(load(target, device="cpu")), type(load(source, device="cpu"))))
-        rename(source, target)
-
-    monkeypatch.setattr(os, "replace", watched)
-    save(golden_dit, written)
-    assert seen == [(type(golden_deco), type(golden_dit))]
-    assert type(load(written, device="cpu")) is type(golden_dit)
-    assert list(written.parent.iterdir()) == [written]
-
-
-def test_save_refuses_weights_that_are_not_finite(golden_deco, written):
+@pytest.mark.parametrize(("value", "dtype"), [(float("nan"), None), (1e6, torch.float16)])
+def test_save_refuses_weights_that_are_not_finite(written, value, dtype):
     before = written.read_bytes()
     model = load(written, device="cpu")
-    model.backbone.patch_embedding.bias[3] = float("nan")
+    model.backbone.patch_embedding.bias[3] = value
     with pytest.raises(CheckpointError, match=r"trunk\.patch_embedding\.bias holds NaN") as error:
-        save(model, written)
+        save(model, written, dtype=dtype)
     assert one_sentence(error, written)
     assert written.read_bytes() == before
-
-
-def test_save_refuses_weights_that_a_dtype_cannot_hold(written):
-    model = load(written, device="cpu")
-    model.backbone.patch_embedding.bias[3] = 1e6
-    with pytest.raises(CheckpointError, match=r"NaN or infinite weights as torch\.float16"):
-        save(model, written, dtype=torch.float16)
 
 
 def test_save_refuses_a_wrapped_model(golden_deco, tmp_path):
@@ -483,7 +352,7 @@ MODULATION = [f"dec_net.res_blocks.1.adaLN_modulation.1.{last}" for last in ("we
 TIME = [f"t_embedder.mlp.{i}.{last}" for i in (0, 2) for last in ("weight", "bias")]
 WEIGHT = "trunk.blocks.0.attention.output.weight"
 OUTPUT = r"trunk\.blocks\.0\.attention\.output\.weight must be .*\(64, 64\), got "
-NO_MODEL = "shapes of its tensors are those of no model"
+NO_MODEL = "no model has the shapes of its tensors"
 WRONG_TENSORS = [
     ("own", without("trunk.blocks.1.mlp.gate.weight"), r"lacks trunk\.blocks\.1\.mlp\.gate"),
     ("own", with_(extra=torch.ones(2)), "holds unexpected extra"),
@@ -568,7 +437,7 @@ def a_zip():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty"),
+        (b"", "is cut short"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "neither a safetensors file nor a PyTorch checkpoint"),
         (b"<!DOCTYPE html><html>not found</html>", "neither a safetensors file nor"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
@@ -593,8 +462,7 @@ def test_load_refuses_what_is_no_file_of_a_model(tmp_path, content, message):
 @pytest.mark.parametrize("share", [0.0001, 0.01, 0.5, 0.999])
 @pytest.mark.parametrize("file", ["official_layout.ckpt", "deco_c2i.safetensors"])
 def test_load_refuses_a_truncated_file(golden, tmp_path, file, share):
-    whole = (golden / file).read_bytes()
-    path = tmp_path / file
+    whole, path = (golden / file).read_bytes(), tmp_path / file
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(CheckpointError, match="cut short") as error:
         load(path)
@@ -644,27 +512,14 @@ def test_load_never_runs_pickled_code(published, tmp_path, layout):
         assert sprung.exists()
 
 
-def test_load_of_a_missing_file_names_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"runs/mine\.safetensors does not exist"):
-        load("runs/mine.safetensors")
-
-
 # Names and places
 
 
-def test_load_of_an_unknown_name_lists_the_choices(monkeypatch, tmp_path):
-    (tmp_path / "weights").mkdir()
-    for name in ("tiny.safetensors", "tiny-dit.safetensors", "tiny.md"):
-        (tmp_path / "weights" / name).touch()
-    monkeypatch.setattr("deco_lab.checkpoints.files.files", lambda package: tmp_path)
-    with pytest.raises(CheckpointError, match=r"bundled model \(tiny, tiny-dit here\).*'tinny'"):
+def test_load_of_an_unknown_name_lists_the_choices():
+    with pytest.raises(CheckpointError, match=r"bundled model \(.*tiny-fm.* here\).*'tinny'"):
         load("tinny")
-
-
-def test_load_finds_bundled_models_by_name(monkeypatch, golden_deco, tmp_path):
-    save(golden_deco, tmp_path / "weights" / "tiny.safetensors")
-    monkeypatch.setattr("deco_lab.checkpoints.files.files", lambda package: tmp_path)
-    assert load("tiny", device="cpu").config == golden_deco.config
+    with pytest.raises(FileNotFoundError, match=r"runs/mine\.safetensors does not exist"):
+        load("runs/mine.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -684,7 +539,7 @@ def test_load_finds_bundled_models_by_name(monkeypatch, golden_deco, tmp_path):
 def test_load_from_the_hub_says_what_went_wrong(monkeypatch, error, message, begun):
     def fails(repo_id, filename, dry_run=False):
         if begun and dry_run:
-            return SimpleNamespace(file_size=1, will_download=True)
+            return SimpleNamespace(file_size=1)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
@@ -693,49 +548,23 @@ def test_load_from_the_hub_says_what_went_wrong(monkeypatch, error, message, beg
     assert one_sentence(caught, "model.ckpt")
 
 
-def test_load_from_the_hub_without_a_network_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CheckpointError, match="Hugging Face cannot be reached"):
-        load("hf://zehongma/DeCo/imagenet256_epoch800.ckpt")
-
-
 def test_load_from_the_hub_reads_what_it_downloads(monkeypatch, golden, golden_deco):
     asked = []
 
-    def download(repo_id, filename, dry_run=False):
-        asked.append((repo_id, filename))
-        if dry_run:
-            return SimpleNamespace(file_size=1, will_download=True)
-        return str(golden / "official_layout.ckpt")
+    def download(dry_run=False, **what):
+        asked.append(what)
+        return SimpleNamespace(file_size=1) if dry_run else str(golden / "official_layout.ckpt")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = load("hf://zehongma/DeCo/folder/model.ckpt", device="cpu")
-    assert asked == [("zehongma/DeCo", "folder/model.ckpt")] * 2
+    assert asked == [{"repo_id": "zehongma/DeCo", "filename": "folder/model.ckpt"}] * 2
     assert model.config.depth == golden_deco.config.depth
-
-
-def test_load_from_the_hub_begins_no_download_that_the_disk_cannot_hold(monkeypatch, tmp_path):
-    def download(repo_id, filename, dry_run=False):
-        assert dry_run, "the download began"
-        return SimpleNamespace(file_size=2**60, will_download=True)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "not yet"))
-    with pytest.raises(CheckpointError, match=r"1,073,741,824\.0 GiB, and .* GiB free") as caught:
-        load("hf://someone/something/model.ckpt")
-    assert one_sentence(caught, "model.ckpt")
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/repo", "hf://owner/repo/"])
 def test_load_from_the_hub_needs_a_whole_address(address):
     with pytest.raises(CheckpointError, match="must read hf://owner/repo/file"):
         load(address)
-
-
-def test_load_refuses_devices_that_are_not_there(written):
-    with pytest.raises(ValueError, match=r"device must be one of .*cpu here, got 'abacus'"):
-        load(written, device="abacus")
 
 
 @pytest.mark.parametrize(
@@ -750,24 +579,11 @@ def test_load_and_save_refuse_dtypes_that_models_do_not_compute_in(written, gold
 
 
 def test_choose_device_prefers_cuda_then_mps(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert checkpoints.choose_device() == torch.device("cpu")
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert checkpoints.choose_device() == torch.device("mps")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert checkpoints.choose_device() == torch.device("cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for cuda, mps, expected in ((0, False, "cpu"), (0, True, "mps"), (2, True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert checkpoints.choose_device() == torch.device(expected)
     assert checkpoints.choose_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(
-        ValueError, match="one of cuda, cuda:0, cuda:1, mps, cpu here, got 'cuda:2'"
-    ):
+    with pytest.raises(ValueError, match="of cuda, cuda:0, cuda:1, mps, cpu here, got 'cuda:2'"):
         checkpoints.choose_device("cuda:2")
-
-
-def test_import_deco_lab_is_light():
-    heavy = ["matplotlib", "plotly", "gradio", "huggingface_hub", "skimage"]
-    names = "deco_lab.load, deco_lab.sample"
-    code = f"import sys, deco_lab; {names}; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

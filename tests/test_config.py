@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from deco_lab.config import (
+    OPTIONAL_FIELDS,
     PHOTOGRAPHS,
     PRESETS,
     DeCoConfig,
@@ -12,10 +13,14 @@ from deco_lab.config import (
     config_to_dict,
 )
 
-ABLATION = DeCoConfig(decoder_patch=4, decoder_conditioning="add")
+CONFIGS = {
+    **PRESETS,
+    "ablation": DeCoConfig(decoder_patch=4, decoder_conditioning="add", decoder_sees_pixels=False),
+    "image": DiTConfig(predicts="image", image_size_assumed=True),
+}
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), ABLATION], ids=[*PRESETS, "ablation"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_config_survives_json(config):
     restored = config_from_dict(json.loads(json.dumps(config_to_dict(config))))
     assert restored == config
@@ -36,12 +41,8 @@ def test_tiny_presets_are_the_photographs_alike():
     for preset in ("tiny", "tiny-dit"):
         config = PRESETS[preset]
         assert config.class_names == PHOTOGRAPHS
-        assert config.num_classes == len(set(PHOTOGRAPHS)) == 14
+        assert config.num_classes == config.null_class == len(set(PHOTOGRAPHS)) == 14
         assert config.image_size // config.patch_size == 8  # the token grid is one DCT block
-
-
-def test_config_null_class_follows_the_classes():
-    assert DiTConfig(num_classes=10).null_class == 10
 
 
 @pytest.mark.parametrize(("hidden_size", "expected"), [(1024, 2730), (1152, 3072), (64, 170)])
@@ -60,30 +61,16 @@ def test_config_is_frozen():
         ({"depth": 0}, "depth must be a whole number of at least 1, got 0"),
         ({"depth": 2.0}, r"depth must be a whole number of at least 1, got 2\.0"),
         ({"depth": True}, "depth must be a whole number of at least 1, got True"),
+        ({"decoder_width": -1}, "decoder_width must be a whole number of at least 1, got -1"),
         ({"image_size": 250}, "image_size must be divisible by patch_size=16, got 250; use 256"),
         ({"hidden_size": 1000}, r"hidden_size must be a multiple of 4 \* num_heads=64, .*got 1000"),
-        (
-            {"class_names": ["a", "b"]},
-            "class_names must hold num_classes=1000 names or none, got 2",
-        ),
-        ({"decoder_width": -1}, "decoder_width must be a whole number of at least 1, got -1"),
-        ({"decoder_patch": 0}, "decoder_patch must be a whole number of at least 1, got 0"),
-        (
-            {"decoder_patch": 3},
-            "decoder_patch must divide patch_size=16, got 3; use one of 1, 2, 4, 8, 16$",
-        ),
-        (
-            {"decoder_patch": 32},
-            "decoder_patch must divide patch_size=16, got 32; use one of 1, 2, 4, 8, 16$",
-        ),
-        (
-            {"decoder_conditioning": "concat"},
-            "decoder_conditioning must be one of adaln, add, got 'concat'",
-        ),
+        ({"class_names": ["a", "b"]}, "class_names must hold num_classes=1000 names .*, got 2"),
+        ({"decoder_patch": 3}, "decoder_patch must divide patch_size=16, got 3; .* 1, 2, 4, 8, 16"),
+        ({"decoder_patch": 32}, "decoder_patch must divide patch_size=16, got 32"),
+        ({"decoder_conditioning": "concat"}, "decoder_conditioning must be one of adaln, add, got"),
         ({"decoder_conditioning": None}, "decoder_conditioning must be one of .*, got None"),
         ({"predicts": "noise"}, "predicts must be one of velocity, image, got 'noise'"),
         ({"predicts": "image"}, "predicts must be velocity for a DeCo, .*a single DiT can"),
-        ({"decoder_sees_pixels": 1}, "decoder_sees_pixels must be True or False, got 1"),
     ],
 )
 def test_config_says_what_is_wrong(values, match):
@@ -102,17 +89,8 @@ def test_config_from_dict_says_what_is_wrong():
         config_from_dict(values)
 
 
-def test_config_to_dict_leaves_out_what_most_models_are():
-    assert not {"predicts", "decoder_sees_pixels"} & config_to_dict(PRESETS["tiny"]).keys()
-    for config in (
-        DeCoConfig(decoder_sees_pixels=False),
-        DiTConfig(predicts="image", image_size_assumed=True),
-    ):
-        assert config_from_dict(config_to_dict(config)) == config
-
-
-@pytest.mark.parametrize("field", ["class_names", "decoder_patch", "decoder_conditioning"])
-def test_config_from_dict_takes_files_without_an_optional_field(field):
+def test_config_from_dict_takes_files_without_the_optional_fields():
     values = config_to_dict(PRESETS["DeCo-XL/16"])
-    del values[field]
-    assert config_from_dict(values) == PRESETS["DeCo-XL/16"]
+    assert not {"predicts", "decoder_sees_pixels"} & values.keys()  # as most models are
+    required = {name: value for name, value in values.items() if name not in OPTIONAL_FIELDS}
+    assert config_from_dict(required) == PRESETS["DeCo-XL/16"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deco_lab.data import to_picture
 from deco_lab.evaluation.grid import main
-from deco_lab.sampling.image_files import NpzFile, to_pixels
+from deco_lab.sampling.image_files import write_npz, write_pngs
 from deco_lab.spectra import find_seams
 
 
@@ -91,15 +91,16 @@ def test_main_warns_of_the_blocks_of_jpeg_files(tmp_path: Path, capsys):
 
 def test_main_takes_samples_as_sampling_writes_them(tmp_path: Path, capsys):
     images = planted(cut(4, 96), "mesh", 8, 8)
-    job = NpzFile(tmp_path / "job", 96)
-    job.write(0, images)
-    job.finish([0, 1, 2, 3])
-    main([str(job.path(4)), "--patch", "8", "--out", str(tmp_path / "found")])
+    write_pngs(tmp_path, 0, images)
+    write_npz(tmp_path, 96, [0, 1, 2, 3])
+    main(
+        [str(tmp_path / "samples_4x96x96x3.npz"), "--patch", "8", "--out", str(tmp_path / "found")]
+    )
     assert "shows the grid" in capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["sets"]
-    pixels = to_pixels(images).transpose(0, 3, 1, 2).astype(float)
+    pixels = np.stack([np.asarray(to_picture(each[None])) for each in images])
     (name,) = found
-    ratio = find_seams(pixels, 8).ratios()[0]
+    ratio = find_seams(pixels.transpose(0, 3, 1, 2).astype(float), 8).ratios()[0]
     assert found[name]["ratio_by_place"][0]["value"] == pytest.approx(ratio.value)
 
 

@@ -51,21 +51,14 @@ def test_meeting_frequency_of_a_power_law_is_exact_to_the_rings(exponent, t):
     assert found == pytest.approx(meeting, rel=1e-3)
 
 
-def test_meeting_frequency_interpolates_the_logarithm():
-    assert meeting_frequency([0.1, 0.3], [100.0, 0.01], 0.5) == pytest.approx(0.2)
-    assert meeting_frequency([0.1, 0.3], [100.0, 0.0], 0.5) == 0.3
-
-
 @pytest.mark.parametrize("mean_power", [0.0, 1e-9, 100.0])
-def test_meeting_frequency_does_not_depend_on_the_mean(mean_power):
+def test_meeting_frequency_interpolates_the_logarithm_and_passes_over_the_mean(mean_power):
     frequency = np.arange(5) / 8
     found = meeting_frequency(frequency, [mean_power, 100.0, 0.01, 0.001, 0.0], 0.5)
     assert found == pytest.approx(3 / 16)
+    assert meeting_frequency([0.1, 0.3], [100.0, 0.0], 0.5) == 0.3
 
 
-def test_meeting_frequency_is_nan_when_never():
-    frequency, falling = [0.1, 0.2, 0.3], [4.0, 2.0, 1.5]
-    assert math.isnan(meeting_frequency(frequency, falling, 0.5))  # signal above noise
-    assert math.isnan(meeting_frequency(frequency, falling, 0.1))  # noise above signal
-    assert math.isnan(meeting_frequency(frequency, falling, 0.0))
-    assert math.isnan(meeting_frequency(frequency, falling, 1.0))
+@pytest.mark.parametrize("t", [0.5, 0.1, 0.0, 1.0])  # signal above noise, below it, and the ends
+def test_meeting_frequency_is_nan_when_never(t):
+    assert math.isnan(meeting_frequency([0.1, 0.2, 0.3], [4.0, 2.0, 1.5], t))

@@ -82,10 +82,6 @@ def zeroed(built: Path) -> None:
     built.write_bytes(whole[:third] + bytes(third) + whole[2 * third :])
 
 
-def without_its_kernel(built: Path) -> None:
-    built.write_bytes(built.read_bytes().replace(b"blocks\0", b"blacks\0"))
-
-
 def of_anybody(built: Path) -> None:
     built.chmod(0o777)
 
@@ -106,9 +102,7 @@ def cache(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "damage", [emptied, cut, zeroed, without_its_kernel, of_anybody, without_a_checksum]
-)
+@pytest.mark.parametrize("damage", [emptied, cut, zeroed, of_anybody, without_a_checksum])
 def test_library_builds_a_damaged_one_again(cache, tmp_path, damage):
     shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
     (built,) = tmp_path.rglob("dct-*.so")
@@ -120,29 +114,13 @@ def test_library_builds_a_damaged_one_again(cache, tmp_path, damage):
     assert not built.stat().st_mode & 0o022
 
 
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        ("", "it built nothing"),
-        ("echo 'void other() {}' | c++ -x c -shared -o $out -", "it built no blocks"),
-        ("sleep 60", "no answer within 0.5 s"),
-    ],
-)
-def test_library_does_not_keep_what_is_no_kernel(tmp_path, monkeypatch, script, message):
+def test_library_does_not_wait_for_a_compiler_that_hangs(tmp_path, monkeypatch):
     compiler = tmp_path / "compiler"
-    compiler.write_text(
-        '#!/bin/sh\nout=\nfor word; do [ "$last" = -o ] && out=$word; last=$word; done\n'
-        f'[ "$out" ] || exit 0\n{script}\n'
-    )
+    compiler.write_text("#!/bin/sh\nexec sleep 60\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    if "sleep" in script:
-        monkeypatch.setattr(build, "PATIENCE", 0.5)
-    said = build._found.__wrapped__("dct")
-    assert isinstance(said, str)
-    assert said.startswith(f"native kernels cannot be built: {compiler}: {message}; ")
-    assert list((tmp_path / "deco_lab").iterdir()) == []
+    monkeypatch.setattr(build, "PATIENCE", 0.5)
+    assert f"{compiler}: no answer within 0.5 s; " in str(build._found.__wrapped__("dct"))
 
 
 def test_library_is_kept_in_a_folder_of_ones_own(tmp_path, monkeypatch):
@@ -152,13 +130,8 @@ def test_library_is_kept_in_a_folder_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert not isinstance(build._found.__wrapped__("dct"), str)
     assert folder.stat().st_mode & 0o777 == 0o700
-    (built,) = folder.glob("*.so")
-    assert build._is_private(built)
-    monkeypatch.setattr(os, "geteuid", lambda: built.stat().st_uid + 1)
-    assert not build._is_private(built)
-    said = build._found.__wrapped__("dct")
-    assert isinstance(said, str)
-    assert f"kept in {folder}: it is another user's; name another folder" in said
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    assert f"kept in {folder}: it is another user's" in str(build._found.__wrapped__("dct"))
 
 
 def test_library_asks_the_compiler_once(tmp_path):
@@ -176,31 +149,10 @@ def test_library_says_that_it_cannot_be_kept(tmp_path, monkeypatch):
         assert message.endswith("name another folder in XDG_CACHE_HOME")
 
     def fail(*arguments):
-        raise error
+        raise RuntimeError("nobody has a home")
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    for error, method in (
-        (PermissionError("it is read-only"), "touch"),
-        (RuntimeError("nobody has a home"), "expanduser"),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, method, fail)
-            said = build._found.__wrapped__("dct")
-        assert isinstance(said, str)
-        assert said.startswith("native kernels cannot be kept")
-        assert str(error) in said
-        assert said.endswith("; name another folder in XDG_CACHE_HOME")
-
-
-def test_library_raises_a_new_error_each_time(monkeypatch):
-    """One that is raised again holds what every call before it held."""
-    monkeypatch.setattr(build, "_found", lambda source: "there are none")
-    errors = []
-    for _ in range(2):
-        with pytest.raises(KernelError, match="there are none") as raised:
-            library("dct")
-        errors.append(raised.value)
-    assert errors[0] is not errors[1]
+    monkeypatch.setattr(Path, "expanduser", fail)
+    assert "cannot be kept in the cache folder: nobody" in str(build._found.__wrapped__("dct"))
 
 
 def test_call_takes_contiguous_tensors_alone():

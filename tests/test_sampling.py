@@ -20,10 +20,17 @@ with safe_open(GOLDEN, framework="pt") as _file:
     CASES = json.loads(_file.metadata()["cases"])
 
 
-def solver_of(case):
-    if case["sampler"] == "adams":
-        return "euler" if case["order"] == 1 else f"adams{case['order']}"
-    return case["sampler"] if case.get("exact", True) else f"{case['sampler']}_reuse"
+def settings_of(case):
+    solver = case["sampler"] if case.get("exact", True) else f"{case['sampler']}_reuse"
+    if solver == "adams":
+        solver = "euler" if case["order"] == 1 else f"adams{case['order']}"
+    return {
+        "num_steps": case["num_steps"],
+        "guidance_scale": case["guidance"],
+        "guidance_interval": (case["lo"], case["hi"]),
+        "time_shift": case["timeshift"],
+        "solver": solver,
+    }
 
 
 class Constant:
@@ -52,46 +59,31 @@ class Trainable(nn.Module):
 NOISE = torch.ones(1, 3, 4, 4)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+
+
+@each_case
 def test_sample_steps_equal_the_recorded_trajectory(golden_deco, case):
     recorded = load_file(GOLDEN)
-    steps = list(
-        sample_steps(
-            golden_deco,
-            recorded["labels"],
-            noise=recorded["noise"],
-            num_steps=case["num_steps"],
-            guidance_scale=case["guidance"],
-            guidance_interval=(case["lo"], case["hi"]),
-            time_shift=case["timeshift"],
-            solver=solver_of(case),
-        )
-    )
+    labels, noise = recorded["labels"], recorded["noise"]
+    steps = list(sample_steps(golden_deco, labels, noise=noise, **settings_of(case)))
     for step, expected in zip(steps, recorded[case["name"]], strict=True):
         assert (step.x - expected).norm() <= 1e-4 * expected.norm()
+    assert torch.equal(sample(golden_deco, labels, noise=noise, **settings_of(case)), steps[-1].x)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+@each_case
 def test_sample_steps_count_the_passes_of_every_step(case):
-    n = case["num_steps"]
+    n, settings = case["num_steps"], settings_of(case)
     evaluations = {"heun": [2] * (n - 1) + [1], "heun_reuse": [2] + [1] * (n - 2) + [0]}
+    counts = evaluations.get(settings["solver"], [1] * n)
     starts = time_grid(n, time_shift=case["timeshift"])[:-1].tolist()
     passes = [
         count * (2 if case["guidance"] != 1 and case["lo"] < start <= case["hi"] else 1)
-        for count, start in zip(evaluations.get(solver_of(case), [1] * n), starts, strict=True)
+        for count, start in zip(counts, starts, strict=True)
     ]
     model = Constant()
-    steps = list(
-        sample_steps(
-            model,
-            [1, 8],
-            num_steps=n,
-            guidance_scale=case["guidance"],
-            guidance_interval=(case["lo"], case["hi"]),
-            time_shift=case["timeshift"],
-            solver=solver_of(case),
-        )
-    )
+    steps = list(sample_steps(model, [1, 8], **settings))
     assert [after.nfe - before.nfe for before, after in pairwise(steps)] == passes
     assert steps[-1].nfe == sum(len(x) for x, _, _ in model.calls) / 2
     assert max(t.max() for _, t, _ in model.calls) < 1  # never at the image
@@ -119,16 +111,13 @@ def test_step_tells_the_velocity_that_led_to_it_and_its_image(golden_deco, solve
     torch.testing.assert_close(steps[-1].predicted_image, steps[-1].x)
 
 
-def test_sample_returns_the_last_state_of_sample_steps(golden_deco):
-    *_, last = sample_steps(golden_deco, [2], num_steps=3, seed=4)
-    assert torch.equal(sample(golden_deco, [2], num_steps=3, seed=4), last.x)
-
-
 def test_sample_steps_start_from_the_seed_of_each_image():
-    start = next(sample_steps(Constant(), [0, 1, 2], seed=7)).x
-    for i in range(3):
-        expected = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(7 + i))
-        assert torch.equal(start[i], expected)
+    seeds = (7, 8, 2**31, 2**32 - 1)
+    starts = [next(sample_steps(Constant(), [0], seed=seed)).x for seed in seeds]
+    assert len({tuple(start.flatten().tolist()) for start in starts}) == 4
+    assert torch.equal(next(sample_steps(Constant(), [0, 1], seed=7)).x, torch.cat(starts[:2]))
+    expected = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(8))
+    assert torch.equal(starts[1][0], expected)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -176,63 +165,44 @@ def test_sample_of_a_trainable_model_holds_no_graph_and_can_enter_one():
     assert model.training
 
 
-def test_sample_steps_closed_early_leave_gradients_on():
-    steps = sample_steps(Trainable(), [0], noise=NOISE, num_steps=5, guidance_scale=1)
+def test_sample_steps_compute_when_asked_and_leave_gradients_on():
+    model = Constant()
+    steps = sample_steps(model, [0], guidance_scale=1)
     for step in steps:
+        assert len(model.calls) == step.index
         assert torch.is_grad_enabled()  # in the caller's own code, between steps
         if step.index == 2:
             break
     steps.close()
     assert torch.is_grad_enabled()
     with torch.no_grad():
-        steps = sample_steps(Trainable(), [0], noise=NOISE, guidance_scale=1)
+        steps = sample_steps(model, [0], guidance_scale=1)
         next(steps)
         next(steps)
     steps.close()
     assert torch.is_grad_enabled()
 
 
-def test_sample_steps_compute_no_step_before_it_is_asked_for():
-    model = Constant()
-    steps = sample_steps(model, [0], guidance_scale=1)
-    next(steps)
-    assert not model.calls
-    next(steps)
-    assert len(model.calls) == 1
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
         ({"num_steps": 2.5}, "num_steps must be a whole number of at least 1, got 2.5"),
-        ({"num_steps": True}, "num_steps must be a whole number of at least 1, got True"),
-        (
-            {"guidance_scale": -0.5},
-            "guidance_scale must be .* of at least 0, got -0.5; 1 is off",
-        ),
+        ({"guidance_scale": -0.5}, "guidance_scale must be .* of at least 0, got -0.5; 1 is off"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number .* got nan"),
         ({"guidance_scale": "strong"}, "guidance_scale must be a finite number .* got 'strong'"),
         ({"guidance_interval": (0.5, 0.5)}, r"0 <= low < high <= 1, got \(0.5, 0.5\)"),
-        ({"guidance_interval": (-0.1, 0.5)}, r"0 <= low < high <= 1, got \(-0.1, 0.5\)"),
         ({"guidance_interval": (0.1, 1.5)}, r"0 <= low < high <= 1, got \(0.1, 1.5\)"),
         ({"guidance_interval": 0.1}, "guidance_interval must be two times .* got 0.1"),
-        (
-            {"time_shift": 0},
-            "time_shift must be .* greater than 0, got 0; 1 is no shift",
-        ),
+        ({"time_shift": 0}, "time_shift must be .* greater than 0, got 0; 1 is no shift"),
         ({"time_shift": float("inf")}, "time_shift must be a finite number .* got inf"),
         ({"class_ids": []}, "class_ids must be one label for each image"),
         ({"class_ids": 3}, "class_ids must be one label for each image, got 3"),
         ({"class_ids": [10]}, "class_ids must be at most 9, .* knows 10 classes, got 10"),
         ({"class_ids": [-1]}, "each of class_ids must be a whole number of at least 0, got -1"),
-        ({"class_ids": [0.5]}, "each of class_ids must be a whole number of at least 0, got 0.5"),
-        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
         ({"seed": 2**32}, r"seed must be below 2\*\*32"),
         ({"seed": -1, "noise": NOISE}, "seed must be a whole number of at least 0, got -1"),
         ({"solver": ["euler"]}, r"solver must be one of euler, .*got \['euler'\]"),
         ({"solver": "rk45"}, "solver must be one of euler, heun, .*adams4, got 'rk45'"),
-        ({"noise": NOISE[0]}, r"noise must have the shape \(B, 3, H, W\) with B=1"),
         ({"noise": NOISE.repeat(2, 1, 1, 1)}, r"with B=1, .* got \(2, 3, 4, 4\)"),
         ({"noise": NOISE.long()}, "noise must be a floating-point tensor"),
         ({"noise": NOISE / 0}, "noise must be finite"),
@@ -274,7 +244,7 @@ def test_sample_takes_labels_that_are_no_classes():
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        (Trainable(), {"guidance_scale": 1}, r"noise is needed, of shape \(B, 3, H, W\)"),
+        (Trainable(), {"guidance_scale": 1}, "noise is needed"),
         (Trainable(), {"noise": NOISE}, "guidance needs the null class.*guidance_scale=1"),
         (
             Trainable(),
@@ -294,15 +264,10 @@ def test_sample_takes_labels_that_are_no_classes():
         (
             build(DeCoConfig(patch_size=8, hidden_size=8, num_heads=1, depth=1)),
             {"noise": torch.zeros(1, 3, 18, 16)},
-            r"divisible by patch_size=8, got \(18, 16\)",
+            r"divisible by patch_size=8, got \(1, 3, 18, 16\)",
         ),
     ],
 )
 def test_sample_refuses_what_does_not_go_with_the_model(model, arguments, message):
     with pytest.raises(ValueError, match=message):
         sample(model, [0], **arguments)
-
-
-def test_seeds_within_range_never_repeat_an_image(golden_deco):
-    starts = [next(sample_steps(golden_deco, [0], seed=seed)).x for seed in (0, 2**31, 2**32 - 1)]
-    assert len({tuple(start.flatten().tolist()) for start in starts}) == 3

@@ -35,24 +35,18 @@ def test_state_of_is_that_of_every_weight(blocks):
     assert state(blocks) != found
 
 
-def test_state_of_is_none_under_autograd_and_autocast(blocks):
-    assert state_of(blocks, "cpu", X) is None
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert state_of(blocks, "cpu", X) is None
-
-
-def test_state_of_is_none_elsewhere_and_for_other_dtypes(blocks):
-    assert state(blocks, X.to("meta")) is None
-    assert state(blocks, X.double()) is None
-    assert state(blocks.double()) is None
+def test_state_of_is_none_for_what_is_more_than_numbers_and_weights(blocks):
+    assert state_of(blocks, "cpu", X) is None  # under autograd
+    with torch.autocast("cpu", torch.bfloat16):
+        assert state(blocks) is None
+    for x in (X.to("meta"), X.double()):
+        assert state(blocks, x) is None
+    with torch.inference_mode():  # whose tensors' changes are not counted
+        assert state(nn.ModuleList([nn.Linear(3, 3)])) is None
+    assert state(nn.ModuleList()) is None  # as a DataParallel replica, which has no parameters
     assert state(blocks.to(torch.bfloat16)) is not None
+    assert state(blocks.double()) is None
     assert state(blocks.to("meta")) is None
-
-
-def test_state_of_is_none_for_weights_whose_changes_are_not_counted():
-    with torch.inference_mode():
-        layer = nn.Linear(3, 3)
-    assert state(nn.ModuleList([layer])) is None
 
 
 @pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
@@ -67,11 +61,10 @@ def test_state_of_is_none_with_hooks(blocks, kind):
     assert state(blocks) is not None
 
 
-def test_state_of_is_none_for_other_layers_and_replicas(blocks):
+def test_state_of_is_none_for_other_layers(blocks):
     blocks[1].mlp.gate = nn.Identity()
     assert state(blocks) is None
     blocks[1].mlp.gate = nn.Linear(16, 24)
     assert state(blocks) is not None
     blocks[1].mlp.gate.forward = lambda x: x  # type: ignore[method-assign]
     assert state(blocks) is None
-    assert state(nn.ModuleList()) is None  # as a DataParallel replica, which has no parameters

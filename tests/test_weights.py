@@ -3,7 +3,7 @@
 import re
 import shlex
 from dataclasses import asdict
-from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,15 +21,15 @@ from deco_lab.training.__main__ import main
 PHOTOGRAPHIC = ("tiny", "tiny-fm", "tiny-dit")
 NAMES = (*PHOTOGRAPHIC, "fields", "fields-dit")
 PRESET_OF = {name: name for name in NAMES} | {"tiny-fm": "tiny"}
-WEIGHTS = files("deco_lab") / "weights"
+WEIGHTS = Path(deco_lab.__file__).parent / "weights"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bundled_model_is_its_preset(name: str):
-    model = deco_lab.load(name, device="cpu")
-    assert model.config == PRESETS[PRESET_OF[name]]
-    assert model.config.class_names == (PHOTOGRAPHS if name in PHOTOGRAPHIC else FIELDS)
-    assert len((WEIGHTS / f"{name}.safetensors").read_bytes()) < 20_000_000
+    config = deco_lab.load(name, device="cpu").config
+    assert config == PRESETS[PRESET_OF[name]]
+    assert config.class_names == (PHOTOGRAPHS if name in PHOTOGRAPHIC else FIELDS)
+    assert (WEIGHTS / f"{name}.safetensors").stat().st_size < 20_000_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,12 +58,6 @@ def test_bundled_models_were_trained_alike():
             record.pop(measured)
         assert record == records["tiny"]
         assert record["step"] == record["steps"]
-
-
-def test_bundled_models_have_about_as_many_parameters():
-    for names in (PHOTOGRAPHIC, ("fields", "fields-dit")):
-        counts = [sum(p.numel() for p in build(PRESETS[PRESET_OF[n]]).parameters()) for n in names]
-        assert max(counts) < 1.05 * min(counts)
 
 
 @pytest.mark.slow

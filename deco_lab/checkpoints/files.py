@@ -8,13 +8,12 @@ reader, which refuses everything but tensors and plain values.
 import json
 import pickle
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from os import PathLike, fspath
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,11 +23,6 @@ from deco_lab.fast.build import first_line
 
 # What PyTorch's reader raises for damaged archives, found by damaging and cutting some.
 DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
-
-
-# Where Lightning keeps what a model and its data were made with, and what a size is called there.
-_HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
-_SIZE_NAMES = ("image_size", "img_size", "resolution")
 
 
 class CheckpointError(ValueError):
@@ -44,88 +38,64 @@ def local_file(
     `check_size` takes the bytes of a file at Hugging Face, before any of it is downloaded, and
     raises where they are too many.
     """
-    text = fspath(name_or_path)
-    bundled = files("deco_lab") / "weights" / f"{text}.safetensors"
+    text, weights = fspath(name_or_path), files("deco_lab") / "weights"
+    is_name, path = re.fullmatch(r"[\w-]+", text), Path(text)
     if text.startswith("hf://"):
         yield _download(text, check_size)
-    elif re.fullmatch(r"[\w-]+", text) and bundled.is_file():
-        with as_file(bundled) as path:
-            yield path
-    else:
-        path = Path(text)
-        if path.is_dir():
-            raise CheckpointError(f"{path} is a folder; name a .safetensors or .ckpt file in it")
-        if not path.exists() and re.fullmatch(r"[\w-]+", text):
-            raise CheckpointError(
-                f"name_or_path must be a bundled model ({', '.join(_bundled_names()) or 'none'} "
-                f"here), a .safetensors or .ckpt file or hf://owner/repo/file, got {text!r}"
-            )
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path} does not exist; check the path, or load a bundled model"
-            )
+    elif is_name and (weights / f"{text}.safetensors").is_file():
+        with as_file(weights / f"{text}.safetensors") as bundled:
+            yield bundled
+    elif path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name a .safetensors or .ckpt file in it")
+    elif path.exists():
         yield path
-
-
-def _bundled_names() -> list[str]:
-    """List the models in deco_lab/weights, in alphabetical order."""
-    folder = files("deco_lab") / "weights"
-    names = [item.name for item in folder.iterdir()] if folder.is_dir() else []
-    return sorted(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors"))
+    elif is_name:
+        names = sorted(Path(item.name) for item in weights.iterdir())
+        bundled = ", ".join(name.stem for name in names if name.suffix == ".safetensors")
+        raise CheckpointError(
+            f"name_or_path must be a bundled model ({bundled} here), a .safetensors or .ckpt file "
+            f"or hf://owner/repo/file, got {text!r}"
+        )
+    else:
+        raise FileNotFoundError(f"{path} does not exist; check the path, or load a bundled model")
 
 
 def _download(address: str, check_size: Callable[[int], None]) -> Path:
     # Imported here: not needed for a file on this machine.
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import errors, hf_hub_download
 
     owner, repo, file = [*address.removeprefix("hf://").split("/", 2), "", ""][:3]
     if not (owner and repo and file):
         raise CheckpointError(f"{address} must read hf://owner/repo/file")
-    with _hub_errors_as_sentences(address, owner, repo, file):
-        found = hf_hub_download(repo_id=f"{owner}/{repo}", filename=file, dry_run=True)
-        size = found.file_size or 0
-    check_size(size)
-    cache = Path(constants.HF_HUB_CACHE)
-    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if found.will_download and size > free:
-        raise CheckpointError(
-            f"{address} has {size / 2**30:,.1f} GiB, and {cache} has {free / 2**30:,.1f} GiB free; "
-            "make room, or name a folder on another disk in the variable HF_HOME"
-        )
-    with _hub_errors_as_sentences(address, owner, repo, file):
-        return Path(hf_hub_download(repo_id=f"{owner}/{repo}", filename=file))
-
-
-@contextmanager
-def _hub_errors_as_sentences(address: str, owner: str, repo: str, file: str) -> Iterator[None]:
-    from huggingface_hub import errors
-
-    # The error class of whichever HTTP library the hub is built on is a base of its own.
+    unreachable = (
+        "is not in the cache and Hugging Face cannot be reached; connect to the network once, or "
+        "pass the path of a file"
+    )
+    reasons: dict[type[Exception], str] = {
+        errors.LocalEntryNotFoundError: unreachable,
+        errors.OfflineModeIsEnabled: unreachable,
+        errors.RepositoryNotFoundError: f"is in no repository {owner}/{repo} that this account may "
+        "read; check its name, or log in with `hf auth login`",
+        errors.EntryNotFoundError: f"is not there: {owner}/{repo} holds no file {file}; look up "
+        f"its name at https://huggingface.co/{owner}/{repo}",
+    }
+    # The error class of whichever HTTP library the hub is built on is a base of its own; what that
+    # library raises for proxies that it cannot use are ValueError and ImportError.
     http_errors = cast("tuple[type[Exception], ...]", errors.HfHubHTTPError.__bases__)
-    try:
-        yield
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        raise CheckpointError(
-            f"{address} is not in the cache and Hugging Face cannot be reached; "
-            "connect to the network once, or pass the path of a file"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise CheckpointError(
-            f"{address}: there is no repository {owner}/{repo} that this account may read; "
-            "check its name, or log in with `hf auth login`"
-        ) from None
-    except errors.EntryNotFoundError:
-        raise CheckpointError(
-            f"{address}: {owner}/{repo} holds no file {file}; look up its name at "
-            f"https://huggingface.co/{owner}/{repo}"
-        ) from None
-    # ValueError and ImportError are what the HTTP library raises for proxies that it cannot use.
-    except (*http_errors, ValueError, ImportError, OSError) as error:
-        raise CheckpointError(
-            f"{address} could not be downloaded ({first_line(error)}); try again later, "
-            "or pass the path of a file"
-        ) from error
+
+    def fetch(**how: bool) -> Any:
+        try:
+            return hf_hub_download(repo_id=f"{owner}/{repo}", filename=file, **how)  # type: ignore[call-overload]
+        except (*reasons, *http_errors, ValueError, ImportError, OSError) as error:
+            other = (
+                f"could not be downloaded ({first_line(error)}); try again later, or pass the path "
+                "of a file"
+            )
+            known = (said for kind, said in reasons.items() if isinstance(error, kind))
+            raise CheckpointError(f"{address} {next(known, other)}") from error
+
+    check_size(fetch(dry_run=True).file_size or 0)
+    return Path(fetch())
 
 
 class File(NamedTuple):
@@ -134,8 +104,6 @@ class File(NamedTuple):
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     """Of a safetensors file."""
-    image_size: int | None = None
-    """In pixels, where the hyper-parameters of a Lightning file name one."""
 
 
 def read_file(path: Path, *, tensors: bool = True) -> File:
@@ -148,23 +116,19 @@ def read_file(path: Path, *, tensors: bool = True) -> File:
     """
     with open(path, "rb") as file:
         head = file.read(16)
-    if not head:
-        raise CheckpointError(f"{path} is empty; download or save it again")
     if head.startswith(b"PK\x03\x04"):
         return _read_archive(path)
-    if head.startswith(b"version https:/"):
-        raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` to get the file")
     # A safetensors file starts with eight bytes of length, any bytes, and then its JSON header.
-    if head[8:9] != b"{" and head.startswith(b"\x80"):
-        raise CheckpointError(
-            f"{path} is a bare pickle, which can run code, and is refused; "
-            "save its weights as safetensors where you trust it"
-        )
     if head[8:9] != b"{":
-        raise CheckpointError(
-            f"{path} is neither a safetensors file nor a PyTorch checkpoint, or is cut short; "
-            "check that it is the right file, and download it again"
-        )
+        others = {
+            b"version https:/": "is a Git LFS pointer; run `git lfs pull` to get the file",
+            b"\x80": "is a bare pickle, which can run code, and is refused; save its weights as "
+            "safetensors where you trust it",
+            b"": "is neither a safetensors file nor a PyTorch checkpoint, or is cut short; check "
+            "that it is the right file, and download it again",
+        }
+        reason = next(said for start, said in others.items() if head.startswith(start))
+        raise CheckpointError(f"{path} {reason}")
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys() if tensors else ()
@@ -212,23 +176,4 @@ def _read_archive(path: Path) -> File:
         raise CheckpointError(
             f"{path} holds no state_dict of tensors; use a Lightning checkpoint or safetensors"
         )
-    tensors = {str(name): tensor for name, tensor in state.items()}
-    return File(tensors, {}, _one_image_size([checkpoint.get(name) for name in _HYPER_PARAMETERS]))
-
-
-def _one_image_size(values: list[object]) -> int | None:
-    """Return the image size that nested plain values name, if they name one and no other."""
-    found, seen, left = set(), set(), values
-    while left:
-        value = left.pop()
-        if id(value) in seen:  # a file can hold a list that holds itself
-            continue
-        seen.add(id(value))
-        if isinstance(value, dict):
-            for size in (value[name] for name in _SIZE_NAMES if name in value):
-                sides = size if isinstance(size, list | tuple) else [size]
-                found.update(side for side in sides if type(side) is int and side > 0)
-            left += value.values()
-        elif isinstance(value, list | tuple):
-            left += value
-    return found.pop() if len(found) == 1 else None
+    return File({str(name): tensor for name, tensor in state.items()}, {})

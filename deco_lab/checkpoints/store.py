@@ -20,20 +20,16 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deco_lab.checkpoints.files import (
-    CheckpointError,
-    File,
-    json_object,
-    local_file,
-    read_file,
-)
+from deco_lab.checkpoints.files import CheckpointError, File, json_object, local_file, read_file
 from deco_lab.config import ModelConfig, config_from_dict, config_to_dict
 from deco_lab.fast import keep_freed_memory
 from deco_lab.fast.build import first_line
@@ -92,9 +88,8 @@ def load(
         computed for the four sizes drawn last is kept, up to about a GiB for each.
     image_size : int, optional
         Side of the model's images in pixels, for a file of others: tensors do not tell it. By
-        default what a Lightning file's hyper-parameters say, or is known of a published address.
-        Where nothing tells, 256 is assumed for patches of 16 pixels, otherwise eight patches, and a
-        warning says so.
+        default what is known of a published address; otherwise 256 is assumed for patches of 16
+        pixels, else eight patches, and a warning says so.
 
     Returns
     -------
@@ -119,21 +114,22 @@ def load(
         image_size = PUBLISHED_SIZES.get(os.fspath(name_or_path))
     with local_file(name_or_path) as path:
         file = read_file(path)
-        read = _Reading(path, file.tensors, ema)
-        config = _config(read, file, image_size)
+        network = _network(path, file.tensors, ema)
+        config = _config(path, file, network, image_size)
         with torch.device("meta"):
             model = build(config)
-        read.check(model.state_dict())
+        _check_tensors(path, network, model.state_dict())
         state = {}
-        for name, tensor in read.tensors.items():
+        for name, tensor in network.tensors.items():
             # A copy: it must not stay bound to a file that may change.
             state[name] = tensor.to(device=target, dtype=dtype, copy=True).contiguous()
             if not state[name].isfinite().all():
                 raise CheckpointError(
-                    f"{path}: {read.file_name(name)} holds NaN or infinite weights as {dtype}; "
+                    f"{path}: {network.file_name(name)} holds NaN or infinite weights as {dtype}; "
                     "use another checkpoint, or float32 if its own weights are finite"
                 )
-        model.trained = _training(path, file.metadata, strict=False)
+        with suppress(CheckpointError):  # the model itself can be loaded
+            model.trained = json_object(path, _TRAINING, file.metadata.get(_TRAINING, "{}"))
     if config.image_size_assumed:
         warnings.warn(
             f"{os.fspath(name_or_path)} does not say the size of its images: "
@@ -199,7 +195,8 @@ def save(
         metadata[_TRAINING] = json.dumps(dict(training))
     with replacing(path) as beside:
         save_file(tensors, beside, metadata=metadata)
-        beside.chmod(0o666 & ~_umask())
+        os.umask(mask := os.umask(0o022))  # which can be read only by setting it
+        beside.chmod(0o666 & ~mask)
 
 
 def _checked(dtype: torch.dtype | None) -> torch.dtype | None:
@@ -207,13 +204,6 @@ def _checked(dtype: torch.dtype | None) -> torch.dtype | None:
     if dtype is not None and dtype not in _DTYPES:
         raise ValueError(f"dtype must be {', '.join(map(str, _DTYPES))} or None, got {dtype}")
     return dtype
-
-
-def _umask() -> int:
-    """Return the process's file mode mask, which can be read only by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def read_training(name_or_path: str | os.PathLike[str]) -> dict[str, object]:
@@ -227,16 +217,8 @@ def read_training(name_or_path: str | os.PathLike[str]) -> dict[str, object]:
         As for `load`, where the file cannot be read.
     """
     with local_file(name_or_path) as path:
-        return _training(path, read_file(path, tensors=False).metadata)
-
-
-def _training(path: Path, metadata: Mapping[str, str], *, strict: bool = True) -> dict[str, object]:
-    try:
+        metadata = read_file(path, tensors=False).metadata
         return json_object(path, _TRAINING, metadata.get(_TRAINING, "{}"))
-    except CheckpointError:
-        if strict:
-            raise
-        return {}  # the model itself can be loaded
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -259,120 +241,109 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     return torch.device(device)
 
 
-class _Reading:
-    """One network's tensors, out of all that a file holds, by our names."""
+class _Network(NamedTuple):
+    """One network's tensors, out of all that a file holds."""
 
-    def __init__(self, path: Path, tensors: Mapping[str, Tensor], ema: bool) -> None:
-        self.path = path
-        self._unexpected: list[str] = []
-        found: dict[str, Tensor] = {}
-        for wrapped, tensor in tensors.items():
-            name = _WRAPPERS.sub("", wrapped)
-            if name in found:
-                raise CheckpointError(
-                    f"{path} holds {name} twice, wrapped and not; save only one network's weights"
-                )
-            found[name] = tensor
-        if any(name.startswith((_EMA, _RAW)) for name in found):
-            found = self._of_lightning(found, ema)
-        if "y_embedder.proj.weight" in found:
-            raise CheckpointError(
-                f"{path} is conditioned on text, which is not supported; "
-                "use a class-conditional checkpoint, such as imagenet256_epoch800.ckpt"
-            )
-        self.kind = kind_of(found)
-        self._published = not any(name.startswith("trunk.") for name in found)
-        self.tensors: dict[str, Tensor] = {}
-        for name, tensor in found.items():
-            known = our_name(name, self.kind) if self._published else name
-            if known is None or published_name(known, self.kind) is None:
-                self._unexpected.append(name)
-            else:
-                self.tensors[known] = tensor
-        if not self.tensors:
-            raise CheckpointError(
-                f"{path} holds no tensor of a DeCo or DiT; check that it is the right file"
-            )
-
-    def _of_lightning(self, found: Mapping[str, Tensor], ema: bool) -> dict[str, Tensor]:
-        """Return the tensors of the moving average, or of the raw network."""
-        prefix = _EMA if ema else _RAW
-        self._unexpected = [n for n in found if not n.startswith((_EMA, _RAW, _TRAINER))]
-        taken = {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
-        if not taken:
-            raise CheckpointError(
-                f"{self.path} holds no {prefix}* tensors; load it with ema={not ema} for the others"
-            )
-        return taken
+    kind: str
+    tensors: dict[str, Tensor]
+    """By our names."""
+    unexpected: list[str]
+    """The file's names of tensors that no model of the kind has."""
+    published: bool
+    """Whether the file has the published code's names."""
 
     def file_name(self, name: str) -> str:
         """Return the file's name of our tensor `name`."""
-        return (published_name(name, self.kind) or name) if self._published else name
+        return (published_name(name, self.kind) or name) if self.published else name
 
-    def config(self) -> ModelConfig:
-        """Return the configuration that the shapes tell."""
-        try:
-            return config_from_shapes(
-                {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}, self.kind
+
+def _network(path: Path, tensors: Mapping[str, Tensor], ema: bool) -> _Network:
+    """Return the tensors of the only network, or of the moving average or the raw one of two."""
+    found: dict[str, Tensor] = {}
+    for wrapped, tensor in tensors.items():
+        name = _WRAPPERS.sub("", wrapped)
+        if name in found:
+            raise CheckpointError(
+                f"{path} holds {name} twice, wrapped and not; save only one network's weights"
             )
-        except KeyError as error:
+        found[name] = tensor
+    unexpected = []
+    if any(name.startswith((_EMA, _RAW)) for name in found):
+        unexpected = [n for n in found if not n.startswith((_EMA, _RAW, _TRAINER))]
+        prefix = _EMA if ema else _RAW
+        found = {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
+        if not found:
             raise CheckpointError(
-                f"{self.path} lacks {self.file_name(error.args[0])}; use a file that holds all "
-                f"tensors of one {self.kind}"
-            ) from error
-        except ValueError as error:
-            raise CheckpointError(
-                f"{self.path}: the shapes of its tensors are those of no model "
-                f"({first_line(error)}); check that it is the right file"
-            ) from error
-
-    def check(self, expected: Mapping[str, Tensor]) -> None:
-        """Raise CheckpointError unless the tensors are those expected, one for one."""
-        missing = [self.file_name(name) for name in expected if name not in self.tensors]
-        beyond = [self.file_name(name) for name in self.tensors if name not in expected]
-        problems = [
-            f"{what} {_listed(names)}"
-            for what, names in (("lacks", missing), ("holds unexpected", self._unexpected + beyond))
-            if names
-        ]
-        if problems:
-            raise CheckpointError(
-                f"{self.path} {' and '.join(problems)}; "
-                f"use a file that holds all tensors of one {self.kind} and no others"
+                f"{path} holds no {prefix}* tensors; load it with ema={not ema} for the others"
             )
-        for name, tensor in self.tensors.items():
-            if tensor.shape != expected[name].shape or not tensor.is_floating_point():
-                raise CheckpointError(
-                    f"{self.path}: {self.file_name(name)} must be floating-point of shape "
-                    f"{tuple(expected[name].shape)}, got {tensor.dtype} of {tuple(tensor.shape)}; "
-                    "check that it is the right file"
-                )
+    if "y_embedder.proj.weight" in found:
+        raise CheckpointError(
+            f"{path} is conditioned on text, which is not supported; "
+            "use a class-conditional checkpoint, such as imagenet256_epoch800.ckpt"
+        )
+    kind, published = kind_of(found), not any(name.startswith("trunk.") for name in found)
+    ours: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        known = our_name(name, kind) if published else name
+        if known is None or published_name(known, kind) is None:
+            unexpected.append(name)
+        else:
+            ours[known] = tensor
+    if not ours:
+        raise CheckpointError(
+            f"{path} holds no tensor of a DeCo or DiT; check that it is the right file"
+        )
+    return _Network(kind, ours, unexpected, published)
 
 
-def _config(read: _Reading, file: File, asked: int | None) -> ModelConfig:
+def _check_tensors(path: Path, network: _Network, expected: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless the tensors are those expected, one for one."""
+    found = network.tensors
+    missing = [network.file_name(name) for name in expected if name not in found]
+    beyond = [network.file_name(name) for name in found if name not in expected]
+    problems = [
+        f"{what} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if names[3:] else "")
+        for what, names in (("lacks", missing), ("holds unexpected", network.unexpected + beyond))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{path} {' and '.join(problems)}; "
+            f"use a file that holds all tensors of one {network.kind} and no others"
+        )
+    for name, tensor in found.items():
+        if tensor.shape != expected[name].shape or not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{path}: {network.file_name(name)} must be floating-point of shape "
+                f"{tuple(expected[name].shape)}, got {tensor.dtype} of {tuple(tensor.shape)}; "
+                "check that it is the right file"
+            )
+
+
+def _config(path: Path, file: File, network: _Network, asked: int | None) -> ModelConfig:
     """Return the configuration that a file stores or its shapes tell, with the size asked for."""
-    config, told = None, file.image_size
-    if _CONFIG in file.metadata:
-        try:
-            config = config_from_dict(json_object(read.path, _CONFIG, file.metadata[_CONFIG]))
-        except CheckpointError:
-            raise
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"{read.path} holds no valid configuration ({first_line(error)}); save it again"
-            ) from error
-        if asked not in (None, config.image_size) and not config.image_size_assumed:
-            raise CheckpointError(
-                f"image_size must be {config.image_size}, as {read.path} says, got {asked}; "
-                "leave it out"
-            )
-    config = config or read.config()
-    if told and told % config.patch_size:
-        told = None
-    size = told if asked is None else asked
-    return config if size is None else replace(config, image_size=size, image_size_assumed=False)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more}"
+    try:
+        if _CONFIG in file.metadata:
+            config = config_from_dict(json_object(path, _CONFIG, file.metadata[_CONFIG]))
+        else:
+            shapes = {name: tuple(tensor.shape) for name, tensor in network.tensors.items()}
+            config = config_from_shapes(shapes, network.kind)
+    except CheckpointError:
+        raise
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} lacks {network.file_name(error.args[0])}; use a file that holds all tensors "
+            f"of one {network.kind}"
+        ) from error
+    except (ValueError, TypeError) as error:
+        what = "configuration in it" if _CONFIG in file.metadata else "shapes of its tensors"
+        raise CheckpointError(
+            f"{path}: no model has the {what} ({first_line(error)}); check that it is the right "
+            "file, or save it again"
+        ) from error
+    known = _CONFIG in file.metadata and not config.image_size_assumed
+    if known and asked not in (None, config.image_size):
+        raise CheckpointError(
+            f"image_size must be {config.image_size}, as {path} says, got {asked}; leave it out"
+        )
+    return config if asked is None else replace(config, image_size=asked, image_size_assumed=False)

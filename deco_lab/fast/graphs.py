@@ -4,7 +4,7 @@ At small batches a GPU waits for Python, which launches a thousand operations a 
 holds the operations of one call, with their addresses, and replays them by a single launch: inputs
 are copied to where the recorded call read its own, the result is copied from where it was written.
 It reads weights where they lie, so it sees a change of their values; for replaced ones all are
-recorded anew. Calls that `deco_lab.fast.state` names, and large ones, are left to the function.
+recorded again. Calls that `deco_lab.fast.state` names, and large ones, are left to the function.
 
 A graph keeps the memory of all that it computes, up to about a GiB for the largest call.
 """
@@ -48,7 +48,7 @@ def record(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[]
         caller, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(caller)
         with torch.cuda.stream(aside):  # which a recording that fails would not leave
-            run()  # what happens at a first call alone is not to be recorded
+            run()  # what happens only at a first call is not to be recorded
             graph = torch.cuda.CUDAGraph()
             # Other threads go on allocating memory.
             with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):

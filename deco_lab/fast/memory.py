@@ -11,7 +11,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 def keep_freed_memory() -> bool:
     """Keep blocks of up to 32 MiB when they are freed; return whether that is so.
 
-    By default their pages go back to the system, which clears and maps them anew at the next
+    By default their pages go back to the system, which clears and maps them again at the next
     operation: of eight guided images of `tiny`, an eighth of a step. The process stays as large as
     it ever was.
     """

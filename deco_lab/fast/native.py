@@ -28,7 +28,7 @@ MAX_TOKENS = 4096
 """Of an image: a thread keeps the scores of sixteen with all others on its stack."""
 
 MAX_WEIGHTS = 2**22
-"""Of a block: the kernels read them anew for every sixteen tokens, so they must fit a cache. Those
+"""Of a block: the kernels read them again for every sixteen tokens, so they must fit a cache. Those
 of DeCo-XL/16 do not, and PyTorch's products, which read them once, are faster."""
 
 
@@ -132,7 +132,7 @@ class NativeBlocks(Native):
             "blocks",
             narrow,
             [x, queries, keys, values, modulation.contiguous(), rotation, *weights],
-            [B, N, D, _typed(blocks)[0].attention.num_heads, weights[3].shape[-1], depth],
+            [B, N, D, blocks[0].attention.num_heads, weights[3].shape[-1], depth],  # type: ignore[union-attr]
         )
         return from_lanes(x, N).to(tokens.dtype)
 
@@ -166,21 +166,16 @@ class NativeDecoder(Native):
         return from_lanes(velocity, count).view(units.shape).to(units.dtype)
 
 
-def _typed(blocks: nn.Module) -> list[DiTBlock]:
-    return list(blocks)  # type: ignore[arg-type,call-overload]
-
-
-def _lay_blocks(blocks: nn.Module) -> list[Tensor]:
+def _lay_blocks(blocks: Any) -> list[Tensor]:
     """Return all blocks' AdaLN as one layer, and the weights that the kernel takes, in its order.
 
     A norm's weight joins the scale that follows it, w * (1 + scale). Zeros fill the MLP's inner
     channels up to a number that the kernel's columns divide.
     """
-    all_blocks = _typed(blocks)
-    first = all_blocks[0]
+    first = blocks[0]
     narrow = first.attention.qkv.weight.dtype == torch.bfloat16 and has_bfloat16()
     steering, biases = [], []
-    for block in all_blocks:
+    for block in blocks:
         weight = list(block.modulation.weight.float().chunk(6))
         bias = list(block.modulation.bias.float().chunk(6))
         for i, norm in ((1, block.attention_norm), (4, block.mlp_norm)):
@@ -191,30 +186,30 @@ def _lay_blocks(blocks: nn.Module) -> list[Tensor]:
     missing = -first.mlp.gate.out_features % TOGETHER
 
     def stacked(weight_of: Callable[[DiTBlock], Tensor]) -> Tensor:
-        return torch.stack([packed(weight_of(block), narrow) for block in all_blocks])
+        return torch.stack([packed(weight_of(block), narrow) for block in blocks])
 
     return [
         packed(torch.cat(steering), narrow),
         torch.cat(biases),
         stacked(lambda block: block.attention.qkv.weight),
         stacked(lambda block: block.attention.output.weight),
-        torch.stack([block.attention.output.bias.float() for block in all_blocks]),
+        torch.stack([block.attention.output.bias.float() for block in blocks]),
         stacked(lambda block: F.pad(block.mlp.gate.weight, (0, 0, 0, missing))),
         stacked(lambda block: F.pad(block.mlp.value.weight, (0, 0, 0, missing))),
         stacked(lambda block: F.pad(block.mlp.output.weight, (0, missing))),
     ]
 
 
-def _lay_rotation(blocks: nn.Module, rows: int, columns: int) -> list[Tensor]:
+def _lay_rotation(blocks: Any, rows: int, columns: int) -> list[Tensor]:
     """Return the rotation of every block's q and k, their norms' weights and attention's scale in.
 
     (depth, 2, 2, groups, head_dim, 16): of q and k, what multiplies a channel and its partner.
     """
-    attention = _typed(blocks)[0].attention
+    attention = blocks[0].attention
     head_dim = attention.output.in_features // attention.num_heads
     cos, sin = rotary_table(rows, columns, head_dim, torch.device("cpu"))
     tables = []
-    for block in _typed(blocks):
+    for block in blocks:
         query, key = block.attention.query_norm.weight, block.attention.key_norm.weight
         for weight in (query.float() * head_dim**-0.5, key.float()):
             tables += [in_lanes(cos * weight), in_lanes(sin * swapped(weight))]

@@ -22,7 +22,7 @@ from deco_lab.fast.build import first_line
 from deco_lab.fast.graphs import Graphed, switch_graphs
 from deco_lab.fast.native import switch_native
 from deco_lab.models.decoder import decode_piece
-from deco_lab.models.zoo import KINDS, Model, decoder_of
+from deco_lab.models.zoo import Model, decoder_of
 
 MAX_GRAPHS = 64
 """Graphs of a block, and of a decoder, that all models of the process may have together: beyond
@@ -30,6 +30,10 @@ its limit, 8 by default, PyTorch computes without a graph and only logs that."""
 
 ROUNDING = 1e-4
 """Largest relative distance from the result in float32, beside twice that of the plain model."""
+
+_MEANT_TO_BE_SO = ("The .grad attribute", "TensorFloat32 tensor cores")
+"""What PyTorch warns of: that tracing a block with a hook looks at the gradient of its inputs, and
+that products in float32 could be less exact."""
 
 Inputs = tuple[Tensor, Tensor, Tensor]
 """x, t and class_ids, as for the velocity."""
@@ -39,7 +43,8 @@ Switch = Callable[[Model, bool], None]
 
 def regions(model: Model) -> list[nn.Module]:
     """Return the parts of `model` that are compiled each by itself."""
-    return KINDS[model.config.kind].regions(model)
+    decoder = decoder_of(model)
+    return [*model.backbone.blocks, *([decoder] if decoder else [])]
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -69,12 +74,7 @@ def ready_for_sampling(model: Model) -> bool:
 
 
 def compile_regions(
-    model: Model,
-    x: Tensor,
-    t: Tensor,
-    class_ids: Tensor,
-    *,
-    autocast: torch.dtype | None = None,
+    model: Model, x: Tensor, t: Tensor, class_ids: Tensor, *, autocast: torch.dtype | None = None
 ) -> bool:
     """Compile `model` in place, by region, if that leaves its results as they are.
 
@@ -131,10 +131,7 @@ def switch_compiled(model: Model, on: bool) -> None:
 
 
 def _adopt(
-    model: Model,
-    ways: Mapping[str, Switch],
-    inputs: Inputs,
-    autocast: torch.dtype | None = None,
+    model: Model, ways: Mapping[str, Switch], inputs: Inputs, autocast: torch.dtype | None = None
 ) -> bool:
     """Switch on each faster way whose results are as good as those without; return if one is on."""
     adopted = False
@@ -143,7 +140,9 @@ def _adopt(
         for otherwise, switch in ways.items():
             reason = ""
             try:
-                with _without_warnings():
+                with warnings.catch_warnings():
+                    for said in _MEANT_TO_BE_SO:
+                        warnings.filterwarnings("ignore", said, UserWarning)
                     switch(model, True)
                     off = _distance(_velocity_and_gradient(model, inputs, autocast), exact)
                 if not off <= 2 * plain + ROUNDING:
@@ -204,17 +203,6 @@ def _velocity_and_gradient(
 
 def _distance(result: Tensor, exact: Tensor) -> float:
     return float((result - exact).norm() / exact.norm())
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep to itself what PyTorch says of what is meant to be so."""
-    with warnings.catch_warnings():
-        # Tracing a block with a hook looks at the gradient of its inputs, and warns of itself.
-        warnings.filterwarnings("ignore", "The .grad attribute", UserWarning)
-        # Which a person may want for products in float32, and these models do not.
-        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-        yield
 
 
 @contextmanager

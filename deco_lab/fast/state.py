@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
 from deco_lab.fast.build import only_numbers
-from deco_lab.models.decoder import PixelBlock, PixelDecoder, PlainBlock
+from deco_lab.models.decoder import PixelBlock, PixelDecoder
 from deco_lab.models.layers import Attention, DiTBlock, RMSNorm, SwiGLU
 
 State = list[tuple[int, int, tuple[int, ...]]]
 _KNOWN_TYPES = {
-    Attention, DiTBlock, PixelBlock, PixelDecoder, PlainBlock, RMSNorm, SwiGLU,
+    Attention, DiTBlock, PixelBlock, PixelDecoder, RMSNorm, SwiGLU,
     nn.LayerNorm, nn.Linear, nn.ModuleList, nn.Sequential, nn.SiLU,
 }  # fmt: skip
 _KNOWN_DTYPES = {torch.float32, torch.bfloat16}

@@ -7,12 +7,12 @@ For a token's condition s and the pixel at place p of its patch,
     velocity = Linear(LayerNorm(h))
 
 There is no spatial mixing: given s, an output pixel depends on the same input pixel, on its place
-and on its patch's token alone. The patch size only unfolds a token's condition onto its pixels.
+and on its patch's token only. The patch size only unfolds a token's condition onto its pixels.
 
 Two ablations of Table 4 in [1] are options of the configuration. With `decoder_patch` q, the
 decoder works on units of q x q pixels as it does on single ones: a unit's 3 q^2 values come in,
 3 q^2 go out, and its place is one of the (P/q) x (P/q) in the patch. With `decoder_conditioning`
-"add", y joins h once and no block is modulated (see `PlainBlock`):
+"add", y joins h once and no block is modulated:
 
     h   = W2(W1[pixel, features of p]) + y
     h  += MLP(LayerNorm(h))
@@ -31,7 +31,7 @@ References
     arXiv 2511.19365, section 4.2 and Table 4.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -69,21 +69,29 @@ def _exact(weight: Tensor) -> Tensor:
 
 
 class PixelBlock(nn.Module):
-    """LayerNorm, AdaLN and a two-layer MLP on each pixel's vector, with a gated residual."""
+    """LayerNorm, AdaLN and a two-layer MLP on each pixel's vector, with a gated residual.
 
-    def __init__(self, width: int) -> None:
+    Without modulation h + MLP(LayerNorm(h)), for the ablation that adds the condition. How it
+    starts is our choice: the MLP's last layer is zero, so that every block starts as the identity,
+    as the published ones do by their gates.
+    """
+
+    def __init__(self, width: int, modulated: bool = True) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.modulation = nn.Linear(width, 3 * width)
-        for layer in (self.mlp[0], self.mlp[2]):
-            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        first, last = nn.Linear(width, width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(first, nn.SiLU(), last)
+        self.modulation = nn.Linear(width, 3 * width) if modulated else None
+        nn.init.xavier_uniform_(first.weight)
+        if self.modulation is not None:
+            nn.init.xavier_uniform_(last.weight)
+        zero = last if self.modulation is None else self.modulation
+        for parameter in (first.bias, last.bias, *zero.parameters()):
+            nn.init.zeros_(parameter)
 
     def folded_modulation(self) -> tuple[Tensor, Tensor]:
         """Return weight (3d, d) and bias (3d,) of the layer from silu(y) to C, A and gate."""
+        assert self.modulation is not None
         shift, scale, gate = _exact(self.modulation.weight).chunk(3)
         shift_bias, scale_bias, gate_bias = _exact(self.modulation.bias).chunk(3)
         weight, bias = _exact(self.norm.weight), _exact(self.norm.bias)
@@ -91,32 +99,13 @@ class PixelBlock(nn.Module):
         biases = [shift_bias + bias * (1 + scale_bias), weight * (1 + scale_bias), gate_bias]
         return torch.cat(folded), torch.cat(biases)
 
-    def forward(self, h: Tensor, modulation: Tensor) -> Tensor:
-        """Return (..., d) for pixel vectors (..., d) and their C, A and gate, (..., 3d)."""
+    def forward(self, h: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """Return (..., d) for pixel vectors (..., d) and their C, A and gate, (..., 3d), if any."""
+        if modulation is None:
+            return h + self.mlp(self.norm(h))
         C, A, gate = modulation.chunk(3, dim=-1)
         normal = F.layer_norm(h, h.shape[-1:], eps=self.norm.eps)
         return torch.addcmul(h, gate, self.mlp(torch.addcmul(C, normal, A)))
-
-
-class PlainBlock(nn.Module):
-    """LayerNorm and a two-layer MLP on each pixel's vector, h + MLP(LayerNorm(h)), unmodulated.
-
-    Differs from [1]'s published decoder: this is its ablation, which adds the condition instead.
-    The start is our choice: the MLP's last layer is zero, so that every block starts as the
-    identity, as the published ones do by their gates.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        nn.init.xavier_uniform_(self.mlp[0].weight)  # type: ignore[arg-type]
-        for parameter in (self.mlp[0].bias, self.mlp[2].weight, self.mlp[2].bias):
-            nn.init.zeros_(parameter)  # type: ignore[arg-type]
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Return (..., d) for pixel vectors (..., d)."""
-        return h + self.mlp(self.norm(h))
 
 
 class PixelDecoder(nn.Module):
@@ -136,8 +125,9 @@ class PixelDecoder(nn.Module):
         self.pixel_embedding = nn.Linear(values + NUM_POSITION_FEATURES, d)
         self.input_projection = nn.Linear(d, d)
         self.condition_projection = nn.Linear(config.hidden_size, self.grid_side**2 * d)
-        Block = PlainBlock if self.adds else PixelBlock
-        self.blocks = nn.ModuleList(Block(d) for _ in range(config.decoder_depth))
+        self.blocks = nn.ModuleList(
+            PixelBlock(d, modulated=not self.adds) for _ in range(config.decoder_depth)
+        )
         self.final_norm = nn.LayerNorm(d, eps=1e-6, elementwise_affine=False)
         self.head = nn.Linear(d, values)
         for layer in (self.pixel_embedding, self.input_projection, self.condition_projection):
@@ -218,14 +208,11 @@ def decode_piece(
     shape, h = units.shape, F.linear(units.flatten(0, 1), embed)
     h = (h.unflatten(0, shape[:2]) + table).flatten(0, 1)
     y = decoder.condition_projection(tokens).view_as(h)
+    steering: Sequence[Tensor | None] = [None] * len(decoder.blocks)
     if modulation is None:
         h = h + y
-        for block in decoder.blocks:
-            h = block(h)
     else:
-        steering = F.linear(F.silu(y), modulation, modulation_bias)
-        for block, own in zip(
-            decoder.blocks, steering.chunk(len(decoder.blocks), dim=-1), strict=True
-        ):
-            h = block(h, own)
+        steering = F.linear(F.silu(y), modulation, modulation_bias).chunk(len(steering), dim=-1)
+    for block, own in zip(decoder.blocks, steering, strict=True):
+        h = block(h, own)
     return decoder.head(decoder.final_norm(h)).view(shape)

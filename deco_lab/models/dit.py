@@ -219,6 +219,5 @@ def zero_block_modulation(backbone: Backbone) -> None:
     Differs from [1]: the published DeCo keeps PyTorch's default for these layers.
     """
     for block in backbone.blocks:
-        with torch.no_grad():
-            for parameter in block.modulation.parameters():  # type: ignore[union-attr]
-                parameter.zero_()
+        for parameter in block.modulation.parameters():  # type: ignore[union-attr]
+            nn.init.zeros_(parameter)

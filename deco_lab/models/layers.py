@@ -97,11 +97,7 @@ def rotary_table(
         along_x = torch.linspace(0, 16, columns, device=device)[:, None] * frequencies
         along_y = torch.linspace(0, 16, rows, device=device)[:, None] * frequencies
         angles = torch.stack(
-            [
-                along_x[None].expand(rows, -1, -1),
-                along_y[:, None].expand(-1, columns, -1),
-            ],
-            dim=-1,
+            [along_x[None].expand(rows, -1, -1), along_y[:, None].expand(-1, columns, -1)], dim=-1
         ).reshape(rows * columns, head_dim // 2)
         sign = torch.tensor([-1.0, 1.0], device=device)
         cos = angles.cos().repeat_interleave(2, dim=-1)

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
 from deco_lab.models.deco import DeCo
 from deco_lab.models.decoder import NUM_POSITION_FEATURES, PixelDecoder
@@ -44,8 +42,6 @@ class Kind:
     """How names of tensors begin, ours or the published ones, that only this kind has."""
     fields: Callable[[Shapes], dict[str, Any]]
     """Returns what shapes of tensors tell of the configuration."""
-    regions: Callable[[Any], list[nn.Module]]
-    """Returns the parts of a model that are compiled, each by itself."""
 
 
 def kind_of(names: Iterable[str]) -> str:
@@ -85,13 +81,11 @@ def our_name(name: str, kind: str) -> str | None:
 
 def _translate(name: str, names: Mapping[str, str]) -> str | None:
     layer, _, tensor = name.rpartition(".")
-    counted = re.search(r"(?<=blocks\.)\d+", layer)
-    if counted:
-        layer = f"{layer[: counted.start()]}{{i}}{layer[counted.end() :]}"
-    if layer not in names:
+    number = re.search(r"(?<=blocks\.)\d+", layer)
+    pattern = re.sub(r"(?<=blocks\.)\d+", "{i}", layer)
+    if pattern not in names:
         return None
-    translated = f"{names[layer]}.{tensor}"
-    return translated.replace("{i}", counted[0]) if counted else translated
+    return f"{names[pattern]}.{tensor}".replace("{i}", number[0] if number else "")
 
 
 def config_from_shapes(shapes: Shapes, kind: str) -> ModelConfig:
@@ -186,7 +180,6 @@ KINDS = {
             },
             marks=("decoder.", "dec_net."),
             fields=_deco_fields,
-            regions=lambda model: [*model.backbone.blocks, model.decoder],
         ),
         Kind(
             config=DiTConfig,
@@ -199,7 +192,6 @@ KINDS = {
             },
             marks=(),
             fields=_backbone_fields,
-            regions=lambda model: list(model.backbone.blocks),
         ),
     )
 }

@@ -12,11 +12,12 @@ from deco_lab import checkpoints
 from deco_lab.files import check_writable
 from deco_lab.sampling.many import PRECISIONS, SamplingConfig, sample_many
 from deco_lab.sampling.processes import processes_here
-from deco_lab.setting import Setting
+from deco_lab.setting import Setting, check_choice
 from deco_lab.spectra import weights_hash
 from deco_lab.terminal import print_any_text
 
 PROGRAM = "python -m deco_lab.sampling"
+FORMATS: dict[str, None] = {"png": None, "npz": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Order(SamplingConfig):
     count: Annotated[int, Setting("Images in all.")]
     out: Annotated[Path, Setting("Folder of the job; resumed if there.")]
     weights: tyro.conf.Suppress[str] = ""
+    format: Annotated[str, Setting("PNGs, or also an NPZ of all.", choices=FORMATS)] = "png"
     image_size: Annotated[int | None, Setting("Where the model's file does not say.")] = None
     plain: Annotated[bool, Setting("Without native kernels, torch.compile or CUDA graphs.")] = False
     batch_size: Annotated[int, Setting("Images at a time, of a process.")] = 32
@@ -40,6 +42,7 @@ class Order(SamplingConfig):
 
     def config(self) -> SamplingConfig:
         """Return what decides the images, checked."""
+        check_choice("format", self.format, FORMATS)
         return SamplingConfig(**{f.name: getattr(self, f.name) for f in fields(SamplingConfig)})
 
 
@@ -66,6 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
             replace(config, weights=weights_hash(model), class_ids=tuple(class_ids)),
             order.out,
             order.count,
+            npz=order.format == "npz",
             batch_size=order.batch_size,
             processes=processes,
         )

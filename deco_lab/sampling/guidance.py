@@ -48,7 +48,7 @@ from deco_lab.setting import check_number, check_whole
 VelocityModel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """velocity (B, 3, H, W) of x (B, 3, H, W), t (B,) and labels (B, ...)."""
 
-# A grid time that equals a bound but for rounding counts as equal: 3 * 0.1 is not above 0.3.
+# A grid time that equals a bound except for rounding counts as equal: 3 * 0.1 is not above 0.3.
 _ROUNDING = 1e-9
 
 
@@ -113,19 +113,16 @@ class BandGuidance(GuidanceRule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(self.scales))
         object.__setattr__(self, "edges", tuple(self.edges))
-        rising = all(low < high for low, high in pairwise(self.edges))
-        if not rising or not all(0 < edge < 0.5**0.5 for edge in self.edges):
-            raise ValueError(
-                "edges must rise and lie between 0 and sqrt(0.5) = 0.707 cycles per pixel, "
-                f"got {self.edges}; divide cycles per image by the image's side"
-            )
-        if len(self.scales) != len(self.edges) + 1:
-            raise ValueError(
-                f"scales must be one for each of {len(self.edges) + 1} bands, "
-                f"got {len(self.scales)}; {len(self.edges)} edges cut so many"
-            )
         for scale in self.scales:
             check_number("each of scales", scale, 0)
+        for edge in self.edges:
+            check_number("each of edges", edge, 0, 0.5**0.5, "; it is in cycles per pixel", True)
+        rising = all(low < high for low, high in pairwise(self.edges))
+        if not rising or len(self.scales) != len(self.edges) + 1:
+            raise ValueError(
+                f"edges must rise and be one fewer than the {len(self.scales)} scales, "
+                f"got {self.edges}"
+            )
 
     def __call__(self, pair: GuidedPair) -> Tensor:
         """Return the guided velocity, (B, 3, H, W)."""
@@ -207,17 +204,13 @@ class ProjectedGuidance(GuidanceRule):
     """Greatest norm of an update, over an image's channels and pixels: it grows as the root of
     their number. Infinite is no limit."""
     momentum: float = 0.0
-    """beta in (-1, 1): [4] recommends negative ones, which push away from the last updates."""
+    """beta in [-1, 1]: [4] recommends negative ones, which push away from the last updates."""
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta)
+        check_number("momentum", self.momentum, -1, 1, "; 0 is none")
         if not self.norm_threshold > 0:
-            raise ValueError(
-                f"norm_threshold must be greater than 0, got {self.norm_threshold}; "
-                "math.inf is no limit"
-            )
-        if not -1 < self.momentum < 1:
-            raise ValueError(f"momentum must lie between -1 and 1, got {self.momentum}; 0 is none")
+            raise ValueError(f"norm_threshold must be above 0, or inf, got {self.norm_threshold}")
 
     def __call__(self, pair: GuidedPair) -> Tensor:
         """Return the guided velocity, (B, 3, H, W)."""
@@ -322,54 +315,38 @@ def as_rule(guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None) -> G
     return _Function(guidance)
 
 
+@dataclass(eq=False)
 class Guidance:
-    """A model that draws given labels with guidance, as velocity fields for solvers.
+    """A model that draws given labels with guidance, as velocity fields for solvers."""
 
-    Parameters
-    ----------
-    model : callable
-        (x, t, labels) -> velocity.
-    labels : Labels
-        B of them, on the device of the states; with a null, or the rule is off.
-    guidance_scale : float
-        1 is off.
-    guidance_interval : tuple of float
-        (low, high], in t.
-    rule : GuidanceRule
-        What makes one velocity of cond and uncond.
+    model: VelocityModel
+    labels: Labels
+    """B of them, on the device of the states; with a null, or the rule is off."""
+    guidance_scale: float
+    """1 is off."""
+    guidance_interval: tuple[float, float]
+    """(low, high], in t."""
+    rule: GuidanceRule
+    """What makes one velocity of cond and uncond."""
+    nfe: int = 0
+    """Network passes per image so far; a guided pair counts 2."""
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """What the rule keeps from pair to pair."""
 
-    Attributes
-    ----------
-    nfe : int
-        Network passes per image so far; a guided pair counts 2.
-    """
-
-    def __init__(
-        self,
-        model: VelocityModel,
-        labels: Labels,
-        guidance_scale: float,
-        guidance_interval: tuple[float, float],
-        rule: GuidanceRule,
-    ) -> None:
-        self.model = model
-        self.labels = labels
-        self.guidance_scale = guidance_scale
-        self.guidance_interval = guidance_interval
-        self.rule = rule
-        self.nfe = 0
-        self._is_on = not rule.is_off(guidance_scale)
-        self._memory: dict[str, Tensor] = {}
+    @property
+    def is_on(self) -> bool:
+        """Whether steps in the interval are guided."""
+        return not self.rule.is_off(self.guidance_scale)
 
     def skips(self, step: int) -> bool:
         """Return whether step `step`, from 0, has the velocity 0, so that no solver is asked."""
-        return self._is_on and self.rule.skips(step)
+        return self.is_on and self.rule.skips(step)
 
     def field(self, step_start: float) -> Field:
         """Return v(x, t) of the step that starts at `step_start`, guided or not throughout."""
         low, high = self.guidance_interval
         inside = low + _ROUNDING < step_start <= high + _ROUNDING
-        return self._guided if inside and self._is_on else self._conditional
+        return self._guided if inside and self.is_on else self._conditional
 
     def _conditional(self, x: Tensor, t: float) -> Tensor:
         self.nfe += 1
@@ -378,7 +355,7 @@ class Guidance:
     def _guided(self, x: Tensor, t: float) -> Tensor:
         self.nfe += 2
         cond, uncond = self._velocity(torch.cat([x, x]), t, self.labels.both).chunk(2)
-        pair = GuidedPair(cond, uncond, x, t, self.guidance_scale, self._memory)
+        pair = GuidedPair(cond, uncond, x, t, self.guidance_scale, self.memory)
         velocity = self.rule(pair)
         _check_shape("guidance", velocity, x)
         return velocity

@@ -23,13 +23,7 @@ from torch import Tensor
 
 from deco_lab.flow import predicted_image, seeded_noise, time_grid
 from deco_lab.labels import Labels, class_labels
-from deco_lab.sampling.guidance import (
-    Guidance,
-    GuidanceRule,
-    GuidedPair,
-    VelocityModel,
-    as_rule,
-)
+from deco_lab.sampling.guidance import Guidance, GuidanceRule, GuidedPair, VelocityModel, as_rule
 from deco_lab.sampling.plan import Plan, check_seeds
 from deco_lab.sampling.reuse import with_reuse
 from deco_lab.sampling.solvers import SOLVERS, Solver
@@ -73,16 +67,14 @@ def sample(
 
     Parameters
     ----------
-    model, class_ids, num_steps, guidance_scale, guidance_interval, solver, time_shift, seed, noise
-        As for `sample_steps`.
-    guidance, condition_reuse
-        As for `sample_steps`.
+    model, class_ids, num_steps, guidance_scale, guidance_interval, solver, time_shift, seed
+        As for `sample_steps`, as are noise, guidance and condition_reuse.
 
     Returns
     -------
     Tensor
-        (B, 3, H, W), float32, on the model's device. Images lie in [-1, 1] but for what the model
-        overshoots: nothing is clamped.
+        (B, 3, H, W), float32, on the model's device. Images lie in [-1, 1] except where the
+        model overshoots: nothing is clamped.
 
     Raises
     ------
@@ -180,21 +172,13 @@ def sample_steps(
         labels = class_ids
     else:
         labels = class_labels(class_ids, getattr(config, "num_classes", None))
-    rule = as_rule(guidance)
-    if not rule.is_off(plan.guidance_scale) and labels.null is None:
-        raise ValueError(
-            "guidance needs the null class, model.config.num_classes, which this model does not "
-            "have; pass guidance_scale=1 and no guidance of its own scales"
-        )
-    if not rule.is_off(plan.guidance_scale) and rule.skips(plan.num_steps - 1):
-        raise ValueError(
-            f"guidance must leave a step to take, got {rule}, which skips all {plan.num_steps}; "
-            "take more steps"
-        )
-    if noise is None:
-        noise = _draw_noise(len(labels), getattr(config, "image_size", None), plan.seed)
-    else:
+    if noise is not None:
         _check_noise(noise, len(labels), getattr(config, "patch_size", 1))
+    elif side := getattr(config, "image_size", None):
+        check_seeds(plan.seed, len(labels))
+        noise = seeded_noise(len(labels), (3, side, side), plan.seed)
+    else:
+        raise ValueError("noise is needed, (B, 3, H, W), since the model has no config.image_size")
     parameters = getattr(model, "parameters", tuple)
     device = next((parameter.device for parameter in parameters()), noise.device)
     guided = Guidance(
@@ -202,8 +186,18 @@ def sample_steps(
         labels.to(device),
         plan.guidance_scale,
         plan.guidance_interval,
-        rule,
+        as_rule(guidance),
     )
+    if guided.is_on and labels.null is None:
+        raise ValueError(
+            "guidance needs the null class, model.config.num_classes, which this model does not "
+            "have; pass guidance_scale=1 and no guidance of its own scales"
+        )
+    if guided.skips(plan.num_steps - 1):
+        raise ValueError(
+            f"guidance must leave a step to take, got {guidance}, which skips all {num_steps}; "
+            "take more steps"
+        )
     times = time_grid(plan.num_steps, time_shift=plan.time_shift).tolist()
     start = noise.detach().to(device=device, dtype=torch.float32)
     return _steps(guided, SOLVERS[plan.solver](), start, times)
@@ -225,29 +219,14 @@ def _steps(
         yield Step(index, t_next, x, velocity, image, guidance.nfe)
 
 
-def _draw_noise(count: int, image_size: int | None, seed: int) -> Tensor:
-    if image_size is None:
-        raise ValueError(
-            "noise is needed, of shape (B, 3, H, W), since the model has no config.image_size"
-        )
-    check_seeds(seed, count)
-    return seeded_noise(count, (3, image_size, image_size), seed)
-
-
 def _check_noise(noise: Tensor, count: int, patch_size: int) -> None:
     if not isinstance(noise, Tensor) or not noise.is_floating_point():
+        raise ValueError(f"noise must be a floating-point tensor (B, 3, H, W), got {type(noise)}")
+    sides = noise.shape[2:]
+    if noise.shape[:2] != (count, 3) or len(sides) != 2 or any(n % patch_size for n in sides):
         raise ValueError(
-            f"noise must be a floating-point tensor of shape (B, 3, H, W), got {type(noise)}"
-        )
-    if noise.ndim != 4 or noise.shape[:2] != (count, 3):
-        raise ValueError(
-            f"noise must have the shape (B, 3, H, W) with B={count}, the number of class_ids, "
-            f"got {tuple(noise.shape)}"
-        )
-    if any(size % patch_size or size == 0 for size in noise.shape[2:]):
-        raise ValueError(
-            f"noise height and width must be divisible by patch_size={patch_size}, "
-            f"got {tuple(noise.shape[2:])}; draw it in another size"
+            f"noise must have the shape (B, 3, H, W) with B={count}, the number of class_ids, and "
+            f"H and W divisible by patch_size={patch_size}, got {tuple(noise.shape)}"
         )
     if not noise.isfinite().all():
-        raise ValueError("noise must be finite, got NaN or infinite values; draw it anew")
+        raise ValueError("noise must be finite, got NaN or infinite values; draw it again")

@@ -13,7 +13,7 @@ refused; one of another count goes on with what is there.
 import json
 import time
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 
 from deco_lab.files import check_writable, remove_leftovers, replacing
 from deco_lab.labels import class_labels
-from deco_lab.sampling.image_files import FORMATS, MAX_IMAGES, ImageFiles
+from deco_lab.sampling.image_files import MAX_IMAGES, present, write_npz, write_pngs
 from deco_lab.sampling.loop import Step, sample_steps
 from deco_lab.sampling.plan import Plan, check_seeds
 from deco_lab.sampling.processes import Processes
-from deco_lab.setting import Setting, check_whole
+from deco_lab.setting import Setting, check_whole, said
 
 RECIPE = "sampling.json"
 """What says, in the folder, how its images are drawn."""
@@ -38,20 +38,19 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig(Plan):
-    """What decides the images of a job, and how they are kept."""
+    """What decides the images of a job."""
 
+    # fmt: off
     model: Annotated[str, Setting("Bundled name, file or hf:// address, as for deco_lab.load.")]
     weights: str = ""
     """What tells its weights from others, such as `deco_lab.spectra.weights_hash`."""
-    class_ids: Annotated[
-        tuple[int, ...], Setting("Labels in turn: image i has class_ids[i % len(class_ids)].")
-    ] = ()
-    precision: Annotated[
-        str, Setting("Of the weights; states are float32.", choices=PRECISIONS)
-    ] = "float32"
-    format: Annotated[str, Setting("PNGs, or one NPZ for ADM's evaluator.", choices=FORMATS)] = (
-        "png"
-    )
+    class_ids: Annotated[tuple[int, ...], Setting(
+        "Labels in turn: image i has class_ids[i % len(class_ids)]."
+    )] = ()
+    precision: Annotated[str, Setting(
+        "Of the weights; states are float32.", choices=PRECISIONS
+    )] = "float32"
+    # fmt: on
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,6 +78,7 @@ def sample_many(
     out: Path,
     count: int,
     *,
+    npz: bool = False,
     batch_size: int = 32,
     processes: Processes | None = None,
 ) -> Drawn:
@@ -94,10 +94,12 @@ def sample_many(
         Folder, which all processes see: a new or empty one, or one of the same job.
     count : int
         Images in all, at most 10**6.
+    npz : bool
+        Put an NPZ of them all beside the PNGs.
     batch_size : int
         Images at a time in each process; it changes them by rounding at most.
     processes : Processes, optional
-        Those that share the job, each of which must call this; this one alone when not given.
+        Those that share the job, each of which must call this; only this one when not given.
 
     Raises
     ------
@@ -109,12 +111,11 @@ def sample_many(
     """
     processes = processes or Processes(next(model.parameters()).device)
     _check(model, config, count, batch_size)
-    files = FORMATS[config.format](out, model.config.image_size)
     problem, starts = "", []
     if processes.is_main:
         try:
-            _claim(out, config, files)
-            written = files.present(count)
+            _claim(out, {**asdict(config), "image_size": model.config.image_size})
+            written = present(out, count)
             starts = [
                 first
                 for first in range(0, count, batch_size)
@@ -142,27 +143,21 @@ def sample_many(
     ) as bar:
         for first in starts[processes.index :: processes.count]:
             stop = min(first + batch_size, count)
-            step = _draw(model, config, first, stop)
-            files.write(first, step.x)
+            step = deque(_steps(model, config, first, stop), maxlen=1).pop()
+            if not step.x.isfinite().all():
+                raise FloatingPointError(
+                    f"one of the images {first} to {stop - 1} holds NaN or infinite values; lower "
+                    f"guidance_scale, which is {config.guidance_scale:g}, or use another model"
+                )
+            write_pngs(out, first, step.x)
             nfe = step.nfe
             # The others are about as far.
             bar.update(min((stop - first) * processes.count, count - bar.n))
         processes.wait()
         bar.update(count - bar.n)
-    if processes.is_main:
-        files.finish(config.labels(0, count))
+    if npz and processes.is_main:
+        write_npz(out, model.config.image_size, config.labels(0, count))
     return Drawn(left, time.perf_counter() - started, nfe)
-
-
-def _draw(model: Any, config: SamplingConfig, first: int, stop: int) -> Step:
-    """Return the last state of images `first` to before `stop`."""
-    step = deque(_steps(model, config, first, stop), maxlen=1).pop()
-    if not step.x.isfinite().all():
-        raise FloatingPointError(
-            f"one of the images {first} to {stop - 1} holds NaN or infinite values; lower "
-            f"guidance_scale, which is {config.guidance_scale:g}, or use another model"
-        )
-    return step
 
 
 def _steps(
@@ -175,11 +170,8 @@ def _steps(
 
 def _check(model: Any, config: SamplingConfig, count: int, batch_size: int) -> None:
     """Raise ValueError for whatever would stop the job later."""
-    if not 1 <= count <= MAX_IMAGES:
-        raise ValueError(
-            f"count must be from 1 to {MAX_IMAGES}, got {count}; names have six digits, so draw "
-            "more of them in another folder, from a later seed"
-        )
+    six_digits = "; names have six digits, so draw more in another folder, from a later seed"
+    check_whole("count", count, 1, MAX_IMAGES, six_digits)
     check_whole("batch_size", batch_size, 1)
     dtype = next(model.parameters()).dtype
     if dtype != PRECISIONS[config.precision]:
@@ -192,7 +184,7 @@ def _check(model: Any, config: SamplingConfig, count: int, batch_size: int) -> N
     _steps(model, config, 0, 1).close()
 
 
-def _claim(out: Path, config: SamplingConfig, files: ImageFiles) -> None:
+def _claim(out: Path, recipe: dict[str, Any]) -> None:
     """Make the folder this job's, without what killed processes left half written.
 
     Raises
@@ -202,10 +194,11 @@ def _claim(out: Path, config: SamplingConfig, files: ImageFiles) -> None:
     """
     check_writable(out)
     remove_leftovers(out / RECIPE)
-    asked = json.loads(json.dumps({**asdict(config), "image_size": files.image_size}))
+    asked = json.loads(json.dumps(recipe))
     if (out / RECIPE).exists():
         _compare(out, asked)
-        files.remove_leftovers()
+        remove_leftovers(out / "*.png")
+        remove_leftovers(out / "samples_*.npz")
         return
     # Hidden files are those of file managers.
     if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
@@ -213,40 +206,29 @@ def _claim(out: Path, config: SamplingConfig, files: ImageFiles) -> None:
             f"out must be a new or empty folder, or one with a {RECIPE}, got {out}, which holds "
             "other files; give another"
         )
-    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in asked.items()]
     with replacing(out / RECIPE) as beside:
-        beside.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        beside.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
 
 
-def _compare(out: Path, asked: Mapping[str, Any]) -> None:
+def _compare(out: Path, asked: dict[str, Any]) -> None:
     """Raise ValueError where the folder's recipe is not the one that is asked for."""
+    # A folder may be older than a setting.
+    defaults = json.loads(json.dumps({each.name: each.default for each in fields(Plan)}))
     try:
-        found = json.loads((out / RECIPE).read_text(encoding="utf-8"))
-        found = _DEFAULTS | found  # a folder may be older than a setting
-        # A model's name may change, but not its weights, whose hash is that of their precision.
-        same = found.get("precision") == asked["precision"]
-        differ = [
-            f"{name} {_short(found.get(name))}, not {_short(value)}"
-            for name, value in asked.items()
-            if found.get(name) != value and name != "model" and (same or name != "weights")
-        ]
+        found = defaults | json.loads((out / RECIPE).read_text(encoding="utf-8"))
     except (ValueError, TypeError):
         raise ValueError(
             f"{out / RECIPE} is damaged, so its images may be others; give another out"
         ) from None
+    # A model's name may change, but not its weights, whose hash is that of their precision.
+    may_differ = {"model"} if found.get("precision") == asked["precision"] else {"model", "weights"}
+    differ = [
+        f"{name} {said(found.get(name))}, not {said(value)}"
+        for name, value in asked.items()
+        if found.get(name) != value and name not in may_differ
+    ]
     if differ:
         raise ValueError(
             f"out must be a folder of the same job, and {out} holds one with "
             f"{' and '.join(differ)}; ask for the same, or give another out"
         )
-
-
-_DEFAULTS = {field.name: field.default for field in fields(Plan)} | {
-    "band_scales": list(Plan.band_scales)
-}
-
-
-def _short(value: object) -> str:
-    if isinstance(value, list) and len(value) > 4:
-        return f"{str(value[:3])[:-1]}, ... {len(value)} in all]"
-    return str(value)

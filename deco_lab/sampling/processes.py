@@ -14,6 +14,7 @@ References
 """
 
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -28,23 +29,18 @@ PATIENCE = timedelta(hours=2)
 """How long processes wait for one that draws the last batch, writes a preview or evaluates."""
 
 
+@dataclass
 class Processes:
-    """Those that share a job, as one of them sees them; by default it is alone.
+    """Those that share a job, as one of them sees them; by default it is the only one."""
 
-    Parameters
-    ----------
-    device : torch.device
-        Where this one works.
-    state : accelerate.PartialState, optional
-        Of several.
-    """
-
-    def __init__(self, device: torch.device, state: Any = None) -> None:
-        self.device = device
-        self._state = state
-        self.index, self.count = 0, 1
-        if state is not None:
-            self.index, self.count = state.process_index, state.num_processes
+    device: torch.device
+    """Where this one works."""
+    index: int = 0
+    """Of this one, from 0."""
+    count: int = 1
+    """Of all of them."""
+    state: Any = None
+    """Accelerate's, where there are several."""
 
     @property
     def is_main(self) -> bool:
@@ -53,7 +49,7 @@ class Processes:
 
     def from_main(self, value: Value) -> Value:
         """Return the main process's `value`, which can be pickled; every process must call this."""
-        if self._state is None:
+        if self.state is None:
             return value
         from accelerate.utils import broadcast_object_list
 
@@ -61,13 +57,13 @@ class Processes:
 
     def wait(self) -> None:
         """Wait until every process has come here."""
-        if self._state is not None:
-            self._state.wait_for_everyone()
+        if self.state is not None:
+            self.state.wait_for_everyone()
 
     def close(self) -> None:
         """Part from the others."""
-        if self._state is not None:
-            self._state.destroy_process_group()
+        if self.state is not None:
+            self.state.destroy_process_group()
 
 
 def are_many() -> bool:
@@ -84,7 +80,7 @@ def need_accelerate() -> None:
 
 
 def processes_here(device: str | None = None) -> Processes:
-    """Return the processes that this one was started among: itself alone, unless launched so.
+    """Return the processes that this one was started among: only itself, unless launched so.
 
     Parameters
     ----------
@@ -106,4 +102,4 @@ def processes_here(device: str | None = None) -> Processes:
     if chosen.type != "cpu":
         assert state.device is not None
         chosen = state.device
-    return Processes(chosen, state)
+    return Processes(chosen, state.process_index, state.num_processes, state)

@@ -6,8 +6,8 @@ Euler takes v at the start of the step. Heun averages v at the start and at the 
 predicts. Adams of order k integrates, exactly over the step, the Lagrange polynomial through the
 velocities at the last k times [1], and a lower one while the history is short.
 
-A solver is made anew for each trajectory, since it may keep what earlier steps computed, and is
-asked for one step after another. Solvers know neither models nor guidance. Global orders, measured
+Each trajectory has a solver of its own, which may keep what earlier steps computed, and is asked
+for one step after another. Solvers know neither models nor guidance. Global orders, measured
 in tests/test_solvers.py: euler 1, all others 2. Adams of order 3 and 4 reach their own order
 when they start with an exact history; from a cold start their first, Euler, step leaves an error
 of order 2.
