@@ -19,7 +19,7 @@ PACKAGE = ROOT / "deco_lab"
 ALLOWED = {
     "": {"checkpoints", "sampling"},
     "arrays": set(),
-    "cli": set(),
+    "cli": {"setting", "terminal"},
     "config": set(),
     "gaussian": set(),
     "flow": set(),
@@ -53,16 +53,15 @@ ALLOWED = {
     },
     "page": {"proxies", "sampling", "setting", "spectra", "workbench"},
     "evaluation": {"data", "files", "spectra"},
-    "evaluation.samples": {"evaluation", "models", "sampling"},
+    "evaluation.samples": {"checkpoints", "evaluation", "models", "sampling", "setting"},
     "evaluation.__main__": {
-        "checkpoints", "config", "data", "evaluation", "models", "sampling", "terminal",
+        "checkpoints", "cli", "config", "data", "evaluation", "models", "plots", "setting",
+        "spectra",
     },
     "evaluation.compare": {
-        "checkpoints", "data", "evaluation", "files", "flow", "spectra", "terminal",
+        "checkpoints", "cli", "data", "evaluation", "flow", "models", "plots", "setting", "spectra",
     },
-    "evaluation.grid": {
-        "checkpoints", "data", "evaluation", "files", "sampling", "spectra", "terminal",
-    },
+    "evaluation.grid": {"cli", "data", "evaluation", "files", "plots", "setting", "spectra"},
     "benchmark.plain": {"config"},
     "benchmark.worker": set(),
     "benchmark.floor": {"config"},
@@ -75,12 +74,7 @@ ALLOWED = {
         "models", "sampling", "spectra", "terminal",
     },
 }  # fmt: skip
-ALLOWED_INSIDE_FUNCTIONS = {
-    "training": {"plots"},
-    "evaluation": {"plots"},
-    "evaluation.compare": {"plots"},
-    "evaluation.grid": {"plots"},
-}
+ALLOWED_INSIDE_FUNCTIONS = {"training": {"plots"}}
 FRAMEWORKS = {"matplotlib": "plots", "plotly": "plots", "gradio": "page"}
 PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
