@@ -66,8 +66,8 @@ ALLOWED = {
     "benchmark.worker": set(),
     "benchmark.floor": {"config"},
     "benchmark": {
-        "checkpoints", "config", "data", "fast", "files", "flow", "losses", "models",
-        "sampling", "spectra", "terminal", "training", "workbench",
+        "checkpoints", "cli", "config", "data", "fast", "files", "flow", "losses", "models",
+        "sampling", "setting", "spectra", "training", "workbench",
     },
     "training": {
         "checkpoints", "cli", "config", "data", "evaluation", "fast", "files", "flow", "losses",

@@ -21,7 +21,6 @@ from deco_lab.benchmark.__main__ import Result, interleaved, main, measure_row, 
 from deco_lab.benchmark.floor import (
     Rates,
     Work,
-    backbone_work,
     decoder_work,
     forward_work,
     measure_rates,
@@ -114,54 +113,35 @@ def test_plain_sample_passes_a_pair_at_every_step(plain_tiny):
     assert sizes == [2, 2, 2, 2]
 
 
-@pytest.mark.parametrize(
-    "config",
-    [PRESETS["tiny-dit"], replace(PRESETS["tiny"], decoder_patch=2),
-     replace(PRESETS["tiny"], decoder_conditioning="add")],
-    ids=["dit", "units", "add"],
+WIDE = DeCoConfig(
+    image_size=32, patch_size=8, num_classes=5, hidden_size=48, num_heads=3, depth=2,
+    decoder_depth=3, decoder_width=12,
 )  # fmt: skip
-def test_plain_refuses_other_models(config):
-    with pytest.raises(ValueError, match="config must be a DeCoConfig with decoder_patch=1"):
-        PlainDeCo(config, {})
-
-
-@pytest.fixture(scope="module")
-def wide_config() -> DeCoConfig:
-    return DeCoConfig(
-        image_size=32, patch_size=8, num_classes=5, hidden_size=48, num_heads=3, depth=2,
-        decoder_depth=3, decoder_width=12,
-    )  # fmt: skip
 
 
 @torch.no_grad()
-def test_forward_work_counts_the_flops_of_pytorchs_counter(wide_config):
-    P, d = wide_config.patch_size, wide_config.decoder_width
+def test_forward_work_counts_the_flops_of_pytorchs_counter():
+    P, d = WIDE.patch_size, WIDE.decoder_width
     # Of weights alone, and so no part of the floor: two layers multiplied, and the table of places.
     once = 2 * d * d * (3 + 64) + 2 * P * P * 64 * d
     x, t, class_ids = torch.zeros(3, 3, 32, 48), torch.zeros(3), torch.zeros(3, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        build(wide_config)(x, t, class_ids)
-    assert counter.get_total_flops() == forward_work(wide_config, 3, 32, 48).flops + once
+        build(WIDE)(x, t, class_ids)
+    assert counter.get_total_flops() == forward_work(WIDE, 3, 32, 48).flops + once
 
 
-def test_forward_work_reads_every_weight_once(wide_config):
-    model = build(wide_config)
-    unread = (wide_config.num_classes + 1 - 2) * wide_config.hidden_size  # labels of other classes
+def test_forward_work_reads_every_weight_once():
+    model = build(WIDE)
+    unread = (WIDE.num_classes + 1 - 2) * WIDE.hidden_size  # labels of other classes
     expected = sum(parameter.numel() for parameter in model.parameters()) - unread
-    assert forward_work(wide_config, 2, 32, 32).weights == expected
+    assert forward_work(WIDE, 2, 32, 32).weights == expected
 
 
-def test_forward_work_is_that_of_its_parts(wide_config):
-    parts = zip(backbone_work(wide_config, 2, 24), decoder_work(wide_config, 2, 24), strict=True)
-    assert forward_work(wide_config, 2, 32, 48) == tuple(map(sum, parts))
-
-
-def test_rates_give_the_slower_of_products_and_copies():
+@pytest.mark.parametrize(("work", "single"), [(Work(1000, 10, 5), 10), (Work(100, 150, 50), 20)])
+def test_rates_give_the_slower_of_products_and_copies(work, single):
     rates = Rates(float32=100.0, bfloat16=200.0, copy=40.0)
-    assert rates.seconds(Work(1000, 10, 5), torch.float32) == 10  # 60 bytes take 1.5 s
-    assert rates.seconds(Work(1000, 10, 5), torch.bfloat16) == 5
-    assert rates.seconds(Work(100, 150, 50), torch.float32) == 20
-    assert rates.seconds(Work(100, 150, 50), torch.bfloat16) == 10
+    assert rates.seconds(work, torch.float32) == single
+    assert rates.seconds(work, torch.bfloat16) == single / 2
 
 
 def test_measure_rates_are_those_of_products_and_copies():
@@ -182,13 +162,16 @@ def test_interleaved_runs_every_case_once_a_round_in_turning_order():
 
 
 def test_measure_row_takes_ratios_within_rounds_and_adds_the_floor_of_parts():
-    seconds = {"plain": iter([1.0, 10.0, 1.0]), "ours": iter([2.0, 20.0, 2.0])}
-    plain = torch.ones(2)
-    outputs = {"plain": plain, "ours": 1.1 * plain}
     work = [Work(100, 0, 0), Work(200, 0, 0)]
     cases = [
-        Case(name, partial(next, seconds[name]), partial(outputs.get, name), work, images=4)
-        for name in outputs
+        Case(
+            str(times),
+            partial(next, iter([times, 10.0 * times, times])),
+            lambda o=o: o,
+            work,
+            images=4,
+        )
+        for times, o in ((1, torch.ones(2)), (2, torch.full((2,), 1.1)))
     ]
     first, second = measure_row("sample-1", cases, 3, Rates(100.0, 1.0, 1.0))
     assert (first.times_plain, second.times_plain) == (1, 2)
@@ -232,8 +215,8 @@ def bench() -> Iterator[Bench]:
 @pytest.mark.parametrize("name", ["plain float32", "library fast"])
 def test_worker_draws_what_the_library_draws(tiny, bench, name):
     worker = bench.runner("tiny", VARIANTS[name])
-    assert worker.ask(Runner.ready, Runner.draw, [0, 3], 4) == torch.float32
-    assert 0 < worker.ask(Runner.run) < 60
+    assert worker.ask(Runner.multiplies_in) == torch.float32
+    assert 0 < worker.ask(Runner.run, Runner.draw, [0, 3], 4) < 60
     assert_same(worker.ask(Runner.result), deco_lab.sample(tiny, [0, 3], num_steps=4, **GUIDANCE))
     assert bench.runner("tiny", VARIANTS[name]) is worker
 
@@ -246,14 +229,10 @@ def test_runner_takes_no_more_steps_than_its_variant_says():
 
 
 def test_worker_that_ends_says_so_in_a_sentence():
-    with closing(Bench(CPU)) as bench:
-        worker = bench.worker("library (tiny)", list)
+    with closing(Worker("library (tiny)", list)) as worker:
         worker.process.kill()
-        sentence = (
-            r"^the process of library \(tiny\) has ended with exit status -9: signal 9 ended it"
-        )
         for _ in range(2):
-            with pytest.raises(WorkerError, match=sentence):
+            with pytest.raises(WorkerError, match=r"^the process of library \(tiny\) .* signal 9"):
                 worker.ask(len)
 
 
@@ -263,12 +242,12 @@ def test_worker_that_fails_says_so_in_a_sentence(capfd):
     assert "no-such-model" in capfd.readouterr().err
 
 
-def test_bench_ends_the_workers_of_another_group_where_their_pipe_ends():
+def test_bench_ends_the_workers_of_another_group():
     with closing(Bench(CPU)) as bench:
-        first = bench.worker("list (a)", list, "abc")
-        assert bench.worker("list (a)", list) is first
+        first = bench.worker("a", "list", list, "abc")
+        assert bench.worker("a", "list", list) is first
         assert first.ask(len) == 3
-        assert bench.worker("list (b)", list) is not first
+        assert bench.worker("b", "list", list) is not first
         assert first.process.exitcode == 0
 
 
@@ -383,20 +362,17 @@ def test_main_names_the_file_that_a_full_disk_cuts(tmp_path, capsys, quick, full
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rows", "fast"], "invalid choice: 'fast'"),
-        (["--repeats", "0"], "--repeats must be at least 1, got 0"),
+        (["--rows", "fast"], "each of rows must be one of forward-1, .*, got 'fast'"),
+        (["--repeats", "0"], "repeats must be a whole number of at least 1, got 0"),
         (["--device", "tpu"], "device must be one of"),
-        (["--out", "/tmp"], "--out must be a file, got the folder /tmp; add a name"),
-        (
-            ["--out", "/proc/none/x.json"],
-            "out must be in a folder that can be written to, got /pro",
-        ),
+        (["--out", "/tmp"], "out must be a file, got the folder /tmp; add a name"),
+        (["--out", "/proc/none/x.json"], "a folder that can be written to, got /pro"),
     ],
 )
 def test_main_says_what_is_wrong(arguments, message, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         main(arguments)
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.slow
