@@ -154,6 +154,7 @@ def small(tmp_path: Path) -> str:
     return small_file(tmp_path)
 
 
+@pytest.mark.slow
 def test_main_compares_arms_of_several_trainings(tmp_path: Path, capsys):
     a, b, c, d = (small_file(tmp_path, seed) for seed in range(4))
     out = ["--per-class", "1", "--out", str(tmp_path / "x")]

@@ -8,6 +8,7 @@ which such moments move less than a quotient of medians.
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -28,6 +29,7 @@ from deco_lab.benchmark.worker import WorkerError
 from deco_lab.checkpoints import choose_device
 from deco_lab.files import check_writable, replacing
 from deco_lab.setting import Setting, check_choice, check_whole
+from deco_lab.terminal import aligned
 
 PROGRAM = "python -m deco_lab.benchmark"
 COLUMNS = (
@@ -176,24 +178,18 @@ def table(results: Sequence[Result]) -> str:
     for before, result in zip([None, *results], results, strict=False):
         title = "" if before and before.row == result.row else ROWS[result.row].title
         rows.append([title, result.variant, *result.cells()])
-    columns = []
-    for column in filter(lambda cells: any(cells[1:]), zip(*rows, strict=True)):
-        pad = str.ljust if column[0] in COLUMNS[:2] else str.rjust
-        columns.append([pad(cell, max(map(len, column))) for cell in column])
-    lines = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    return aligned(rows, left=2)
 
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Return what the machine is that this process runs on."""
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8", errors="replace") if info.exists() else ""
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    names = re.findall(r"model name\s*: (.+)", text) or [platform.machine()]
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": names[0],
         "cores": os.cpu_count(),
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "PyTorch": torch.__version__,
         "system": platform.platform(),

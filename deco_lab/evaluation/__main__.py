@@ -21,6 +21,7 @@ from deco_lab.models import Model, build
 from deco_lab.plots import evaluation_figure
 from deco_lab.setting import Setting
 from deco_lab.spectra import Estimate
+from deco_lab.terminal import aligned
 
 PROGRAM = "python -m deco_lab.evaluation"
 TITLES = {
@@ -205,7 +206,7 @@ def table(found: Mapping[str, Figures]) -> str:
     """Return the figures, a column for each label, with their 95% intervals."""
     names = [field.name for field in fields(Figures)]
     rows = [[TITLES[name], *(_written(getattr(f, name)) for f in found.values())] for name in names]
-    return report.aligned([["", *found], *rows])
+    return aligned([["", *found], *rows])
 
 
 if __name__ == "__main__":

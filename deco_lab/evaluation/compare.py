@@ -38,7 +38,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from deco_lab import checkpoints, cli
 from deco_lab.data import bundled_crops
-from deco_lab.evaluation.report import aligned, claim, name_of, write
+from deco_lab.evaluation.report import claim, name_of, write
 from deco_lab.flow import interpolate, seeded_noise, velocity_target
 from deco_lab.models import Model
 from deco_lab.plots import dct_curves
@@ -46,6 +46,7 @@ from deco_lab.setting import Setting
 from deco_lab.spectra import Estimate, block_dct, frequency_weights, log_energy, rgb_to_ycbcr
 from deco_lab.spectra.bootstrap import Groups, estimates, over_seeds
 from deco_lab.spectra.energy import image_energies, raw_share, token_grid, token_map
+from deco_lab.terminal import aligned
 
 Array = NDArray[np.float64]
 Figure = Callable[[Array], Array]
@@ -202,8 +203,8 @@ def comparison(
             else:
                 ends = over_seeds(np.stack([figure(rows.mean(0)) for _, rows, _ in same]))
                 each = [
-                    Estimate(float(value), float(low), float(high), len(same))
-                    for value, low, high in zip(*ends, strict=True)
+                    Estimate(value, low, high, len(same))
+                    for value, low, high in np.transpose(ends).tolist()
                 ]
             found[name] |= dict(zip(titles, each, strict=True))
     return found
@@ -232,23 +233,20 @@ def _compare(order: Order) -> None:
     }
     measured, photographs = measure(models, order)
     found = comparison(measured, groups=photographs)
-    trainings = len(next(iter(arms.values())))
+    first, trainings = next(iter(arms)), len(next(iter(arms.values())))
     over = f"{trainings} trainings, paired in their order"
-    reach = f"{trainings} trainings each: this says what training does on these photographs, not on"
-    reach += " others"
+    reach = f"{trainings} trainings each: this says what training does on these photographs only"
     if trainings == 1:
         over = f"the {len(photographs.unique())} photographs"
-        reach = "one training each: this says what these files do, not what their losses or "
-        reach += "architectures do"
-    print(
+        reach = (
+            "one training each: this says what these files do, not what their losses or "
+            "architectures do"
+        )
+    heading = (
         f"{len(photographs)} noisy crops, {order.per_class} a class, the same for every model; "
-        f"change and dB against {next(iter(arms))}; 95% intervals over {over}\n",
-        table(found),
-        "",
-        reach,
-        "",
-        sep="\n",
+        f"change and dB against {first}; 95% intervals over {over}"
     )
+    print(heading, "", table(found), "", reach, "", sep="\n")
     energies = {
         kind: {
             name: np.mean([getattr(one, kind).mean(0) for one in ones], axis=0)
@@ -257,12 +255,12 @@ def _compare(order: Order) -> None:
         for kind in ("token_energy", "velocity_energy", "error_energy")
     }
     settings = {"models": arms, "per_class": order.per_class, "seed": order.seed}
+    settings |= {"intervals": f"over {over}", "reach": reach}
     stored: dict[str, object] = {
         name: {title: asdict(estimate) for title, estimate in figures.items()}
         | {kind: of[name].tolist() for kind, of in energies.items()}
         for name, figures in found.items()
     }
-    settings |= {"intervals": f"over {over}", "reach": reach}
     patch_sizes = {name: of[0].config.patch_size for name, of in models.items()}
     figures = {
         "_token.png": dct_curves(energies["token_energy"], patch_sizes=patch_sizes),

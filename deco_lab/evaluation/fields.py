@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.data import FieldSampler, field_power
-from deco_lab.evaluation.report import aligned
 from deco_lab.spectra import (
     OCTAVES,
     band_names,
@@ -42,6 +41,7 @@ from deco_lab.spectra.bands import bands_of
 from deco_lab.spectra.bootstrap import over_seeds
 from deco_lab.spectra.energy import raw_share
 from deco_lab.spectra.frequencies import radial_frequency
+from deco_lab.terminal import aligned
 
 Array = NDArray[np.float64]
 

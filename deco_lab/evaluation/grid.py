@@ -26,13 +26,14 @@ from tyro.conf import Positional
 from deco_lab import cli
 from deco_lab.data import UnreadablePictureError, open_picture
 from deco_lab.data.decoding import picture_suffixes
-from deco_lab.evaluation.report import aligned, claim, name_of, write
+from deco_lab.evaluation.report import claim, name_of, write
 from deco_lab.evaluation.samples import ModelOrder, Sampling, draw_samples
 from deco_lab.files import printable
 from deco_lab.plots import grid_figure
 from deco_lab.setting import Setting
 from deco_lab.spectra import Estimate, Seams, find_seams
 from deco_lab.spectra.seams import DETECTORS, edge_steps
+from deco_lab.terminal import aligned
 
 PROGRAM = "python -m deco_lab.evaluation.grid"
 PLAN = Sampling(num_steps=25, guidance_scale=2.0)

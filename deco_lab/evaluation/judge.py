@@ -9,11 +9,14 @@ compared with fresh ones; only the nearest crop is looked for among the training
 rounded to 8 bits first, as the crops are. All that is drawn depends on the seed alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from deco_lab.data import CropSource
@@ -191,11 +194,7 @@ class Judge:
         return self(images, labels, groups=None if one_each else pictures)
 
     def __call__(
-        self,
-        images: Tensor,
-        class_ids: Tensor | Labels | list[int],
-        *,
-        groups: Groups | None = None,
+        self, images: Tensor, class_ids: Sequence[int] | Labels, *, groups: Groups | None = None
     ) -> Findings:
         """Return the figures of images.
 
@@ -232,11 +231,8 @@ class Judge:
         power = radial_powers(images)
         nearest = self._nearest(images, labels)
 
-        def estimate(figure) -> Estimate:
-            return bootstrap(
-                figure, labels, groups=numbers, resamples=self.resamples, seed=self.seed
-            )
-
+        drawn = {"groups": numbers, "resamples": self.resamples, "seed": self.seed}
+        estimate = partial(bootstrap, labels=labels, **drawn)
         figures = Figures(
             class_accuracy=_proportion(predicted == labels, trials),
             strict_class_accuracy=_proportion(strictly == labels, trials),
@@ -249,15 +245,14 @@ class Judge:
             nearest_crop=estimate(lambda i: nearest[i].mean()),
         )
         classes = np.unique(labels)
-        confusion = np.zeros((len(classes), self.num_classes), dtype=np.int64)
-        np.add.at(confusion, (np.searchsorted(classes, labels), predicted), 1)
+        confusion = confusion_matrix(labels, predicted, labels=range(self.num_classes))
         ratio = class_spectral_errors(power, labels, self._power, self._labels)
         # Each class counts alike, whatever its number of images.
         energy = np.mean([coefficient_energy(images[labels == c]).mean(0) for c in classes], axis=0)
         return Findings(
             figures=figures,
             class_ids=tuple(classes.tolist()),
-            confusion=confusion,
+            confusion=confusion[classes],
             class_spectral_error=np.abs(ratio).mean(1),
             class_nearest_crop=np.array([nearest[labels == c].mean() for c in classes]),
             frequency=np.arange(power.shape[1]) / min(images.shape[-2:]),

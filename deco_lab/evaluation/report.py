@@ -1,4 +1,4 @@
-"""What a person reads of a measurement: aligned tables, a JSON file and figures."""
+"""What a measurement leaves: a JSON file and figures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,6 @@ def name_of(model: str) -> str:
     if not path.suffix:
         return model
     return (path.stem if path.stem != "model" else path.parent.name) or path.stem
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Join rows of cells into lines, the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def _paths(out: Path, endings: Sequence[str]) -> list[Path]:
