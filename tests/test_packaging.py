@@ -96,6 +96,7 @@ import deco_lab.plots, deco_lab.sampling.__main__, deco_lab.workbench
     assert printed == "(1, 3, 64, 64) (1, 3, 64, 64) 12288\n"
 
 
+@pytest.mark.slow
 def test_command_line_trains_without_the_extras(tmp_path):
     without_extras(f"""
 from deco_lab.training.__main__ import main

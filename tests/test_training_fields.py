@@ -189,6 +189,7 @@ def test_card_says_of_algorithm_3_what_the_bench_does():
         assert read.format(row(reads[:, -1:], ".2f")) in card
 
 
+@pytest.mark.slow
 def test_bundled_pair_is_of_the_bench():
     """The bundled weights, rounded, err as the trainings that they are of, field by field."""
     measured = fields.measure(deco_lab.load("fields-dit", device="cpu"), probed=2)
