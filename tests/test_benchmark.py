@@ -17,20 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import deco_lab
-from deco_lab.benchmark.__main__ import Result, interleaved, main, measure_row, number, table
+from deco_lab.benchmark import rows
+from deco_lab.benchmark.__main__ import interleaved, main, measure_row, number
 from deco_lab.benchmark.floor import Rates, Work, decoder_work, forward_work, measure_rates
 from deco_lab.benchmark.plain import PlainDeCo, plain_sample
-from deco_lab.benchmark.rows import (
-    ROWS,
-    Bench,
-    Case,
-    config_of,
-    live_cases,
-    memory_cases,
-    sampling_cases,
-    velocity_cases,
-)
-from deco_lab.benchmark.variants import GUIDANCE, Runner, Timed, Variant, variants_for
+from deco_lab.benchmark.rows import ROWS, Bench, Case, config_of
+from deco_lab.benchmark.variants import GUIDANCE, Runner, Variant, variants_for
 from deco_lab.benchmark.worker import Worker, WorkerError
 from deco_lab.config import DeCoConfig
 from deco_lab.flow import seeded_noise
@@ -128,16 +120,6 @@ def test_rates_give_the_slower_of_products_and_copies(work, single):
     assert rates.seconds(work, torch.bfloat16) == single / 2
 
 
-def test_measure_rates_are_those_of_products_and_copies():
-    rates = measure_rates(CPU, side=256, seconds=0.05)
-    a = torch.randn(256, 256)
-    timed = Timed(lambda: a @ a)
-    seconds = min(timed() for _ in range(20))
-    assert torch.equal(timed.result, a @ a)
-    assert 0.1 < rates.float32 / (2 * 256**3 / seconds) < 10  # on a busy machine
-    assert 1e8 < rates.copy < 1e13
-
-
 def test_interleaved_runs_every_case_once_a_round_in_turning_order():
     calls = []
     cases = {name: lambda name=name: calls.append(name) or len(calls) for name in "abc"}
@@ -178,6 +160,7 @@ def bench() -> Iterator[Bench]:
         yield bench
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain float32", "library fast"])
 def test_worker_draws_what_the_library_draws(tiny, bench, name):
     worker = bench.runner("tiny", VARIANTS[name])
@@ -202,6 +185,7 @@ def test_worker_that_ends_says_so_in_a_sentence():
                 worker.ask(len)
 
 
+@pytest.mark.slow
 def test_worker_that_fails_says_so_in_a_sentence(capfd):
     with pytest.raises(WorkerError, match="the process of two has ended with exit status 1: what"):
         Worker("two", Runner, "no-such-model", Variant("library"), CPU)
@@ -235,7 +219,7 @@ os.kill(os.getpid(), 9)
 
 @pytest.mark.slow
 def test_velocity_cases_give_the_decoder_one_condition(bench):
-    cases = list(velocity_cases(bench, "tiny", 2, decoder=True))
+    cases = list(rows.velocity_cases(bench, "tiny", 2, decoder=True))
     for case in cases:
         assert case.run() > 0
         assert case.work == [decoder_work(config_of("tiny"), 2, 64)]
@@ -250,7 +234,7 @@ def test_measure_row_on_a_gpu_has_one_process_at_a_time():
         there = []
 
         def cases() -> Iterator[Case]:
-            for case in velocity_cases(bench, "tiny", 1):
+            for case in rows.velocity_cases(bench, "tiny", 1):
                 there.append(len(bench._workers))
                 yield case
 
@@ -265,7 +249,7 @@ def test_measure_row_on_a_gpu_has_one_process_at_a_time():
 
 
 def test_sampling_cases_count_the_passes_that_guidance_needs(bench):
-    case = next(sampling_cases(bench, "tiny", 2))
+    case = next(rows.sampling_cases(bench, "tiny", 2))
     one, pair = (forward_work(config_of("tiny"), n, 64, 64) for n in (2, 4))
     assert (case.work.count(one), case.work.count(pair)) == (6, 44)  # t = 0, .02, ... .1 are alone
 
@@ -273,7 +257,7 @@ def test_sampling_cases_count_the_passes_that_guidance_needs(bench):
 @pytest.mark.slow
 def test_live_cases_draw_the_same_image():
     with closing(Bench(CPU)) as bench:
-        alone, *watched = live_cases(bench)
+        alone, *watched = rows.live_cases(bench)
         images = [case.result() for case in (alone, *watched)]
     assert len(watched) == 2
     assert images[0].shape == (1, 3, 64, 64)
@@ -289,8 +273,8 @@ def quick(monkeypatch) -> None:
 @pytest.mark.slow
 def test_main_prints_the_numbers_that_it_writes(tmp_path, capsys, quick):
     out = tmp_path / "found" / "speed.json"
-    rows = ["forward-1", "dct", "xl-sample-1"]
-    main(["--device", "cpu", "--repeats", "2", "--out", str(out), "--rows", *rows])
+    asked = ["forward-1", "dct", "xl-sample-1"]
+    main(["--device", "cpu", "--repeats", "2", "--out", str(out), "--rows", *asked])
     printed, found = capsys.readouterr().out, json.loads(out.read_text())
     lines = [re.split(r"\s{2,}", line) for line in printed.splitlines()]
     assert {result["row"] for result in found["results"]} == {"forward-1", "dct"}
@@ -348,13 +332,6 @@ def test_main_says_what_is_wrong(arguments, message, capsys):
 @pytest.mark.slow
 def test_memory_counts_what_a_process_that_draws_takes():
     with closing(Bench(CPU, [VARIANTS["plain float32"]])) as bench:
-        imports, plain = (case.run() for case in memory_cases(bench, "tiny", 1))
+        imports, plain = (case.run() for case in rows.memory_cases(bench, "tiny", 1))
     assert imports > 100  # MiB: PyTorch
     assert plain > imports + 4.5e6 * 4 / 2**20  # the weights
-
-
-def test_table_leaves_out_empty_columns():
-    lines = table([Result("dct", "a copy", (2.0, 2.0), times_plain=0.0042)])
-    header, _, line = (re.split(r"\s{2,}", part) for part in lines.splitlines())
-    assert header == ["row", "variant", "median ms", "quartiles", "x plain"]
-    assert line == [ROWS["dct"].title, "a copy", "2.00", "2.00 - 2.00", "0.0042"]

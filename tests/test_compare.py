@@ -171,6 +171,7 @@ def test_main_compares_arms_of_several_trainings(tmp_path: Path, capsys):
     assert stored["second"]["FM"]["count"] == 2
 
 
+@pytest.mark.slow
 def test_main_shows_what_it_found_where_the_disk_is_full_and_goes_on(
     small: str, tmp_path: Path, capsys, full_disk
 ):

@@ -392,6 +392,7 @@ def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deco_lab.evaluation.__main__.Judge", quick)
 
 
+@pytest.mark.slow
 def test_main_shows_what_it_found_where_the_disk_is_full_and_goes_on(
     tmp_path: Path, capsys, full_disk, quick_judge
 ):

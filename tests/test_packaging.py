@@ -82,6 +82,7 @@ def without_extras(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_library_samples_and_takes_apart_without_the_extras():
     printed = without_extras("""
 import deco_lab, torch
