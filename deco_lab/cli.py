@@ -4,9 +4,17 @@ A command's module is imported once it is asked for, so that none waits for anot
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from deco_lab.setting import check_settings
+from deco_lab.terminal import print_any_text
+
+Order = TypeVar("Order")
 
 COMMANDS = {
     "train": "deco_lab.training.__main__:main",
@@ -28,6 +36,26 @@ def main(words: Sequence[str] | None = None) -> None:
         refuse("deco-lab", f"command must be one of {', '.join(COMMANDS)}, got {command!r}")
     module, function = COMMANDS[command].split(":")
     getattr(import_module(module), function)(rest)
+
+
+def run(
+    kind: type[Order], program: str, work: Callable[[Order], None], words: Sequence[str] | None
+) -> None:
+    """Read a command line into a dataclass, check its settings, and do what it asks for.
+
+    What is wrong is said in one sentence. Settings that share a dataclass, in one of its fields,
+    are options like the others.
+    """
+    print_any_text()
+    order: Any = tyro.cli(kind, prog=program, args=words, config=(tyro.conf.OmitArgPrefixes,))
+    try:
+        for part in (order, *filter(is_dataclass, vars(order).values())):
+            check_settings(part, limited=False)
+        work(order)
+    except ValueError as error:
+        refuse(program, error)
+    except OSError as error:
+        sys.exit(f"{program}: error: {error}")
 
 
 def refuse(program: str, reason: object) -> NoReturn:

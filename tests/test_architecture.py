@@ -2,12 +2,11 @@
 
 import ast
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import pytest
 
@@ -19,7 +18,7 @@ PACKAGE = ROOT / "deco_lab"
 ALLOWED = {
     "": {"checkpoints", "sampling"},
     "arrays": set(),
-    "cli": set(),
+    "cli": {"setting", "terminal"},
     "config": {"setting"},
     "gaussian": set(),
     "flow": set(),
@@ -53,35 +52,32 @@ ALLOWED = {
         "setting", "spectra", "wrapper",
     },
     "page": {"proxies", "sampling", "setting", "spectra", "workbench"},
-    "evaluation": {"data", "files", "spectra"},
-    "evaluation.samples": {"evaluation", "models", "sampling"},
+    "evaluation": {"data", "files", "spectra", "terminal"},
+    "evaluation.samples": {"checkpoints", "evaluation", "models", "sampling", "setting"},
     "evaluation.__main__": {
-        "checkpoints", "config", "data", "evaluation", "models", "sampling", "terminal",
+        "checkpoints", "cli", "config", "data", "evaluation", "models", "plots", "setting",
+        "spectra", "terminal",
     },
     "evaluation.compare": {
-        "checkpoints", "data", "evaluation", "files", "flow", "spectra", "terminal",
+        "checkpoints", "cli", "data", "evaluation", "flow", "models", "plots", "setting", "spectra",
+        "terminal",
     },
     "evaluation.grid": {
-        "checkpoints", "data", "evaluation", "files", "sampling", "spectra", "terminal",
+        "cli", "data", "evaluation", "files", "plots", "setting", "spectra", "terminal",
     },
     "benchmark.plain": {"config"},
     "benchmark.worker": set(),
     "benchmark.floor": {"config"},
     "benchmark": {
-        "checkpoints", "config", "data", "fast", "files", "flow", "losses", "models",
-        "sampling", "spectra", "terminal", "training", "workbench",
+        "checkpoints", "cli", "config", "data", "fast", "files", "flow", "losses", "models",
+        "sampling", "setting", "spectra", "terminal", "training", "workbench",
     },
     "training": {
         "checkpoints", "cli", "config", "data", "evaluation", "fast", "files", "flow", "losses",
         "models", "sampling", "spectra", "terminal",
     },
 }  # fmt: skip
-ALLOWED_INSIDE_FUNCTIONS = {
-    "training": {"plots"},
-    "evaluation": {"plots"},
-    "evaluation.compare": {"plots"},
-    "evaluation.grid": {"plots"},
-}
+ALLOWED_INSIDE_FUNCTIONS = {"training": {"plots"}}
 FRAMEWORKS = {"matplotlib": "plots", "plotly": "plots", "gradio": "page"}
 PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
@@ -167,28 +163,22 @@ def test_modules_import_what_the_table_allows(path):
 
 
 @pytest.mark.parametrize(
-    ("module", "source"),
+    ("module", "source", "count"),
     [
-        ("sampling.loop", "import deco_lab.spectra"),
-        ("spectra.dct", "from deco_lab.spectra.jpeg import jpeg_table"),
-        ("spectra.radial", "from deco_lab.models import DeCo"),
-        ("spectra.radial", "from deco_lab import models"),
-        ("training", "from deco_lab import plots"),
-        ("training", "from deco_lab.plots import loss_curve"),
-        ("evaluation", "def draw():\n    import matplotlib.figure"),
-        ("spectra.radial", "if True:\n    from matplotlib import figure"),
-        ("live", "import gradio as gr"),
-        ("config", "import deco_lab"),
-        ("helpers", "import math"),
+        ("sampling.loop", "import deco_lab.spectra", 1),
+        ("spectra.dct", "from deco_lab.spectra.jpeg import jpeg_table", 1),
+        ("spectra.radial", "from deco_lab import models", 1),
+        ("training", "from deco_lab.plots import loss_curve", 1),
+        ("training", "def draw():\n    from deco_lab.plots import loss_curve", 0),
+        ("evaluation", "def draw():\n    import matplotlib.figure", 1),
+        ("spectra.radial", "if True:\n    from matplotlib import figure", 1),
+        ("live", "import gradio as gr", 1),
+        ("config", "import deco_lab", 1),
+        ("helpers", "import math", 1),
     ],
 )
-def test_violations_sees_what_the_table_forbids(module, source):
-    assert len(violations(module, list(imports_of(ast.parse(source))))) == 1
-
-
-def test_violations_lets_training_draw_inside_a_function():
-    lazy = "def draw():\n    from deco_lab.plots import loss_curve"
-    assert violations("training", list(imports_of(ast.parse(lazy)))) == []
+def test_violations_sees_what_the_table_forbids(module, source, count):
+    assert len(violations(module, list(imports_of(ast.parse(source))))) == count
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
@@ -205,67 +195,22 @@ def test_modules_are_named_for_what_they_do():
     assert [path for path in PACKAGE.rglob("*") if path.stem in vague] == []
 
 
-def loaded_after(statement: str) -> set[str]:
-    """Return the modules that a fresh Python holds after a statement."""
-    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
+ABSENT = {
+    "spectra": {"matplotlib", "plotly", "gradio", "deco_lab.plots", "torch._dynamo"},
+    "sampling": {"PIL", "accelerate", "deco_lab.data", "deco_lab.sampling.many"},
+    "evaluation": {"deco_lab.evaluation.compare", "deco_lab.evaluation.grid"},
+    "plots": {"matplotlib.pyplot", "plotly", "gradio"},
+}
+"""What a fresh Python does not hold once it has imported a room, and those before it: PyTorch's
+compiler takes as long as PyTorch itself, and Python warns of a command that is imported already."""
+
+
+def test_imports_of_rooms_pull_in_no_more_than_they_need():
+    room = "import deco_lab.{0}; print('{0}', *sys.modules)".format
+    code = "; ".join(["import sys", *map(room, ABSENT)])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
-def test_import_of_spectra_pulls_in_no_plots_and_no_app():
-    loaded = loaded_after("import deco_lab.spectra")
-    assert "deco_lab.spectra.dct" in loaded
-    assert loaded.isdisjoint({"matplotlib", "plotly", "gradio", "deco_lab.plots"})
-    assert "torch._dynamo" not in loaded  # which takes as long as PyTorch itself
-
-
-def test_import_of_plots_leaves_pyplot_and_plotly_alone():
-    loaded = loaded_after("import deco_lab.plots")
-    assert "matplotlib.figure" in loaded
-    assert loaded.isdisjoint({"matplotlib.pyplot", "plotly", "gradio"})
-
-
-def test_import_of_evaluation_leaves_its_commands_alone():
-    """Python warns of a command that its own package has imported before."""
-    loaded = loaded_after("import deco_lab.evaluation")
-    assert loaded.isdisjoint({"deco_lab.evaluation.compare", "deco_lab.evaluation.grid"})
-
-
-def test_import_of_sampling_pulls_in_no_files_of_images_and_no_launcher():
-    loaded = loaded_after("import deco_lab.sampling")
-    assert "deco_lab.sampling.loop" in loaded
-    assert loaded.isdisjoint({"PIL", "accelerate", "deco_lab.data", "deco_lab.sampling.many"})
-
-
-def opens_text_without_encoding(call: ast.Call) -> bool:
-    if any(keyword.arg == "encoding" for keyword in call.keywords):
-        return False
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
-    modes = call.args if isinstance(call.func, ast.Attribute) else call.args[1:]
-    if name != "open":
-        return name in ("read_text", "write_text")
-    mode = modes[0].value if modes and isinstance(modes[0], ast.Constant) else ""
-    return not modes or bool(re.fullmatch("[rwaxt+]+", str(mode)))
-
-
-def test_opens_text_without_encoding_finds_it():
-    for text in ("p.read_text()", "open(p)", "open(p, 'w')", "p.open()", "p.open('w', newline='')"):
-        assert opens_text_without_encoding(cast(ast.Call, ast.parse(text, mode="eval").body)), text
-    for text in (
-        "p.read_text(encoding='utf-8')",
-        "open(p, 'rb')",
-        "p.open('r+b')",
-        "Image.open(p)",
-    ):
-        assert not opens_text_without_encoding(cast(ast.Call, ast.parse(text, mode="eval").body))
-
-
-def test_text_is_read_and_written_in_a_named_encoding():
-    """The encoding of the machine, which is used otherwise, is another on every machine."""
-    found = [
-        f"{path.relative_to(PACKAGE)}: {ast.unparse(node)}"
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and opens_text_without_encoding(node)
-    ]
-    assert not found
+    loaded = {room: set(modules) for room, *modules in map(str.split, done.stdout.splitlines())}
+    assert loaded.keys() == ABSENT.keys()
+    for room, absent in ABSENT.items():
+        assert f"deco_lab.{room}" in loaded[room]
+        assert loaded[room].isdisjoint(absent), room

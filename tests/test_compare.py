@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import replace
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,7 @@ from scipy import stats
 
 from deco_lab import checkpoints
 from deco_lab.config import PHOTOGRAPHS, DiTConfig
-from deco_lab.evaluation.compare import (
-    BANDS,
-    band_error,
-    behaviour,
-    comparison,
-    high_share,
-    main,
-    raw_share,
-)
+from deco_lab.evaluation.compare import BANDS, band_errors, behaviour, comparison, main, shares
 from deco_lab.losses import flow_matching_loss, frequency_loss
 from deco_lab.models import build
 
@@ -58,11 +50,9 @@ def random_error(scale: float = 0.1) -> torch.Tensor:
 def test_behaviour_has_the_losses_of_training():
     error = random_error()
     found, model = case(error)
-    target = model.target
-    expected = flow_matching_loss(target + error, target)
-    assert found.flow_matching.mean() == pytest.approx(float(expected), rel=1e-5)
-    expected = frequency_loss(target + error, target)
-    assert found.frequency.mean() == pytest.approx(float(expected), rel=1e-5)
+    given = model.target + error, model.target
+    expected = [float(flow_matching_loss(*given)), float(frequency_loss(*given))]
+    assert found.losses.mean(0) == pytest.approx(expected, rel=1e-5)
 
 
 def test_behaviour_places_a_grey_error_at_dc_of_y():
@@ -70,15 +60,16 @@ def test_behaviour_places_a_grey_error_at_dc_of_y():
     energy = found.error_energy.mean(0)
     assert energy[0, 0, 0] == pytest.approx((8 * 0.25) ** 2, rel=1e-5)
     assert energy.sum() == pytest.approx(energy[0, 0, 0], rel=1e-6)
-    assert band_error(found.error_energy, 0, slice(0, 1)) == pytest.approx(4, rel=1e-5)
-    for band in range(1, len(BANDS)):
-        assert band_error(found.error_energy, band, slice(0, 1)) < 1e-9
 
 
-def test_band_error_puts_a_coefficient_into_its_band():
-    single = np.zeros((1, 3, 8, 8))
-    single[0, 0, 0, 3] = 1
-    assert [band_error(single, band, slice(0, 1)) > 0 for band in range(4)] == [0, 0, 1, 0]
+def test_band_errors_are_means_of_their_coefficients():
+    """A coefficient 3 / 16 lies in the third band, of 8 coefficients by their radius in [2, 4)."""
+    energy = np.zeros((1, 3, 8, 8))
+    energy[0, :2, 0, 3] = 1
+    radius = np.hypot(*np.mgrid[:8, :8])
+    count = ((radius >= 2) & (radius < 4)).sum()
+    expected = [[0, 0, 1 / count, 0, 0, 0, 0.5 / count, 0]]
+    np.testing.assert_allclose(band_errors(energy), expected)
 
 
 def test_comparison_of_twice_the_error_is_exact():
@@ -123,12 +114,13 @@ def test_shares_of_even_and_of_white_tokens():
     """Tokens that are equal everywhere have DC alone; white ones have half of it above."""
     even, _ = case(random_error(), tokens=torch.full((6, 64, 5), 2.0))
     assert even.token_energy.shape == (6, 8, 8)
-    assert high_share(even.token_energy) == pytest.approx(0, abs=1e-9)
+    assert shares(even.token_energy.mean(0))[0] == pytest.approx(0, abs=1e-9)
     white = torch.randn(6, 64, 800, generator=torch.Generator().manual_seed(3))
-    found, _ = case(random_error(), tokens=white)
-    assert high_share(found.token_energy) == pytest.approx(1, abs=0.05)
-    assert raw_share(found.token_energy) == pytest.approx(32 / 63, abs=0.01)
-    assert raw_share(9 * found.token_energy) == pytest.approx(raw_share(found.token_energy))
+    energy = case(random_error(), tokens=white)[0].token_energy
+    curve, raw = shares(energy.mean(0))
+    assert (curve, raw) == (pytest.approx(1, abs=0.05), pytest.approx(32 / 63, abs=0.01))
+    assert shares(9 * energy.mean(0))[1] == pytest.approx(raw)
+    np.testing.assert_allclose(shares(energy)[2], shares(energy[2]))
 
 
 @pytest.mark.slow
@@ -162,6 +154,7 @@ def small(tmp_path: Path) -> str:
     return small_file(tmp_path)
 
 
+@pytest.mark.slow
 def test_main_compares_arms_of_several_trainings(tmp_path: Path, capsys):
     a, b, c, d = (small_file(tmp_path, seed) for seed in range(4))
     out = ["--per-class", "1", "--out", str(tmp_path / "x")]
@@ -178,6 +171,7 @@ def test_main_compares_arms_of_several_trainings(tmp_path: Path, capsys):
     assert stored["second"]["FM"]["count"] == 2
 
 
+@pytest.mark.slow
 def test_main_shows_what_it_found_where_the_disk_is_full_and_goes_on(
     small: str, tmp_path: Path, capsys, full_disk
 ):
@@ -190,41 +184,38 @@ def test_main_shows_what_it_found_where_the_disk_is_full_and_goes_on(
     assert {p.name for p in tmp_path.glob("x*")} == {"x.json", "x_token.png", "x_velocity.png"}
 
 
-def test_main_refuses_an_out_of_other_files_before_it_loads_models(tmp_path: Path):
-    (tmp_path / "x_token.png").write_bytes(b"mine")
-    with pytest.raises(SystemExit, match=r"/x, and .*/x_token\.png is another file; give another"):
-        main(["none", "--out", str(tmp_path / "x")])
-    evaluated = '{"settings": {"model": "tiny"}}'
-    (tmp_path / "y.json").write_text(evaluated, encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"/y, and .*/y\.json is another file; give another"):
-        main(["none", "--out", str(tmp_path / "y")])
-
-
-def test_main_refuses(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["tiny", "tiny"])
-    assert "models must have different names, got tiny, tiny" in capsys.readouterr().err
-    for arguments in ([], ["tiny", "--arm", "a", "x", "y"]):
-        with pytest.raises(SystemExit, match="2"):
-            main(arguments)
-        assert "give either models, one training each, or --arm" in capsys.readouterr().err
-    for arms in ("a x,b y", "a x y,b z", "a x y,b x z", "a,b"):
-        with pytest.raises(SystemExit, match="2"):
-            main([word for arm in arms.split(",") for word in ("--arm", *arm.split())])
-        assert "each --arm must have a name and two or more trainings" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="error: name_or_path must be a bundled model"):
-        main(["tiny", "none"])
-
-
-def test_main_refuses_models_of_other_pictures(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("none --out {0}/x", r"/x, and .*/x_token\.png is another file; give another"),
+        ("none --out {0}/y", r"/y, and .*/y\.json is another file; give another"),
+        ("tiny tiny", "models must have different names, got tiny, tiny"),
+        ("", "give either models, one training each, or --arm"),
+        ("tiny --arm a x y", "give either models, one training each, or --arm"),
+        *(
+            (arms, "each --arm must have a name and two or more trainings")
+            for arms in (
+                "--arm a x --arm b y",
+                "--arm a x y --arm b z",
+                "--arm a x y --arm b x z",
+                "--arm a --arm b",
+            )
+        ),
+        ("tiny --per-class 0", "per_class must be a whole number of at least 1, got 0"),
+        ("tiny none", "name_or_path must be a bundled model"),
+        ("tiny {0}/other.safetensors", "got other of 14 other classes; use python -m"),
+        ("tiny {0}/small0.safetensors", "models must share image_size, got 16, 64"),
+    ],
+)
+def test_main_refuses(words: str, message: str, small: str, tmp_path: Path, capsys):
     """As many classes as photographs do not make them the photographs."""
     config = DiTConfig(
         image_size=64, patch_size=16, num_classes=14, hidden_size=16, num_heads=2, depth=1
     )
     checkpoints.save(build(config), tmp_path / "other.safetensors")
-    with pytest.raises(SystemExit, match="got other of 14 other classes; use python -m"):
-        main(["tiny", str(tmp_path / "other.safetensors")])
-    small = replace(config, image_size=32, class_names=PHOTOGRAPHS)
-    checkpoints.save(build(small), tmp_path / "small.safetensors")
-    with pytest.raises(SystemExit, match="models must share image_size, got 32, 64"):
-        main(["tiny", str(tmp_path / "small.safetensors")])
+    (tmp_path / "x_token.png").write_bytes(b"mine")
+    (tmp_path / "y.json").write_text('{"settings": {"model": "tiny"}}', encoding="utf-8")
+    words = f"--out {tmp_path}/new {words}" if "--out" not in words else words
+    with pytest.raises(SystemExit, match="2"):
+        main(words.format(tmp_path).split())
+    assert re.fullmatch(f".*: error: .*{message}.*\n", capsys.readouterr().err)

@@ -14,6 +14,7 @@ from typing import Any
 import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
+from nbformat.v4 import output_from_msg
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
@@ -22,8 +23,8 @@ IN_KERNEL = [path for path in NOTEBOOKS if path.stem != IN_JUPYTERLAB]
 MAX_SECONDS = 90
 """On two idle cores; the test counts the seconds of processors, which a loaded machine has too."""
 CLOCK = "import time; print(time.process_time())"
-SAID = ("stdout", "text/markdown")
-"""What is printed, and computed sentences."""
+KINDS = {"stream", "display_data", "execute_result", "error"}
+"""Messages that are outputs."""
 SHORTER = {"STEPS = 700": "STEPS = 150"}
 """Of a training in a notebook: what a reader is told to change, changed the other way."""
 
@@ -65,63 +66,32 @@ def test_notebooks_are_found():
 
 # Not nbclient: its asynchronous sockets lose a wake-up now and then, and a cell then waits for its
 # whole time limit.
-def outputs_of(cells: list[str], folder: Path) -> Iterator[list[dict[str, Any]]]:
-    """Run cells of code in a kernel of their own, and yield the messages of each."""
+def outputs_of(cells: list[str], folder: Path) -> Iterator[list[Any]]:
+    """Run cells of code in a kernel of their own, and yield the outputs of each."""
     manager, kernel = start_new_kernel(kernel_name="python3", cwd=str(folder))
     try:
         for source in cells:
-            messages: list[dict[str, Any]] = []
+            messages: list[Any] = []
             reply = kernel.execute_interactive(
-                source,
-                allow_stdin=False,
-                timeout=6 * MAX_SECONDS,
-                output_hook=messages.append,
+                source, allow_stdin=False, timeout=6 * MAX_SECONDS, output_hook=messages.append
             )["content"]
             assert reply["status"] == "ok", "\n".join(reply["traceback"])
-            yield messages
+            yield [output_from_msg(m) for m in messages if m["msg_type"] in KINDS]
     finally:
         kernel.stop_channels()
         manager.shutdown_kernel(now=True)
 
 
-def pictures_of(messages: list[dict[str, Any]]) -> list[str]:
-    """Return what is shown by messages, as text: pictures and plotly's curves."""
-    shown = [m["content"]["data"] for m in messages if "data" in m["content"]]
+def pictures_of(outputs: list[Any]) -> list[str]:
+    """Return what is shown, as text: pictures and plotly's curves."""
+    shown = [output.get("data", {}) for output in outputs]
     return [str(d) for d in shown if "image/png" in d or "plotly" in str(d.keys())]
 
 
-def numbers_in(cells: list[list[tuple[str, Any]]]) -> list[list[str]]:
-    """Return the numbers in the printed lines and sentences of each cell, as they are written."""
-    return [
-        re.findall(r"\d+\.\d+|\d+", "".join("".join(text) for kind, text in cell if kind in SAID))
-        for cell in cells
-    ]
-
-
-def numbers_stored(path: Path) -> list[list[str]]:
-    cells = [cell.outputs for cell in read(path).cells if cell.cell_type == "code"]
-    return numbers_in(
-        [
-            [
-                *((output.name, output.text) for output in cell if output.output_type == "stream"),
-                *(pair for output in cell if "data" in output for pair in output.data.items()),
-            ]
-            for cell in cells
-        ]
-    )
-
-
-def numbers_shown(cells: list[list[dict[str, Any]]]) -> list[list[str]]:
-    contents = [[message["content"] for message in cell] for cell in cells]
-    return numbers_in(
-        [
-            [
-                *((c["name"], c["text"]) for c in cell if "text" in c),
-                *(pair for c in cell if "data" in c for pair in c["data"].items()),
-            ]
-            for cell in contents
-        ]
-    )
+def numbers_in(outputs: list[Any]) -> list[str]:
+    """Return the numbers in printed lines and computed sentences, as they are written."""
+    said = [o.get("data", {}).get("text/markdown", o.get("text", "")) for o in outputs]
+    return re.findall(r"\d+\.\d+|\d+", "".join(map("".join, said)))
 
 
 def as_written(stored: str, shown: str) -> bool:
@@ -141,21 +111,19 @@ def test_notebook_runs_and_its_figures_follow_their_controls(
     for given, shorter in SHORTER.items():
         sources = [source.replace(given, shorter) for source in sources]
     *cells, clock, moved = outputs_of([*sources, CLOCK, MOVE_ALL], tmp_path)
-    (seconds,) = [float(m["content"]["text"]) for m in clock if m["msg_type"] == "stream"]
-    assert seconds < 3 * MAX_SECONDS  # of slow processors
-    messages = [message for cell in cells for message in cell]
-    assert len(pictures_of(messages)) >= 3
-    assert [m["content"] for m in messages if m["content"].get("name") == "stderr"] == []
+    assert float(clock[0].text) < 3 * MAX_SECONDS  # of slow processors
+    outputs = [output for cell in cells for output in cell]
+    assert len(pictures_of(outputs)) >= 3
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
     if not shortened:
-        for stored, shown in zip(numbers_stored(path), numbers_shown(cells), strict=True):
-            assert len(stored) == len(shown)
-            off = [(a, b) for a, b in zip(stored, shown, strict=True) if not as_written(a, b)]
-            assert off == []
-    closing = cells[-1][-2]["content"]["data"]["text/markdown"]  # the last message says idle
+        stored = [cell.outputs for cell in read(path).cells if cell.cell_type == "code"]
+        for before, now in zip(map(numbers_in, stored), map(numbers_in, cells), strict=True):
+            assert [a for a, b in zip(before, now, strict=True) if not as_written(a, b)] == []
+    closing = cells[-1][-1].data["text/markdown"]
     assert "nan" not in closing
     assert "%" in closing
-    assert [m["content"]["traceback"] for m in moved if m["msg_type"] == "error"] == []
-    marks = [i for i, m in enumerate(moved) if "MOVED" in str(m["content"].get("data"))]
+    assert [output.traceback for output in moved if output.output_type == "error"] == []
+    marks = [i for i, output in enumerate(moved) if "MOVED" in str(output.get("data"))]
     assert marks, "a notebook has something to move, and its figure follows"
     drawn = [pictures_of(moved[i:j]) for i, j in pairwise([*marks, len(moved)])]
     for elsewhere, restored in zip(drawn[::2], drawn[1::2], strict=True):
@@ -179,7 +147,7 @@ def test_notebook_is_stored_with_what_it_shows(path: Path):
         assert cell.execution_count is None
         if "interact(" in cell.source and "def " not in cell.source:
             before = cells[cells.index(cell) - 1]
-            assert pictures_of([{"content": output} for output in before.outputs])
+            assert pictures_of(before.outputs)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)

@@ -82,6 +82,7 @@ def without_extras(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_library_samples_and_takes_apart_without_the_extras():
     printed = without_extras("""
 import deco_lab, torch
@@ -96,6 +97,7 @@ import deco_lab.plots, deco_lab.sampling.__main__, deco_lab.workbench
     assert printed == "(1, 3, 64, 64) (1, 3, 64, 64) 12288\n"
 
 
+@pytest.mark.slow
 def test_command_line_trains_without_the_extras(tmp_path):
     without_extras(f"""
 from deco_lab.training.__main__ import main

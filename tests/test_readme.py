@@ -169,15 +169,6 @@ def section() -> str:
     return " ".join(f"{first} {SPECTRA[SPECTRA.index('## Findings in full') :]}".split())
 
 
-def test_findings_stand_in_one_place():
-    numbers = re.findall(r"[-+\d.%]+ \[[^\]]+\]", section())
-    assert len(numbers) > 30
-    tables = re.findall(r"^\| [01].*$", SPECTRA, re.MULTILINE)
-    in_tables = re.findall(r"[-+\d.%]+ \[[^\]]+\]", "\n".join(tables))
-    sentences = [number for number in numbers if number not in in_tables]
-    assert sorted(sentences) == sorted(set(sentences))
-
-
 def test_what_fields_show_is_as_said():
     bench, text = evaluation.bundled_bench(), section()
 

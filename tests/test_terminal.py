@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_app import load_app
 
-from deco_lab.terminal import print_any_text
+from deco_lab.terminal import aligned, print_any_text
 
 
 @pytest.fixture
@@ -66,3 +66,11 @@ def test_every_command_line_prints_its_help_on_any_terminal(program: str, termin
     assert b"--help" in shown.getvalue()
     # Training prints nothing else but to stderr, which Python opens so.
     assert program == "training" or sys.stdout.errors == "backslashreplace"
+
+
+def test_aligned_leaves_out_columns_without_cells():
+    rows = [["row", "ms", "none", "x"], ["a", "2.00", "", "10"], ["longer", "1.0", "", "7"]]
+    expected = ["row       ms   x", "----------------", "a       2.00  10", "longer   1.0   7"]
+    assert aligned(rows).splitlines() == expected
+    assert aligned(rows, left=2).splitlines()[0] == "row     ms     x"
+    assert aligned(rows[:1]).startswith("row  ms  none  x\n-")

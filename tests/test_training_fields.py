@@ -122,6 +122,7 @@ def test_main_trains_measures_and_goes_on(tmp_path: Path, capsys):
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+@pytest.mark.slow
 def test_main_names_the_log_of_a_training_that_stops(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("deco_lab.training.fields.ARMS", {"deco": ("--preset", "nothing")})
     with pytest.raises(SystemExit, match=r"the training of .*deco-0 stopped, see .*deco-0\.log"):
@@ -189,6 +190,7 @@ def test_card_says_of_algorithm_3_what_the_bench_does():
         assert read.format(row(reads[:, -1:], ".2f")) in card
 
 
+@pytest.mark.slow
 def test_bundled_pair_is_of_the_bench():
     """The bundled weights, rounded, err as the trainings that they are of, field by field."""
     measured = fields.measure(deco_lab.load("fields-dit", device="cpu"), probed=2)

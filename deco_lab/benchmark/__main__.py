@@ -5,10 +5,10 @@ machine hits all alike. A ratio is the median over rounds of the quotient of one
 which such moments move less than a quotient of medians.
 """
 
-import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -16,17 +16,46 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from deco_lab import cli
 from deco_lab.benchmark.floor import Rates, measure_rates
 from deco_lab.benchmark.rows import ROWS, Bench, Case
 from deco_lab.benchmark.worker import WorkerError
 from deco_lab.checkpoints import choose_device
 from deco_lab.files import check_writable, replacing
-from deco_lab.terminal import print_any_text
+from deco_lab.setting import Setting, check_choice, check_whole
+from deco_lab.terminal import aligned
+
+PROGRAM = "python -m deco_lab.benchmark"
+COLUMNS = (
+    "row", "variant", "median ms", "quartiles", "x plain", "x floor", "images/s", "error",
+)  # fmt: skip
+LEGEND = """\
+each variant runs in a process of its own, started as a script would be; on a CPU fast ones
+keep freed memory for the next operation
+x plain: median over rounds of the time over the row's first variant. x floor: median over
+max(FLOPs / matmul rate, bytes / copy rate). error: norm of the difference from the first
+variant over its norm."""
+_SHORT = 0.1  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Measure how fast the library is, beside the straightforward way and the machine's limit.
+
+    The straightforward way computes the same; the limit is the least time that this machine could
+    take. All rows take about ten minutes on two cores.
+    """
+
+    device: Annotated[str | None, Setting("cpu, cuda, mps; the best there is if not given.")] = None
+    out: Annotated[Path | None, Setting("Write the same as JSON to this file.")] = None
+    repeats: Annotated[int | None, Setting("Rounds of every row; else each row's own.")] = None
+    rows: Annotated[tuple[str, ...], Setting(f"All, or some of {', '.join(ROWS)}.")] = ()
 
 
 @dataclass(frozen=True)
@@ -54,29 +83,14 @@ class Result:
 
     def cells(self) -> list[str]:
         """Return what the table says of this, in `COLUMNS` from the third on."""
-        low, high = self.rounds * 2 if len(self.rounds) == 1 else quartiles(self.rounds)
         return [
             number(self.median),
-            f"{number(low)} - {number(high)}",
+            " - ".join(number(end) for end in np.quantile(self.rounds, [0.25, 0.75])),
             number(self.times_plain),
             number(self.median / self.floor_ms) if self.floor_ms else "",
             number(1e3 * self.images / self.median) if self.images else "",
             f"{self.error:.0e}" if self.error is not None else "",
         ]
-
-
-COLUMNS = (
-    "row", "variant", "median ms", "quartiles", "x plain", "x floor", "images/s", "error",
-)  # fmt: skip
-
-
-def quartiles(values: Sequence[float]) -> tuple[float, float]:
-    """Return the lower and upper quartile of at least two values, within their range."""
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, high
-
-
-_SHORT = 0.1  # seconds
 
 
 def interleaved(
@@ -124,19 +138,19 @@ def measure_row(
     for group in [list(cases)] if end_workers is None else ([case] for case in cases):
         taken = interleaved({case.name: case.run for case in group}, rounds)
         for case in group:
-            output = case.result()
-            plain_taken, plain_output = first = first or (taken[case.name], output)
-            pairs = zip(taken[case.name], plain_taken, strict=True)
-            line = Result(
-                name,
-                case.name,
-                tuple(unit * each for each in taken[case.name]),
-                statistics.median(ours / theirs for ours, theirs in pairs),
-                1e3 * sum(rates.seconds(part, case.dtype) for part in case.work) or None,
-                case.images,
-                relative_error(output, plain_output) if output is not plain_output else None,
+            seconds, output = taken[case.name], case.result()
+            plain_seconds, plain = first = first or (seconds, output)
+            lines.append(
+                Result(
+                    name,
+                    case.name,
+                    tuple(unit * each for each in seconds),
+                    float(np.median(np.divide(seconds, plain_seconds))),
+                    1e3 * sum(rates.seconds(part, case.dtype) for part in case.work) or None,
+                    case.images,
+                    relative_error(output, plain) if output is not plain else None,
+                )
             )
-            lines.append(line)
         if end_workers:
             end_workers()
     return lines
@@ -161,100 +175,53 @@ def number(value: float) -> str:
 def table(results: Sequence[Result]) -> str:
     """Return one line for each result; columns that stay empty are left out."""
     rows: list[Sequence[str]] = [COLUMNS]
-    row = ""
-    for result in results:
-        title = ROWS[result.row].title if result.row != row else ""
-        row = result.row
+    for before, result in zip([None, *results], results, strict=False):
+        title = "" if before and before.row == result.row else ROWS[result.row].title
         rows.append([title, result.variant, *result.cells()])
-    columns = []
-    for heading, *cells in zip(*rows, strict=True):
-        if any(cells):
-            width = max(map(len, (heading, *cells)))
-            left = heading in COLUMNS[:2]
-            columns.append([c.ljust(width) if left else c.rjust(width) for c in (heading, *cells)])
-    lines = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    return aligned(rows, left=2)
 
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Return what the machine is that this process runs on."""
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8", errors="replace") if info.exists() else ""
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    names = re.findall(r"model name\s*: (.+)", text) or [platform.machine()]
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": names[0],
         "cores": os.cpu_count(),
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "PyTorch": torch.__version__,
         "system": platform.platform(),
     }
 
 
-def report(
-    machine: Mapping[str, Any],
-    rates: Rates,
-    results: Sequence[Result],
-    not_run: Mapping[str, str],
-) -> str:
-    """Return all that a person reads: machine, table, and what was not run."""
-    parts = [
-        "; ".join(f"{name} {value}" for name, value in machine.items()),
-        f"matrix products at best {rates.float32 / 1e9:,.0f} GFLOP/s in float32 and "
-        f"{rates.bfloat16 / 1e9:,.0f} in bfloat16; a copy moves {rates.copy / 1e9:,.1f} GB/s\n"
-        "each variant runs in a process of its own, started as a script would be; on a CPU fast "
-        "ones\nkeep freed memory for the next operation",
-        table(results) if results else "",
-        "x plain: median over rounds of the time over the row's first variant. x floor: median "
-        "over\nmax(FLOPs / matmul rate, bytes / copy rate). error: norm of the difference from "
-        "the first\nvariant over its norm.",
-        "\n".join(f"not run: {title}: {reason}" for title, reason in not_run.items()),
-    ]
-    return "\n\n".join(filter(None, parts))
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m deco_lab.benchmark",
-        description="Measure how fast the library is, beside the straightforward way to compute "
-        "the same and the least time that this machine could take; about ten minutes on two cores.",
-    )
-    add = parser.add_argument
-    add("--device", help="cpu, cuda, mps; the best there is when not given")
-    add("--out", type=Path, help="write the same as JSON to this file")
-    add("--repeats", type=int, help="rounds of every row; each row's own number when not given")
-    add("--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Run the command line; `--help` lists every option."""
-    print_any_text()
-    parser = make_parser()
-    given = parser.parse_args(arguments)
-    if given.out and given.out.is_dir():
-        parser.error(f"--out must be a file, got the folder {given.out}; add a name")
-    if given.repeats is not None and given.repeats < 1:
-        parser.error(f"--repeats must be at least 1, got {given.repeats}")
-    try:
-        if given.out:
-            check_writable(given.out.parent)
-        device = choose_device(given.device)
-    except ValueError as error:
-        parser.error(str(error))
+    cli.run(Order, PROGRAM, _benchmark, words)
+
+
+def _benchmark(order: Order) -> None:
+    for name in order.rows:
+        check_choice("each of rows", name, ROWS)
+    if order.repeats is not None:
+        check_whole("repeats", order.repeats, 1)
+    if order.out and order.out.is_dir():
+        raise ValueError(f"out must be a file, got the folder {order.out}; add a name")
+    if order.out:
+        check_writable(order.out.parent)
+    device = choose_device(order.device)
     rates, results, not_run, failed = measure_rates(device), [], {}, False
     with closing(Bench(device)) as bench:
-        for name in given.rows or ROWS:
+        for name in order.rows or ROWS:
             row = ROWS[name]
             if row.needs_gpu and device.type != "cuda":
-                command = f"{parser.prog} --device cuda --rows {name}"
+                command = f"{PROGRAM} --device cuda --rows {name}"
                 not_run[row.title] = f"there is no GPU here; {command}"
                 continue
             print(f"{row.title} ...", file=sys.stderr, flush=True)
             alone = bench.end_workers if device.type == "cuda" else None
-            rounds = given.repeats or row.repeats
+            rounds = order.repeats or row.repeats
             try:
                 results += measure_row(name, row.cases(bench), rounds, rates, alone)
             except WorkerError as error:
@@ -262,19 +229,20 @@ def main(arguments: list[str] | None = None) -> None:
                 not_run[row.title] = str(error)
                 failed = True
     machine = describe(device)
-    print(report(machine, rates, results, not_run))
-    if given.out:
-        found = {
-            "machine": machine,
-            "rates": asdict(rates),
-            "results": [{**asdict(each), "median": each.median} for each in results],
-            "not_run": not_run,
-        }
-        try:
-            with replacing(given.out) as beside:
-                beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            sys.exit(f"{parser.prog}: error: {error}")
+    print(
+        "; ".join(f"{name} {value}" for name, value in machine.items()),
+        f"matrix products at best {rates.float32 / 1e9:,.0f} GFLOP/s in float32 and "
+        f"{rates.bfloat16 / 1e9:,.0f} in bfloat16; a copy moves {rates.copy / 1e9:,.1f} GB/s",
+        *([table(results)] if results else []),
+        LEGEND,
+        *(f"not run: {title}: {reason}" for title, reason in not_run.items()),
+        sep="\n\n",
+    )
+    if order.out:
+        lines = [{**asdict(each), "median": each.median} for each in results]
+        found = {"machine": machine, "rates": asdict(rates), "results": lines, "not_run": not_run}
+        with replacing(order.out) as beside:
+            beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if failed:
         sys.exit(1)
 

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deco_lab.config import DeCoConfig, ModelConfig
+from deco_lab.config import DeCoConfig
 
 
 class PlainDeCo:
@@ -36,23 +36,9 @@ class PlainDeCo:
         With the published decoder: `decoder_patch` 1 and `decoder_conditioning` "adaln".
     state : mapping
         The state dict of `deco_lab.models.DeCo`; its tensors are not copied.
-
-    Raises
-    ------
-    ValueError
-        For a configuration of another model.
     """
 
-    def __init__(self, config: ModelConfig, state: Mapping[str, Tensor]) -> None:
-        if (
-            not isinstance(config, DeCoConfig)
-            or config.decoder_patch != 1
-            or config.decoder_conditioning != "adaln"
-        ):
-            raise ValueError(
-                "config must be a DeCoConfig with decoder_patch=1 and decoder_conditioning='adaln',"
-                f" got {config}; the plain path knows the published decoder alone"
-            )
+    def __init__(self, config: DeCoConfig, state: Mapping[str, Tensor]) -> None:
         self.config = config
         self.state = dict(state)
         head = self.state["decoder.head.weight"]

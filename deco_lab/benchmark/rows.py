@@ -83,13 +83,14 @@ class Bench:
         self._variants = variants_for(device) if variants is None else variants
         self._folder = tempfile.TemporaryDirectory()
         self._workers: dict[str, Worker] = {}
+        self._group = ""
 
     def variants(self, preset: str, *, drawing: bool = False) -> list[Variant]:
-        """Return the variants of a preset; with `drawing` also those that differ in it alone.
+        """Return the variants of a preset; with `drawing` also those that only differ in it.
 
         Of the large model a CPU has room for the first and the fast ones.
         """
-        few = preset != "tiny" and self.device.type == "cpu"
+        few = preset != TINY and self.device.type == "cpu"
         return [
             variant
             for variant in self._variants
@@ -99,21 +100,22 @@ class Bench:
 
     def runner(self, preset: str, variant: Variant) -> Worker:
         """Return the process that holds a `Runner` of a preset, started once."""
-        source = self.source(preset)
-        return self.worker(f"{variant.name} ({preset})", Runner, source, variant, self.device)
+        arguments = self.source(preset), variant, self.device
+        return self.worker(preset, f"{variant.name} ({preset})", Runner, *arguments)
 
-    def worker(self, name: str, make: Callable[..., Any], *arguments: Any) -> Worker:
-        """Return the process of a name, which ends in its group, "name (group)", started once."""
-        if any(other.rpartition("(")[2] != name.rpartition("(")[2] for other in self._workers):
+    def worker(self, group: str, name: str, make: Callable[..., Any], *arguments: Any) -> Worker:
+        """Return the process of a name, started once; those of another group end."""
+        if group != self._group:
             self.end_workers()
+            self._group = group
         if name not in self._workers:
             self._workers[name] = Worker(name, make, *arguments)
         return self._workers[name]
 
     def source(self, preset: str) -> str:
         """Return what to give to `load`: a bundled name, or a file of random weights."""
-        path = Path(self._folder.name) / f"{preset.replace('/', '-')}.safetensors"
-        if preset == "tiny":
+        path = Path(self._folder.name) / "random.safetensors"
+        if preset == TINY:
             return preset
         if not path.exists():
             model = build(PRESETS[preset])
@@ -141,9 +143,9 @@ def config_of(preset: str) -> DeCoConfig:
     return config
 
 
-def labels(config: DeCoConfig, batch: int) -> list[int]:
+def labels(preset: str, batch: int) -> list[int]:
     """Return a class for each image of a batch, in turn."""
-    return [i % config.num_classes for i in range(batch)]
+    return [i % PRESETS[preset].num_classes for i in range(batch)]
 
 
 def cases_here(ways: Mapping[str, Callable[[], Any]], work: Sequence[Work] = ()) -> list[Case]:
@@ -154,41 +156,42 @@ def cases_here(ways: Mapping[str, Callable[[], Any]], work: Sequence[Work] = ())
     return [Case(name, run, partial(getattr, run, "result"), work) for name, run in timed.items()]
 
 
-def velocity_cases(bench: Bench, preset: str, batch: int, decoder: bool = False) -> Iterator[Case]:
-    """Yield one velocity of noisy photographs at t = 0.5, by each variant.
-
-    With `decoder` its pixel decoder alone, of the condition that the first variant computes.
-    """
-    config = config_of(preset)
-    side, class_ids = config.image_size, labels(config, batch)
-    crops, _ = bundled_crops(side).sample(batch, torch.Generator().manual_seed(0))
-    x = interpolate(crops, seeded_noise(batch, crops.shape[1:], 0), 0.5)
-    variants = bench.variants(preset)
-    work: Work = forward_work(config, batch, side, side)
-    job: tuple[Any, ...] = (Runner.velocity, x, class_ids)
-    if decoder:
-        work = decoder_work(config, batch, (side // config.patch_size) ** 2)
-        first = bench.runner(preset, variants[0])
-        first.ask(Runner.ready, Runner.condition, x, class_ids)
-        first.ask(Runner.run)
-        job = (Runner.decode, x, first.ask(Runner.result))
+def cases_of(
+    bench: Bench, preset: str, variants: Iterable[Variant], work: Sequence[Work], *job: Any,
+    warm: Sequence[Any], images: int = 0,
+) -> Iterator[Case]:  # fmt: skip
+    """Yield a method of `Runner`, with arguments, by each variant, once it has run `warm`."""
     for variant in variants:
         worker = bench.runner(preset, variant)
-        dtype = worker.ask(Runner.ready, *job)
-        worker.ask(Runner.run)
-        yield case_of(worker, variant, [work], dtype)
+        worker.ask(Runner.run, *warm)
+        run, result = partial(worker.ask, Runner.run, *job), partial(worker.ask, Runner.result)
+        yield Case(variant.name, run, result, work, worker.ask(Runner.multiplies_in), images)
 
 
-def case_of(
-    worker: Worker, variant: Variant, work: Sequence[Work], dtype: torch.dtype, images: int = 0
-) -> Case:
-    """Return what a worker has been made ready for."""
-    run, result = (partial(worker.ask, method) for method in (Runner.run, Runner.result))
-    return Case(variant.name, run, result, work, dtype, images)
+def velocity_cases(bench: Bench, preset: str, batch: int, decoder: bool = False) -> Iterator[Case]:
+    """Return one velocity of noisy photographs at t = 0.5, by each variant.
+
+    With `decoder` only its pixel decoder, of a random condition.
+    """
+    config = config_of(preset)
+    side, tokens = config.image_size, (config.image_size // config.patch_size) ** 2
+    crops, _ = bundled_crops(side).sample(batch, torch.Generator().manual_seed(0))
+    x = interpolate(crops, seeded_noise(batch, crops.shape[1:], 0), 0.5)
+    work: Work = forward_work(config, batch, side, side)
+    job: tuple[Any, ...] = (Runner.velocity, x, labels(preset, batch))
+    if decoder:
+        work = decoder_work(config, batch, tokens)
+        job = (Runner.decode, x, seeded_noise(batch, (tokens, config.hidden_size), 0))
+    return cases_of(bench, preset, bench.variants(preset), [work], *job, warm=job)
+
+
+def drawing(preset: str, batch: int, num_steps: int) -> tuple[Any, ...]:
+    """Return what to ask a `Runner` to run: so many guided steps."""
+    return Runner.draw, labels(preset, batch), num_steps
 
 
 def sampling_cases(bench: Bench, preset: str, batch: int) -> Iterator[Case]:
-    """Yield fifty guided Euler steps, by each variant, or what stands in for them.
+    """Return fifty guided Euler steps, by each variant, or what stands in for them.
 
     The floor has the passes that guidance needs: a pair inside the interval, one outside. It is
     also that of variants with fewer steps or passes of the DiT, which may come below it.
@@ -198,17 +201,9 @@ def sampling_cases(bench: Bench, preset: str, batch: int) -> Iterator[Case]:
     guided = sum(t > low + 1e-9 for t in time_grid(NUM_STEPS)[:-1].tolist())
     work = [forward_work(config, 2 * batch, side, side)] * guided
     work += [forward_work(config, batch, side, side)] * (NUM_STEPS - guided)
-    for variant in bench.variants(preset, drawing=True):
-        worker = bench.runner(preset, variant)
-        draw_warm(worker, labels(config, batch))
-        dtype = worker.ask(Runner.ready, Runner.draw, labels(config, batch), NUM_STEPS)
-        yield case_of(worker, variant, work, dtype, images=batch)
-
-
-def draw_warm(worker: Worker, class_ids: Sequence[int]) -> None:
-    """Let a process draw a batch in a few steps, of one and of two passes."""
-    worker.ask(Runner.ready, Runner.draw, class_ids, WARM_STEPS)
-    worker.ask(Runner.run)
+    job, warm = drawing(preset, batch, NUM_STEPS), drawing(preset, batch, WARM_STEPS)
+    variants = bench.variants(preset, drawing=True)
+    return cases_of(bench, preset, variants, work, *job, warm=warm, images=batch)
 
 
 def memory_cases(bench: Bench, preset: str, batch: int) -> Iterator[Case]:
@@ -217,7 +212,7 @@ def memory_cases(bench: Bench, preset: str, batch: int) -> Iterator[Case]:
     The first has only imported what they all do. Every round has new processes.
     """
     bench.end_workers()  # which hold a GPU's memory
-    source, class_ids = bench.source(preset), labels(config_of(preset), batch)
+    source = bench.source(preset)
 
     def imports() -> float:
         with closing(Worker("imports", torch.device, str(bench.device))) as worker:
@@ -226,12 +221,16 @@ def memory_cases(bench: Bench, preset: str, batch: int) -> Iterator[Case]:
     def peak(variant: Variant) -> float:
         name = f"{variant.name} ({preset})"
         with closing(Worker(name, Runner, source, variant, bench.device)) as worker:
-            draw_warm(worker, class_ids)
+            worker.ask(Runner.run, *drawing(preset, batch, WARM_STEPS))
             return worker.ask(Runner.peak)
 
     yield Case("imports", imports)
     for variant in bench.variants(preset, drawing=True):
         yield Case(variant.name, partial(peak, variant))
+
+
+LIVE = ("drawn alone", "with all spectra", "with spectra and parts")
+"""A run of the app: without what its panels are sent, with the spectra, with all of it."""
 
 
 class LiveRunner:
@@ -254,15 +253,8 @@ class LiveRunner:
                 json.dumps(message, default=vars)  # what the page is sent
             return bench.kept("benchmark").images
 
-        self._ways = {
-            "drawn alone": Timed(alone),
-            "with all spectra": Timed(partial(watched, False)),
-            "with spectra and parts": Timed(partial(watched, True)),
-        }
-
-    def ways(self) -> list[str]:
-        """Return what there is to run."""
-        return list(self._ways)
+        ways = alone, partial(watched, False), partial(watched, True)
+        self._ways: dict[str, Timed] = dict(zip(LIVE, map(Timed, ways), strict=True))
 
     def run(self, way: str) -> float:
         """Draw once and return the seconds that it took."""
@@ -275,8 +267,8 @@ class LiveRunner:
 
 def live_cases(bench: Bench) -> Iterator[Case]:
     """Yield the app's run of one image by itself, and with what its panels are sent of it."""
-    worker = bench.worker("live panels (app)", LiveRunner, bench.device, Settings(num_images=1))
-    for way in worker.ask(LiveRunner.ways):
+    worker = bench.worker("app", "live panels", LiveRunner, bench.device, Settings(num_images=1))
+    for way in LIVE:
         run = partial(worker.ask, LiveRunner.run, way)
         run()
         yield Case(way, run, partial(worker.ask, LiveRunner.result, way), images=1)
@@ -312,9 +304,7 @@ def dct_cases(bench: Bench, side: int = 512, batch: int = 8) -> list[Case]:
 def loss_cases(bench: Bench, batch: int = 32) -> list[Case]:
     """Return a training step of `tiny`, and the part of it that the frequency loss takes."""
     crops = bundled_crops(64, bench.device)
-    predicted, target = (
-        seeded_noise(batch, (3, 64, 64), seed).to(bench.device) for seed in (0, batch)
-    )
+    predicted, target = seeded_noise(2 * batch, (3, 64, 64), 0).to(bench.device).split(batch)
     predicted.requires_grad_()
 
     def loss() -> None:

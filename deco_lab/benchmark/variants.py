@@ -4,6 +4,7 @@ A variant is one way: what `deco_lab.load` and `deco_lab.sample` are given, or t
 the same weights. To compare another, add it to `variants_for`.
 """
 
+import re
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -60,9 +61,8 @@ def variants_for(device: torch.device) -> tuple[Variant, ...]:
     if device.type == "cuda":
         first.insert(0, Variant("plain, bf16 autocast", plain=True, autocast=torch.bfloat16))
     elif device.type == "cpu" and sys.platform == "linux":  # elsewhere nothing can be set
-        first.append(
-            Variant("plain float32, freed memory kept", plain=True, keep_freed_memory=True)
-        )
+        kept = "plain float32, freed memory kept"
+        first.append(Variant(kept, plain=True, keep_freed_memory=True))
     return (
         *first,
         Variant("plain bfloat16", _BF16, plain=True),
@@ -91,7 +91,7 @@ class Timed:
 
 
 class Runner:
-    """A variant's model in its process, and one thing at a time that it is ready to run.
+    """A variant's model in its process, and what it gave last.
 
     Parameters
     ----------
@@ -106,20 +106,16 @@ class Runner:
     def __init__(self, source: str, variant: Variant, device: torch.device) -> None:
         if variant.keep_freed_memory:
             keep_freed_memory()
-        model = load(source, device=device, **variant.load)
-        self.model: Any = PlainDeCo(model.config, model.state_dict()) if variant.plain else model
-        self.dtype = variant.autocast or next(model.parameters()).dtype
+        model: Any = load(source, device=device, **variant.load)
+        self.model = PlainDeCo(model.config, model.state_dict()) if variant.plain else model
+        self.dtype = next(model.parameters()).dtype
         self._variant, self._device = variant, device
         self._job = Timed(lambda: None)
 
-    def ready(self, method: Callable[..., Tensor], *arguments: Any) -> torch.dtype:
-        """Get ready for a method of those below; return what the variant multiplies in."""
-        self._job = Timed(partial(method, self, *arguments))
-        return self.dtype
-
     @torch.no_grad()
-    def run(self) -> float:
-        """Run once what this is ready for, and return the seconds that it took."""
+    def run(self, method: Callable[..., Tensor], *arguments: Any) -> float:
+        """Run a method of those below once, and return the seconds that it took."""
+        self._job = Timed(partial(method, self, *arguments))
         narrow = self._variant.autocast
         with torch.autocast(self._device.type, narrow, enabled=narrow is not None):
             return self._job()
@@ -128,17 +124,18 @@ class Runner:
         """Return what the last run gave, on the CPU."""
         return self._job.result.cpu()
 
+    def multiplies_in(self) -> torch.dtype:
+        """Return the type of the numbers in matrix products."""
+        return self._variant.autocast or self.dtype
+
     def peak(self) -> float:
         """Return the largest memory that this process has had, in MiB."""
         return peak_memory(self._device)
 
     def velocity(self, x: Tensor, class_ids: Sequence[int]) -> Tensor:
         """Return the velocity, (B, 3, H, W), of noisy images at t = 0.5."""
-        return self.model(*self._inputs(x, class_ids))
-
-    def condition(self, x: Tensor, class_ids: Sequence[int]) -> Tensor:
-        """Return what the DiT hands the decoder at t = 0.5, (B, N, D)."""
-        return self.model.condition(*self._inputs(x, class_ids))
+        t = torch.full((len(x),), 0.5, device=self._device)
+        return self.model(x.to(self._device), t, torch.tensor(class_ids, device=self._device))
 
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return the velocity that the decoder makes of a condition, (B, N, D)."""
@@ -154,19 +151,12 @@ class Runner:
         noise = seeded_noise(len(class_ids), (3, side, side), 0).to(self._device)
         return plain_sample(self.model, class_ids, noise, num_steps=steps, **GUIDANCE)
 
-    def _inputs(self, x: Tensor, class_ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        t = torch.full((len(x),), 0.5, device=self._device)
-        return x.to(self._device), t, torch.tensor(class_ids, device=self._device)
-
 
 def peak_memory(device: torch.device) -> float:
     """Return the largest memory that this process has had, in MiB: the GPU's where it is on one."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():  # what the system says otherwise counts the parent's memory before exec
-        text = status.read_text(encoding="utf-8", errors="replace")
-        lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        return int(lines["VmHWM"].split()[0]) / 2**10
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (2**20 if sys.platform == "darwin" else 2**10)
+    if sys.platform == "linux":  # where getrusage counts the parent's memory before exec
+        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+        return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,26 +1,95 @@
 """`python -m deco_lab.evaluation MODEL`: samples against fresh crops, as table, JSON and figure."""
 
-import argparse
 import sys
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+from tyro.conf import Positional
 
-from deco_lab import checkpoints
+from deco_lab import checkpoints, cli
 from deco_lab.config import FIELDS, PHOTOGRAPHS, DiTConfig, config_to_dict
 from deco_lab.data import PictureCrops, Source, SourceConfig, open_source
 from deco_lab.evaluation import report
-from deco_lab.evaluation.features import image_features, inception_features
-from deco_lab.evaluation.judge import Judge
-from deco_lab.evaluation.samples import FIRST_SEED, draw_samples
+from deco_lab.evaluation.judge import Figures, Findings, Judge
+from deco_lab.evaluation.samples import PLAN, ModelOrder, Sampling, draw_samples
 from deco_lab.models import Model, build
-from deco_lab.sampling import SOLVERS
-from deco_lab.terminal import print_any_text
+from deco_lab.plots import evaluation_figure
+from deco_lab.setting import Setting
+from deco_lab.spectra import Estimate
+from deco_lab.terminal import aligned
+
+PROGRAM = "python -m deco_lab.evaluation"
+TITLES = {
+    "class_accuracy": "class accuracy",
+    "strict_class_accuracy": "class accuracy, to one grey level",
+    "spectral_error": "spectral error (dB)",
+    "frechet_distance": "Fréchet distance",
+    "nearest_crop": "nearest training crop (grey levels)",
+}
+"""How each field of `Figures` is written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order(ModelOrder):
+    """Measure a model's samples against fresh crops, with floors and intervals.
+
+    What is fresh are other crops of the bundled photographs, or the held-out pictures of --data or
+    --dataset.
+    """
+
+    model: Annotated[
+        Positional[str], Setting("Bundled name, file or hf:// address, as for deco_lab.load.")
+    ]
+    data: Annotated[str, Setting("Folder of pictures by class that the model was trained on.")] = ""
+    dataset: Annotated[str, Setting("Dataset that the model was trained on.")] = ""
+    per_class: Annotated[
+        int, Setting("Samples of each class.", low=2, remedy="one tells no spread")
+    ] = 16
+    out: Annotated[
+        Path | None, Setting("Path of the files, without suffix; evaluation/MODEL if not given.")
+    ] = None
+    sampling: Sampling = PLAN
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line; `--help` lists every option with its default."""
+    cli.run(Order, PROGRAM, _evaluate, words)
+
+
+def _evaluate(order: Order) -> None:
+    out = order.out or Path("evaluation") / report.name_of(order.model)
+    report.claim(out, [".png"], "model")
+    model = order.load(order.model)
+    device = next(model.parameters()).device
+    record: Any = checkpoints.read_training(order.model).get("data", {})
+    source = source_of(model.config, record, order.data, order.dataset, device)
+    for line in source.left_out:
+        print(line, file=sys.stderr)
+    name = report.name_of(order.model)
+    findings = measure(name, model, source, order)
+    own = findings[name]
+    figures = {label: found.figures for label, found in findings.items()}
+    print(_heading(name, model, own, order), "", table(figures), "", sep="\n")
+    settings = {
+        "model": order.model,
+        "per_class": order.per_class,
+        **asdict(order.sampling),
+        "data": source.record,
+        "config": config_to_dict(model.config),
+    }
+    figure = evaluation_figure(
+        own.frequency,
+        {label: found.power_ratio for label, found in findings.items()},
+        own.coefficient_ratio,
+        title=name,
+    )
+    stored = {label: found.to_dict() for label, found in findings.items()}
+    report.write(out, {"settings": settings, **stored}, {".png": figure})
 
 
 def source_of(
@@ -53,12 +122,10 @@ def source_of(
             "--data or --dataset must be given for a model of other pictures than the bundled "
             f"photographs; name what it was trained on, {record.get('name', 'which is not known')}"
         )
-    options: dict[str, Any] = {"data": data, "dataset": dataset}
-    for name in ("crop", "crop_scale", "flip", "split", "image_column", "label_column"):
-        if name in record:
-            options[name] = tuple(record[name]) if name == "crop_scale" else record[name]
-    if "held_out_share" in record:
-        options["held_out"] = record["held_out_share"]
+    cutting = ("crop", "crop_scale", "flip", "split", "image_column", "label_column")
+    options: dict[str, Any] = {name: record[name] for name in cutting if name in record}
+    options["held_out"] = record.get("held_out_share", SourceConfig.held_out)
+    options |= {"data": data, "dataset": dataset}
     source = open_source(SourceConfig(**options), config.image_size, device)
     if config.class_names and source.crops.class_names != config.class_names:
         raise ValueError(
@@ -85,117 +152,61 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; `--help` lists every option with its default."""
-    print_any_text()
-    parser = argparse.ArgumentParser(
-        prog="python -m deco_lab.evaluation",
-        description="Measure a model's samples against fresh crops, with floors and intervals. "
-        "What is fresh are other crops of the bundled photographs, or the held-out pictures of "
-        "--data or --dataset.",
-    )
-    add = parser.add_argument
-    add("model", help="bundled name, file or hf:// address, as for deco_lab.load")
-    add("--image-size", type=int, metavar="PIXELS", help="where the model's file does not say")
-    add("--data", default="", help="folder of pictures by class that the model was trained on")
-    add("--dataset", default="", help="dataset that the model was trained on")
-    add("--per-class", type=int, default=16, help="samples of each class [%(default)s]")
-    add("--num-steps", type=int, default=25, help="solver steps [%(default)s]")
-    add("--solver", choices=list(SOLVERS), default="adams2", help="[%(default)s]")
-    add("--guidance-scale", type=float, default=3.0, help="1 is off [%(default)s]")
-    add("--seed", type=int, default=FIRST_SEED, help="of the first sample [%(default)s]")
-    add(
-        "--inception", type=Path, help="Inception weights, for its features in the Fréchet distance"
-    )
-    add("--device", help="cpu, cuda, mps; the best there is when not given")
-    add("--out", type=Path, help="path of the files, without suffix [evaluation/MODEL]")
-    given = parser.parse_args(arguments)
-    if given.per_class < 2:
-        parser.error(f"--per-class must be at least 2, for a spread, got {given.per_class}")
-    given.out = given.out or Path("evaluation") / report.name_of(given.model)
-    try:
-        report.claim(given.out, (".json", ".png"), "model")
-        device = checkpoints.choose_device(given.device)
-        fast = device.type == "cpu"
-        model = checkpoints.load(given.model, device, fast=fast, image_size=given.image_size)
-        record: Any = checkpoints.read_training(given.model).get("data", {})
-        source = source_of(model.config, record, given.data, given.dataset, device)
-        for line in source.left_out:
-            print(line, file=sys.stderr)
-        evaluate(model, source, given)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"{parser.prog}: error: {error}")
-
-
-def evaluate(model: Model, source: Source, given: argparse.Namespace) -> None:
-    """Sample, judge, print and write."""
-    config, fresh = model.config, source.fresh
+def measure(name: str, model: Model, source: Source, order: Order) -> dict[str, Findings]:
+    """Return what a judge finds of the model's samples, of real crops and of random weights."""
+    fresh, plan = source.fresh, order.sampling
     assert fresh is not None
-    present = np.arange(config.num_classes)
+    present = np.arange(model.config.num_classes)
     if isinstance(fresh, PictureCrops):
         present = np.unique(fresh.pictures.labels)
-    class_ids = np.tile(present, given.per_class).tolist()
-    settings = {
-        "num_steps": given.num_steps,
-        "solver": given.solver,
-        "guidance_scale": given.guidance_scale,
-        "seed": given.seed,
-    }
-    features = image_features
-    if given.inception:
-        features = partial(inception_features, weights=given.inception)
+    class_ids = np.tile(present, order.per_class).tolist()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        untrained = build(config).to(next(model.parameters()).device).eval()
+        untrained = build(model.config).to(next(model.parameters()).device).eval()
     with tqdm(total=2 * len(class_ids), unit=" img", desc="sampling") as bar:
-        images = draw_samples(model, class_ids, progress=bar.update, **settings)
+        images = draw_samples(model, class_ids, plan, progress=bar.update)
         bar.set_description("random weights")
         # As training starts them: the last layer is zero, and the samples are their noise. Guidance
         # has nothing to strengthen here, and would take twice the time.
-        settings_of_noise = {**settings, "guidance_scale": 1.0}
-        noise = draw_samples(untrained, class_ids, progress=bar.update, **settings_of_noise)
+        unguided = replace(plan, guidance="plain", guidance_scale=1.0)
+        noise = draw_samples(untrained, class_ids, unguided, progress=bar.update)
         bar.set_description("judging")
-        judge = Judge(source.crops, fresh, class_ids=tuple(present.tolist()), features=features)
-        name = report.name_of(given.model)
-        findings = {
+        judge = Judge(source.crops, fresh, class_ids=tuple(present.tolist()))
+        return {
             name: judge(images, class_ids),
-            report.REAL: judge.real(given.per_class),
-            report.RANDOM: judge(noise, class_ids),
+            "real crops": judge.real(order.per_class),
+            "random weights": judge(noise, class_ids),
         }
-        bar.set_description("done")
-    own, real, random = findings.values()
+
+
+def _heading(name: str, model: Model, own: Findings, order: Order) -> str:
+    """Return what was measured, how, and what the intervals are over."""
+    config, plan = model.config, order.sampling
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    missing = config.num_classes - len(present)
     assumed = " (assumed)" if config.image_size_assumed else ""
-    print(
-        f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {len(class_ids)} samples "
-        f"of {config.image_size} px{assumed}, {given.per_class} a class "
-        f"({given.num_steps} {given.solver} steps, guidance {given.guidance_scale:g}), against "
-        "fresh crops; 95% intervals, over samples or over the pictures of real crops, for this "
-        "file and these classes; random weights, as training starts from, leave noise as it is"
-        + (f"; {missing} classes have no held-out picture and are left out" if missing else ""),
-        "",
-        report.table(findings),
-        "",
-        report.class_table(own, real, source.crops.class_names),
-        "",
-        report.verdict(own, real, random),
-        "",
-        sep="\n",
+    guidance = f"{plan.guidance_scale:g}" if plan.guidance == "plain" else plan.guidance
+    missing = config.num_classes - len(own.class_ids)
+    return (
+        f"{name}: {type(model).__name__} of {millions:.2f}M parameters, {own.confusion.sum()} "
+        f"samples of {config.image_size} px{assumed}, {order.per_class} a class ({plan.num_steps} "
+        f"{plan.solver} steps, guidance {guidance}), against fresh crops; 95% intervals, over "
+        "samples or over the pictures of real crops, for this file and these classes; random "
+        "weights, as training starts from, leave noise as it is"
+        + (f"; {missing} classes have no held-out picture and are left out" if missing else "")
     )
-    written = report.write(
-        given.out,
-        findings,
-        title=name,
-        settings={
-            **settings,
-            "model": str(given.model),
-            "per_class": given.per_class,
-            "data": source.record,
-            "config": config_to_dict(config),
-        },
-    )
-    print("written:", *written)
+
+
+def _written(estimate: Estimate) -> str:
+    """Write an estimate with as many digits as its size needs."""
+    digits = 3 if abs(estimate.value) < 1 else 2 if abs(estimate.value) < 100 else 0
+    return format(estimate, f".{digits}f")
+
+
+def table(found: Mapping[str, Figures]) -> str:
+    """Return the figures, a column for each label, with their 95% intervals."""
+    names = [field.name for field in fields(Figures)]
+    rows = [[TITLES[name], *(_written(getattr(f, name)) for f in found.values())] for name in names]
+    return aligned([["", *found], *rows])
 
 
 if __name__ == "__main__":

@@ -25,63 +25,85 @@ References
     arXiv 2511.19365, Figure 4 and Algorithm 3.
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tyro.conf import Positional, UseAppendAction
 
-from deco_lab import checkpoints
+from deco_lab import checkpoints, cli
 from deco_lab.data import bundled_crops
-from deco_lab.evaluation.report import aligned, claim, name_of
-from deco_lab.files import replacing
+from deco_lab.evaluation.report import claim, name_of, write
 from deco_lab.flow import interpolate, seeded_noise, velocity_target
-from deco_lab.spectra import (
-    Estimate,
-    block_dct,
-    bootstrap,
-    frequency_weights,
-    log_energy,
-    rgb_to_ycbcr,
-)
-from deco_lab.spectra.bootstrap import Groups, over_seeds
+from deco_lab.models import Model
+from deco_lab.plots import dct_curves
+from deco_lab.setting import Setting
+from deco_lab.spectra import Estimate, block_dct, frequency_weights, log_energy, rgb_to_ycbcr
+from deco_lab.spectra.bootstrap import Groups, bootstrap_intervals, over_seeds
 from deco_lab.spectra.energy import image_energies, raw_share, token_grid, token_map
-from deco_lab.terminal import print_any_text
+from deco_lab.terminal import aligned
 
 Array = NDArray[np.float64]
+Figure = Callable[[Array], Array]
+"""Means of rows, with any leading axes, to figures with the same ones."""
 
-BANDS = (0, 1, 2, 4)
+PROGRAM = "python -m deco_lab.evaluation.compare"
+BANDS = {"DC": 0, "1/16 to 1/8": 1, "1/8 to 1/4": 2, "above 1/4": 4}
 """First radius of each band of the 8 x 8 DCT; index k is k / 16 cycles per pixel."""
-BAND_NAMES = ("DC", "1/16 to 1/8", "1/8 to 1/4", "above 1/4")
-
-
-class Velocity(Protocol):
-    """What is compared: a model with tokens."""
-
-    def __call__(self, x: Tensor, t: Tensor, class_ids: Tensor, /) -> Tensor:
-        """Return the velocity, (B, 3, H, W)."""
-        ...
-
-    def features(self, x: Tensor, t: Tensor, class_ids: Tensor, /) -> Tensor:
-        """Return the last block's tokens, (B, N, D)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Behaviour:
+class Order:
+    """Compare models of the bundled photographs on the same crops, noise and times.
+
+    Changes and dB are against the first.
+    """
+
+    models: Annotated[
+        Positional[tuple[str, ...]],
+        Setting("Bundled names or files; the first is compared with."),
+    ] = ()
+    arm: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]],
+        Setting(
+            "In place of models, once for each arm: its name and its trainings, as many in each "
+            "arm, paired in their order."
+        ),
+    ] = ()
+    per_class: Annotated[int, Setting("Noisy crops of each class.", low=1)] = 32
+    seed: Annotated[int, Setting("Of crops and noise.", low=0)] = 3_000_000
+    out: Annotated[Path, Setting("Path of the files, without suffix.")] = Path("evaluation/compare")
+
+    def arms(self) -> dict[str, tuple[str, ...]]:
+        """Return the files of each arm by its name, checked."""
+        if bool(self.models) == bool(self.arm):
+            raise ValueError(
+                "give either models, one training each, or --arm with several trainings each"
+            )
+        arms = self.arm or [(name_of(model), model) for model in self.models]
+        names, counts = [arm[0] for arm in arms if arm], [len(arm) - 1 for arm in arms]
+        files = [file for _, *of in arms for file in of]
+        if self.arm and (min(counts) < 2 or len({*counts}) > 1 or len({*files}) < len(files)):
+            raise ValueError(
+                "each --arm must have a name and two or more trainings, as many as the others and "
+                f"all different, got {', '.join(map(str, counts))}; train more seeds"
+            )
+        if len({*names}) < len(names):
+            raise ValueError(f"models must have different names, got {', '.join(names)}")
+        return {name: tuple(of) for name, *of in arms}
+
+
+class Behaviour(NamedTuple):
     """What one model does on M noisy crops, each row of one crop."""
 
-    flow_matching: Array
-    """(M,), mean squared error of the velocity."""
-    frequency: Array
-    """(M,), frequency-aware loss at quality 85 and gamma 1, whatever the model was trained with."""
+    losses: Array
+    """(M, 2): mean squared error of the velocity, and the frequency-aware loss at quality 85 and
+    gamma 1, whatever the model was trained with."""
     error_energy: Array
     """(M, 3, 8, 8), of the velocity's error in Y, Cb and Cr."""
     token_energy: Array
@@ -92,13 +114,7 @@ class Behaviour:
 
 @torch.inference_mode()
 def behaviour(
-    model: Velocity,
-    images: Tensor,
-    noise: Tensor,
-    t: Tensor,
-    class_ids: Tensor,
-    *,
-    batch_size: int = 32,
+    model: Any, images: Tensor, noise: Tensor, t: Tensor, class_ids: Tensor, *, batch_size: int = 32
 ) -> Behaviour:
     """Return what a model does on re-noised images.
 
@@ -116,60 +132,50 @@ def behaviour(
         Rows a pass.
     """
     weights = frequency_weights().double()
-    rows: dict[str, list[Tensor]] = {name: [] for name in Behaviour.__dataclass_fields__}
-    for chosen in torch.arange(len(images)).split(batch_size):
-        x = interpolate(images[chosen], noise[chosen], t[chosen])
-        velocity = model(x, t[chosen], class_ids[chosen])
-        tokens = model.features(x, t[chosen], class_ids[chosen])
-        error = (velocity - velocity_target(images[chosen], noise[chosen])).cpu()
+    parts = []
+    for rows in torch.arange(len(images)).split(batch_size):
+        x = interpolate(images[rows], noise[rows], t[rows])
+        velocity = model(x, t[rows], class_ids[rows])
+        tokens = model.features(x, t[rows], class_ids[rows])
+        error = (velocity - velocity_target(images[rows], noise[rows])).cpu()
         energy = block_dct(rgb_to_ycbcr(error)).double().square().mean((2, 3))
+        losses = [error.double().square().mean((1, 2, 3)), (weights * energy).mean((1, 2, 3))]
         grid = token_map(tokens, *token_grid(tokens, *x.shape[-2:]))
-        side = min(8, *grid.shape[-2:])
-        rows["flow_matching"].append(error.double().square().mean((1, 2, 3)))
-        rows["frequency"].append((weights * energy).mean((1, 2, 3)))
-        rows["error_energy"].append(energy)
-        for name, maps, n in (("token_energy", grid, side), ("velocity_energy", velocity, 8)):
-            rows[name].append(image_energies(maps, n).cpu())
-    return Behaviour(**{name: torch.cat(parts).cpu().numpy() for name, parts in rows.items()})
+        taps = image_energies(grid, min(8, *grid.shape[-2:])), image_energies(velocity, 8)
+        parts.append((torch.stack(losses, 1), energy, *taps))
+    return Behaviour(*(torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True)))
 
 
-def band_error(energy: Array, band: int, channels: slice) -> float:
-    """Return the mean energy of (M, 3, 8, 8) in a band of `BANDS` and some of Y, Cb, Cr."""
-    radius = np.hypot(*np.mgrid[:8, :8])
-    high = BANDS[band + 1] if band + 1 < len(BANDS) else np.inf
-    inside = (radius >= BANDS[band]) & (radius < high)
-    return float(energy[:, channels][..., inside].mean())
+def band_errors(energy: Array) -> Array:
+    """Return the mean of (M, 3, 8, 8) in each band, (M, 8): of Y, then of Cb and Cr together."""
+    band = np.digitize(np.hypot(*np.mgrid[:8, :8]), [*BANDS.values()]) - 1
+    means = [energy[:, :, band == k].mean(-1) for k in range(len(BANDS))]
+    colours = np.stack(means, -1)
+    return np.concatenate([colours[:, 0], colours[:, 1:].mean(1)], -1)
 
 
-def high_share(energy: Array) -> float:
-    """Return the mean of Algorithm 3's curve over the upper half of the zigzag order, in [0, 1]."""
-    curve = log_energy(torch.from_numpy(energy.mean(0)))
-    return float(curve[len(curve) // 2 :].mean())
+def shares(energy: Array) -> Array:
+    """Return how much of energies (..., n, n) is in the upper half of the zigzag order, (..., 2).
+
+    The mean of Algorithm 3's curve there, and that half's share of the energy without DC.
+    """
+    curve = log_energy(torch.from_numpy(energy)).numpy()
+    raw = [raw_share(each[None]) for each in energy.reshape(-1, *energy.shape[-2:])]
+    upper = curve[..., curve.shape[-1] // 2 :].mean(-1)
+    return np.stack([upper, np.reshape(raw, upper.shape)], -1)
 
 
-def _figures(own: Behaviour, first: Behaviour) -> dict[str, Callable[[NDArray[np.int64]], float]]:
-    """Return a model's figures by title, those against the first among them, of some rows."""
-    found: dict[str, Callable[[NDArray[np.int64]], float]] = {
-        "FM": lambda i: float(own.flow_matching[i].mean()),
-        "FreqFM": lambda i: float(own.frequency[i].mean()),
-    }
-    for loss, field in (("FM", "flow_matching"), ("FreqFM", "frequency")):
-        values, others = getattr(own, field), getattr(first, field)
-        found[f"{loss} change (%)"] = lambda i, v=values, o=others: (
-            100 * (v[i].mean() / o[i].mean() - 1)
-        )
-    for colour, channels in (("Y", slice(0, 1)), ("CbCr", slice(1, 3))):
-        for band, label in enumerate(BAND_NAMES):
-            found[f"error {colour} {label} (dB)"] = lambda i, k=band, c=channels: (
-                10
-                * np.log10(
-                    band_error(own.error_energy[i], k, c) / band_error(first.error_energy[i], k, c)
-                )
-            )
+def _figures(own: Behaviour, first: Behaviour) -> Iterator[tuple[list[str], Array, Figure]]:
+    """Yield titles, values of each row, and the figures that are made of the values' means."""
+    both = np.stack([own.losses, first.losses], -1)
+    yield ["FM", "FreqFM"], own.losses, lambda means: means
+    titles = ["FM change (%)", "FreqFM change (%)"]
+    yield titles, both, lambda means: 100 * (means[..., 0] / means[..., 1] - 1)
+    bands = np.stack([band_errors(each.error_energy) for each in (own, first)], -1)
+    titles = [f"error {colour} {band} (dB)" for colour in ("Y", "CbCr") for band in BANDS]
+    yield titles, bands, lambda means: 10 * np.log10(means[..., 0] / means[..., 1])
     for tap, energy in (("tokens", own.token_energy), ("velocity", own.velocity_energy)):
-        for kind, share in (("upper half", high_share), ("upper half, raw", raw_share)):
-            found[f"{tap}, {kind}"] = lambda i, e=energy, s=share: s(e[i])
-    return found
+        yield [f"{tap}, upper half", f"{tap}, upper half, raw"], energy, shares
 
 
 def comparison(
@@ -181,196 +187,113 @@ def comparison(
     ----------
     arms : mapping of str to sequence of Behaviour
         What an arm's trainings do on the same rows: of one training each, intervals are over
-        groups of rows, drawn anew together for all; of several, as many in each arm and paired in
-        their order, over the trainings.
+        groups of rows; of several, as many in each arm and paired in their order, over the
+        trainings.
     groups : sequence or array, optional
         (M,), as for `group_numbers`: the photograph that each row was cut from.
     """
     firsts, *_ = arms.values()
-    rows = np.arange(len(firsts[0].flow_matching))
-    found = {}
+    found: dict[str, dict[str, Estimate]] = {name: {} for name in arms}
     for name, trainings in arms.items():
-        figures = [_figures(own, first) for own, first in zip(trainings, firsts, strict=True)]
-        if len(figures) == 1:
-            alike = np.zeros(len(rows), np.int64)
-            found[name] = {
-                title: bootstrap(figure, alike, groups=groups)
-                for title, figure in figures[0].items()
-            }
-        else:
-            values = np.array([[figure(rows) for figure in of.values()] for of in figures])
-            found[name] = dict(zip(figures[0], over_seeds(values), strict=True))
+        pairs = [_figures(own, first) for own, first in zip(trainings, firsts, strict=True)]
+        for same in zip(*pairs, strict=True):
+            titles, rows, figure = same[0]
+            if len(trainings) == 1:
+                each = bootstrap_intervals(figure, rows, groups=groups)
+            else:
+                each = over_seeds(np.stack([figure(rows.mean(0)) for _, rows, _ in same]))
+            found[name] |= dict(zip(titles, each, strict=True))
     return found
 
 
 def table(found: Mapping[str, Mapping[str, Estimate]]) -> str:
     """Return the figures, one column for each arm."""
-    titles = list(next(iter(found.values())))
     rows = [["", *found]]
-    for title in titles:
+    for title in next(iter(found.values())):
         digits = 4 if title in ("FM", "FreqFM") else 3 if "upper" in title else 2
         rows.append([title, *(format(figures[title], f".{digits}f") for figures in found.values())])
     return aligned(rows)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
-    print_any_text()
-    parser = argparse.ArgumentParser(
-        prog="python -m deco_lab.evaluation.compare",
-        description="Compare models of the bundled photographs on the same crops, noise and times; "
-        "changes and dB are against the first.",
-    )
-    parser.add_argument(
-        "models", nargs="*", help="bundled names or files; the first is compared with"
-    )
-    parser.add_argument(
-        "--arm",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar=("NAME", "FILE"),
-        help="in place of models, once for each arm: its name and its trainings, as many in each "
-        "arm, paired in their order",
-    )
-    parser.add_argument(
-        "--per-class", type=int, default=32, help="noisy crops of each class [%(default)s]"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=3_000_000, help="of crops and noise [%(default)s]"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("evaluation/compare"),
-        help="path of the files, without suffix [%(default)s]",
-    )
-    given = parser.parse_args(arguments)
-    if given.per_class < 1:
-        parser.error(f"--per-class must be at least 1, got {given.per_class}")
-    if bool(given.models) == bool(given.arm):
-        parser.error("give either models, one training each, or --arm with several trainings each")
-    arms = given.arm or [[name_of(model), model] for model in given.models]
-    names = [name for name, *_ in arms]
-    if len(set(names)) < len(names):
-        parser.error(f"models must have different names, got {', '.join(names)}")
-    counts = [len(files) for _, *files in arms]
-    files = [file for _, *files in arms for file in files]
-    if given.arm and (min(counts) < 2 or len(set(counts)) > 1 or len(set(files)) < len(files)):
-        parser.error(
-            "each --arm must have a name and two or more trainings, as many as the others and all "
-            f"different, got {', '.join(map(str, counts))}; train more seeds"
-        )
-    try:
-        claim(given.out, (".json", "_token.png", "_velocity.png"), "models")
-        compare({name: files for name, *files in arms}, given)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{parser.prog}: error: {error}")
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line; `--help` lists every option with its default."""
+    cli.run(Order, PROGRAM, _compare, words)
 
 
-def compare(arms: Mapping[str, Sequence[str]], given: argparse.Namespace) -> None:
-    """Load the files of each arm, by its name, measure, print and write."""
-    loaded = {
+def _compare(order: Order) -> None:
+    arms = order.arms()
+    claim(order.out, ["_token.png", "_velocity.png"], "models")
+    models = {
         name: [checkpoints.load(file, device="cpu") for file in files]
         for name, files in arms.items()
     }
-    every = [(name, model) for name, models in loaded.items() for model in models]
-    if len(sizes := {model.config.image_size for _, model in every}) > 1:
+    measured, photographs = measure(models, order)
+    found = comparison(measured, groups=photographs)
+    first, trainings = next(iter(arms)), len(next(iter(arms.values())))
+    over = f"{trainings} trainings, paired in their order"
+    reach = f"{trainings} trainings each: this says what training does on these photographs only"
+    if trainings == 1:
+        over = f"the {len(photographs.unique())} photographs"
+        reach = (
+            "one training each: this says what these files do, not what their losses or "
+            "architectures do"
+        )
+    heading = (
+        f"{len(photographs)} noisy crops, {order.per_class} a class, the same for every model; "
+        f"change and dB against {first}; 95% intervals over {over}"
+    )
+    print(heading, "", table(found), "", reach, "", sep="\n")
+    energies = {
+        kind: {
+            name: np.mean([getattr(one, kind).mean(0) for one in ones], axis=0)
+            for name, ones in measured.items()
+        }
+        for kind in ("token_energy", "velocity_energy", "error_energy")
+    }
+    settings = {"models": arms, "per_class": order.per_class, "seed": order.seed}
+    settings |= {"intervals": f"over {over}", "reach": reach}
+    stored: dict[str, object] = {
+        name: {title: asdict(estimate) for title, estimate in figures.items()}
+        | {kind: of[name].tolist() for kind, of in energies.items()}
+        for name, figures in found.items()
+    }
+    patch_sizes = {name: of[0].config.patch_size for name, of in models.items()}
+    figures = {
+        "_token.png": dct_curves(energies["token_energy"], patch_sizes=patch_sizes),
+        "_velocity.png": dct_curves(energies["velocity_energy"]),
+    }
+    write(order.out, {"settings": settings, **stored}, figures)
+
+
+def measure(
+    models: Mapping[str, Sequence[Model]], order: Order
+) -> tuple[dict[str, list[Behaviour]], Tensor]:
+    """Return what each model does on the same noisy crops, and the photograph of each crop."""
+    every = [(name, model) for name, of in models.items() for model in of]
+    sizes = sorted({model.config.image_size for _, model in every})
+    if len(sizes) > 1:
         raise ValueError(
-            f"models must share image_size, got {', '.join(map(str, sorted(sizes)))}; "
+            f"models must share image_size, got {', '.join(map(str, sizes))}; "
             "compare models of one size"
         )
-    (image_size,) = sizes
-    crops = bundled_crops(image_size)
+    crops = bundled_crops(sizes[0])
     for name, model in every:
         if model.config.class_names != crops.class_names:
             raise ValueError(
                 f"models must be of the {crops.num_classes} bundled photographs, got {name} of "
                 f"{model.config.num_classes} other classes; use python -m deco_lab.evaluation"
             )
-    generator = torch.Generator().manual_seed(given.seed)
-    labels = torch.arange(crops.num_classes).repeat(given.per_class)
-    batch = crops.sample(len(labels), generator, labels)
-    images, class_ids = batch
+    labels = torch.arange(crops.num_classes).repeat(order.per_class)
+    batch = crops.sample(len(labels), torch.Generator().manual_seed(order.seed), labels)
+    assert batch.pictures is not None
     # The next seeds: the first image's noise would else repeat the numbers that cut the crops.
-    noise = seeded_noise(len(labels), images.shape[1:], given.seed + 1)
+    noise = seeded_noise(len(labels), batch.images.shape[1:], order.seed + 1)
     # The times of training, evenly: quantiles of the normal, and every class sees all of them.
-    quantile = (torch.arange(given.per_class) + 0.5) / given.per_class
+    quantile = (torch.arange(order.per_class) + 0.5) / order.per_class
     t = torch.sigmoid(torch.special.ndtri(quantile)).repeat_interleave(crops.num_classes)
-    measured = {
-        name: [behaviour(model, images, noise, t, class_ids) for model in models]
-        for name, models in loaded.items()
-    }
-    found = comparison(measured, groups=batch.pictures)
-    trainings = len(next(iter(arms.values())))
-    if trainings == 1:
-        over = f"the {crops.num_classes} photographs"
-        reach = (
-            "one training each: this says what these files do, not what their losses or "
-            "architectures do"
-        )
-    else:
-        over = f"{trainings} trainings, paired in their order"
-        reach = (
-            f"{trainings} trainings each: this says what training does on these photographs, not "
-            "on others"
-        )
-    print(
-        f"{len(labels)} noisy crops, {given.per_class} a class, the same for every model; "
-        f"change and dB against {next(iter(arms))}; 95% intervals over {over}\n",
-        table(found),
-        "",
-        reach,
-        "",
-        sep="\n",
-    )
-    energies = {
-        name: {
-            kind: np.mean([getattr(one, kind).mean(0) for one in ones], axis=0)
-            for kind in ("token_energy", "velocity_energy", "error_energy")
-        }
-        for name, ones in measured.items()
-    }
-    stored = {
-        "settings": {
-            "models": arms,
-            "per_class": given.per_class,
-            "seed": given.seed,
-            "intervals": f"over {over}",
-            "reach": reach,
-        },
-        **{
-            name: {
-                **{title: asdict(estimate) for title, estimate in figures.items()},
-                **{kind: energy.tolist() for kind, energy in energies[name].items()},
-            }
-            for name, figures in found.items()
-        },
-    }
-    path = given.out.with_name(given.out.name + ".json")
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(stored, indent=1), encoding="utf-8")
-    patch_sizes = {name: models[0].config.patch_size for name, models in loaded.items()}
-    print("written:", path, *draw(given.out, energies, patch_sizes))
-
-
-def draw(
-    out: Path, found: Mapping[str, Mapping[str, Array]], patch_sizes: Mapping[str, int]
-) -> list[Path]:
-    """Write Algorithm 3's curves, of tokens and of velocity, where matplotlib is installed."""
-    try:
-        from deco_lab.plots import dct_curves
-    except ModuleNotFoundError:
-        return []
-    written = []
-    for tap in ("token", "velocity"):
-        energies = {name: of[f"{tap}_energy"] for name, of in found.items()}
-        sides = patch_sizes if tap == "token" else None
-        path = out.with_name(f"{out.name}_{tap}.png")
-        with replacing(path) as beside:
-            dct_curves(energies, patch_sizes=sides).savefig(beside, dpi=120, format="png")
-        written.append(path)
-    return written
+    given = batch.images, noise, t, batch.class_ids
+    found = {name: [behaviour(model, *given) for model in of] for name, of in models.items()}
+    return found, batch.pictures
 
 
 if __name__ == "__main__":

@@ -11,13 +11,7 @@ all, and half a grey level of it then outweighs the whole picture.
 References
 ----------
 [1] ITU-T Recommendation T.81, 1992, section A.3.4 and tables K.1 and K.2.
-[2] Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", arXiv 1512.00567;
-    the weights that Frechet distances are quoted with: https://github.com/toshas/torch-fidelity
 """
-
-import os
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,52 +92,3 @@ def fit_classifier(features: Features, labels: NDArray[np.int64]) -> Pipeline:
         return make_pipeline(DummyClassifier(strategy="most_frequent")).fit(features, labels)
     classifier = make_pipeline(StandardScaler(with_std=False), LogisticRegression(max_iter=2000))
     return classifier.fit(features, labels)
-
-
-def inception_features(
-    images: Tensor, weights: str | os.PathLike[str], *, batch_size: int = 32
-) -> Features:
-    """Return the 2048 Inception features that published Frechet distances (FID) are of.
-
-    Computed by torch-fidelity from a weights file that is on this machine already: nothing is
-    fetched.
-
-    Parameters
-    ----------
-    images : Tensor
-        (B, 3, H, W), in [-1, 1].
-    weights : str or path
-        torch-fidelity's file, `weights-inception-2015-12-05-6726825d.pth`.
-    batch_size : int
-        Images a pass.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where the weights are not there.
-    ModuleNotFoundError
-        Where torch-fidelity is not installed.
-    """
-    path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"weights must be torch-fidelity's Inception file, got {path}, which does not exist; "
-            "fetch weights-inception-2015-12-05-6726825d.pth from "
-            "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0, or leave the option out"
-        )
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
-            FeatureExtractorInceptionV3,
-        )
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Inception features need torch-fidelity and torchvision ({error}); "
-            "pip install torch-fidelity, or leave the option out"
-        ) from error
-    extractor: Any = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
-    )
-    pixels = ((as_stored(images) + 1) * GREY_LEVELS).round().byte()
-    with torch.inference_mode():
-        rows = [extractor(batch)[0].double() for batch in pixels.split(batch_size)]
-    return torch.cat(rows).numpy()

@@ -28,11 +28,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.data import FieldSampler, field_power
-from deco_lab.evaluation.report import aligned
 from deco_lab.spectra import (
     OCTAVES,
     Crops,
-    Estimate,
     band_names,
     band_response,
     excess_error,
@@ -44,6 +42,7 @@ from deco_lab.spectra.bands import bands_of
 from deco_lab.spectra.bootstrap import over_seeds
 from deco_lab.spectra.energy import raw_share
 from deco_lab.spectra.frequencies import radial_frequency
+from deco_lab.terminal import aligned
 
 Array = NDArray[np.float64]
 
@@ -146,15 +145,10 @@ def tokens_hold(model: Any, count: int) -> dict[str, Any]:
 def wiener_response(size: int) -> Array:
     """Return the mean gain of Wiener's filter in each band, (3, T, K), of the Gaussian classes."""
     band = bands_of(radial_frequency(size, size), OCTAVES).numpy()
-    return np.array(
-        [
-            [
-                [wiener_filter(field_power(label, size), t)[band == k].mean() for k in range(4)]
-                for t in BENCH_TIMES
-            ]
-            for label in GAUSSIAN
-        ]
+    gains = np.array(
+        [[wiener_filter(field_power(i, size), t) for t in BENCH_TIMES] for i in GAUSSIAN]
     )
+    return np.stack([gains[..., band == k].mean(-1) for k in range(4)], -1)
 
 
 def primary_outcome(measured: Sequence[Mapping[str, Any]]) -> Array:
@@ -182,9 +176,8 @@ def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         By name, what `measure` says of each training, in the order of the seeds.
     """
     outcome = {arm: primary_outcome(measured) for arm, measured in arms.items()}
-    names = band_names(OCTAVES)
     return "\n".join(
-        _arm_by_arm(f"t = {t:g}", names, {arm: values[:, i] for arm, values in outcome.items()})
+        _compared(f"t = {t:g}", band_names(OCTAVES), {arm: o[:, i] for arm, o in outcome.items()})
         for i, t in enumerate(BENCH_TIMES)
     )
 
@@ -197,49 +190,38 @@ def tokens_table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     arms
         As for `table`.
     """
-    names, times = band_names(OCTAVES), [f"t = {t:g}" for t in BENCH_TIMES]
-    tables = [
-        _arms(
-            f"{kind} read, {t}",
-            names,
-            {
-                arm: np.array([found[f"{kind}_read"] for found in measured])[:, :, i].mean(1)
-                for arm, measured in arms.items()
-            },
-        )
-        for kind in ("noise", "image")
-        for i, t in enumerate(times)
-    ]
-    shares = {
-        arm: np.array([found["noise_share"] for found in measured]).mean(1)
-        for arm, measured in arms.items()
-    }
-    tables.append(_arms("energy linear in the noise", times, shares))
+    times, tables = [f"t = {t:g}" for t in BENCH_TIMES], []
+
+    def of_all(name: str) -> dict[str, Array]:
+        """Return the mean over classes of what each training says, (S, T, ...)."""
+        return {arm: np.array([each[name] for each in of]).mean(1) for arm, of in arms.items()}
+
+    for kind in ("noise", "image"):
+        read = of_all(f"{kind}_read")
+        for i, t in enumerate(times):
+            values = {arm: each[:, i] for arm, each in read.items()}
+            tables.append(_arms(f"{kind} read, {t}", band_names(OCTAVES), values))
+    tables.append(_arms("energy linear in the noise", times, of_all("noise_share")))
     fine = {arm: fine_share(measured) for arm, measured in arms.items()}
     for i, noise in enumerate(("with the noise", "without it")):
         values = {arm: each[:, i] for arm, each in fine.items()}
-        tables.append(_arm_by_arm(f"fine share, {noise}", times, values))
+        tables.append(_compared(f"fine share, {noise}", times, values))
     return "\n".join(tables)
 
 
 def _arms(title: str, columns: Sequence[str], values: Mapping[str, Array]) -> str:
     """Return a table of what trainings say, (S, columns) by arm."""
-    rows = [[arm, *_cells(over_seeds(each))] for arm, each in values.items()]
-    return aligned([[title, *columns], *rows]) + "\n"
+    rows = [[title, *columns]]
+    for arm, each in values.items():
+        rows.append([arm, *(f"{found:.3f}" for found in over_seeds(each))])
+    return aligned(rows) + "\n"
 
 
-def _arm_by_arm(title: str, columns: Sequence[str], values: Mapping[str, Array]) -> str:
+def _compared(title: str, columns: Sequence[str], values: Mapping[str, Array]) -> str:
     """Return a table of what trainings say, and one of what differs from the first arm."""
     first, *others = values
-    less = {}
-    for arm in others:
-        n = min(len(values[arm]), len(values[first]))
-        less[arm] = values[arm][:n] - values[first][:n]
+    less = {arm: values[arm] - values[first] for arm in others}
     return f"{_arms(title, columns, values)}\n{_arms(f'{title}, less {first}', columns, less)}"
-
-
-def _cells(found: Estimate) -> list[str]:
-    return [f"{each:.3f}" for each in found]
 
 
 def bundled_bench() -> dict[str, list[dict[str, Any]]]:

@@ -9,12 +9,14 @@ compared with fresh ones; only the nearest crop is looked for among the training
 rounded to 8 bits first, as the crops are. All that is drawn depends on the seed alone.
 """
 
-from dataclasses import asdict, dataclass, fields
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from deco_lab.data import CropSource
@@ -44,14 +46,6 @@ _FAR = 3_000_000_000
 """Start of the judge's seeds: training steps count up from seed * 0x9E3779B1 mod 2**32."""
 
 
-class FeatureFunction(Protocol):
-    """Images (B, 3, H, W) in [-1, 1] to features (B, F) of any kind."""
-
-    def __call__(self, images: Tensor, /) -> NDArray[np.float64]:
-        """Return the features of images."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Figures:
     """How near a set of images is to fresh crops.
@@ -71,16 +65,6 @@ class Figures:
     """Of the features; larger for fewer images, so compare sets of one size."""
     nearest_crop: Estimate
     """Mean over images of the distance to the nearest training crop, in grey levels."""
-
-
-FIGURE_TITLES = {
-    "class_accuracy": "class accuracy",
-    "strict_class_accuracy": "class accuracy, to one grey level",
-    "spectral_error": "spectral error (dB)",
-    "frechet_distance": "Fréchet distance",
-    "nearest_crop": "nearest training crop (grey levels)",
-}
-"""How each field of `Figures` is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +90,9 @@ class Findings:
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as JSON-ready values."""
-        return {
-            **{f.name: asdict(getattr(self.figures, f.name)) for f in fields(Figures)},
-            **{
-                field.name: np.asarray(getattr(self, field.name)).round(6).tolist()
-                for field in fields(self)
-                if field.name != "figures"
-            },
-        }
+        arrays = {name: value for name, value in vars(self).items() if name != "figures"}
+        rounded = {name: np.asarray(value).round(6).tolist() for name, value in arrays.items()}
+        return asdict(self.figures) | rounded
 
 
 def _proportion(right: NDArray[np.bool_], trials: int) -> Estimate:
@@ -123,6 +102,10 @@ def _proportion(right: NDArray[np.bool_], trials: int) -> Estimate:
     half = z * (share * (1 - share) / trials + (z / (2 * trials)) ** 2) ** 0.5
     half /= 1 + z**2 / trials
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), count=len(right))
+
+
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    return torch.Generator().manual_seed((_FAR + 8 * seed + _SEED_OF[purpose]) % 2**32)
 
 
 class Judge:
@@ -139,8 +122,6 @@ class Judge:
         The classes to judge; all when not given.
     training_per_class, reference_per_class, nearest_per_class : int
         Crops of each class for the classifier, for spectra and features, and to look for copies in.
-    features : callable, optional
-        For the Frechet distance; by default `image_features`.
     resamples : int
         Of the bootstrap.
     seed : int
@@ -161,7 +142,6 @@ class Judge:
         training_per_class: int = 250,
         reference_per_class: int = 200,
         nearest_per_class: int = 1000,
-        features: FeatureFunction = image_features,
         resamples: int = 200,
         seed: int = 0,
     ) -> None:
@@ -171,9 +151,10 @@ class Judge:
                     f"fresh must have the {name} of training, {getattr(training, name)}, got "
                     f"{getattr(fresh, name)}; cut both from pictures of the same classes"
                 )
-        class_ids = tuple(range(fresh.num_classes)) if class_ids is None else tuple(class_ids)
-        different = len(class_ids) > 0 and len(set(class_ids)) == len(class_ids)
-        if not different or not all(0 <= c < fresh.num_classes for c in class_ids):
+        known = range(fresh.num_classes)
+        class_ids = tuple(known if class_ids is None else class_ids)
+        different = set(class_ids) & set(known)
+        if not class_ids or len(different) < len(class_ids):
             raise ValueError(
                 f"class_ids must be different labels from 0 to {fresh.num_classes - 1}, at least "
                 f"one, got {class_ids}"
@@ -182,16 +163,13 @@ class Judge:
         self.num_classes = fresh.num_classes
         self.resamples = resamples
         self.seed = seed
-        self._fresh = fresh
-        self._training = training
+        self._fresh, self._training = fresh, training
         self._nearest_per_class = nearest_per_class
-        self._features = features
-
         images, labels, _ = self._draw(training, "classifier", training_per_class)
         self._classifier = fit_classifier(image_features(images), labels)
         self._strict_classifier = fit_classifier(image_features(images, floor=1.0), labels)
         images, self._labels, _ = self._draw(fresh, "reference", reference_per_class)
-        reference = features(images)
+        reference = image_features(images)
         self._mean, self._covariance = reference.mean(0), covariance(reference)
         self._power = radial_powers(images)
         self._energy = coefficient_energy(images).mean(0).numpy()
@@ -200,11 +178,8 @@ class Judge:
         self, crops: CropSource, purpose: str, per_class: int
     ) -> tuple[Tensor, Labels, Tensor | None]:
         """Return crops of each class in order, their labels and pictures."""
-        generator = torch.Generator().manual_seed(
-            (_FAR + 8 * self.seed + _SEED_OF[purpose]) % 2**32
-        )
         labels = torch.tensor(self.class_ids).repeat_interleave(per_class)
-        batch = crops.sample(len(labels), generator, labels)
+        batch = crops.sample(len(labels), _generator(self.seed, purpose), labels)
         return as_stored(batch.images), labels.numpy(), batch.pictures
 
     def real(self, per_class: int) -> Findings:
@@ -219,11 +194,7 @@ class Judge:
         return self(images, labels, groups=None if one_each else pictures)
 
     def __call__(
-        self,
-        images: Tensor,
-        class_ids: Tensor | Labels | list[int],
-        *,
-        groups: Groups | None = None,
+        self, images: Tensor, class_ids: Sequence[int] | Labels, *, groups: Groups | None = None
     ) -> Findings:
         """Return the figures of images.
 
@@ -256,38 +227,32 @@ class Judge:
         images = as_stored(images)
         seen = image_features(images)
         predicted = self._classifier.predict(seen)
-        correct = predicted == labels
-        strictly = self._strict_classifier.predict(image_features(images, floor=1.0)) == labels
-        features = seen if self._features is image_features else self._features(images)
+        strictly = self._strict_classifier.predict(image_features(images, floor=1.0))
         power = radial_powers(images)
         nearest = self._nearest(images, labels)
 
-        def estimate(figure) -> Estimate:
-            return bootstrap(
-                figure, labels, groups=numbers, resamples=self.resamples, seed=self.seed
-            )
-
+        drawn = {"groups": numbers, "resamples": self.resamples, "seed": self.seed}
+        estimate = partial(bootstrap, labels=labels, **drawn)
         figures = Figures(
-            class_accuracy=_proportion(correct, trials),
-            strict_class_accuracy=_proportion(strictly, trials),
+            class_accuracy=_proportion(predicted == labels, trials),
+            strict_class_accuracy=_proportion(strictly == labels, trials),
             spectral_error=estimate(
                 lambda i: spectral_error(power[i], labels[i], self._power, self._labels)
             ),
             frechet_distance=estimate(
-                lambda i: frechet_to_gaussian(features[i], self._mean, self._covariance)
+                lambda i: frechet_to_gaussian(seen[i], self._mean, self._covariance)
             ),
             nearest_crop=estimate(lambda i: nearest[i].mean()),
         )
         classes = np.unique(labels)
-        confusion = np.zeros((len(classes), self.num_classes), dtype=np.int64)
-        np.add.at(confusion, (np.searchsorted(classes, labels), predicted), 1)
+        confusion = confusion_matrix(labels, predicted, labels=range(self.num_classes))
         ratio = class_spectral_errors(power, labels, self._power, self._labels)
         # Each class counts alike, whatever its number of images.
         energy = np.mean([coefficient_energy(images[labels == c]).mean(0) for c in classes], axis=0)
         return Findings(
             figures=figures,
             class_ids=tuple(classes.tolist()),
-            confusion=confusion,
+            confusion=confusion[classes],
             class_spectral_error=np.abs(ratio).mean(1),
             class_nearest_crop=np.array([nearest[labels == c].mean() for c in classes]),
             frequency=np.arange(power.shape[1]) / min(images.shape[-2:]),
@@ -299,9 +264,7 @@ class Judge:
         """Return each image's distance to the nearest training crop of its class, grey levels."""
         distance = np.empty(len(images))
         for label in np.unique(labels):
-            generator = torch.Generator().manual_seed(
-                (_FAR + 8 * (self.seed + int(label)) + _SEED_OF["nearest"]) % 2**32
-            )
+            generator = _generator(self.seed + int(label), "nearest")
             ids = torch.full((self._nearest_per_class,), int(label))
             crops = self._training.sample(len(ids), generator, ids).images
             chosen = labels == label
