@@ -144,8 +144,7 @@ def test_main_says_in_a_sentence_what_is_wrong(line: str, message: str, capsys):
 
 def row(values: np.ndarray, spec: str) -> str:
     """Return what several trainings say of each band, as the card writes it."""
-    cells = zip(*over_seeds(values), strict=True)
-    return " | ".join("{} [{}, {}]".format(*(format(e, spec) for e in ends)) for ends in cells)
+    return " | ".join(format(found, spec) for found in over_seeds(values))
 
 
 def test_card_has_the_table_of_the_bundled_bench():
