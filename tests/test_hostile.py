@@ -53,11 +53,7 @@ def app(tmp_path_factory):
     temporary = folder / "gradio"
     command = [sys.executable, str(Path(__file__).parents[1] / "app.py"), "--device", "cpu"]
     command += ["--port", "7970", "--time-limit", str(TIME_LIMIT), "--models", str(folder)]
-    environment = {
-        **os.environ,
-        "DECO_LAB_AUTH": ":".join(AUTH),
-        "GRADIO_TEMP_DIR": str(temporary),
-    }
+    environment = {**os.environ, "DECO_LAB_AUTH": ":".join(AUTH), "GRADIO_TEMP_DIR": str(temporary)}
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment

@@ -12,14 +12,7 @@ import deco_lab
 from deco_lab.checkpoints import save
 from deco_lab.config import DiTConfig
 from deco_lab.models import build
-from deco_lab.workbench import (
-    PRESETS,
-    Library,
-    Settings,
-    Workbench,
-    settings_from_png,
-    to_png,
-)
+from deco_lab.workbench import PRESETS, Library, Settings, Workbench, settings_from_png, to_png
 from deco_lab.workbench.turns import Reader
 
 SHORT = Settings(num_images=1, num_steps=3, decompose=False)

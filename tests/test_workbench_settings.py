@@ -15,13 +15,7 @@ from deco_lab.sampling import (
     ZeroStarGuidance,
     sample,
 )
-from deco_lab.workbench.settings import (
-    Settings,
-    check_model,
-    from_query,
-    settings_from,
-    to_query,
-)
+from deco_lab.workbench.settings import Settings, check_model, from_query, settings_from, to_query
 
 CHANGED = Settings(
     model="runs/a b&c.safetensors",

@@ -55,11 +55,7 @@ class SampleTab:
     """
 
     def __init__(
-        self,
-        bench: Workbench,
-        session_of: Callable[[gr.Request], str],
-        live: Live,
-        first: Settings,
+        self, bench: Workbench, session_of: Callable[[gr.Request], str], live: Live, first: Settings
     ) -> None:
         self._bench = bench
         self._live = live

@@ -27,26 +27,17 @@ PRESETS = (
     Preset(
         "Guidance too strong",
         "The same noise with scale 3, pinned, and then with 12: contrast and low bands overshoot.",
-        (
-            Settings(class_ids=_CLASSES),
-            Settings(class_ids=_CLASSES, guidance_scale=12.0),
-        ),
+        (Settings(class_ids=_CLASSES), Settings(class_ids=_CLASSES, guidance_scale=12.0)),
     ),
     Preset(
         "Condition alone",
         "The full model, pinned, and then without the Shapley value of the pixels in the velocity.",
-        (
-            Settings(class_ids=_CLASSES),
-            Settings(class_ids=_CLASSES, decoder_gains=(0.0,) * 4),
-        ),
+        (Settings(class_ids=_CLASSES), Settings(class_ids=_CLASSES, decoder_gains=(0.0,) * 4)),
     ),
     Preset(
         "Let the DiT rest",
         "A DiT pass at each step, pinned, and then at every fourth: see which bands it costs.",
-        (
-            Settings(class_ids=_CLASSES),
-            Settings(class_ids=_CLASSES, condition_reuse=4),
-        ),
+        (Settings(class_ids=_CLASSES), Settings(class_ids=_CLASSES, condition_reuse=4)),
     ),
     Preset(
         "Baseline against DeCo",

@@ -21,21 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deco_lab.sampling import (
-    GuidanceRule,
-    GuidedPair,
-    ReusedCondition,
-    Step,
-    sample_steps,
-)
-from deco_lab.spectra import (
-    MEAN_AND_OCTAVES,
-    OCTAVES,
-    PartGains,
-    band_names,
-    dct_energy,
-    token_map,
-)
+from deco_lab.sampling import GuidanceRule, GuidedPair, ReusedCondition, Step, sample_steps
+from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, PartGains, band_names, dct_energy, token_map
 from deco_lab.spectra.factorial import PARTS, draws_products
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.live_spectra import in_zigzag, measure, spectra_of
