@@ -96,7 +96,7 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
 
     def close(request: gr.Request) -> None:
         """Free the model and forget what a session kept, once its page is closed."""
-        bench.close(session_of(request))
+        bench.sessions.close(session_of(request))
 
     with gr.Blocks(title="DeCo Lab", fill_width=True) as blocks:
         with gr.Row(elem_id="head"):
@@ -105,18 +105,18 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
             gr.HTML(f"<p>{LINE}</p>", padding=False, elem_id="line")
         with gr.Tabs():
             with gr.Tab("Sample"):
-                sample = SampleTab(bench, session_of, live, first)
+                sample = SampleTab(bench, live, first)
             with gr.Tab("Decompose") as parts_tab:
-                parts = PartsTab(bench, session_of, sample.controls)
+                parts = PartsTab(bench, sample.controls)
             with gr.Tab("Loss weights") as loss_tab:
-                loss = LossTab(bench, session_of, sample.controls)
+                loss = LossTab(bench, sample.controls)
             with gr.Tab("Models"):
-                models = ModelsTab(bench, session_of)
+                models = ModelsTab(bench)
         sample.wire(blocks, loaded, [parts.choice.class_id, loss.choice.class_id])
         parts.wire(parts_tab)
         loss.wire(loss_tab)
         models.wire(sample, loaded)
-        endpoints(bench, session_of)
+        endpoints(bench)
         blocks.unload(close)
     return blocks.queue(max_size=64, api_open=False), live
 

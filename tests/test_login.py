@@ -1,4 +1,4 @@
-"""The login before the doors, without a server: who is let in, and how often one may guess."""
+"""The login before the filter, without a server: who is let in, and how often one may guess."""
 
 import asyncio
 from types import SimpleNamespace

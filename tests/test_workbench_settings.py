@@ -15,7 +15,7 @@ from deco_lab.sampling import (
     ZeroStarGuidance,
     sample,
 )
-from deco_lab.workbench.settings import Settings, check_model, from_query, settings_from, to_query
+from deco_lab.workbench.settings import Settings, check_pixels, from_query, settings_from, to_query
 
 CHANGED = Settings(
     model="runs/a b&c.safetensors",
@@ -150,10 +150,7 @@ def test_sampling_arguments_are_all_that_sample_takes(solver):
     assert torch.equal(sample(field, **settings.sampling_arguments()), expected)
 
 
-def test_check_model_bounds_the_pixels_and_the_classes():
-    large = SimpleNamespace(image_size=1024, num_classes=5)
-    check_model(Settings(num_images=2), large)
+def test_check_pixels_bounds_those_of_all_images_together():
+    check_pixels(Settings(num_images=2), 1024)
     with pytest.raises(ValueError, match="num_images must be at most 2 for images of 1024 x 1024"):
-        check_model(Settings(num_images=3), large)
-    with pytest.raises(ValueError, match="class_ids must be at most 4, since tiny knows 5"):
-        check_model(Settings(num_images=1, class_ids=(0, 5)), large)
+        check_pixels(Settings(num_images=3), 1024)

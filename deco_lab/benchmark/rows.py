@@ -252,7 +252,7 @@ class LiveRunner:
         def watched(decompose: bool) -> Tensor:
             for message in bench.draw("benchmark", [replace(settings, decompose=decompose)]):
                 json.dumps(message, default=vars)  # what the page is sent
-            return bench.kept("benchmark").images
+            return bench.sessions.kept("benchmark").images
 
         self._ways = {
             "drawn alone": Timed(alone),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deco_lab.spectra import MEAN_AND_OCTAVES, pixel_jacobian, split_bands
 from deco_lab.spectra.jacobian import directional_derivative
-from deco_lab.workbench.pictures import Pictures, plain, to_pictures
+from deco_lab.workbench.pictures import PackedImages, plain, to_pictures
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Gain:
     noisy pixel; None if the decoder is not pointwise."""
     slope: float | None
     """Mean of trace(J) / 3: 0 where the picture does not depend on the pixel."""
-    pictures: Pictures | None
+    pictures: PackedImages | None
     """The gain at each pixel, from `lowest`, black, to `largest`, white."""
     lowest: float | None
     largest: float | None
 
 
-def decoder_gain(
+def relative_gain(
     model: Any, x: Tensor, condition: Tensor, predicted: Tensor, t: float
 ) -> tuple[Gain, int]:
     """Return the gain and how many derivatives it took.
