@@ -7,10 +7,8 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -26,6 +24,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from served import served
 
 import deco_lab
 from deco_lab.page import ModelsTab, PartsTab, check_access, header, serve
@@ -106,8 +105,6 @@ def app():
     return load_app()
 
 
-# In a process of its own: Gradio leaves sockets and event loops to the garbage collector, which
-# would warn in whatever test runs then.
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
     return tmp_path_factory.mktemp("app") / "log"
@@ -115,14 +112,8 @@ def log(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(log):
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, __file__], stdout=subprocess.PIPE, stderr=file, text=True
-        )
-    with server:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.kill()
+    with served(log=log, script=Path(__file__)) as (address, _):
+        yield address
 
 
 @pytest.fixture
@@ -354,29 +345,6 @@ def refusing_proxy():
         server.shutdown()
 
 
-@contextmanager
-def started(*arguments, **environment):
-    """Start app.py as a person does, and yield the address that it prints."""
-    command = [sys.executable, str(Path(__file__).parents[1] / "app.py"), "--device", "cpu"]
-    with subprocess.Popen(
-        [*command, "--plain", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    ) as server:
-        assert server.stdout is not None
-        assert server.stderr is not None
-        try:
-            said = server.stdout.readline()
-            if not said.startswith("DeCo Lab with tiny: "):
-                server.kill()
-                pytest.fail(said + server.stderr.read())
-            yield said.split()[-1]
-        finally:
-            server.kill()
-
-
 @pytest.mark.parametrize(
     ("host", "proxies"),
     [
@@ -388,12 +356,13 @@ def started(*arguments, **environment):
     ],
     ids=["refusing and socks", "dead and socks5, on IPv6"],
 )
-def test_app_starts_past_any_proxy(host, proxies, refusing_proxy):
+def test_app_starts_past_any_proxy(host, proxies, refusing_proxy, tmp_path):
     if ":" in host and not can_bind(host):
         pytest.skip("this machine has no IPv6: switch it on for the loopback device")
     proxy, asked = refusing_proxy
     named = {name: proxy if value == "REFUSING" else value for name, value in proxies.items()}
-    with started("--host", host, "--port", "7980", **named) as address:
+    arguments = ["--device", "cpu", "--plain", "--host", host, "--port", "7980"]
+    with served(*arguments, log=tmp_path / "log", **named) as (address, _):
         assert address.startswith("http://[::1]:" if ":" in host else "http://127.0.0.1:")
         assert httpx.get(address, trust_env=False).status_code == 200
     assert asked == []

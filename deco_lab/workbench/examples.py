@@ -31,7 +31,7 @@ EXAMPLES = (
         (_FOUR, replace(_FOUR, guidance_scale=12.0)),
     ),
     Example(
-        "Condition alone",
+        "Condition only",
         "The full model, pinned, and then without the Shapley value of the pixels in the velocity.",
         (_FOUR, replace(_FOUR, decoder_gains=(0.0,) * 4)),
     ),

@@ -40,7 +40,7 @@ class Gain:
     largest: float | None
 
 
-def relative_gain(
+def input_gain(
     model: Any, x: Tensor, condition: Tensor, predicted: Tensor, t: float
 ) -> tuple[Gain, int]:
     """Return the gain and how many derivatives it took.
@@ -48,7 +48,7 @@ def relative_gain(
     Parameters
     ----------
     model : object
-        A `DeCo`, asked for `decode` alone.
+        A `DeCo`, asked only for `decode`.
     x : Tensor
         (1, 3, S, S), the noisy image at t.
     condition : Tensor

@@ -1,6 +1,6 @@
 """The models that can draw: those that come with the package, a folder's, a published one.
 
-Loaded models stay: the bundled ones are small, and of all others the newest alone is kept. A model
+Loaded models stay: the bundled ones are small, and of all others only the newest is kept. A model
 is put in another's place only once it has loaded, so that whatever goes wrong is a sentence, and
 what drew before goes on drawing.
 
@@ -98,7 +98,7 @@ class Library:
         For all of them; by default the best there is.
     folder : path, optional
         Its .safetensors and .ckpt files, and those in folders of it, can be loaded by name. No
-        other file can, but for `first`.
+        other file can, except `first`.
     fast : bool
         Load them as `deco_lab.load(..., fast=True)` does.
     image_size : int, optional
@@ -143,8 +143,9 @@ class Library:
         return {
             printable(path.relative_to(self._folder).as_posix()): path
             for path in sorted(self._folder.rglob("*"))
-            if path.is_file()
-            and {path.suffix, path.resolve().suffix} <= SUFFIXES
+            if path.suffix in SUFFIXES
+            and path.is_file()
+            and path.resolve().suffix in SUFFIXES
             and path.resolve().is_relative_to(inside)
         }
 

@@ -190,7 +190,7 @@ def loss_share(
     """Measure which bands a model's loss comes from, over t.
 
     Without an image: CROPS fresh crops of the bundled photographs, for models of these classes.
-    With one: that picture alone, with NOISES noises.
+    With one: only that picture, with NOISES noises.
 
     Parameters
     ----------

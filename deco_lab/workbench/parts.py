@@ -31,7 +31,7 @@ from deco_lab.spectra.factorial import (
     unshared,
 )
 from deco_lab.spectra.products import band_sums
-from deco_lab.workbench.gain import Gain, relative_gain
+from deco_lab.workbench.gain import Gain, input_gain
 from deco_lab.workbench.live_spectra import in_zigzag
 from deco_lab.workbench.others import others_of, taken_apart
 from deco_lab.workbench.pictures import PackedImages, plain, to_pictures, white_of
@@ -290,7 +290,7 @@ def explain(
     spectra = {key: _spectrum(field) for key, field in fields.items()}
     if side > 4:
         spectra["tokens"] = _spectrum(token_map(condition.float(), side, side))
-    gain, derivatives = relative_gain(model, x, condition, predicted, t)
+    gain, derivatives = input_gain(model, x, condition, predicted, t)
     clusters = _clusters(Known(model, condition), clean, class_id, t, seed, num_clusters)
     names = [*(config.class_names or map("class {}".format, range(config.num_classes))), "no class"]
     return PartsView(

@@ -3,7 +3,7 @@
 A frame holds what a screen shows of one step. The step from t to t' is explained where its velocity
 was computed: the predicted image, velocity, condition, parts and guidance are those of the state at
 t ("t_start"), the noisy image is the state that was reached, at t'. Condition and parts are of the
-class alone, as the model has them (guidance and gains come afterwards). The parts are those of the
+class only, as the model has them (guidance and gains come afterwards). The parts are those of the
 first image's prediction; what stands for none of an input is that of other pictures (`others`).
 
 `Watch` is the one place that samples; it knows no widget. What it measured on the way becomes a
