@@ -4,10 +4,11 @@ Layout and wiring only: `deco_lab.workbench` runs the models, `deco_lab.page` ha
 tab, and `deco_lab/panel` draws in the browser.
 """
 
-import argparse
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from deco_lab.environment import need
 
@@ -15,9 +16,11 @@ if __name__ == "__main__":
     need("app")
 
 import torch
+import tyro
 
 from deco_lab.fast import share_one_heap
 from deco_lab.proxies import past_proxies
+from deco_lab.setting import Setting
 from deco_lab.terminal import print_any_text
 from deco_lab.workbench import Library, Settings, Workbench
 
@@ -41,53 +44,32 @@ with past_proxies():
 LINE = "Watch a diffusion model draw, frequency by frequency."
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description="Watch a DeCo model draw in the browser, its spectra beside it."
-    )
-    parser.add_argument(
-        "--model",
-        default="tiny",
-        help="tiny, tiny-fm, tiny-dit, a .safetensors or .ckpt file, or hf://owner/repository/file",
-    )
-    parser.add_argument(
-        "--models",
-        type=Path,
-        default=Path("runs"),
-        metavar="FOLDER",
-        help="where the Models tab finds checkpoints (default: runs)",
-    )
-    parser.add_argument(
-        "--image-size",
-        type=int,
-        metavar="PIXELS",
-        help="of --model, where its file does not say; the Models tab asks for others",
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    parser.add_argument(
-        "--plain",
-        action="store_true",
-        help="draw without native kernels (CPU) or torch.compile, CUDA graphs and bfloat16 (GPU)",
-    )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; any but this machine's own needs --auth",
-    )
-    parser.add_argument(
-        "--port", type=int, default=7860, help="the next free one is used where it is taken"
-    )
-    parser.add_argument(
-        "--auth",
-        default=os.environ.get("DECO_LAB_AUTH"),
-        metavar="NAME:PASSWORD",
-        help="ask for these; the variable DECO_LAB_AUTH keeps them out of the list of processes",
-    )
-    parser.add_argument(
-        "--time-limit", type=float, default=600, metavar="SECONDS", help="longest run"
-    )
-    return parser.parse_args(arguments)
+@dataclass(frozen=True)
+class Options:
+    """Watch a DeCo model draw in the browser, its spectra beside it."""
+
+    # fmt: off
+    model: Annotated[str, Setting(
+        "tiny, tiny-fm, tiny-dit, a .safetensors or .ckpt file, or hf://owner/repository/file."
+    )] = "tiny"
+    models: Annotated[Path, Setting("Checkpoints for the Models tab.")] = Path("runs")
+    image_size: Annotated[int | None, Setting(
+        "Of --model, where its file does not say; the Models tab asks for others."
+    )] = None
+    device: Annotated[str | None, Setting("cpu, cuda, cuda:1, mps; the best if not given.")] = None
+    plain: Annotated[bool, Setting(
+        "Without native kernels (CPU) or torch.compile, CUDA graphs and bfloat16 (GPU)."
+    )] = False
+    host: Annotated[str, Setting(
+        "Address to listen on; any but this machine's own needs --auth."
+    )] = "127.0.0.1"
+    port: Annotated[int, Setting("The next free one is used where it is taken.")] = 7860
+    auth: Annotated[str | None, Setting(
+        "NAME:PASSWORD to ask for; the variable DECO_LAB_AUTH keeps them out of the list of "
+        "processes."
+    )] = None
+    time_limit: Annotated[float, Setting("Seconds of the longest run.")] = 600
+    # fmt: on
 
 
 def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
@@ -96,7 +78,7 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
 
     def close(request: gr.Request) -> None:
         """Free the model and forget what a session kept, once its page is closed."""
-        bench.close(session_of(request))
+        bench.sessions.close(session_of(request))
 
     with gr.Blocks(title="DeCo Lab", fill_width=True) as blocks:
         with gr.Row(elem_id="head"):
@@ -105,18 +87,18 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
             gr.HTML(f"<p>{LINE}</p>", padding=False, elem_id="line")
         with gr.Tabs():
             with gr.Tab("Sample"):
-                sample = SampleTab(bench, session_of, live, first)
+                sample = SampleTab(bench, live, first)
             with gr.Tab("Decompose") as parts_tab:
-                parts = PartsTab(bench, session_of, sample.controls)
+                parts = PartsTab(bench, sample.controls)
             with gr.Tab("Loss weights") as loss_tab:
-                loss = LossTab(bench, session_of, sample.controls)
+                loss = LossTab(bench, sample.controls)
             with gr.Tab("Models"):
-                models = ModelsTab(bench, session_of)
+                models = ModelsTab(bench)
         sample.wire(blocks, loaded, [parts.choice.class_id, loss.choice.class_id])
         parts.wire(parts_tab)
         loss.wire(loss_tab)
         models.wire(sample, loaded)
-        endpoints(bench, session_of)
+        endpoints(bench)
         blocks.unload(close)
     return blocks.queue(max_size=64, api_open=False), live
 
@@ -134,24 +116,22 @@ def use_machine() -> None:
 def main() -> None:
     """Load the model and serve the page until interrupted."""
     print_any_text()
-    arguments = parse_arguments()
+    options = tyro.cli(Options, prog="app.py", config=(tyro.conf.FlagCreatePairsOff,))
     use_machine()
     try:
-        auth = check_access(arguments.host, arguments.auth)
-        print(f"Loading {arguments.model} ...", file=sys.stderr, flush=True)
+        asked = os.environ.get("DECO_LAB_AUTH") if options.auth is None else options.auth
+        auth = check_access(options.host, asked)
+        print(f"Loading {options.model} ...", file=sys.stderr, flush=True)
         library = Library(
-            arguments.model,
-            arguments.device,
-            arguments.models,
-            fast=not arguments.plain,
-            image_size=arguments.image_size,
+            options.model,
+            options.device,
+            options.models,
+            fast=not options.plain,
+            image_size=options.image_size,
         )
-        bench = Workbench(library, arguments.time_limit)
         first = Settings(model=library.names()[0])
-        blocks, live = build_app(bench, first)
-        address = serve(
-            blocks, live, arguments.host, arguments.port, auth, prevent_thread_lock=True
-        )
+        blocks, live = build_app(Workbench(library, options.time_limit), first)
+        address = serve(blocks, live, options.host, options.port, auth, prevent_thread_lock=True)
     except (ValueError, OSError) as error:
         sys.exit(f"app.py: {error}")
     print(f"DeCo Lab with {first.model}: {address}", flush=True)

@@ -24,7 +24,7 @@ from deco_lab.sampling import BandGuidance, sample
 from deco_lab.spectra import OCTAVES, PartGains, log_energy
 from deco_lab.training import Trainer, TrainingConfig
 from deco_lab.workbench import Settings
-from deco_lab.workbench.gain import decoder_gain
+from deco_lab.workbench.gain import input_gain
 from deco_lab.workbench.loss import split
 from deco_lab.workbench.watching import Watch
 
@@ -167,9 +167,9 @@ def condition_of(model: Any) -> torch.Tensor:
         lambda model, images: log_energy(images[0, 0, :8, :8].square()),
         lambda model, images: split(images[0]),
         lambda model, images: band_pictures(images[0], images[1], OCTAVES),
-        lambda model, images: decoder_gain(model, images[:1], condition_of(model), images[:1], 0.5),
+        lambda model, images: input_gain(model, images[:1], condition_of(model), images[:1], 0.5),
     ],
-    ids=["frames", "log_energy", "split", "band_pictures", "decoder_gain"],
+    ids=["frames", "log_energy", "split", "band_pictures", "input_gain"],
 )
 def test_the_library_needs_no_float64_on_the_device(use):
     with Device("mps"):

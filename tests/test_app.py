@@ -1,18 +1,14 @@
 """The app's endpoints through gradio_client, its page's header and its closed doors."""
 
 import asyncio
-import base64
-import csv
 import html
 import importlib.util
 import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -28,13 +24,16 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from served import served
 
 import deco_lab
-from deco_lab.page import LossTab, ModelsTab, PartsTab, check_access, free_port, header, serve
+from deco_lab.page import ModelsTab, PartsTab, check_access, header, serve
 from deco_lab.page.controls import Controls, class_choice
+from deco_lab.page.server import free_port
 from deco_lab.proxies import past_proxies
 from deco_lab.spectra import frequency_weights
-from deco_lab.workbench import Library, ModelFacts, Settings, Workbench
+from deco_lab.workbench import Library, Settings, Workbench
+from deco_lab.workbench.library import ModelFacts
 
 
 def load_app():
@@ -106,8 +105,6 @@ def app():
     return load_app()
 
 
-# In a process of its own: Gradio leaves sockets and event loops to the garbage collector, which
-# would warn in whatever test runs then.
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
     return tmp_path_factory.mktemp("app") / "log"
@@ -115,14 +112,8 @@ def log(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(log):
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, __file__], stdout=subprocess.PIPE, stderr=file, text=True
-        )
-    with server:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.kill()
+    with served(log=log, script=Path(__file__)) as (address, _):
+        yield address
 
 
 @pytest.fixture
@@ -192,45 +183,6 @@ def test_stop_ends_the_run_within_two_steps(client):
     assert job.outputs()[-1]["text"] == f"Stopped at step {last} of 300."
 
 
-def test_stop_leaves_other_sessions_alone(client, address):
-    job = client.submit(num_steps=15, **SLOW)
-    wait_for(lambda: len(steps_of(job)) > 1)
-    other = Client(address, verbose=False)
-    other.predict(api_name="/stop")
-    other.close()
-    wait_for(job.done)
-    assert job.outputs()[-1]["status"] == "done"
-
-
-def test_sample_says_the_place_while_others_draw(client, address):
-    clients = [Client(address, verbose=False) for _ in range(2)]
-    jobs = []
-    counts = (60, 10, 10)  # the first lasts until all have asked
-    for one, num_steps in zip([client, *clients], counts, strict=True):
-        jobs.append(one.submit(num_steps=num_steps, guidance_scale=1, **SLOW))
-        wait_for(lambda job=jobs[-1]: job.outputs())
-    for job, num_steps in zip(jobs, counts, strict=True):
-        wait_for(job.done)
-        assert job.outputs()[-1]["status"] == "done"
-        assert steps_of(job) == list(range(num_steps + 1))
-    said = [[message["text"] for message in job.outputs()] for job in jobs]
-    assert "Waiting for the model: one other job is before this." in said[1]
-    assert "Waiting for the model: 2 other jobs are before this." in said[2]
-    for one in clients:
-        one.close()
-
-
-def test_a_client_that_leaves_frees_the_model(client, address):
-    leaver = Client(address, verbose=False)
-    job = leaver.submit(num_steps=300, guidance_scale=1, **SLOW)
-    wait_for(lambda: len(steps_of(job)) > 1)
-    job.cancel()
-    leaver.close()
-    started = time.monotonic()
-    assert client.predict(num_steps=1, **SLOW)["status"] == "done"
-    assert time.monotonic() - started < 10  # its 300 steps would take 15 s
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -258,97 +210,45 @@ def test_sample_refuses_bad_values_in_a_sentence(asking, log, values):
     assert "Traceback" not in log.read_text()
 
 
-def test_frequency_weights_are_the_losses_own(asking):
+def test_other_endpoints_answer_or_refuse_in_a_sentence(asking):
     found = asking.predict(quality=50, gamma=2.0, api_name="/frequency_weights")
     expected = frequency_weights(50, 2.0)
     for channel, weights in zip(found["channels"], expected, strict=True):
         assert torch.allclose(torch.tensor(channel["weights"]), weights.float(), rtol=1e-3)
     with pytest.raises(AppError, match=r"^quality must be a whole number from 1 to 100, got 0\.$"):
         asking.predict(quality=0, api_name="/frequency_weights")
-
-
-def test_models_are_the_librarys(asking):
     (facts,) = asking.predict(api_name="/models")
     assert (facts["name"], facts["kind"]) == ("slow & steady", "SlowField")
-
-
-def test_decompose_says_that_a_model_has_no_decoder(asking):
     with pytest.raises(AppError, match=r"^slow & steady has no pixel decoder, .*\.$"):
         asking.predict(model="slow & steady", api_name="/decompose")
+
+
+ANYONE: Any = SimpleNamespace(session_hash="a")
+"""A request of the session "a"."""
+
+
+def built(make):
+    """Build a part of the page where there is an event loop: Gradio leaves none behind then."""
+
+    async def build():
+        with gr.Blocks():
+            return make()
+
+    return asyncio.run(build())
 
 
 @pytest.mark.filterwarnings("ignore:.* does not say the size of its images")
 def test_models_tab_says_an_assumed_size_and_takes_the_right_one(tmp_path):
     name = "ImageNet512.safetensors"  # without a configuration
     save_file(deco_lab.load("tiny", device="cpu").state_dict(), tmp_path / name)
-    tab = ModelsTab.__new__(ModelsTab)  # without its components, which want a page
-    tab._bench = Workbench(Library("tiny", device="cpu", folder=tmp_path), time_limit=20)
+    bench = Workbench(Library("tiny", device="cpu", folder=tmp_path))
+    tab = built(lambda: ModelsTab(bench))
     for told, said in ((None, "64 px (assumed)"), (0, "64 px (assumed)"), (128, "128 px")):
-        *_, last = tab._loaded(name, told, [])
+        *_, last = tab.loads(name, told, [])
         says, table, *_, head = last
         assert f"Loaded {name}, which draws images of {said}." in says
         assert f"{said}, patches of 8" in table
         assert f"{said}, patches of 8" in head
-
-
-ANYONE: Any = None
-"""A request of which nothing is asked."""
-
-
-class Tabs:
-    """The tabs of a page, its session "a", asked without a browser."""
-
-    def __init__(self, bench):
-        self.bench = bench
-        with gr.Blocks():
-            controls = Controls(["tiny"], Settings(), bench.library.facts("tiny"))
-            self.parts = PartsTab(bench, lambda request: "a", controls)
-            self.loss = LossTab(bench, lambda request: "a", controls)
-
-    def take_apart(self, source, class_id=0, index=1, t=0.5):
-        values = ("tiny", source, class_id, index, 0, t, "predicted", "others", "others", "main", 8)
-        return json.loads(list(self.parts._answer(ANYONE, *values))[-1])
-
-    def weigh(self, quality):
-        values = ("tiny", quality, 1.0, "photograph", 0, 1, 0)
-        return json.loads(next(self.loss._weighed(ANYONE, *values)))
-
-
-@pytest.fixture(scope="module")
-def tabs():
-    async def built():  # where there is an event loop, Gradio leaves none of its own behind
-        return Tabs(Workbench(Library("tiny", device="cpu")))
-
-    return asyncio.run(built())
-
-
-def kept_rows(tab):
-    """Return the table that a tab's button keeps: its lines with "#", and its rows."""
-    lines = base64.b64decode(json.loads(tab._kept(ANYONE))["data"]).decode().splitlines()
-    said = dict(line[2:].split(": ", 1) for line in lines if line[0] == "#")
-    return said, list(csv.DictReader(lines[len(said) :]))
-
-
-def test_keep_csv_keeps_what_the_tab_shows(tabs):
-    tabs.bench.close("a")
-    for tab in (tabs.parts, tabs.loss):
-        assert json.loads(tab._kept(ANYONE))["says"].startswith("there is nothing to keep yet")
-    view = tabs.take_apart("photograph", t=0.3)["view"]
-    refused = tabs.take_apart("photograph", t=2)
-    assert (refused["status"], "view" in refused) == ("refused", False)
-    said, rows = kept_rows(tabs.parts)
-    assert said["t"] == "0.3"
-    shares = [
-        float(row["value"]) if row["value"] else None
-        for row in rows
-        if (row["quantity"], row["of"]) == ("share", "condition")
-    ]
-    assert shares == view["shares"]["condition"]
-    table = tabs.weigh(50)["weights"]["channels"][0]
-    assert tabs.weigh(0)["status"] == "refused"
-    said, rows = kept_rows(tabs.loss)
-    assert said == {"quality": "50", "gamma": "1.0"}
-    assert [float(row["weight"]) for row in rows[:8]] == table["weights"][0]
 
 
 def test_models_tab_shows_what_a_file_says_as_text(tmp_path):
@@ -358,12 +258,7 @@ def test_models_tab_shows_what_a_file_says_as_text(tmp_path):
         tensors = load_file(tiny) | {image: torch.zeros(1)}
         save_file(tensors, tmp_path / "<b>.safetensors", file.metadata())
     bench = Workbench(Library("tiny", device="cpu", folder=tmp_path))
-
-    async def built():
-        with gr.Blocks():
-            return ModelsTab(bench, lambda request: "a")
-
-    loading = asyncio.run(built())._loaded("<b>.safetensors", None, [0])
+    loading = built(lambda: ModelsTab(bench)).loads("<b>.safetensors", None, [0])
     said = []
     with pytest.raises(gr.Error) as refused:
         said.extend(update[0] for update in loading)
@@ -371,13 +266,6 @@ def test_models_tab_shows_what_a_file_says_as_text(tmp_path):
         assert "&lt;img src=" in text
         assert "<" not in text.removesuffix("</p>")
     assert said[-1].removeprefix('<p role="status">').removesuffix("</p>") == refused.value.message
-
-
-def test_toasts_are_made_at_one_place():
-    page = Path(deco_lab.__file__).parent / "page"
-    shows = re.compile(r"gr\.(Error|Warning|Info|Success)\(")
-    makers = {path.name for path in page.glob("*.py") if shows.search(path.read_text())}
-    assert makers == {"assets.py", "api.py"}  # what the API raises goes to programs
 
 
 @pytest.mark.parametrize(
@@ -389,30 +277,24 @@ def test_class_choice_keeps_the_classes_that_the_model_has(chosen, value):
 
 
 @pytest.mark.parametrize("stopped", [True, False])
-def test_decompose_takes_the_last_run_as_it_was(tabs, stopped):
-    running = tabs.bench.draw("a", [Settings(class_ids=(2, 3), num_images=2, num_steps=20)])
+def test_decompose_takes_the_last_run_as_it_was(stopped):
+    bench = Workbench(Library("tiny", device="cpu"))
+    controls = lambda: Controls(["tiny"], Settings(), bench.library.facts("tiny"))  # noqa: E731
+    tab = built(lambda: PartsTab(bench, controls()))
+    running = bench.draw("a", [Settings(class_ids=(2, 3), num_images=2, num_steps=20)])
     for message in running:
         if stopped and message["frames"] and message["frames"][-1].index > 3:
-            tabs.bench.stop("a")
-    record = tabs.bench.kept("a")
+            bench.sessions.stop("a")
+    record = bench.sessions.kept("a")
     x, t = record.paused
     assert t == record.curves["t"].values[-1 if stopped else -2]
-    view = tabs.take_apart("last run", class_id=0, index=2, t=0.1)["view"]
+    values = ("tiny", "last run", 0, 2, 0, 0.1, 8, "predicted", "others", "others", "main")
+    view = json.loads(list(tab.answers(ANYONE, *values))[-1])["view"]
     assert (view["settings"]["class_name"], view["settings"]["t"]) == ("coffee", t)
-    model = tabs.bench.library.get("tiny")
+    model = bench.library.get("tiny")
     with torch.no_grad():
         predicted = x[1:] + (1 - t) * model(x[1:], torch.tensor([t]), torch.tensor([3]))
     assert view["rms"]["whole"] == pytest.approx(float(predicted.square().mean().sqrt()), rel=1e-3)
-
-
-def test_decompose_refuses_a_last_run_of_other_classes(tabs):
-    list(tabs.bench.draw("a", [Settings(num_images=1, num_steps=1)]))
-    record = tabs.bench.kept("a")
-    other = replace(record, model=record.model | {"class_names": ("cat", "dog")})
-    tabs.bench.sessions.keep("a", tabs.bench.sessions.call("a"), other)
-    refused = tabs.take_apart("last run")
-    assert refused["status"] == "refused"
-    assert refused["text"].startswith("the last run must be of a model with the same classes")
 
 
 def test_page_says_what_is_loaded(address):
@@ -440,39 +322,11 @@ def test_server_closes_what_it_does_not_need(address):
         headers={"content-type": "application/json"},
     )
     assert large.status_code == 413
-    for path in ("/etc/hostname", str(Path(__file__).resolve())):
-        assert httpx.get(f"{address}gradio_api/file={path}").status_code == 404
-
-
-def test_page_says_what_a_browser_may_do_with_it_and_believes_no_forwarded_host(address):
     forged = {"X-Forwarded-Host": "evil.example", "X-Gradio-Server": "http://evil.example"}
     for path in ("", "config", "nothing here"):
         answer = httpx.get(address + path, headers=forged)
         assert "evil.example" not in answer.text
-        assert answer.headers["x-frame-options"] == "DENY"
-        assert answer.headers["x-content-type-options"] == "nosniff"
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "said", "status"),
-    [
-        ("GET", "call/models/0123456789abcdef", None, 404),
-        ("GET", "call/nothing/0123456789abcdef", None, 404),
-        ("GET", "queue/data?session_hash=unknown", None, 404),
-        ("POST", "call/nothing", {"data": []}, 404),
-        ("POST", "run/nothing", {"data": []}, 404),
-        ("POST", "run/predict", {"data": [], "fn_index": 999}, 400),
-        ("POST", "queue/join", {"data": [], "fn_index": 999, "session_hash": "a"}, 400),
-        ("POST", "cancel", {"fn_index": [], "event_id": 5, "session_hash": "a"}, 400),
-    ],
-    ids=str,
-)
-def test_unknown_events_are_refused_plainly(address, log, method, path, said, status):
-    answer = httpx.request(method, f"{address}gradio_api/{path}", json=said)
-    assert answer.status_code == status
-    assert answer.json()["detail"]
-    assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture
@@ -491,29 +345,6 @@ def refusing_proxy():
         server.shutdown()
 
 
-@contextmanager
-def started(*arguments, **environment):
-    """Start app.py as a person does, and yield the address that it prints."""
-    command = [sys.executable, str(Path(__file__).parents[1] / "app.py"), "--device", "cpu"]
-    with subprocess.Popen(
-        [*command, "--plain", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    ) as server:
-        assert server.stdout is not None
-        assert server.stderr is not None
-        try:
-            said = server.stdout.readline()
-            if not said.startswith("DeCo Lab with tiny: "):
-                server.kill()
-                pytest.fail(said + server.stderr.read())
-            yield said.split()[-1]
-        finally:
-            server.kill()
-
-
 @pytest.mark.parametrize(
     ("host", "proxies"),
     [
@@ -525,12 +356,13 @@ def started(*arguments, **environment):
     ],
     ids=["refusing and socks", "dead and socks5, on IPv6"],
 )
-def test_app_starts_past_any_proxy(host, proxies, refusing_proxy):
+def test_app_starts_past_any_proxy(host, proxies, refusing_proxy, tmp_path):
     if ":" in host and not can_bind(host):
         pytest.skip("this machine has no IPv6: switch it on for the loopback device")
     proxy, asked = refusing_proxy
     named = {name: proxy if value == "REFUSING" else value for name, value in proxies.items()}
-    with started("--host", host, "--port", "7980", **named) as address:
+    arguments = ["--device", "cpu", "--plain", "--host", host, "--port", "7980"]
+    with served(*arguments, log=tmp_path / "log", **named) as (address, _):
         assert address.startswith("http://[::1]:" if ":" in host else "http://127.0.0.1:")
         assert httpx.get(address, trust_env=False).status_code == 200
     assert asked == []
@@ -577,11 +409,6 @@ def test_check_access_wants_a_password_where_others_can_reach():
     for auth in ("ada", "ada:short", ":password"):
         with pytest.raises(ValueError, match="--auth must be NAME:PASSWORD"):
             check_access("127.0.0.1", auth)
-
-
-def test_parse_arguments_defaults_to_this_machine_alone(app):
-    arguments = app.parse_arguments([])
-    assert (arguments.model, arguments.host, arguments.port) == ("tiny", "127.0.0.1", 7860)
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,27 @@
 """The Sample tab in Chromium: runs draw, stop, restart, are pinned, kept and restored."""
 
 import io
+import json
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from served import served
 
 import deco_lab
 from deco_lab.data import to_picture
-from deco_lab.spectra import OCTAVES, band_names
-from deco_lab.workbench import PRESETS, Settings, load_record, settings_from_png
+from deco_lab.workbench import Settings
+from deco_lab.workbench.examples import EXAMPLES
+from deco_lab.workbench.keeping import settings_from_png
+from deco_lab.workbench.settings import settings_from
 
 pytestmark = pytest.mark.browser
 
@@ -45,22 +48,9 @@ WATCH = f"""
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    root = Path(__file__).parents[1]
     log = tmp_path_factory.mktemp("browser") / "log"
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, root / "app.py", "--port", "7960"],
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-        )
-    with server:
-        assert server.stdout is not None
-        said = server.stdout.readline()
-        found = re.search(r"http://\S+", said)
-        assert found, said + log.read_text()
-        yield found[0]
-        server.kill()
+    with served("--port", "7960", log=log) as (address, _):
+        yield address
     assert "Traceback" not in log.read_text()
 
 
@@ -89,10 +79,10 @@ def page(browser, address):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
     page.goto(address)
-    page.wait_for_function(f"{PANEL}?.dataset.step >= 3")
+    until(page, "d.step >= 3")
     page.locator("#stop").click()
     # A fast machine may have finished the run by now.
-    page.wait_for_function(f"['stopped', 'done'].includes({PANEL}.dataset.status)")
+    until(page, "['stopped', 'done'].includes(d.status)")
     page.evaluate(WATCH)
     yield page
     page.close()
@@ -101,18 +91,24 @@ def page(browser, address):
     assert hosts - {None} == {"127.0.0.1"}  # None: what the page makes itself
 
 
+def until(page, condition):
+    """Wait until a condition on the panel's dataset, d, holds."""
+    ready = f"() => {{ const d = {PANEL}?.dataset; return d && ({condition}); }}"
+    page.wait_for_function(ready)
+
+
 def fill(page, label, value):
     """Put a value into a field and leave it, which starts a run; return that run's number."""
     before = run_of(page)
     page.get_by_label(label, exact=True).fill(str(value))
     page.get_by_label(label, exact=True).press("Tab")
-    page.wait_for_function(f"+{PANEL}.dataset.run > {before}")
+    until(page, f"+d.run > {before}")
     return run_of(page)
 
 
 def wait_for_step(page, run, step):
     """Wait until a run has come to its end and its last step is on the screen."""
-    wait_for_status(page, "done")
+    until(page, "d.status === 'done'")
     page.wait_for_function(f"window.painted.some((p) => p.run === {run} && p.step === {step})")
 
 
@@ -126,10 +122,6 @@ def data(page, name):
 
 def says(page):
     return page.locator("#panel .dl-says").inner_text()
-
-
-def wait_for_status(page, status):
-    page.wait_for_function(f"{PANEL}.dataset.status === '{status}'")
 
 
 def canvas(page, key):
@@ -165,10 +157,10 @@ def assert_same_picture(shown, drawn):
 def test_page_draws_by_itself_within_two_seconds(browser, address):
     page = browser.new_page()
     page.goto(address)
-    page.wait_for_function(f"{PANEL}?.dataset.painted >= 1")
+    until(page, "d.painted >= 1")
     first = page.evaluate("performance.now()")
     print(f"first picture after {first:.0f} ms")
-    page.wait_for_function(f"{PANEL}.dataset.step === '50'")
+    until(page, "d.step === '50'")
     assert says(page).startswith("Done: 50 steps, ")
     lines = page.locator("#panel .dl-bands svg path:not(.dl-before)").all()
     assert len(lines) == 5 * 4  # mean and octaves, by part
@@ -180,17 +172,6 @@ def test_page_draws_by_itself_within_two_seconds(browser, address):
     assert first < 2000 * SLACK
 
 
-def test_each_step_is_painted_with_pictures_of_its_own(page):
-    fill(page, "Steps", 30)
-    page.wait_for_function("window.painted.some((p) => p.step === 30)")
-    painted = page.evaluate("window.painted.filter((p, _, all) => p.run === all.at(-1).run)")
-    steps = [p["step"] for p in painted]
-    assert steps == sorted(steps)
-    assert len(set(steps)) >= 20
-    for kind in range(3):
-        assert len({p["pictures"][kind] for p in painted}) == len(set(steps))
-
-
 def test_stop_ends_within_two_steps(page):
     fill(page, "Images", 16)
     run = fill(page, "Steps", 1000)
@@ -200,7 +181,7 @@ def test_stop_ends_within_two_steps(page):
         document.querySelector("#stop").click();
         return +{PANEL}.dataset.newest;
     }}""")
-    wait_for_status(page, "stopped")
+    until(page, "d.status === 'stopped'")
     page.wait_for_timeout(500)
     last = int(data(page, "newest"))
     assert last <= at + 2
@@ -234,28 +215,25 @@ def test_a_knob_released_restarts_the_run_at_once(page):
     assert "guidance_scale=4.25" in page.url
 
 
-def test_a_new_run_supersedes_the_one_before(page):
-    run = fill(page, "Steps", 1000)
-    page.wait_for_function(f"window.painted.some((p) => p.run === {run} && p.step >= 3)")
-    fill(page, "Steps", 12)
-    wait_for_status(page, "done")
-    page.wait_for_function(f"{PANEL}.dataset.step === '12'")
-    runs = [p["run"] for p in page.evaluate("window.painted")]
-    assert runs == sorted(runs)
-    assert says(page).startswith("Done: 12 steps, ")
-
-
 def test_refusal_is_a_sentence_and_keeps_the_pictures(page):
     before = canvas(page, "noisy")
     fill(page, "Steps", 0)
-    wait_for_status(page, "refused")
+    until(page, "d.status === 'refused'")
     assert says(page) == "num_steps must be a whole number from 1 to 1000, got 0."
     assert (canvas(page, "noisy") == before).all()
 
 
 def test_look_back_shows_an_earlier_step_as_it_was(page):
-    wait_for_step(page, fill(page, "Steps", 10), 10)
-    then = {p["step"]: p["pictures"] for p in page.evaluate("window.painted")}
+    first = fill(page, "Steps", 1000)  # which the next supersedes
+    page.wait_for_function(f"window.painted.some((p) => p.run === {first} && p.step >= 3)")
+    run = fill(page, "Steps", 10)
+    wait_for_step(page, run, 10)
+    painted = page.evaluate("window.painted")
+    assert [p["run"] for p in painted] == sorted(p["run"] for p in painted)
+    then = {p["step"]: p["pictures"] for p in painted if p["run"] == run}
+    assert list(then) == sorted(then)
+    for kind in range(3):
+        assert len({pictures[kind] for pictures in then.values()}) == len(then) >= 5
     page.get_by_label("Step to look at").fill("2")
     page.wait_for_function("window.painted.at(-1).step === 2")
     assert page.locator("[data-fact=step]").inner_text() == "2/10"
@@ -276,30 +254,6 @@ def test_a_click_on_the_heatmap_goes_to_its_step(page):
     assert page.locator("[data-fact=t]").inner_text() == "0.400"
 
 
-PLOTS = {
-    "#panel [data-canvas=noisy]": 1,
-    "#panel [data-canvas=predicted]": 1,
-    "#panel [data-canvas=velocity]": 1,
-    "#panel .dl-spectrum svg": 1,
-    "#panel .dl-heatmap canvas": 1,
-    "#panel .dl-heatmap svg": 1,
-    "#panel .dl-bands > div > svg": 5,
-    "#panel [data-plot=guidance] > svg": 1,
-}
-
-
-def test_plots_are_the_same_nodes_in_all_runs(page):
-    for number, selector in enumerate(PLOTS):
-        page.locator(selector).evaluate_all(f"nodes => nodes.forEach((n) => n.mark = {number})")
-    wait_for_step(page, fill(page, "Steps", 6), 6)
-    first = fill(page, "Steps", 1000)
-    page.wait_for_function(f"window.painted.some((p) => p.run === {first} && p.step >= 3)")
-    wait_for_step(page, fill(page, "Steps", 7), 7)
-    marks = [page.locator(selector).evaluate_all("nodes => nodes.map((n) => n.mark)")
-             for selector in PLOTS]  # fmt: skip
-    assert marks == [[number] * count for number, count in enumerate(PLOTS.values())]
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_jumps(browser, address, width):
     page = browser.new_page()
@@ -316,14 +270,14 @@ def test_nothing_jumps(browser, address, width):
         .map((node) => node.getBoundingClientRect()).filter(({ width }) => width)
         .map(({ left, top, width, height }) => [left, top + scrollY, width, height])"""
     page.goto(f"{address}?num_steps=40")
-    page.wait_for_function(f"{PANEL}?.dataset.step >= 1")
+    until(page, "d.step >= 1")
     before = page.evaluate(boxes)
-    page.wait_for_function(f"{PANEL}.dataset.step >= 20")
+    until(page, "d.step >= 20")
     during = page.evaluate(boxes)
     page.locator("#start").click()
-    page.wait_for_function(f"{PANEL}.dataset.run >= 2 && {PANEL}.dataset.status === 'done'")
+    until(page, "d.run >= 2 && d.status === 'done'")
     page.get_by_role("button", name="Watch it settle").click()
-    page.wait_for_function(f"{PANEL}.dataset.run >= 3 && {PANEL}.dataset.status === 'done'")
+    until(page, "d.run >= 3 && d.status === 'done'")
     page.wait_for_timeout(500)
     after = page.evaluate(boxes)
     shifts = page.evaluate("window.shifts")
@@ -337,7 +291,7 @@ def test_on_a_phone_settings_are_folded_above_the_pictures(browser, address):
     page = browser.new_page()
     page.set_viewport_size({"width": 390, "height": 800})
     page.goto(f"{address}?num_steps=3")
-    page.wait_for_function(f"{PANEL}?.dataset.status === 'done'")
+    until(page, "d.status === 'done'")
     steps, settings = page.get_by_label("Steps", exact=True), page.locator("#controls .fold button")
     picture = page.locator(".dl-pictures canvas").first.bounding_box()
     assert picture["y"] + picture["height"] < 800
@@ -346,7 +300,7 @@ def test_on_a_phone_settings_are_folded_above_the_pictures(browser, address):
     assert settings.get_attribute("aria-expanded") == "true"
     steps.fill("5")
     steps.blur()
-    page.wait_for_function(f"{PANEL}.dataset.step === '5' && {PANEL}.dataset.status === 'done'")
+    until(page, "d.step === '5' && d.status === 'done'")
     assert steps.is_visible()
     settings.click()
     assert not steps.is_visible()
@@ -370,33 +324,12 @@ def test_keys_reach_lists_and_leave_them(page):
     page.wait_for_selector(".dl-pinned:visible")
     run = run_of(page)
     page.keyboard.press("Space")
-    page.wait_for_function(f"+{PANEL}.dataset.run > {run} && {PANEL}.dataset.status === 'done'")
-
-
-def test_everything_says_what_it_is(page):
-    for tab, panel in (("Decompose", "parts"), ("Loss weights", "loss")):
-        page.get_by_role("tab", name=tab).click()
-        page.wait_for_function(f"document.querySelector('#{panel} .dl')?.dataset.status === 'done'")
-    page.get_by_role("tab", name="Models").click()
-    page.wait_for_selector("#facts td")
-    labels = page.locator("[data-testid=block-info]:not(.has-info)").all_inner_texts()
-    bands = band_names(OCTAVES)  # their sliders stand together under one sentence
-    assert [label for label in labels if not label.endswith(tuple(bands))] == []
-    for section in page.locator(".dl section").all():
-        notes = section.locator(".dl-note").all_text_contents()
-        assert any(notes), section.inner_html()[:200]
-    for picture in page.locator("svg[role=img], canvas[role=img]").all():
-        assert picture.get_attribute("aria-label")
-    page.get_by_role("tab", name="Sample").click()
-    for name, said in {preset.name: preset.help for preset in PRESETS}.items():
-        button = page.get_by_role("button", name=name)
-        assert button.get_attribute("title") == said
-        assert button.get_attribute("aria-description") == said
+    until(page, f"+d.run > {run} && d.status === 'done'")
 
 
 def test_pinned_run_stands_beside_the_next_with_their_difference(page):
     fill(page, "Steps", 8)
-    wait_for_status(page, "done")
+    until(page, "d.status === 'done'")
     page.get_by_role("button", name="Pin this run").click()
     pinned = canvas(page, "predicted")
     wait_for_step(page, fill(page, "Seed", 7), 8)
@@ -415,13 +348,15 @@ def test_pinned_run_stands_beside_the_next_with_their_difference(page):
     assert page.locator(".dl-pinned").is_hidden()
 
 
-def test_preset_pins_the_first_of_its_two_runs(page):
+def test_preset_says_what_it_shows_and_pins_the_first_of_its_two_runs(page):
+    for example in EXAMPLES:
+        button = page.get_by_role("button", name=example.name)
+        assert button.get_attribute("title") == example.help
+        assert button.get_attribute("aria-description") == example.help
     first = run_of(page)
     page.get_by_role("button", name="Baseline against DeCo").click()
-    page.wait_for_function(
-        f"+{PANEL}.dataset.run === {first + 2} && {PANEL}.dataset.status === 'done'"
-    )
-    page.wait_for_function(f"{PANEL}.dataset.step === '50'")
+    until(page, f"+d.run === {first + 2} && d.status === 'done'")
+    until(page, "d.step === '50'")
     assert "Pinned: tiny-dit, chelsea, coffee" in page.locator("[data-note=pinned]").inner_text()
     settings = Settings(class_ids=(2, 3, 10, 12))
     assert_same_picture(without_gaps(canvas(page, "noisy")), sheet(settings))
@@ -449,12 +384,12 @@ def test_a_run_comes_back_from_its_picture_and_from_its_link(page, browser, addr
 
     other = browser.new_page()
     other.goto(link)
-    other.wait_for_function(f"{PANEL}?.dataset.step === '9'")
+    until(other, "d.step === '9'")
     assert (canvas(other, "noisy") == drawn).all()
     assert other.get_by_label("Seed", exact=True).first.input_value() == "11"
 
     other.goto(address)
-    other.wait_for_function(f"{PANEL}?.dataset.step === '50'")
+    until(other, "d.step === '50'")
     # Dropped anywhere on the page, as a person drops it.
     other.evaluate(
         """([bytes, name]) => {
@@ -466,7 +401,7 @@ def test_a_run_comes_back_from_its_picture_and_from_its_link(page, browser, addr
         }""",
         [list(picture), name],
     )
-    other.wait_for_function(f"{PANEL}.dataset.step === '9' && {PANEL}.dataset.status === 'done'")
+    until(other, "d.step === '9' && d.status === 'done'")
     assert (canvas(other, "noisy") == drawn).all()
     assert other.get_by_label("Steps", exact=True).input_value() == "9"
     other.close()
@@ -475,9 +410,9 @@ def test_a_run_comes_back_from_its_picture_and_from_its_link(page, browser, addr
 def test_what_is_kept_is_what_was_drawn(page):
     wait_for_step(page, fill(page, "Steps", 6), 6)
     _, content = keep(page, "npz")
-    record = load_record(content)
-    assert record.settings == Settings(num_steps=6)
-    pixels = np.array(to_picture(record.images, 2))
+    with np.load(io.BytesIO(content)) as stored:
+        assert settings_from(json.loads(str(stored["recipe"]))["settings"]) == Settings(num_steps=6)
+        pixels = np.array(to_picture(torch.from_numpy(stored["images"]), 2))
     assert (pixels == without_gaps(canvas(page, "noisy"))).all()
     _, table = keep(page, "csv")
     rows = [line.split(",") for line in table.decode().splitlines()]
@@ -496,7 +431,7 @@ def test_what_is_kept_is_what_was_drawn(page):
 def test_no_script_runs_that_text_has_brought_into_the_page(browser, address):
     page = browser.new_page()
     page.goto(address)
-    page.wait_for_function(f"{PANEL}?.dataset.painted >= 1")
+    until(page, "d.painted >= 1")
     page.evaluate("""() => {
         document.addEventListener("securitypolicyviolation", (event) => {
             window.blocked = event.effectiveDirective;
@@ -512,29 +447,39 @@ def test_no_script_runs_that_text_has_brought_into_the_page(browser, address):
 def test_closing_the_tab_frees_the_model(page, browser, address):
     other = browser.new_page()
     other.goto(f"{address}?num_steps=1000&num_images=16")
-    other.wait_for_function(f"{PANEL}?.dataset.newest >= 3")
+    until(other, "d.newest >= 3")
     other.close()
     started = time.monotonic()
     fill(page, "Steps", 1)
-    wait_for_status(page, "done")
+    until(page, "d.status === 'done'")
     waited = time.monotonic() - started
     print(f"the model was free {waited:.1f} s after the tab was closed")
     assert waited < 10  # its 1000 steps would take minutes
 
 
-@pytest.mark.parametrize("tab", ["Decompose", "Loss weights"])
-def test_tab_answers_when_it_is_opened_and_when_a_knob_moves(page, tab):
-    panel = {"Decompose": "#parts .dl", "Loss weights": "#loss .dl"}[tab]
+@pytest.mark.parametrize(
+    ("tab", "name", "knob", "row"),
+    [
+        ("Decompose", "parts", "t", '"settings.t","0.49"'),
+        ("Loss weights", "loss", "Quality", '"weights.quality","84"'),
+    ],
+)
+def test_tab_answers_when_it_is_opened_and_when_a_knob_moves_and_keeps_it(
+    page, tab, name, knob, row
+):
+    panel = f"document.querySelector('#{name} .dl')"
     page.get_by_role("tab", name=tab).click()
-    page.wait_for_function(f"+document.querySelector('{panel}').dataset.shown >= 1")
-    page.wait_for_function(f"document.querySelector('{panel}').dataset.status === 'done'")
-    before = page.locator(panel).inner_text()
-    knob = {"Decompose": "t", "Loss weights": "Quality"}[tab]
+    page.wait_for_function(f"+{panel}.dataset.shown >= 1 && {panel}.dataset.status === 'done'")
+    shown = page.evaluate(f"{panel}.dataset.shown")
     page.get_by_label(f"range slider for {knob}", exact=True).focus()
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function(
-        f"(before) => document.querySelector('{panel}').innerText !== before", arg=before
-    )
+    page.wait_for_function(f"{panel}.dataset.shown > {shown} && {panel}.dataset.status === 'done'")
+    with page.expect_download() as download:
+        page.locator(f"#{name}-csv").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0] == '"name","value"'
+    assert row in lines
+    assert not any('pixels"' in line.split(",")[0] for line in lines)
 
 
 def test_readmes_script_runs_against_the_app(address, capsys):
@@ -554,7 +499,7 @@ def test_readmes_script_runs_against_the_app(address, capsys):
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(browser, address, theme, width):
     page = browser.new_page()
     page.goto(f"{address}?num_steps=3&__theme={theme}")
-    page.wait_for_function(f"{PANEL}?.dataset.status === 'done'")
+    until(page, "d.status === 'done'")
     for tab in ("Sample", "Decompose", "Loss weights", "Models"):
         page.set_viewport_size({"width": 1280, "height": 800})  # a phone has tabs in a menu
         page.get_by_role("tab", name=tab).click()

@@ -2,12 +2,9 @@
 
 import base64
 import json
-import os
 import re
 import socket
 import statistics
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +20,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from served import served
 
 import deco_lab
 from deco_lab.page.login import MAX_WRONG
@@ -50,24 +48,11 @@ VALUES = (
 def app(tmp_path_factory):
     """The app's address, its process, its log and its folder of temporary files."""
     folder = tmp_path_factory.mktemp("hostile")
-    temporary = folder / "gradio"
-    command = [sys.executable, str(Path(__file__).parents[1] / "app.py"), "--device", "cpu"]
-    command += ["--port", "7970", "--time-limit", str(TIME_LIMIT), "--models", str(folder)]
-    environment = {
-        **os.environ,
-        "DECO_LAB_AUTH": ":".join(AUTH),
-        "GRADIO_TEMP_DIR": str(temporary),
-    }
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-        )
-    with server:
-        assert server.stdout is not None
-        found = re.search(r"http://\S+", server.stdout.readline())
-        assert found is not None, (folder / "log").read_text()
-        yield found[0], psutil.Process(server.pid), folder / "log", temporary
-        server.kill()
+    log, temporary = folder / "log", folder / "gradio"
+    arguments = ["--device", "cpu", "--port", "7970", "--time-limit", str(TIME_LIMIT)]
+    environment = {"DECO_LAB_AUTH": ":".join(AUTH), "GRADIO_TEMP_DIR": str(temporary)}
+    with served(*arguments, "--models", str(folder), log=log, **environment) as (address, server):
+        yield address, psutil.Process(server.pid), log, temporary
 
 
 @contextmanager

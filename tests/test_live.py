@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from deco_lab.page import Live
 from deco_lab.workbench import Settings, Workbench
-from deco_lab.workbench.turns import Reader
+from deco_lab.workbench.job_queue import Reader
 
 
 def messages(count, ended=None):

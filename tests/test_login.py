@@ -1,4 +1,4 @@
-"""The login before the doors, without a server: who is let in, and how often one may guess."""
+"""The login before the filter, without a server: who is let in, and how often one may guess."""
 
 import asyncio
 from types import SimpleNamespace
@@ -60,22 +60,20 @@ def test_login_is_asked_of_strangers_before_anything_is_read(door, path, method,
     assert ask(door, scope_of(path, method, cookies)) == 401
 
 
-@pytest.mark.parametrize("path", ["/", "/login", "/assets/index.js", "/theme.css"])
-def test_login_lets_strangers_see_its_own_page(door, path):
-    assert ask(door, scope_of(path)) == 200
-
-
-@pytest.mark.parametrize("kind", ["", "-unsecure"])
-def test_login_lets_in_who_has_logged_in(door, kind):
-    scope = scope_of("/gradio_api/heartbeat/abc", cookies=f"access-token{kind}-x=token")
-    assert ask(door, scope) == 200
-    assert visitor(scope) == "token"
-
-
-def test_login_is_not_asked_for_where_no_password_is_set(door):
-    scope = scope_of("/gradio_api/info", gradio=SimpleNamespace(auth=None))
-    assert ask(door, scope) == 200
-    assert visitor(scope) == ""
+@pytest.mark.parametrize(
+    ("path", "cookies", "gradio", "who"),
+    [
+        *[(path, "", GRADIO, None) for path in ("/", "/login", "/assets/a.js", "/theme.css")],
+        ("/gradio_api/heartbeat/abc", "access-token-x=token", GRADIO, "token"),
+        ("/gradio_api/heartbeat/abc", "access-token-unsecure-x=token", GRADIO, "token"),
+        ("/gradio_api/info", "", SimpleNamespace(auth=None), ""),  # no password is set
+    ],
+)
+def test_login_lets_in_who_knows_the_password_and_all_to_its_own_page(
+    door, path, cookies, gradio, who
+):
+    scope = scope_of(path, cookies=cookies, gradio=gradio)
+    assert (ask(door, scope), visitor(scope)) == (200, who)
 
 
 def try_to_log_in(door, times, status, client="1.2.3.4"):

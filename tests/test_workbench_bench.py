@@ -7,20 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_workbench_watching import DIT, random_model
 
 import deco_lab
 from deco_lab.checkpoints import save
-from deco_lab.config import DiTConfig
-from deco_lab.models import build
-from deco_lab.workbench import (
-    PRESETS,
-    Library,
-    Settings,
-    Workbench,
-    settings_from_png,
-    to_png,
-)
-from deco_lab.workbench.turns import Reader
+from deco_lab.workbench import Library, Settings, Workbench
+from deco_lab.workbench.examples import EXAMPLES
+from deco_lab.workbench.job_queue import Reader
+from deco_lab.workbench.keeping import settings_from_png, to_png
 
 SHORT = Settings(num_images=1, num_steps=3, decompose=False)
 
@@ -30,17 +24,27 @@ def bench():
     return Workbench(Library("tiny", device="cpu"))
 
 
+def begun(bench, session, reader=None, num_steps=1000, **changes):
+    """A run whose first step has been drawn."""
+    running = bench.draw(session, [replace(SHORT, num_steps=num_steps, **changes)], reader=reader)
+    while next(running)["status"] != "running":
+        pass
+    return running
+
+
 def statuses(messages):
     return [message["status"] for message in messages]
 
 
 def test_draw_gives_every_frame_once_and_keeps_the_run(bench):
-    messages = list(bench.draw("a", [SHORT]))
+    messages = list(bench.draw("a", [SHORT], note="Look at this."))
     assert statuses(messages)[0] == "waiting"
     assert statuses(messages)[-1] == "done"
+    assert all(message["text"].endswith(" Look at this.") for message in messages)
+    assert messages[-1]["text"].startswith("Done: 3 steps, ")
     frames = [frame for message in messages for frame in message["frames"]]
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
-    record = bench.kept("a")
+    record = bench.sessions.kept("a")
     expected = deco_lab.sample(bench.library.get("tiny"), **SHORT.sampling_arguments())
     assert torch.equal(record.images, expected)
     assert record.model["name"] == "tiny"
@@ -49,25 +53,19 @@ def test_draw_gives_every_frame_once_and_keeps_the_run(bench):
 
 
 def test_draw_pins_the_first_of_two_runs(bench):
-    messages = list(bench.draw("a", [SHORT, replace(SHORT, seed=1)], alone=True))
+    messages = list(bench.draw("a", [SHORT, replace(SHORT, seed=1)], unpin=True))
     begins = {message["run"]: message["begin"] for message in messages if message["begin"]}
     assert [begin["pin"] for begin in begins.values()] == ["none", "before"]
     assert [begin["query"] for begin in begins.values()] == [
         "num_steps=3&num_images=1&decompose=false",
         "num_steps=3&seed=1&num_images=1&decompose=false",
     ]
-    assert bench.kept("a").settings.seed == 1
-
-
-def test_draw_says_a_note_beside_what_goes_on(bench):
-    messages = list(bench.draw("a", [SHORT], note="Look at this."))
-    assert all(message["text"].endswith(" Look at this.") for message in messages)
-    assert messages[-1]["text"].startswith("Done: 3 steps, ")
+    assert bench.sessions.kept("a").settings.seed == 1
 
 
 def test_change_since_tells_other_weights_of_the_same_name(bench):
     list(bench.draw("a", [SHORT]))
-    record = bench.kept("a")
+    record = bench.sessions.kept("a")
     assert bench.change_since(settings_from_png(to_png(record))) == ""
     other = replace(record, model=record.model | {"weights": "0123456789abcdef"})
     assert bench.change_since(settings_from_png(to_png(other))) == (
@@ -80,60 +78,49 @@ def test_draw_refuses_in_a_sentence_and_keeps_what_was(bench):
     messages = list(bench.draw("a", [replace(SHORT, model="no such")]))
     assert messages[-1]["status"] == "refused"
     assert messages[-1]["text"].startswith("model must be one of tiny, tiny-fm, tiny-dit, fields")
-    assert bench.kept("a").settings == SHORT
+    assert bench.sessions.kept("a").settings == SHORT
 
 
 def test_draw_keeps_a_run_whose_model_has_left_library_and_folder(tmp_path):
-    tiny = DiTConfig(
-        image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1
-    )
     for name in ("old", "new"):
-        save(build(tiny), tmp_path / f"{name}.safetensors")
+        save(random_model(DIT), tmp_path / f"{name}.safetensors")
     bench = Workbench(Library("tiny", device="cpu", folder=tmp_path))
-    running = bench.draw("a", [replace(SHORT, model="old.safetensors", num_steps=200)])
-    while next(running)["status"] != "running":
-        pass
+    running = begun(bench, "a", model="old.safetensors", num_steps=200)
     newcomer = bench.library.get("new.safetensors")  # takes the place of the other
     (tmp_path / "old.safetensors").unlink()
     assert statuses(running)[-1] == "done"
-    assert bench.kept("a").model["name"] == "old.safetensors"
+    assert bench.sessions.kept("a").model["name"] == "old.safetensors"
     assert "old.safetensors" not in bench.library.names()
     assert bench.library.get("new.safetensors") is newcomer
 
 
 def test_draw_is_ended_by_the_sessions_next(bench):
-    old = bench.draw("a", [replace(SHORT, num_steps=1000)])
-    while next(old)["status"] != "running":
-        pass
+    old = begun(bench, "a")
     assert statuses(bench.draw("a", [SHORT]))[-1] == "done"
     *_, last = old
     assert last["status"] == "stopped"
     assert last["text"].startswith("Stopped at step ")
-    assert bench.kept("a").settings == SHORT
+    assert bench.sessions.kept("a").settings == SHORT
 
 
 def test_draw_says_so_where_nobody_read(bench):
-    running = bench.draw("a", [replace(SHORT, num_steps=1000)], reader=Reader(0.2))
-    while next(running)["status"] != "running":
-        pass
+    running = begun(bench, "a", reader=Reader(0.2))
     time.sleep(1)
     *_, last = running
     said = "Stopped: for 0.2 s nobody read what was drawn."
     assert (last["status"], last["text"]) == ("stopped", said)
-    assert 0 < bench.kept("a").num_steps < 1000
+    assert 0 < bench.sessions.kept("a").num_steps < 1000
 
 
 def test_draw_stopped_while_it_waits_says_so(bench):
-    running = bench.draw("a", [replace(SHORT, num_steps=1000)])
-    while next(running)["status"] != "running":
-        pass
+    running = begun(bench, "a")
     waiting = bench.draw("b", [SHORT])
     assert next(waiting)["text"] == "Waiting for the model."
     assert next(waiting)["text"] == "Waiting for the model: one other job is before this."
-    bench.stop("b")
+    bench.sessions.stop("b")
     *_, last = waiting
     assert (last["status"], last["text"]) == ("stopped", "Stopped while it waited.")
-    bench.stop("a")
+    bench.sessions.stop("a")
     list(running)
 
 
@@ -150,33 +137,28 @@ def test_draw_ends_where_memory_ends_and_the_next_draws(bench, monkeypatch):
 
 
 def test_closed_session_frees_the_model_and_is_forgotten(bench):
-    running = bench.draw("c", [replace(SHORT, num_steps=1000)])
-    while next(running)["status"] != "running":
-        pass
-    bench.close("c")
+    running = begun(bench, "c")
+    bench.sessions.close("c")
     done = threading.Event()
     threading.Thread(target=lambda: (list(bench.draw("d", [SHORT])), done.set())).start()
     assert done.wait(10)
-    with pytest.raises(ValueError, match="there is no run to keep yet; draw one first"):
-        bench.kept("c")
+    with pytest.raises(ValueError, match="there is no run yet; draw one first"):
+        bench.sessions.kept("c")
+    assert statuses(running)[-1] == "stopped"
 
 
-def test_ask_gives_the_answer_under_its_name(bench):
+def test_ask_gives_the_answer_under_its_name_or_refuses_in_a_sentence(bench):
     (*_, message) = bench.ask(lambda: Settings(seed=5), "settings")
     assert message == {"status": "done", "text": "", "settings": Settings(seed=5)}
+    (*_, message) = bench.ask(lambda: Settings(seed=-5))
+    assert message == {
+        "status": "refused", "text": "seed must be a whole number of at least 0, got -5."
+    }  # fmt: skip
 
 
-def test_ask_refuses_in_a_sentence(bench):
-    def question():
-        raise ValueError("t must lie in [0, 1), got 2")
-
-    (*_, message) = bench.ask(question)
-    assert message == {"status": "refused", "text": "t must lie in [0, 1), got 2."}
-
-
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_presets_draw_from_the_same_noise_what_is_compared(preset):
-    assert 1 <= len(preset.runs) <= 2
-    assert len({run.seed for run in preset.runs}) == 1
-    assert len({run.class_ids for run in preset.runs}) == 1
-    assert len(set(preset.runs)) == len(preset.runs)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_examples_draw_from_the_same_noise_what_is_compared(example):
+    assert 1 <= len(example.runs) <= 2
+    assert len({run.seed for run in example.runs}) == 1
+    assert len({run.class_ids for run in example.runs}) == 1
+    assert len(set(example.runs)) == len(example.runs)

@@ -5,45 +5,31 @@ import io
 import json
 import struct
 import tracemalloc
-import zipfile
 import zlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
+from test_workbench_watching import DECO, random_model
 
 import deco_lab
-from deco_lab.config import DeCoConfig
-from deco_lab.models import build
 from deco_lab.sampling import ReusedCondition
 from deco_lab.spectra import PartGains
 from deco_lab.workbench.keeping import (
     file_name,
-    load_record,
     settings_from_png,
     to_csv,
     to_npz,
     to_png,
     to_snippet,
 )
-from deco_lab.workbench.record import Curve, Record
+from deco_lab.workbench.record import Record
 from deco_lab.workbench.settings import Settings
 from deco_lab.workbench.watching import Watch
 
-CONFIG = DeCoConfig(
-    image_size=16,
-    patch_size=2,
-    num_classes=3,
-    hidden_size=16,
-    num_heads=2,
-    depth=1,
-    decoder_depth=1,
-    decoder_width=8,
-)
 SETTINGS = Settings(
     model="shells & sand.safetensors",
     class_ids=(1, 2),
@@ -60,12 +46,7 @@ FACTS = {"name": "shells", "weights": "0123abcd", "class_names": ("a", "b", "c")
 @pytest.fixture(scope="module")
 def record() -> Record:
     """A run that was stopped after two of its steps."""
-    model = build(CONFIG)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    watch = Watch(model.eval(), SETTINGS)
+    watch = Watch(random_model(DECO), SETTINGS)
     for _ in range(3):
         next(watch)
     return watch.record(FACTS)
@@ -91,10 +72,6 @@ def png(*chunks: tuple[bytes, bytes], size: tuple[int, int] = (2, 1)) -> bytes:
     return data
 
 
-def png_that_says(text: str) -> bytes:
-    return png((b"tEXt", b"deco_lab\0" + text.encode("latin-1")))
-
-
 def test_to_png_holds_the_images_side_by_side(record: Record):
     with Image.open(io.BytesIO(to_png(record))) as picture:
         pixels = np.asarray(picture)
@@ -116,80 +93,73 @@ def test_to_png_says_in_plain_json_how_it_came_about(record: Record):
     assert said["deco_lab"]
 
 
-def test_settings_from_png_gives_back_the_settings(record: Record):
-    saved = settings_from_png(to_png(record))
-    assert saved.settings == SETTINGS
-    assert saved.model["weights"] == "0123abcd"
-
-
 def test_settings_from_png_reads_back_a_model_of_many_classes(record: Record):
     names = tuple(f"a class with a long name, number {i}" for i in range(10_000))
     many = replace(record, model=FACTS | {"class_names": names})
     assert settings_from_png(to_png(many)).settings == SETTINGS
 
 
-def test_settings_from_png_decodes_no_pixel(record: Record, monkeypatch):
-    data = to_png(record)
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
-    assert settings_from_png(data).settings == SETTINGS
-    (text,) = (content for name, content in chunks_of(data).items() if name == b"iTXt")
-    assert settings_from_png(png((b"iTXt", text), size=(9000, 9000))).settings == SETTINGS
+def damaged(text: str) -> tuple[bytes, str]:
+    return png_that_says(text), "settings are damaged; draw the run again"
 
 
+def wrong(settings: Any, said: str) -> tuple[bytes, str]:
+    return png_that_says(json.dumps({"format": 1, "settings": settings, "model": {}})), said
+
+
+def png_that_says(text: str) -> bytes:
+    return png((b"tEXt", b"deco_lab\0" + text.encode("latin-1")))
+
+
+NONE = "must be a PNG that was kept here, and is none"
+NEWER = "by a newer deco_lab than this one; update"
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
-    "data", [b"", b"words", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a"]
+    ("data", "said"),
+    [
+        (b"", NONE),
+        (b"words", NONE),
+        (b"\x89PNG\r\n\x1a\n", NONE),
+        (b"\xff\xd8\xff\xe0", NONE),
+        (b"GIF89a", NONE),
+        (png((b"tEXt", b"Software\0paint")), "remembers no settings"),
+        (png(size=(10_000, 10_000)), "remembers no settings"),
+        (png(size=(50_000, 50_000)), NONE),
+        damaged(""),
+        damaged("{"),
+        damaged("null"),
+        damaged("[]"),
+        damaged("{}"),
+        damaged('{"format": "one"}'),
+        damaged('{"format": 1, "settings": {}}'),
+        damaged('{"format": 1, "settings": {}, "model": 3}'),
+        damaged('{"format": 1, "settings": null, "model": {}, "x": ' + "9" * 5000 + "}"),
+        damaged("[" * 60_000),
+        damaged(json.dumps({"format": 1, "settings": {}, "model": {}, "x": "x" * 2**16})),
+        (png_that_says('{"format": 2}'), NEWER),
+        (png_that_says('{"format": 2, "settings": {"colour": "red"}, "model": {}}'), NEWER),
+        wrong({"num_steps": 10**9}, "num_steps must be a whole number"),
+        wrong({"class_ids": "0"}, "class_ids must be a list"),
+        wrong({"guidance_scale": float("nan")}, "guidance_scale must be a number"),
+        wrong({"colour": "red"}, "settings have no 'colour'"),
+        wrong([1, 2], "settings must be an object"),
+    ],
+    ids=lambda value: str(value)[:30],
 )
-def test_settings_from_png_refuses_what_is_none(data: bytes):
-    with pytest.raises(ValueError, match="must be a PNG that was kept here, and is none"):
+def test_settings_from_png_refuses_in_a_sentence(data: bytes, said: str):
+    with pytest.raises(ValueError, match=said):
         settings_from_png(data)
 
 
-def test_settings_from_png_refuses_one_without_settings():
-    with pytest.raises(ValueError, match="remembers no settings"):
-        settings_from_png(png((b"tEXt", b"Software\0paint")))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "null",
-        "[]",
-        "{}",
-        '{"format": "one"}',
-        '{"format": 1, "settings": {}}',
-        '{"format": 1, "settings": {}, "model": 3}',
-        '{"format": 1, "settings": null, "model": {}, "x": ' + "9" * 5000 + "}",
-        "[" * 60_000,
-        json.dumps({"format": 1, "settings": {}, "model": {}, "x": "x" * 2**16}),
-    ],
-)
-def test_settings_from_png_refuses_damaged_settings(text: str):
-    with pytest.raises(ValueError, match="settings are damaged; draw the run anew"):
-        settings_from_png(png_that_says(text))
-
-
-@pytest.mark.parametrize("extra", [{}, {"settings": {"colour": "red"}, "model": {}}])
-def test_settings_from_png_refuses_those_of_a_newer_version(extra: dict[str, Any]):
-    with pytest.raises(ValueError, match="by a newer deco_lab than this one; update"):
-        settings_from_png(png_that_says(json.dumps({"format": 2, **extra})))
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"num_steps": 10**9}, "num_steps must be a whole number"),
-        ({"class_ids": "0"}, "class_ids must be a list"),
-        ({"guidance_scale": float("nan")}, "guidance_scale must be a number"),
-        ({"colour": "red"}, "settings have no 'colour'"),
-        ([1, 2], "settings must be an object"),
-    ],
-)
-def test_settings_from_png_checks_the_settings(settings: Any, said: str):
-    text = json.dumps({"format": 1, "settings": settings, "model": {}})
-    with pytest.raises(ValueError, match=said):
-        settings_from_png(png_that_says(text))
+def test_settings_from_png_decodes_no_pixel(record: Record, monkeypatch):
+    data = to_png(record)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    saved = settings_from_png(data)
+    assert (saved.settings, saved.model["weights"]) == (SETTINGS, "0123abcd")
+    (text,) = (content for name, content in chunks_of(data).items() if name == b"iTXt")
+    assert settings_from_png(png((b"iTXt", text), size=(9000, 9000))).settings == SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -205,56 +175,7 @@ def test_settings_from_png_unpacks_no_bomb(name: bytes, head: bytes):
     assert peak < 2**23
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("size", [(10_000, 10_000), (50_000, 50_000)])
-def test_settings_from_png_refuses_pictures_beyond_pillows_limit(size: tuple[int, int]):
-    with pytest.raises(ValueError, match=r"must be (a PNG|one) that was kept here"):
-        settings_from_png(png(size=size))
-
-
-def same(one: Record, other: Record) -> bool:
-    return (
-        one.settings == other.settings
-        and one.num_steps == other.num_steps
-        and torch.equal(one.images, other.images)
-        and one.axes.keys() == other.axes.keys()
-        and all(np.array_equal(one.axes[name], other.axes[name]) for name in one.axes)
-        and one.curves.keys() == other.curves.keys()
-        and all(
-            curve.axes == other.curves[name].axes
-            and curve.unit == other.curves[name].unit
-            and np.array_equal(curve.values, other.curves[name].values, equal_nan=True)
-            for name, curve in one.curves.items()
-        )
-    )
-
-
-def test_load_record_gives_back_the_run(record: Record, tmp_path: Path):
-    data = to_npz(record)
-    path = tmp_path / "run.npz"
-    path.write_bytes(data)
-    for back in (load_record(data), load_record(path), load_record(str(path))):
-        assert same(back, record)
-        assert back.model == FACTS | {"class_names": ["a", "b", "c"]}
-    assert len(record.curves) > 10
-
-
-def test_load_record_opens_a_run_with_shares_of_the_velocity_and_says_so(record: Record):
-    """As runs were kept until the shares became the predicted image's."""
-    unit = "share of the class's velocity that the part supplies"
-    shares = Curve(("step", "part", "band"), np.full((5, 3, 4), 5.18), unit)
-    curves = {name: c for name, c in record.curves.items() if name != "predicted_shares"}
-    axes = {name: a for name, a in record.axes.items() if name != "share_band"}
-    axes["part"] = np.array(["dit", "decoder", "baseline"])
-    old = replace(record, axes=axes, curves=curves | {"shares": shares})
-    back = load_record(to_npz(old))
-    assert back.curves["shares"].unit == unit
-    assert (back.curves["shares"].values == 5.18).all()
-    assert "predicted_shares" not in back.curves
-    assert f"below 1/16,dit,5.18,{unit}" in to_csv(back)
-
-
-def test_to_npz_holds_plain_arrays_and_says_their_axes(record: Record):
+def test_to_npz_holds_the_curves_as_plain_arrays_and_says_their_axes(record: Record):
     with np.load(io.BytesIO(to_npz(record)), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     about = json.loads(str(arrays["recipe"]))["curves"]
@@ -263,35 +184,10 @@ def test_to_npz_holds_plain_arrays_and_says_their_axes(record: Record):
     for name, curve in about.items():
         assert arrays[name].shape == tuple(len(arrays[f"axis_{axis}"]) for axis in curve["axes"])
         assert curve["unit"]
+        np.testing.assert_array_equal(arrays[name], record.curves[name].values)
+    assert torch.equal(torch.from_numpy(arrays["images"]), record.images)
+    assert json.loads(str(arrays["recipe"]))["settings"]["seed"] == SETTINGS.seed
     assert not any(array.dtype.hasobject for array in arrays.values())
-
-
-def test_load_record_refuses_what_is_none(record: Record, tmp_path: Path):
-    data = to_npz(record)
-    with pytest.raises(FileNotFoundError):
-        load_record(tmp_path / "missing.npz")
-    array, pickled, empty = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    np.save(array, np.zeros(3))
-    np.savez(pickled, recipe=np.array([{}], dtype=object))
-    zipfile.ZipFile(empty, "w").close()
-    broken = [b"", b"words", data[: len(data) // 2], data[:-30], b"PK\3\4" + data[9:]]
-    for found in (*broken, array.getvalue(), pickled.getvalue(), empty.getvalue()):
-        with pytest.raises(ValueError, match="must be one of to_npz, and holds no run"):
-            load_record(found)
-
-
-def test_load_record_raises_only_sentences_for_damaged_files(record: Record):
-    data, draw = to_npz(record), np.random.default_rng(0)
-    refused = 0
-    for _ in range(300):
-        damaged = bytearray(data)
-        for place in draw.integers(0, len(data), 20):
-            damaged[place] = draw.integers(256)
-        try:
-            load_record(bytes(damaged))
-        except ValueError:
-            refused += 1
-    assert refused > 100
 
 
 def test_to_csv_holds_every_value_of_every_curve(record: Record):
@@ -306,31 +202,6 @@ def test_to_csv_holds_every_value_of_every_curve(record: Record):
             assert float(row["t"]) == record.curves["t"].values[index[0]]
             assert all(row[axis] == "" for axis in record.axes if axis not in curve.axes)
         assert np.array_equal(found, curve.values, equal_nan=True), name
-
-
-def test_to_csv_leaves_empty_what_was_not_measured():
-    curves = {
-        "t": Curve(("step",), np.array([0.0, 0.5]), "time"),
-        "share": Curve(("step", "band"), np.array([[np.nan, np.nan], [0.25, 1e-9]]), 'a, "b"'),
-    }
-    axes = {"step": np.array([0, 3]), "band": np.array(["low", "high"])}
-    record = Record(
-        settings=Settings(),
-        model={},
-        images=torch.zeros(1, 3, 8, 8),
-        num_steps=3,
-        axes=axes,
-        curves=curves,
-    )
-    assert to_csv(record).splitlines() == [
-        "curve,step,t,band,value,unit",
-        "t,0,0.0,,0.0,time",
-        "t,3,0.5,,0.5,time",
-        'share,0,0.0,low,,"a, ""b"""',
-        'share,0,0.0,high,,"a, ""b"""',
-        'share,3,0.5,low,0.25,"a, ""b"""',
-        'share,3,0.5,high,1e-09,"a, ""b"""',
-    ]
 
 
 @pytest.mark.parametrize(
@@ -359,7 +230,9 @@ def test_to_csv_leaves_empty_what_was_not_measured():
 )
 def test_to_snippet_draws_the_same_images(settings: Settings):
     found: dict[str, Any] = {}
-    exec(to_snippet(settings), found)
+    script = to_snippet(settings)
+    assert ("seed=" in script, "PartGains" in script) == (settings.seed > 0, settings.has_gains)
+    exec(script, found)
     model: Any = deco_lab.load(settings.model)
     arguments = settings.sampling_arguments()
     if settings.has_gains:
@@ -368,12 +241,6 @@ def test_to_snippet_draws_the_same_images(settings: Settings):
     assert torch.equal(found["images"], deco_lab.sample(model, **arguments))
     assert 1 <= len(found["energies"]) <= 6
     assert found["step"].index == settings.num_steps
-
-
-def test_to_snippet_says_only_what_differs():
-    script = to_snippet(Settings(num_steps=12))
-    assert "sample_steps(model, class_ids=[0, 0, 0, 0], num_steps=12)" in script
-    assert "PartGains" not in script
 
 
 @pytest.mark.parametrize("model", ["a' + __import__('os').name + '.ckpt", 'a"\n\\b.safetensors'])

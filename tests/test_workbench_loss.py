@@ -1,6 +1,5 @@
 """The Loss weights tab's answers: JPEG's own tables, sums that must come out, and a known model."""
 
-import csv
 import dataclasses
 import io
 import json
@@ -9,19 +8,15 @@ from base64 import b64decode
 import pytest
 import torch
 from PIL import Image
+from test_workbench_watching import DECO
 
 import deco_lab
-from deco_lab.config import PHOTOGRAPHS, DeCoConfig
+from deco_lab.config import PHOTOGRAPHS
 from deco_lab.data import CropSampler, load_photograph
 from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.losses import flow_matching_loss, frequency_loss
 from deco_lab.spectra import loss_bands
 from deco_lab.workbench import loss
-
-CONFIG = DeCoConfig(
-    image_size=16, patch_size=4, num_classes=3, hidden_size=16, num_heads=2, depth=1,
-    decoder_depth=1, decoder_width=8,
-)  # fmt: skip
 
 
 class Wave(torch.nn.Module):
@@ -29,7 +24,7 @@ class Wave(torch.nn.Module):
 
     def __init__(self, clean, u, v):
         super().__init__()
-        self.config = CONFIG
+        self.config = DECO
         self.nothing = torch.nn.Parameter(torch.zeros(()))
         place = torch.arange(16) + 0.5
         down, along = (torch.cos(torch.pi * place * index / 8) for index in (u, v))
@@ -68,40 +63,13 @@ def test_weights_favour_fine_steps_and_have_mean_one():
         given = torch.tensor(channel.weights, dtype=torch.float64)
         torch.testing.assert_close(given, expected, rtol=1e-3, atol=0)
         assert torch.equal(torch.tensor(channel.favoured), expected >= 1)
-        assert channel.num_favoured == int((expected >= 1).sum())
-        assert (channel.smallest_weight, channel.largest_weight) == (given.min(), given.max())
-
-
-@pytest.mark.parametrize(("quality", "gamma"), [(100, 1.0), (30, 0.0)])
-def test_weights_that_are_even_favour_all(quality, gamma):
-    assert [channel.num_favoured for channel in loss.weights(quality, gamma).channels] == [64] * 3
-
-
-def test_weights_name_their_channels_and_tables():
-    view = loss.weights()
-    assert [(c.channel, c.table) for c in view.channels] == [
-        ("Y", "luminance"), ("Cb", "chrominance"), ("Cr", "chrominance"),
-    ]  # fmt: skip
-    assert view.cycles_per_pixel == [k / 16 for k in range(8)]
+    for even in (loss.weights(100), loss.weights(30, 0.0)):
+        assert all(channel.favoured == [[True] * 8] * 8 for channel in even.channels)
 
 
 def test_views_are_json_without_nan(tiny_view):
     for view in (loss.weights(1, 4.0), loss.split(wave(1, 2)), tiny_view):
         json.dumps(dataclasses.asdict(view), allow_nan=False)
-
-
-def test_tables_csv_holds_every_coefficient():
-    view = loss.weights(60, 0.5)
-    lines = loss.tables_csv(view).splitlines()
-    assert lines[:2] == ["# quality: 60", "# gamma: 0.5"]
-    rows = list(csv.DictReader(lines[2:]))
-    assert len(rows) == 3 * 64
-    row = rows[64 + 8 * 2 + 5]
-    assert (row["channel"], row["vertical_index"], row["horizontal_index"]) == ("Cb", "2", "5")
-    assert row["horizontal_cycles_per_pixel"] == "0.3125"
-    assert int(row["quantisation_step"]) == view.channels[1].quantisation_steps[2][5]
-    assert float(row["weight"]) == view.channels[1].weights[2][5]
-    assert row["favoured"] == str(int(view.channels[1].favoured[2][5]))
 
 
 def wave(u, v):
@@ -136,7 +104,7 @@ def test_split_counts_blocks_means_apart():
 def test_loss_share_of_a_known_error_is_in_its_band():
     clean = seeded_noise(1, (3, 16, 16), 5).clamp(-1, 1)
     model = Wave(clean, 0, 3)  # 3/16 cycles per pixel: "1/8 to 1/4", the third band
-    view = loss.loss_share(model, image=clean, class_id=1)
+    view = loss.loss_share(model, image=clean[0], class_id=1)
     weight = loss.weights().channels[0].weights[0][3]
     for time in range(len(loss.TIMES)):
         for term, expected in (("FM", 0.01 / 2), ("FreqFM", 0.01 / 2 * weight / 3)):
@@ -144,7 +112,7 @@ def test_loss_share_of_a_known_error_is_in_its_band():
             assert view.loss[term][time] == pytest.approx(expected, rel=2e-3)
             shares = [share["value"] for share in view.shares[term][time]]
             assert shares == pytest.approx([0, 0, 1, 0], abs=1e-6)
-    assert (view.count, view.interval_over) == (loss.NOISES, f"{loss.NOISES} noises")
+    assert view.interval_over == f"{loss.NOISES} noises"
 
 
 def test_loss_share_is_the_training_losses_on_the_crops(tiny, tiny_view):
@@ -165,7 +133,7 @@ def test_loss_share_is_the_training_losses_on_the_crops(tiny, tiny_view):
 
 
 def test_loss_share_has_intervals_and_sums_to_one(tiny_view):
-    assert (tiny_view.count, tiny_view.interval_over) == (28, "14 photographs")
+    assert tiny_view.interval_over == "14 photographs"
     assert tiny_view.times == list(loss.TIMES)
     for term in ("FM", "FreqFM"):
         for shares in tiny_view.shares[term]:
@@ -183,12 +151,6 @@ def test_loss_share_takes_a_model_without_decoder():
     assert all(value is not None and value > 0 for value in view.loss["FM"])
 
 
-def test_loss_share_of_other_classes_asks_for_a_picture():
-    model = Wave(torch.zeros(1, 3, 16, 16), 0, 0)
-    with pytest.raises(ValueError, match=r"mine does not draw the bundled photographs.*picture"):
-        loss.loss_share(model, name="mine")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -197,33 +159,13 @@ def test_loss_share_of_other_classes_asks_for_a_picture():
         ({"quality": "85"}, "quality must be a whole number"),
         ({"gamma": -0.1}, "gamma must be a number from 0 to 4, got -0.1"),
         ({"gamma": float("nan")}, "gamma must be a number"),
-        ({"image": torch.zeros(3, 16, 16)}, "class_id must say what the image shows"),
+        ({"image": torch.zeros(3, 16, 16)}, "class_id must be a whole number"),
         ({"image": torch.zeros(3, 16, 16), "class_id": 4}, "class_id must be a whole number"),
-        ({"image": torch.zeros(3, 8, 8), "class_id": 0}, r"image must be of shape \(3, 16, 16\)"),
+        ({"image": torch.full((3, 16, 16), torch.nan), "class_id": 0}, "must answer with finite"),
+        ({"name": "mine"}, "mine does not draw the bundled photographs.*picture"),
         ({"seed": -1}, "seed must be a whole number"),
     ],
 )
 def test_loss_share_refuses_in_a_sentence(arguments, message):
     with pytest.raises(ValueError, match=message):
         loss.loss_share(Wave(torch.zeros(1, 3, 16, 16), 0, 0), **arguments)
-
-
-def test_loss_share_refuses_answers_that_are_no_numbers():
-    model = Wave(torch.full((1, 3, 16, 16), float("nan")), 0, 0)
-    with pytest.raises(ValueError, match="this model must answer with finite numbers"):
-        loss.loss_share(model, image=torch.zeros(3, 16, 16), class_id=0)
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (torch.zeros(3, 16, 12), r"image must be of shape \(3, H, W\), multiples of 8"),
-        (torch.zeros(2, 3, 16, 16), "image must be of shape"),
-        (torch.zeros(3, 16, 16, dtype=torch.uint8), "floating-point tensor, got torch.uint8"),
-        ("picture", "floating-point tensor, got str"),
-        (torch.full((3, 16, 16), float("inf")), "image must be finite"),
-    ],
-)
-def test_split_refuses_what_is_no_image(image, message):
-    with pytest.raises(ValueError, match=message):
-        loss.split(image)

@@ -1,14 +1,13 @@
 """Which other pictures stand for "without": of the class where there are such."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from test_workbench_watching import DECO, random_model
 
-from deco_lab.config import FIELDS, PHOTOGRAPHS, DeCoConfig
+from deco_lab.config import FIELDS, PHOTOGRAPHS
 from deco_lab.data import bundled_crops
-from deco_lab.models import build
 from deco_lab.spectra.factorial import PARTS
 from deco_lab.workbench.others import others_of, taken_apart
 
@@ -47,16 +46,8 @@ def test_others_of_a_seed_are_not_its_own_crop():
 
 
 def test_taken_apart_sums_to_the_whole_in_every_draw():
-    model: Any = build(
-        DeCoConfig(
-            image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1,
-            decoder_depth=1, decoder_width=8,
-        )
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(0)
+    model, generator = random_model(DECO), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
         others = others_of(model.config, 0, count=3)
         x = torch.randn(1, 3, 16, 16, generator=generator)
         condition = model.condition(x, torch.tensor([0.5]), torch.tensor([0]))

@@ -14,19 +14,13 @@ def pixels_of(shown):
     return data.reshape(shown.count, shown.height, shown.width, 3)
 
 
-def test_to_pictures_keeps_each_pixel_and_clips():
+def test_to_pictures_clips_puts_the_range_from_black_to_white_and_makes_numbers_of_what_is_none():
     images = torch.tensor([-1.0, -0.5, 0.5, 1.0, 2.0, -3.0]).view(1, 3, 1, 2)
     np.testing.assert_array_equal(pixels_of(to_pictures(images)), [[[[0, 191, 255], [64, 255, 0]]]])
-
-
-def test_to_pictures_repeats_grey_and_puts_the_range_from_black_to_white():
-    shown = pixels_of(to_pictures(torch.tensor([[[[-3.0, 0.0, 3.0]]]]), -3, 3))
-    np.testing.assert_array_equal(shown[0, 0], [[0] * 3, [128] * 3, [255] * 3])
-
-
-def test_to_pictures_makes_numbers_of_what_is_none():
-    images = torch.tensor([float("nan"), float("inf"), -float("inf")]).view(1, 3, 1, 1)
-    np.testing.assert_array_equal(pixels_of(to_pictures(images)).flatten(), [0, 255, 0])
+    grey = pixels_of(to_pictures(torch.tensor([[[[-3.0, 0.0, 3.0]]]]), -3, 3))
+    np.testing.assert_array_equal(grey[0, 0], [[0] * 3, [128] * 3, [255] * 3])
+    none = torch.tensor([float("nan"), float("inf"), -float("inf")]).view(1, 3, 1, 1)
+    np.testing.assert_array_equal(pixels_of(to_pictures(none)).flatten(), [0, 255, 0])
 
 
 def test_to_pictures_averages_large_ones_down(monkeypatch):

@@ -1,185 +1,125 @@
-"""Sessions: the newest run of each, and what is kept until it is used no more."""
+"""Sessions: the newest run of each, and what is kept until others need the room."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from deco_lab.workbench.record import Curve, Record
+from deco_lab.workbench.record import Curve, Paused, Record
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def record(numbers: int = 4) -> Record:
-    """A run whose image and curve take 24 bytes a number."""
-    curve = Curve(("step",), np.zeros(numbers), "one")
+    """A run whose images and curve take 24 bytes a number."""
     return Record(
         settings=Settings(),
         model={},
-        images=torch.zeros(numbers, 1, 2, 2),
+        images=torch.zeros(numbers, 1, 1, 2),
         num_steps=1,
         axes={"step": np.arange(numbers)},
-        curves={"t": curve},
+        curves={"t": Curve(("step",), np.zeros(numbers), "one")},
+        paused=Paused(torch.zeros(numbers, 1, 1, 2), 0.5),
     )
+
+
+def has_kept(sessions: Sessions, name: str) -> bool:
+    try:
+        return sessions.kept(name) is not None
+    except ValueError:
+        return False
 
 
 def test_sessions_newest_run_makes_older_ones_stale():
     sessions = Sessions()
     first, other = sessions.call("a"), sessions.call("b")
     assert sessions.is_newest("a", first)
-    second = sessions.call("a")
+    second = sessions.call("a", Settings(seed=1))
     assert second > first
     assert not sessions.is_newest("a", first)
     assert sessions.is_newest("a", second)
     assert sessions.is_newest("b", other)
-
-
-def test_sessions_stop_ends_the_run_and_not_the_next():
-    sessions = Sessions()
-    number = sessions.call("a")
+    assert sessions.asked("a") == Settings(seed=1)
     sessions.stop("a")
-    assert not sessions.is_newest("a", number)
-    assert sessions.is_newest("a", sessions.call("a"))
     sessions.stop("never called")
-    assert len(sessions) == 1
+    assert not sessions.is_newest("a", second)
+    assert sessions.is_newest("a", sessions.call("a"))
+    assert len(sessions) == 2
 
 
-def test_sessions_keep_what_a_stopped_run_left():
+def test_sessions_keep_the_newest_that_is_shown_or_has_ended():
     sessions, left = Sessions(), record()
-    assert sessions.kept("a") is None
-    number = sessions.call("a")
-    sessions.stop("a")
-    sessions.keep("a", number, left)
-    assert sessions.kept("a") is left
-
-
-def test_sessions_keep_nothing_of_a_stale_run():
-    sessions, newer = Sessions(), record()
     old = sessions.call("a")
-    new = sessions.call("a")
-    sessions.stop("a")
-    sessions.keep("a", new, newer)
-    sessions.keep("a", old, record())
-    assert sessions.kept("a") is newer
-
-
-def test_sessions_keep_a_stale_run_that_is_still_shown():
-    sessions, left = Sessions(), record()
-    number = sessions.call("a")
-    sessions.show("a", number)
-    sessions.call("a")  # such as one that is refused
-    sessions.keep("a", number, left)
-    assert sessions.kept("a") is left
-
-
-def test_sessions_give_no_run_while_a_newer_one_is_shown():
-    sessions, newer = Sessions(), record()
-    sessions.keep("a", sessions.call("a"), record())
-    number = sessions.call("a")
-    sessions.show("a", number)
+    sessions.show("a", old)
     with pytest.raises(ValueError, match="the run that is shown must have ended; stop it, or wait"):
         sessions.kept("a")
-    sessions.keep("a", number, newer)
+    sessions.stop("a")
+    sessions.keep("a", old, left)
+    assert sessions.kept("a") is left
+    new = sessions.call("a")
+    sessions.show("a", new)
+    sessions.keep("a", old, record())  # comes late
+    with pytest.raises(ValueError, match="must have ended"):
+        sessions.kept("a")
+    sessions.keep("a", new, newer := record())
     assert sessions.kept("a") is newer
+    with pytest.raises(ValueError, match="there is no run yet; draw one first"):
+        sessions.kept("b")
 
 
-def test_sessions_keep_a_table_of_each_tab():
-    sessions = Sessions()
-    with pytest.raises(ValueError, match="there is nothing to keep yet"):
-        sessions.table("a", "parts")
-    for text in ("t: 0.5", "t: 0.7"):
-        sessions.keep_table("a", "parts", text)
-    assert sessions.table("a", "parts") == "t: 0.7"
-    for session, tab in (("a", "weights"), ("b", "parts")):
-        with pytest.raises(ValueError, match="there is nothing to keep yet"):
-            sessions.table(session, tab)
-
-
-def test_sessions_closed_are_not_brought_back_by_their_runs():
+def test_sessions_closed_ends_the_run_and_keeps_nothing():
     sessions = Sessions()
     number = sessions.call("a")
     sessions.close("a")
     sessions.keep("a", number, record())
     assert not sessions.is_newest("a", number)
-    assert sessions.kept("a") is None
+    assert not has_kept(sessions, "a")
     assert len(sessions) == 0
 
 
-def test_sessions_are_forgotten_an_hour_after_their_last_use():
-    clock = Clock()
-    sessions = Sessions(lifetime=3600, clock=clock)
-    for name in ("a", "b"):
-        sessions.keep(name, sessions.call(name), record())
-    clock.now += 3000
-    assert sessions.kept("b") is not None
-    clock.now += 601
-    assert sessions.kept("a") is None
-    assert sessions.kept("b") is not None
-    assert len(sessions) == 1
-    clock.now += 3601
-    assert sessions.kept("b") is None
-    assert len(sessions) == 0
+def test_sessions_keep_a_persons_picture():
+    sessions, picture = Sessions(), Image.new("RGB", (2, 2))
+    with pytest.raises(ValueError, match="there is no picture of your own yet; choose a file"):
+        sessions.picture("a")
+    sessions.keep_picture("a", picture)
+    assert sessions.picture("a") is picture
 
 
-def test_sessions_forget_the_one_used_longest_ago_when_there_are_too_many():
-    sessions = Sessions(most=3)
-    numbers = {name: sessions.call(name) for name in "abc"}
-    assert sessions.is_newest("a", numbers["a"])  # a run under way uses its session
-    sessions.call("d")
-    assert len(sessions) == 3
-    assert sessions.is_newest("a", numbers["a"])
-    assert not sessions.is_newest("b", numbers["b"])
-
-
-def test_sessions_a_crowd_ends_no_run_under_way():
+def test_sessions_of_a_crowd_end_no_run_under_way():
     sessions = Sessions(most=4)
-    number = sessions.call("honest")
+    number = other = sessions.call("honest")
     for i in range(50):
-        sessions.call(f"stranger {i}")
-        assert sessions.is_newest("honest", number)
+        other = sessions.call(f"stranger {i}")
+        assert sessions.is_newest("honest", number)  # a run under way uses its session
     assert len(sessions) == 4
+    assert sessions.is_newest("stranger 49", other)
+    assert not sessions.is_newest("stranger 40", other)
 
 
 def test_sessions_keep_no_more_than_their_bytes():
     sessions = Sessions(most_bytes=3 * 24 * 100)
     for name in "abcd":
         sessions.keep(name, sessions.call(name), record(100))
-    assert [sessions.kept(name) is not None for name in "abcd"] == [False, True, True, True]
+    assert [has_kept(sessions, name) for name in "abcd"] == [False, True, True, True]
     sessions.keep("e", sessions.call("e"), record(1000))
-    assert [sessions.kept(name) is not None for name in "bcde"] == [False, False, False, True]
+    assert [has_kept(sessions, name) for name in "bcde"] == [False, False, False, True]
 
 
 def test_sessions_bear_many_threads():
-    sessions, failed = Sessions(most=5), []
+    sessions = Sessions(most=5)
 
     def use(i: int) -> None:
-        try:
-            for k in range(200):
-                name = str((i + k) % 9)
-                number = sessions.call(name)
-                sessions.is_newest(name, number)
-                sessions.keep(name, number, record(1))
-                sessions.kept(name)
-                if k % 7 == 0:
-                    sessions.close(name)
-        except BaseException as error:
-            failed.append(error)
+        for k in range(200):
+            name = str((i + k) % 9)
+            number = sessions.call(name)
+            sessions.is_newest(name, number)
+            sessions.keep(name, number, record(1))
+            has_kept(sessions, name)
+            if k % 7 == 0:
+                sessions.close(name)
 
-    threads = [threading.Thread(target=use, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert not failed
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(8)))
     assert len(sessions) <= 5

@@ -1,40 +1,66 @@
 """Where a picture comes from: the photograph's crop, the last run's image, a person's own."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from deco_lab.config import PHOTOGRAPHS, DiTConfig
 from deco_lab.data import bundled_crops
-from deco_lab.workbench.record import Record
+from deco_lab.workbench.record import Paused, Record
+from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings
-from deco_lab.workbench.source import picture_from, prepare
+from deco_lab.workbench.source import choose, photograph, prepare
+
+CONFIG = DiTConfig(image_size=8, patch_size=2, num_classes=14, class_names=PHOTOGRAPHS)
+IMAGES = torch.linspace(-2, 2, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
 
 
-def record(images):
-    return Record(settings=Settings(), model={}, images=images, num_steps=1, axes={}, curves={})
+@pytest.fixture
+def sessions():
+    sessions = Sessions()
+    record = Record(
+        settings=Settings(class_ids=(2, 3), num_images=2),
+        model={"image_size": 8, "num_classes": 14, "class_names": PHOTOGRAPHS},
+        images=IMAGES,
+        num_steps=1,
+        axes={},
+        curves={},
+        paused=Paused(2 * IMAGES, 0.4),
+    )
+    sessions.keep("a", sessions.call("a"), record)
+    return sessions
 
 
-def test_picture_from_photograph_is_the_classs_crop_of_the_seed():
+def chosen(sessions, source="last run", session="a", config=CONFIG, class_id=5, index=2, seed=3):
+    return choose(sessions, session, config, source, class_id, index, seed)
+
+
+def test_choose_photograph_is_the_classs_crop_of_the_seed(sessions):
     generator = torch.Generator().manual_seed(3)
-    batch = bundled_crops(32).sample(1, generator, torch.tensor([5]))
-    found = picture_from("photograph", image_size=32, class_id=5, seed=3)
-    assert torch.equal(found, batch.images[0])
-    assert not torch.equal(found, picture_from("photograph", image_size=32, class_id=5, seed=4))
+    batch = bundled_crops(8).sample(1, generator, torch.tensor([5]))
+    found = chosen(sessions, "photograph")
+    assert torch.equal(found.image, batch.images[0])
+    assert (found.class_id, found.seed, found.noisy, found.t) == (5, 3, None, None)
+    assert not torch.equal(found.image, photograph(8, 5, 4))
 
 
-def test_picture_from_last_run_is_its_image_clipped():
-    images = torch.linspace(-2, 2, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
-    found = picture_from("last run", image_size=8, record=record(images), index=1)
-    assert torch.equal(found, images[1].clamp(-1, 1))
+def test_choose_last_run_is_its_image_and_state_of_its_own_class(sessions):
+    found = chosen(sessions)
+    assert torch.equal(found.image, IMAGES[1].clamp(-1, 1))
+    assert found.noisy is not None
+    assert torch.equal(found.noisy, 2 * IMAGES[1])
+    assert (found.class_id, found.t) == (3, 0.4)
 
 
-def test_picture_from_own_picture_is_its_centre_square():
+def test_choose_own_picture_is_its_centre_square(sessions):
     pixels = np.zeros((8, 24, 3), np.uint8)
     pixels[:, 8:16] = (255, 0, 51)
-    found = picture_from("own picture", image_size=8, picture=Image.fromarray(pixels))
+    sessions.keep_picture("a", Image.fromarray(pixels))
     expected = torch.tensor([1.0, -1.0, -0.6]).view(3, 1, 1).expand(3, 8, 8)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(chosen(sessions, "own picture").image, expected)
 
 
 def test_prepare_cuts_the_middle_square_and_averages():
@@ -51,24 +77,18 @@ def test_prepare_cuts_the_middle_square_and_averages():
 @pytest.mark.parametrize(
     ("source", "values", "message"),
     [
-        ("photograph", {"class_id": 14}, r"class_id must be .* from 0 to 13, got 14"),
-        ("photograph", {"class_id": 3.0}, "class_id must be that .* got 3.0; choose"),
-        ("photograph", {"class_id": True}, "class_id must be that of a bundled photograph"),
-        ("photograph", {"class_id": "cat"}, "got cat; choose another source"),
-        ("last run", {}, "there is no run to take an image from yet; draw one first"),
+        ("photograph", {"class_id": 14}, r"class_id must be .* from 0 to 13, got 14; only photo"),
+        ("photograph", {"class_id": 3.0}, "class_id must be a whole number .* got 3.0"),
+        ("photograph", {"seed": -1}, "seed must be a whole number"),
+        ("last run", {"session": "b"}, "there is no run yet; draw one first"),
+        ("last run", {"index": 3}, "image must be a whole number from 1 to 2, got 3"),
+        ("last run", {"config": DiTConfig(num_classes=2)}, "must be of a model with the same"),
         ("own picture", {}, "there is no picture of your own yet; choose a file"),
         ("elsewhere", {}, "source must be one of photograph, last run, own picture, got 'elsewh"),
         (["photograph"], {}, "source must be one of photograph"),
     ],
+    ids=str,
 )
-def test_picture_from_refuses_in_a_sentence(source, values, message):
+def test_choose_refuses_in_a_sentence(sessions, source: Any, values: Any, message: str):
     with pytest.raises(ValueError, match=message):
-        picture_from(source, image_size=8, **values)
-
-
-def test_picture_from_refuses_an_image_that_the_run_has_not():
-    images = torch.zeros(2, 3, 8, 8)
-    with pytest.raises(ValueError, match=r"image must be one of 1 to 2, .* got 3"):
-        picture_from("last run", image_size=8, record=record(images), index=2)
-    with pytest.raises(ValueError, match="must have the model's size, 16, got 8"):
-        picture_from("last run", image_size=16, record=record(images))
+        chosen(sessions, source, **values)

@@ -3,12 +3,12 @@
 import base64
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.fft
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import build
@@ -43,10 +43,10 @@ SETTINGS = Settings(
 LABELS = [1, 2, 1]
 
 
-def random_model(config):
+def random_model(config, seed=0) -> Any:
     """A model whose every layer does something, also those that start at zero."""
     model = build(config)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
@@ -76,28 +76,23 @@ def as_pixels(images):
     return ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
-def test_watch_last_picture_is_what_sample_draws(deco):
-    *_, frame = Watch(deco, SETTINGS)
-    drawn = sample(deco, **SETTINGS.sampling_arguments())
-    np.testing.assert_array_equal(pixels_of(frame.noisy), as_pixels(drawn))
-    assert frame.predicted == frame.noisy
-
-
-def test_watch_first_frame_is_the_noise(deco):
-    frame = next(Watch(deco, replace(SETTINGS, num_images=1)))
-    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
-    np.testing.assert_array_equal(pixels_of(frame.noisy), as_pixels(noise))
-    assert (frame.index, frame.t, frame.t_start, frame.predicted, frame.velocity) == (
-        0, 0.0, None, None, None,
-    )  # fmt: skip
-    assert set(frame.curves) == {"noisy_energy", "noisy_power"}
-
-
-def test_watch_velocity_is_grey_at_zero_and_white_at_three(deco):
-    *_, step = sample_steps(deco, **SETTINGS.sampling_arguments())
-    *_, frame = Watch(deco, SETTINGS)
-    assert step.velocity is not None
-    np.testing.assert_array_equal(pixels_of(frame.velocity), as_pixels(step.velocity / 3))
+def test_watch_pictures_are_those_of_the_samplers_steps(deco):
+    steps: Any = list(sample_steps(deco, **SETTINGS.sampling_arguments()))
+    watch = Watch(deco, SETTINGS)
+    first, *frames = list(watch)
+    assert (first.index, first.t, first.t_start) == (0, 0.0, None)
+    assert first.predicted is first.velocity is None
+    assert set(first.curves) == {"noisy_energy", "noisy_power"}
+    for frame, step in zip([first, *frames], steps, strict=True):
+        np.testing.assert_array_equal(pixels_of(frame.noisy), as_pixels(step.x))
+        assert_close(frame.curves["noisy_power"], radial_power(step.x).power, rtol=1e-3)
+    for frame, step in zip(frames, steps[1:], strict=True):
+        np.testing.assert_array_equal(pixels_of(frame.predicted), as_pixels(step.predicted_image))
+        np.testing.assert_array_equal(pixels_of(frame.velocity), as_pixels(step.velocity / 3))
+        power = radial_power(step.velocity).power
+        assert_close(frame.curves["velocity_power"], power, rtol=1e-3)
+    frequency = watch.record({}).axes["frequency"]
+    np.testing.assert_array_equal(frequency, radial_power(steps[0].x).frequency)
 
 
 def test_watch_energies_match_scipy(deco):
@@ -118,18 +113,6 @@ def test_watch_energies_match_scipy(deco):
             dct = np.asarray(scipy.fft.dctn(blocks, axes=(3, 5), norm="ortho"))
             energy = (dct**2).mean((0, 1, 2, 4)).flatten()[list(zigzag_order())]
             assert_close(frame.curves[f"{name}_energy"], energy, rtol=1e-3)
-
-
-def test_watch_powers_are_radial_powers_at_the_records_frequencies(deco):
-    steps = list(sample_steps(deco, **SETTINGS.sampling_arguments()))
-    watch = Watch(deco, SETTINGS)
-    for frame, step in zip(watch, steps, strict=True):
-        assert_close(frame.curves["noisy_power"], radial_power(step.x).power, rtol=1e-3)
-        if step.velocity is not None:
-            velocity = radial_power(step.velocity)
-            assert_close(frame.curves["velocity_power"], velocity.power, rtol=1e-3)
-    frequency = watch.record({}).axes["frequency"]
-    np.testing.assert_array_equal(frequency, radial_power(steps[0].x).frequency)
 
 
 def test_watch_guidance_is_what_the_rule_changed(deco):
@@ -182,34 +165,29 @@ def test_watch_shares_are_those_of_the_first_prediction_where_the_step_started(d
         assert f"draws {shares[1, -1]:z.0%} of what the predicted image has above" in frame.says
 
 
-def test_watch_asks_for_the_others_conditions_at_16_times_at_most(deco, monkeypatch):
-    calls = []
-    compute = deco.condition
-    monkeypatch.setattr(
-        deco, "condition", lambda *inputs: calls.append(inputs[1].tolist()) or compute(*inputs)
-    )
-    list(Watch(deco, replace(SETTINGS, num_steps=40, guidance_scale=1.0)))
-    times = [t[0] for t in calls if len(t) == watching.DRAWS]
-    assert times == pytest.approx([k / 16 for k in range(16)])
-    assert len(calls) == 40 + 16
+@pytest.mark.parametrize(
+    ("changes", "conditions", "decodes"),
+    [
+        ({}, 4 * 3 + 4 * 2, 4 * (3 + 7)),
+        ({"num_steps": 40}, 40 * 3 + 16 * 2, 40 * (3 + 7)),
+        ({"guidance_scale": 3.0}, 7 * 3 + 4 * 2, 7 * 3 + 4 * 7),  # three steps are guided
+        ({"decompose": False}, 4 * 3, 4 * 3),
+    ],
+    ids=str,
+)
+def test_watch_computes_nothing_twice(deco, monkeypatch, changes, conditions, decodes):
+    """Of two others at most 16 conditions; of the first image and them seven decodes a step."""
+    images = {"condition": 0, "decode": 0}
+    for name in images:
+        original = getattr(deco, name)
 
+        def counted(*inputs, name=name, original=original):
+            images[name] += len(inputs[0])
+            return original(*inputs)
 
-@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-def test_watch_computes_no_condition_twice(deco, monkeypatch, guidance_scale):
-    calls = []
-    compute = deco.condition
-    monkeypatch.setattr(deco, "condition", lambda *inputs: calls.append(1) or compute(*inputs))
-    list(Watch(deco, replace(SETTINGS, guidance_scale=guidance_scale)))
-    assert len(calls) == 2 * SETTINGS.num_steps  # and once for the other pictures
-
-
-def test_watch_without_decomposition_takes_the_samplers_passes_alone(deco, monkeypatch):
-    calls = []
-    decode = deco.decode
-    monkeypatch.setattr(deco, "decode", lambda *inputs: calls.append(1) or decode(*inputs))
-    frames = list(Watch(deco, replace(SETTINGS, decompose=False)))
-    assert len(calls) == SETTINGS.num_steps
-    assert not {"predicted_shares", "condition_energy"} & set(frames[-1].curves)
+        monkeypatch.setattr(deco, name, counted)
+    list(Watch(deco, replace(SETTINGS, **({"guidance_scale": 1.0} | changes))))
+    assert images == {"condition": conditions, "decode": decodes}
 
 
 def test_watch_gains_draw_what_part_gains_draw(deco):
@@ -222,15 +200,26 @@ def test_watch_gains_draw_what_part_gains_draw(deco):
     assert not torch.allclose(expected, sample(deco, **SETTINGS.sampling_arguments()), atol=0.01)
 
 
-def test_watch_refuses_gains_without_a_decoder(dit):
-    with pytest.raises(ValueError, match="dit_gains and decoder_gains must be 1, since tiny has"):
-        Watch(dit, replace(SETTINGS, dit_gains=(1, 1, 1, 0)))
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dit_gains": (1, 1, 1, 0)}, "dit_gains and decoder_gains must be 1, since tiny has"),
+        ({"condition_reuse": 2}, "condition_reuse must be 1 for a model without"),
+        ({"class_ids": (3,)}, "class_ids must be at most 2, since the model knows 3"),
+    ],
+)
+def test_watch_refuses_what_the_model_cannot_do(dit, changes, said):
+    with pytest.raises(ValueError, match=said):
+        Watch(dit, replace(SETTINGS, **changes))
 
 
-def test_watch_baseline_has_all_but_the_decoders_curves(dit):
-    *_, frame = Watch(dit, SETTINGS)
-    assert set(watching.CURVES) - set(frame.curves) == {"condition_energy", "predicted_shares"}
-    assert np.array(frame.curves["velocity_energy"], float).min() > 0
+def test_watch_shows_the_curves_that_a_model_has(dit):
+    shown = {name for name, (axes, _) in watching.CURVES.items() if axes}
+    coarse = random_model(replace(DECO, patch_size=4))  # 4 x 4 tokens are no block
+    for model, lacks in ((dit, {"condition_energy", "predicted_shares"}),
+                         (coarse, {"condition_energy"})):  # fmt: skip
+        *_, frame = Watch(model, SETTINGS)
+        assert shown - set(frame.curves) == lacks
 
 
 def test_watch_frames_are_json_without_nan():
@@ -260,18 +249,6 @@ def test_watch_frames_are_json_without_nan():
     assert last.says == "t = 0.75: the predicted image has nothing above 1/4 cycles a pixel."
 
 
-def test_watch_leaves_out_the_condition_of_grids_below_a_block():
-    model = random_model(replace(DECO, patch_size=4))  # 4 x 4 tokens
-    *_, frame = Watch(model, SETTINGS)
-    assert "condition_energy" not in frame.curves
-    assert "predicted_shares" in frame.curves
-
-
-def test_watch_refuses_a_label_that_the_model_does_not_know(deco):
-    with pytest.raises(ValueError, match="class_ids must be at most 2, since tiny knows 3"):
-        Watch(deco, replace(SETTINGS, class_ids=(3,)))
-
-
 def test_record_holds_every_frame_in_full_precision(deco):
     watch = Watch(deco, SETTINGS)
     frames = list(watch)
@@ -285,47 +262,11 @@ def test_record_holds_every_frame_in_full_precision(deco):
     for name, curve in record.curves.items():
         assert curve.values.shape == tuple(len(record.axes[axis]) for axis in curve.axes)
         for frame, row in zip(frames, curve.values, strict=True):
-            if name in watching.CURVES:
+            if watching.CURVES[name][0]:
                 shown = frame.curves.get(name, np.full(row.shape, np.nan))
                 assert_close(shown, row, rtol=6e-4)
     assert np.isnan(record.curves["predicted_shares"].values[0]).all()
     assert record.curves["velocity_energy"].values.dtype == np.float64
-
-
-class Syncs(TorchDispatchMode):
-    """Counts what waits for a GPU: numbers that Python asks for, and copies to the CPU."""
-
-    def __init__(self, monkeypatch):
-        super().__init__()
-        self.numbers, self.copies, self._host = 0, 0, set()
-        cpu = torch.Tensor.cpu
-
-        def counted(tensor):
-            # Not of t and labels, nor of what has been copied: they are on the CPU already.
-            is_there = tensor.untyped_storage().data_ptr() in self._host
-            self.copies += tensor.numel() > 4 and not is_there
-            copied = cpu(tensor)
-            self._host.add(copied.untyped_storage().data_ptr())
-            return copied
-
-        monkeypatch.setattr(torch.Tensor, "cpu", counted)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.numbers += func.overloadpacket in (
-            torch.ops.aten._local_scalar_dense, torch.ops.aten.equal,
-        )  # fmt: skip
-        return func(*args, **(kwargs or {}))
-
-
-def test_watch_waits_once_for_frames_that_are_measured_together(deco, monkeypatch):
-    watch = Watch(deco, replace(SETTINGS, guidance_interval=(0.0, 1.0)))
-    for _ in range(5):
-        watch.take()
-    with Syncs(monkeypatch) as syncs:
-        frames = watch.frames()
-    assert all("predicted_shares" in frame.curves for frame in frames[1:])
-    assert syncs.copies == 1
-    assert syncs.numbers == 4  # a step asks whether its condition is the one remembered
 
 
 @pytest.mark.parametrize("taken", [1, 3, 5])
@@ -349,16 +290,6 @@ def test_run_gives_each_frame_once_and_ends_with_done(deco):
     assert updates[-1].text.startswith("Done: 30 steps, 53 network passes, ")
 
 
-def test_run_stops_before_the_next_step(deco):
-    watch = Watch(deco, replace(SETTINGS, num_steps=50))
-    asked = []
-    updates = list(run(watch, is_wanted=lambda: len(asked) < 3 and not asked.append(1)))
-    assert updates[-1].status == "stopped"
-    assert updates[-1].text == "Stopped at step 2 of 50."
-    assert [[f.index for f in u.frames] for u in updates] == [[0], [1], [2], []]
-    assert watch.record({}).num_steps == 2
-
-
 def test_watch_reuses_the_condition_as_sample_does_and_explains_it(deco):
     settings = replace(SETTINGS, condition_reuse=3, guidance_scale=1.0, num_images=2)
     frames = list(Watch(deco, settings))
@@ -375,11 +306,6 @@ def test_watch_reuses_the_condition_as_sample_does_and_explains_it(deco):
     assert (own - condition).norm() > 1e-3 * own.norm()
 
 
-def test_watch_refuses_reuse_without_a_decoder(dit):
-    with pytest.raises(ValueError, match="condition_reuse must be 1 for a model without"):
-        Watch(dit, replace(SETTINGS, condition_reuse=2))
-
-
 def test_run_joins_the_steps_within_a_pause_and_loses_none(deco):
     settings = replace(SETTINGS, num_steps=30)
     updates = list(run(Watch(deco, settings), pause=3600))
@@ -393,15 +319,16 @@ def test_run_joins_the_steps_within_a_pause_and_loses_none(deco):
             assert_close(curve, np.array(alone.curves[name], float), rtol=2e-3)
 
 
-def test_run_that_is_stopped_within_a_pause_still_gives_its_steps(deco):
-    asked = []
-    updates = list(
-        run(
-            Watch(deco, SETTINGS), is_wanted=lambda: len(asked) < 4 and not asked.append(1), pause=9
+def test_run_that_is_stopped_gives_the_steps_that_were_taken(deco):
+    for pause, indices in ((0, [[0], [1], [2], [3], []]), (9, [[0], [1], [2, 3]])):
+        left = iter(range(4))
+        watch = Watch(deco, replace(SETTINGS, num_steps=50))
+        updates = list(
+            run(watch, is_wanted=lambda left=left: next(left, None) is not None, pause=pause)
         )
-    )
-    assert [[f.index for f in u.frames] for u in updates] == [[0], [1], [2, 3]]
-    assert updates[-1].text == "Stopped at step 3 of 4."
+        assert [[f.index for f in u.frames] for u in updates] == indices
+        assert (updates[-1].status, updates[-1].text) == ("stopped", "Stopped at step 3 of 50.")
+        assert watch.record({}).num_steps == 3
 
 
 def test_run_ends_at_its_time_limit(deco):

@@ -251,7 +251,7 @@ class LiveRunner:
         def watched(decompose: bool) -> Tensor:
             for message in bench.draw("benchmark", [replace(settings, decompose=decompose)]):
                 json.dumps(message, default=vars)  # what the page is sent
-            return bench.kept("benchmark").images
+            return bench.sessions.kept("benchmark").images
 
         ways = alone, partial(watched, False), partial(watched, True)
         self._ways: dict[str, Timed] = dict(zip(LIVE, map(Timed, ways), strict=True))

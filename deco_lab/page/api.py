@@ -10,25 +10,22 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from inspect import Parameter, Signature
-from typing import Any
+from typing import Any, NoReturn
 
 import gradio as gr
 from gradio.events import api
 
-from deco_lab.setting import check_whole, settings_of
-from deco_lab.workbench import (
-    Settings,
-    Workbench,
-    explain,
-    from_data_uri,
-    picture_from,
-    read_picture,
-    sentence,
-    weights,
-)
+from deco_lab.page.assets import session_of
+from deco_lab.setting import check_whole
+from deco_lab.workbench import Settings, Workbench
+from deco_lab.workbench.bench import sentence
+from deco_lab.workbench.inlet import from_data_uri, read_picture
+from deco_lab.workbench.loss import weights
+from deco_lab.workbench.parts import explain
+from deco_lab.workbench.source import photograph, prepare
 
 
-def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None:
+def endpoints(bench: Workbench) -> None:
     """Add the endpoints to the app that is being built."""
 
     def sample(request: gr.Request, *values: Any) -> Iterator[dict]:
@@ -36,13 +33,14 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
 
         The arguments are those of `deco_lab.workbench.Settings`.
         """
+        names = [field.name for field in fields(Settings)]
         try:
-            settings = Settings(**dict(zip(settings_of(Settings), values, strict=True)))
+            settings = Settings(**dict(zip(names, values, strict=True)))
         except ValueError as error:
-            raise gr.Error(sentence(error), print_exception=False) from error
+            _refuse(sentence(error))
         for message in bench.draw(session_of(request), [settings]):
             if message["status"] == "refused":
-                raise gr.Error(message["text"], print_exception=False)
+                _refuse(message["text"])
             yield message | {"frames": [asdict(frame) for frame in message["frames"]]}
 
     _take_settings(sample)
@@ -68,13 +66,11 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
         def question() -> Any:
             check_whole("seed", seed, 0, 2**31)
             network = bench.library.get(model)
-            image = picture_from(
-                "own picture" if picture else "photograph",
-                image_size=network.config.image_size,
-                class_id=class_id,
-                seed=seed,
-                picture=read_picture(from_data_uri(picture)) if picture else None,
-            )
+            size = network.config.image_size
+            if picture:
+                image = prepare(read_picture(from_data_uri(picture)), size)
+            else:
+                image = photograph(size, class_id, seed)
             return explain(
                 network,
                 image,
@@ -91,12 +87,12 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
 
         (*_, message) = bench.ask(question)
         if "view" not in message:
-            raise gr.Error(message["text"], print_exception=False)
+            _refuse(message["text"])
         return asdict(message["view"])
 
     def stop(request: gr.Request) -> None:
         """End this client's run, within a step."""
-        bench.stop(session_of(request))
+        bench.sessions.stop(session_of(request))
 
     def models() -> list[dict]:
         """Return the models that can draw at once: name, kind, sizes, what they were trained on."""
@@ -107,14 +103,15 @@ def endpoints(bench: Workbench, session_of: Callable[[gr.Request], str]) -> None
         try:
             return asdict(weights(quality, gamma))
         except ValueError as error:
-            raise gr.Error(sentence(error), print_exception=False) from error
+            _refuse(sentence(error))
 
-    many: dict[str, Any] = {"concurrency_limit": None}
-    api(sample, api_name="sample", **many)
+    for function in (sample, decompose, models, frequency_weights):
+        api(function, api_name=function.__name__, concurrency_limit=None)
     api(stop, api_name="stop", queue=False)
-    api(decompose, api_name="decompose", **many)
-    api(models, api_name="models", **many)
-    api(frequency_weights, api_name="frequency_weights", **many)
+
+
+def _refuse(text: str) -> NoReturn:
+    raise gr.Error(text, print_exception=False)
 
 
 def _take_settings(function: Callable[..., Any]) -> None:

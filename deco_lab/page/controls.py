@@ -9,7 +9,8 @@ import gradio as gr
 from deco_lab.sampling import GUIDANCE
 from deco_lab.setting import Interval, Setting, settings_of
 from deco_lab.spectra import OCTAVES, band_names
-from deco_lab.workbench import ModelFacts, Settings
+from deco_lab.workbench import Settings
+from deco_lab.workbench.library import ModelFacts
 
 Control = gr.Dropdown | gr.Number | gr.Slider | gr.Checkbox
 

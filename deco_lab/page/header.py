@@ -2,7 +2,7 @@
 
 import html
 
-from deco_lab.workbench import ModelFacts
+from deco_lab.workbench.library import ModelFacts
 
 
 def image_side(facts: ModelFacts) -> str:

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from deco_lab.workbench.bench import Message
-from deco_lab.workbench.turns import Reader
+from deco_lab.workbench.job_queue import Reader
 from deco_lab.workbench.watching import Frame
 
 Messages = Generator[Message, None, None]

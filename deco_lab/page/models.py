@@ -1,7 +1,7 @@
 """The Models tab: what can draw, what is known of it, and loading more."""
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -10,7 +10,9 @@ from deco_lab.page.assets import toast
 from deco_lab.page.controls import class_choice
 from deco_lab.page.header import header, image_side
 from deco_lab.page.sample import SampleTab
-from deco_lab.workbench import PUBLISHED, ModelFacts, Workbench, sentence
+from deco_lab.workbench import Workbench
+from deco_lab.workbench.bench import sentence
+from deco_lab.workbench.library import PUBLISHED, ModelFacts
 
 _MEANINGS = {
     "Kind": "DeCo has a DiT and a pixel decoder; a DiT draws the pixels by itself.",
@@ -26,12 +28,26 @@ _MEANINGS = {
 }
 
 
+def _cells(facts: ModelFacts) -> list[str]:
+    """Return what a model has of each of `_MEANINGS`."""
+    return [
+        facts.kind,
+        f"{facts.parameters / 1e6:.1f} M",
+        f"{image_side(facts)}, patches of {facts.patch_size}",
+        f"{facts.depth} blocks of width {facts.hidden_size}",
+        facts.decoder,
+        f"{facts.num_classes}",
+        facts.trained_on + (f"; {facts.steps:,} steps" if facts.steps else ""),
+        f"{facts.device}, {facts.dtype}",
+        facts.weights,
+    ]
+
+
 class ModelsTab:
     """Components and wiring of the tab."""
 
-    def __init__(self, bench: Workbench, session_of: Callable[[gr.Request], str]) -> None:
+    def __init__(self, bench: Workbench) -> None:
         self._bench = bench
-        self._session_of = session_of
         with gr.Row(elem_id="models", elem_classes="workbench"):
             with gr.Column(elem_classes="side"):
                 self._name = gr.Dropdown(
@@ -61,7 +77,7 @@ class ModelsTab:
         """Let a loaded model be the one that the Sample tab draws with."""
         controls = sample.controls.parts
         loading = self._load.click(
-            self._loaded,
+            self.loads,
             [self._name, self._size, controls["class_ids"]],
             [self._says, self._table, self._name, controls["model"], controls["class_ids"], head],
             concurrency_limit=None,
@@ -72,65 +88,51 @@ class ModelsTab:
 
     def _choices(self) -> list[str]:
         library = self._bench.library
-        return list(dict.fromkeys([*library.names(), *library.found(), *PUBLISHED]))
+        return list(dict.fromkeys([*library.names(), *list(library.found())[:200], *PUBLISHED]))
 
-    def _loaded(
+    def loads(
         self,
         name: str,
         image_size: int | None,
         labels: list[int],
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008  (Gradio's way)
     ) -> Iterator[list[Any]]:
-        """Load a model, in turn; whatever goes wrong, what drew before goes on."""
+        """Load a model; whatever goes wrong, what drew before goes on.
+
+        Not in turn: a download takes minutes, in which others may draw.
+        """
         library, unchanged = self._bench.library, [gr.skip()] * 5
+        yield [_said(f"Loading {str(name)[:200]}."), *unchanged]
         try:
-            yield [_said(self._bench.loading(name)), *unchanged]
-            facts = self._bench.load(name, image_size or None)
+            _, facts = library.load(name, image_size or None)
         except ValueError as error:
             says = f"{sentence(error)} What was loaded before goes on."
             yield [_said(says), *unchanged]
             raise toast(says) from error
-        choice = gr.Dropdown(library.names(), value=name)
         yield [
             _said(f"Loaded {name}, which draws images of {image_side(facts)}."),
             self._facts(),
             gr.Dropdown(self._choices(), value=name),
-            choice,
+            gr.Dropdown(library.names(), value=name),
             class_choice(facts, labels),
             header(facts),
         ]
 
     def _facts(self) -> str:
         """Return what is known of the models that can draw, as a table with a column for each."""
-        names, *facts = zip(*map(_cells, self._bench.library.all_facts()), strict=True)
-        head = "".join(f'<th scope="col">{name}</th>' for name in names)
+        models = self._bench.library.all_facts()
+        head = "".join(f'<th scope="col">{html.escape(facts.name)}</th>' for facts in models)
         rows = "".join(
-            f'<tr><th scope="row">{what}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-            for what, cells in zip(_MEANINGS, facts, strict=True)
+            f'<tr><th scope="row">{word}</th>'
+            + "".join(f"<td>{html.escape(text)}</td>" for text in texts)
+            for word, *texts in zip(_MEANINGS, *map(_cells, models), strict=True)
         )
-        meanings = "".join(f"<dt>{what}</dt><dd>{said}</dd>" for what, said in _MEANINGS.items())
+        meanings = "".join(f"<dt>{word}</dt><dd>{said}</dd>" for word, said in _MEANINGS.items())
         return (
             f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
             '<div class="dl"><details class="dl-help"><summary>What the words mean</summary>'
             f"<dl>{meanings}</dl></details></div>"
         )
-
-
-def _cells(facts: ModelFacts) -> list[str]:
-    """Return a model's name, and what it has of each of `_MEANINGS`."""
-    cells = (
-        facts.name,
-        facts.kind,
-        f"{facts.parameters / 1e6:.1f} M",
-        f"{image_side(facts)}, patches of {facts.patch_size}",
-        f"{facts.depth} blocks of width {facts.hidden_size}",
-        facts.decoder,
-        f"{facts.num_classes}",
-        facts.trained_on + (f"; {facts.steps:,} steps" if facts.steps else ""),
-        f"{facts.device}, {facts.dtype}",
-        facts.weights,
-    )
-    return [html.escape(cell) for cell in cells]
 
 
 def _said(text: str) -> str:

@@ -1,14 +1,15 @@
 """The Decompose tab: a picture, a time and references; the parts of the predicted image there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
-from deco_lab.page.assets import ANSWER, QUIET, as_csv_file, as_json, fold, panel
+from deco_lab.page.assets import as_json, fold, panel
 from deco_lab.page.controls import Controls, class_names
 from deco_lab.page.picture import PictureChoice
-from deco_lab.workbench import CHOICES, PartsView, Workbench, curves_csv, explain
+from deco_lab.workbench import PartsView, Workbench
+from deco_lab.workbench.parts import CHOICES, MAX_CLUSTERS, explain
 
 _LABELS = {
     "whole": ("Take apart", "What the parts are parts of."),
@@ -21,88 +22,60 @@ _LABELS = {
 class PartsTab:
     """Components and wiring; the model is the Sample tab's."""
 
-    def __init__(
-        self, bench: Workbench, session_of: Callable[[gr.Request], str], controls: Controls
-    ) -> None:
+    def __init__(self, bench: Workbench, controls: Controls) -> None:
         self._bench = bench
-        self._session_of = session_of
         self._model = controls.parts["model"]
         names = class_names(bench.library.facts(controls.first.model))
         with gr.Row(elem_classes="workbench"):
             with gr.Column(elem_classes="side instant"):
                 self._go = gr.Button("Take apart", variant="primary", size="md", elem_classes="go")
                 fold()
-                self.choice = PictureChoice("parts-inlet", names)
+                self.choice = PictureChoice(bench, "parts-inlet", names)
                 self._t = gr.Slider(
-                    0, 0.99, 0.5, step=0.01, label="t",
+                    0, 0.99, 0.5, step=0.01, label="t", buttons=[],
                     info="From noise, 0, to image, 1; a last run has its own.",
-                    buttons=[],
                 )  # fmt: skip
-                self._choices = [
-                    gr.Dropdown(
-                        [
-                            (f"{name.replace('_', ' ')}: {said}", name)
-                            for name, said in all_.items()
-                        ],
-                        value=next(iter(all_)),
-                        label=_LABELS[argument][0],
-                        info=_LABELS[argument][1],
-                    )
-                    for argument, all_ in CHOICES.items()
-                ]
+                self._choices = [_choice(argument) for argument in CHOICES]
                 self._clusters = gr.Slider(
-                    2, 16, 8, step=1, label="Clusters", buttons=[],
+                    2, MAX_CLUSTERS, 8, step=1, label="Clusters", buttons=[],
                     info="Colours of the condition's map; the paper has 8.",
                 )  # fmt: skip
-                self._csv = gr.Button("Keep the curves (CSV)", size="sm")
-                self._keeper = panel("parts-keeper", "mountKeeper", {})
+                gr.Button("Keep the curves (CSV)", size="sm", elem_id="parts-csv")
             with gr.Column(elem_classes="answer"):
                 self._panel = panel("parts", "mountParts", {"choices": CHOICES})
 
     def wire(self, tab: gr.Tab) -> None:
         """Join the components; the tab computes when it is opened."""
-        inputs = [self._model, *self.choice.components, self._t, *self._choices, self._clusters]
-        chosen = [part.input for part in (*self._choices, self.choice.class_id)]
-        events = [
-            tab.select,
-            self._go.click,
-            *chosen,
-            self.choice.wire(self._bench, self._session_of),
-        ]
-        for event in events:
-            event(self._answer, inputs, self._panel, **ANSWER)
-        self._csv.click(self._kept, None, self._keeper, **QUIET)
+        inputs = [self._model, *self.choice.components, self._t, self._clusters, *self._choices]
+        events = [tab.select, self._go.click, *(part.input for part in self._choices)]
+        self.choice.answer(events, self.answers, inputs, self._panel)
 
-    def _question(self, request: gr.Request, values: Sequence[Any]) -> PartsView:
-        """Return the answer to what the components say; called when the model is free."""
-        name, *picture, t, whole, condition, pixel, effects, clusters = values
-        model = self._bench.library.get(name)
-        session = self._session_of(request)
-        chosen = self.choice.picture(self._bench, session, model.config, picture)
-        return explain(
-            model,
-            chosen.image,
-            chosen.class_id,
-            t=t if chosen.t is None else chosen.t,
-            seed=chosen.seed,
-            noisy=chosen.noisy,
-            whole=whole,
-            condition_reference=condition,
-            pixel_reference=pixel,
-            effects=effects,
-            num_clusters=clusters,
-            name=name,
-        )
+    def answers(self, request: gr.Request, *values: Any) -> Iterator[str]:
+        """Yield the panel's messages to what the components say."""
 
-    def _answer(self, request: gr.Request, *values: Any) -> Iterator[str]:
-        def shown() -> Iterator[dict[str, Any]]:
-            for message in self._bench.ask(lambda: self._question(request, values)):
-                if "view" in message:
-                    text = curves_csv(message["view"])
-                    self._bench.sessions.keep_table(self._session_of(request), "parts", text)
-                yield message
+        def question() -> PartsView:
+            name, *picture, t, clusters, whole, condition, pixel, effects = values
+            model = self._bench.library.get(name)
+            chosen = self.choice.picture(request, model.config, picture)
+            return explain(
+                model,
+                chosen.image,
+                chosen.class_id,
+                t=t if chosen.t is None else chosen.t,
+                seed=chosen.seed,
+                noisy=chosen.noisy,
+                whole=whole,
+                condition_reference=condition,
+                pixel_reference=pixel,
+                effects=effects,
+                num_clusters=clusters,
+                name=name,
+            )
 
-        yield from as_json(shown())
+        yield from as_json(self._bench.ask(question))
 
-    def _kept(self, request: gr.Request) -> str:
-        return as_csv_file(self._bench, self._session_of(request), "parts")
+
+def _choice(argument: str) -> gr.Dropdown:
+    label, info = _LABELS[argument]
+    shown = [(f"{key.replace('_', ' ')}: {said}", key) for key, said in CHOICES[argument].items()]
+    return gr.Dropdown(shown, value=shown[0][1], label=label, info=info)

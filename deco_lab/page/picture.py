@@ -1,47 +1,28 @@
 """The choice of a picture to look into, the same in two tabs."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import gradio as gr
-from torch import Tensor
 
-from deco_lab.page.assets import QUIET, inlet, toast
-from deco_lab.workbench import (
-    MAX_IMAGES,
-    SOURCES,
-    Workbench,
-    from_data_uri,
-    picture_from,
-    read_picture,
-    sentence,
-)
-from deco_lab.workbench.settings import check_whole
+from deco_lab.page.assets import ANSWER, QUIET, inlet, session_of, toast
+from deco_lab.workbench import Workbench
+from deco_lab.workbench.bench import sentence
+from deco_lab.workbench.inlet import from_data_uri, read_picture
+from deco_lab.workbench.source import SOURCES, Chosen, choose
 
 MAX_KEPT_SIDE = 2048
 """Longest side, in pixels, of a picture that a session keeps."""
 
 
-class Chosen(NamedTuple):
-    """A picture to look into, and how."""
-
-    image: Tensor
-    """(3, S, S) in [-1, 1]."""
-    class_id: int
-    """What the model is to be told."""
-    seed: int
-    noisy: Tensor | None = None
-    """(3, S, S), of the last run: where it stood at t, in place of image and noise."""
-    t: float | None = None
-
-
 class PictureChoice:
     """Components that say which picture; `picture` turns their values into it."""
 
-    def __init__(self, name: str, choices: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, bench: Workbench, name: str, choices: Sequence[tuple[str, int]]) -> None:
+        self._bench = bench
         self._source = gr.Radio(
             [(source.capitalize(), source) for source in SOURCES],
-            value="photograph",
+            value=SOURCES[0],
             label="Picture",
             info="A crop of a bundled photograph, an image drawn last, or one of yours.",
         )
@@ -52,52 +33,23 @@ class PictureChoice:
             self._index = gr.Number(1, label="Image", info="Of the last run, from 1.", step=1)
         self._seed = gr.Number(0, label="Seed", info="Of the crop and of the noise.", step=1)
         self._inlet = inlet(name, "A picture of your own: choose it, or drop it on the page")
+        self.components = [self._source, self.class_id, self._index, self._seed]
 
-    @property
-    def components(self) -> list[gr.Component]:
-        """All of them, in the order in which `picture` takes their values."""
-        return [self._source, self.class_id, self._index, self._seed]
+    def answer(self, events: Sequence[Any], function: Any, inputs: list[Any], out: Any) -> None:
+        """Let events, another class and a picture of one's own be answered in a panel."""
+        taken = self._inlet.input(self._take, self._inlet, [self._source, self._inlet], **QUIET)
+        for event in (*events, self.class_id.input, taken.success):
+            event(function, inputs, out, **ANSWER)
 
-    def wire(self, bench: Workbench, session_of: Callable[[gr.Request], str]) -> Any:
-        """Let a chosen file be kept, and return the event that follows where it can be read."""
+    def _take(self, request: gr.Request, uri: str) -> tuple[str, str]:
+        try:
+            picture = read_picture(from_data_uri(uri))
+        except ValueError as error:
+            raise toast(sentence(error)) from error
+        picture.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
+        self._bench.sessions.keep_picture(session_of(request), picture)
+        return "own picture", ""
 
-        def take(request: gr.Request, uri: str) -> tuple[str, str]:
-            try:
-                picture = read_picture(from_data_uri(uri))
-            except ValueError as error:
-                raise toast(sentence(error)) from error
-            picture.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
-            bench.sessions.keep_picture(session_of(request), picture)
-            return "own picture", ""
-
-        taken = self._inlet.input(take, self._inlet, [self._source, self._inlet], **QUIET)
-        return taken.success
-
-    def picture(self, bench: Workbench, session: str, config: Any, values: Sequence[Any]) -> Chosen:
-        """Return the picture for a model's config.
-
-        Raises ValueError as `picture_from`, and for a last run of a model with other classes.
-        """
-        source, class_id, index, seed = values
-        check_whole("seed", seed, 0, 2**31)
-        check_whole("image", index, 1, MAX_IMAGES)
-        record = bench.sessions.kept(session) if source == "last run" else None
-        image = picture_from(
-            source,
-            image_size=config.image_size,
-            class_id=class_id,
-            seed=seed,
-            record=record,
-            index=index - 1,
-            picture=bench.sessions.picture(session),
-        )
-        if record is None or record.paused is None:
-            return Chosen(image, class_id, seed)
-        drew = record.model["num_classes"], tuple(record.model["class_names"])
-        if drew != (config.num_classes, tuple(config.class_names)):
-            raise ValueError(
-                "the last run must be of a model with the same classes, so that its label means "
-                f"the same, got one of {record.settings.model}; draw with this model first"
-            )
-        label, (x, t) = record.settings.labels[index - 1], record.paused
-        return Chosen(image, label, seed, x[index - 1], t)
+    def picture(self, request: gr.Request, config: Any, values: Sequence[Any]) -> Chosen:
+        """Return the picture that the components say, for a model's config, as `choose`."""
+        return choose(self._bench.sessions, session_of(request), config, *values)

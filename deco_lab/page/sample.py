@@ -6,30 +6,25 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from deco_lab.page.assets import ASK, QUIET, as_file, fold, inlet, panel
+from deco_lab.page.assets import ASK, AT_ONCE, QUIET, as_file, fold, inlet, panel, session_of
 from deco_lab.page.controls import Controls, class_choice, class_names
 from deco_lab.page.header import header
 from deco_lab.page.live import PATIENCE, Live
 from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
-from deco_lab.workbench import (
-    PRESETS,
-    Settings,
-    Workbench,
-    file_name,
-    from_data_uri,
-    from_query,
-    sentence,
-    settings_from_png,
-    to_csv,
-    to_npz,
-    to_png,
-    to_query,
-    to_snippet,
-)
-from deco_lab.workbench.turns import Reader
-from deco_lab.workbench.watching import VELOCITY_RANGE
+from deco_lab.workbench import Settings, Workbench, from_query, to_query, to_snippet
+from deco_lab.workbench.bench import sentence
+from deco_lab.workbench.examples import EXAMPLES
+from deco_lab.workbench.inlet import from_data_uri
+from deco_lab.workbench.job_queue import Reader
+from deco_lab.workbench.keeping import file_name, settings_from_png, to_csv, to_npz, to_png
+from deco_lab.workbench.watching import RANGES
 
-_KINDS = {"png": "image/png", "npz": "application/octet-stream", "csv": "text/csv"}
+_KEEP = {"png": "Picture", "npz": "Spectra", "csv": "Curves", "python": "Python", "link": "Link"}
+_FILES: dict[str, tuple[str, Callable[[Any], bytes]]] = {
+    "png": ("image/png", to_png),
+    "npz": ("application/octet-stream", to_npz),
+    "csv": ("text/csv", lambda record: to_csv(record).encode()),
+}
 
 
 class _Wanted(NamedTuple):
@@ -46,46 +41,31 @@ class SampleTab:
     ----------
     bench : Workbench
         What is asked.
-    session_of : callable
-        From a request to the session's name.
     live : Live
         What streams the runs to the panel.
     first : Settings
         What is drawn when the page opens.
     """
 
-    def __init__(
-        self,
-        bench: Workbench,
-        session_of: Callable[[gr.Request], str],
-        live: Live,
-        first: Settings,
-    ) -> None:
+    def __init__(self, bench: Workbench, live: Live, first: Settings) -> None:
         self._bench = bench
         self._live = live
-        self._session_of = session_of
-        facts = bench.library.facts(first.model)
         with gr.Row(elem_id="watch", elem_classes="workbench"):
             with gr.Column(elem_id="controls", elem_classes="side instant"):
                 with gr.Row(elem_classes="pair"):
-                    self.start = gr.Button(
+                    self._start = gr.Button(
                         "Start", variant="primary", size="md", elem_id="start", elem_classes="go"
                     )
-                    self.stop = gr.Button("Stop", size="md", elem_id="stop")
+                    self._stop = gr.Button("Stop", size="md", elem_id="stop")
                 fold()
+                facts = bench.library.facts(first.model)
                 self.controls = Controls(bench.library.names(), first, facts)
                 with gr.Column(elem_id="keep"):
                     gr.HTML("<h2>Keep this run</h2>", padding=False)
                     with gr.Row(elem_classes="many"):
                         self._keep_buttons = {
                             kind: gr.Button(label, size="sm", elem_id=f"keep-{kind}")
-                            for kind, label in (
-                                ("png", "Picture"),
-                                ("npz", "Spectra"),
-                                ("csv", "Curves"),
-                                ("python", "Python"),
-                                ("link", "Link"),
-                            )
+                            for kind, label in _KEEP.items()
                         }
                     self._keeper = panel("keeper", "mountKeeper", {})
                     self._inlet = inlet(
@@ -93,50 +73,32 @@ class SampleTab:
                     )
             with gr.Column(elem_classes="answer"):
                 with gr.Row(elem_id="presets"):
-                    self._presets = [
-                        (gr.Button(preset.name, size="sm"), preset) for preset in PRESETS
-                    ]
+                    self._examples = [gr.Button(example.name, size="sm") for example in EXAMPLES]
                 setup = {
                     "bands": band_names(OCTAVES),
                     "shareBands": band_names(MEAN_AND_OCTAVES),
-                    "velocityRange": f"{VELOCITY_RANGE:g}",
-                    "presets": {preset.name: preset.help for preset in PRESETS},
+                    "velocityRange": f"{RANGES['velocity']:g}",
+                    "presets": {example.name: example.help for example in EXAMPLES},
                 }
                 self.panel = panel("panel", "mountSample", setup)
 
     def wire(self, blocks: gr.Blocks, head: gr.HTML, others: Sequence[gr.Dropdown]) -> None:
         """Join the components; what is loaded shows in `head` and in `others`' classes."""
-        controls, bench = self.controls, self._bench
-        everything = controls.components
-
-        self.start.click(self._draw, everything, self.panel, **ASK)
+        controls, parts = self.controls, self.controls.parts
+        self._start.click(self._draw, controls.components, self.panel, **ASK)
         # Other controls say "change" to panel/page.js, which presses Start. A list says "input"
         # also when it is left as it was.
-        lists = [part.input for part in controls.parts.values() if isinstance(part, gr.Dropdown)]
-        gr.on(lists, self._draw_if_changed, everything, self.panel, **ASK)
-
-        def stop_in_page(request: gr.Request) -> None:
-            bench.stop(self._session_of(request))
-
-        self.stop.click(stop_in_page, queue=False, **QUIET)
-        model = controls.parts["model"]
-        model.input(
-            self._model_changed,
-            [model, controls.parts["class_ids"]],
-            [controls.parts["class_ids"], head, *others],
-            queue=False,
-            **QUIET,
-        )
-        controls.parts["guidance"].change(
-            controls.shown_scales,
-            controls.parts["guidance"],
-            list(controls.scales.values()),
-            queue=False,
-            **QUIET,
-        )
-        for button, preset in self._presets:
-            wanted = _Wanted(preset.runs, preset.help)
-            self._restore(button.click, lambda _, wanted=wanted: wanted, head, alone=True)
+        lists = [part.input for part in parts.values() if isinstance(part, gr.Dropdown)]
+        gr.on(lists, self._draw_if_changed, controls.components, self.panel, **ASK)
+        self._stop.click(self._stop_run, **AT_ONCE)
+        told = [parts["class_ids"], head, *others]
+        model = parts["model"]
+        model.input(self._model_changed, [model, parts["class_ids"]], told, **AT_ONCE)
+        rule, scales = parts["guidance"], list(controls.scales.values())
+        rule.change(controls.shown_scales, rule, scales, **AT_ONCE)
+        for button, example in zip(self._examples, EXAMPLES, strict=True):
+            wanted = _Wanted(example.runs, example.help)
+            self._restore(button.click, lambda _, wanted=wanted: wanted, head, unpin=True)
         self._restore(self._inlet.input, self._saved_run, head, self._inlet)
         self._restore(blocks.load, self._linked_run, head)
         for kind, button in self._keep_buttons.items():
@@ -146,30 +108,28 @@ class SampleTab:
         """Draw with what the controls say once another event has ended well."""
         event.success(self._draw, self.controls.components, self.panel, **ASK)
 
+    def _stop_run(self, request: gr.Request) -> None:
+        self._bench.sessions.stop(session_of(request))
+
     def _draw(self, request: gr.Request, *values: Any) -> str:
         return self._drawn(request, lambda: _Wanted([self.controls.settings(values)]))
 
     def _draw_if_changed(self, request: gr.Request, *values: Any) -> Any:
-        asked = self._bench.sessions.asked(self._session_of(request))
+        asked = self._bench.sessions.asked(session_of(request))
         try:
             is_same = asked == self.controls.settings(values)
         except ValueError:
             is_same = False
         return gr.skip() if is_same else self._draw(request, *values)
 
-    def _drawn(
-        self, request: gr.Request, ask: Callable[[], _Wanted], *, alone: bool = False
-    ) -> str:
-        session = self._session_of(request)
+    def _drawn(self, request: gr.Request, ask: Callable[[], _Wanted], unpin: bool = False) -> str:
+        session, reader = session_of(request), Reader(PATIENCE)
         try:
-            wanted = ask()
+            runs, note = ask()
         except ValueError as error:
             number = self._bench.sessions.call(session)
             return json.dumps({"run": number, "status": "refused", "text": sentence(error)})
-        reader = Reader(PATIENCE)
-        messages = self._bench.draw(
-            session, wanted.runs, alone=alone, note=wanted.note, reader=reader
-        )
+        messages = self._bench.draw(session, runs, unpin=unpin, note=note, reader=reader)
         return json.dumps(self._live.offer(messages, reader))
 
     def _restore(
@@ -178,7 +138,7 @@ class SampleTab:
         wanted_of: Callable[[Any], _Wanted],
         head: gr.HTML,
         source: gr.HTML | None = None,
-        alone: bool = False,
+        unpin: bool = False,
     ) -> None:
         """Let an event fill the controls and draw what `wanted_of` finds in its source."""
         controls, library = self.controls, self._bench.library
@@ -192,13 +152,10 @@ class SampleTab:
             return [*controls.filled(settings, facts), header(facts)]
 
         def draw(request: gr.Request, *value: Any) -> str:
-            return self._drawn(
-                request, lambda: wanted_of(value[0] if value else request), alone=alone
-            )
+            return self._drawn(request, lambda: wanted_of(value[0] if value else request), unpin)
 
-        inputs = [] if source is None else [source]
-        event(fill, inputs, [*controls.components, head], queue=False, **QUIET)
-        event(draw, inputs, self.panel, **ASK)
+        event(fill, source, [*controls.components, head], **AT_ONCE)
+        event(draw, source, self.panel, **ASK)
 
     def _saved_run(self, uri: str) -> _Wanted:
         saved = settings_from_png(from_data_uri(uri))
@@ -219,7 +176,7 @@ class SampleTab:
     def _keep(self, kind: str) -> Callable[[gr.Request], str]:
         def keep(request: gr.Request) -> str:
             try:
-                record = self._bench.kept(self._session_of(request))
+                record = self._bench.sessions.kept(session_of(request))
             except ValueError as error:
                 return json.dumps({"says": sentence(error)})
             if kind == "link":
@@ -228,7 +185,7 @@ class SampleTab:
             if kind == "python":
                 text = to_snippet(record.settings)
                 return json.dumps({"title": "This run in a notebook", "text": text})
-            write = {"png": to_png, "npz": to_npz, "csv": lambda r: to_csv(r).encode()}[kind]
-            return as_file(file_name(record, kind), _KINDS[kind], write(record))
+            media, write = _FILES[kind]
+            return as_file(file_name(record, kind), media, write(record))
 
         return keep

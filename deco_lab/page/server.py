@@ -1,6 +1,5 @@
 """The server behind the page: who may ask it, how much at once, and what it keeps shut."""
 
-import secrets
 import socket
 from typing import Any
 
@@ -10,10 +9,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from deco_lab.page.assets import head
-from deco_lab.page.doors import Doors
 from deco_lab.page.live import Live
 from deco_lab.page.login import MAX_WRONG, Login
 from deco_lab.page.policy import Policy
+from deco_lab.page.request_filter import RequestFilter
 from deco_lab.proxies import past_proxies
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -45,30 +44,20 @@ THEME = themes.Base(
 )
 
 
-def session_of(request: gr.Request) -> str:
-    """Return the session's name; a caller without one gets a name of its own."""
-    return request.session_hash or secrets.token_hex()
-
-
 def free_port(host: str, first: int) -> int:
     """Return the first free port from `first` on, of a hundred.
 
     It is free on 127.0.0.1 too, where Gradio looks whatever the host.
     """
-    for port in range(first, min(first + 100, 65536)):
-        if _is_free(host, port) and _is_free("127.0.0.1", port):
-            return port
-    raise ValueError(f"no free port from {first} on at {host}; choose another with --port")
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for port in range(first, first + 100):
         try:
-            probe.bind((host, port))
+            for name in {host, "127.0.0.1"}:
+                family = socket.AF_INET6 if ":" in name else socket.AF_INET
+                socket.create_server((name, port), family=family).close()
         except (OSError, OverflowError):
-            return False
-        return True
+            continue
+        return port
+    raise ValueError(f"no free port from {first} on at {host}; choose another with --port")
 
 
 def check_access(host: str, auth: str | None) -> tuple[str, str] | None:
@@ -83,7 +72,7 @@ def check_access(host: str, auth: str | None) -> tuple[str, str] | None:
         if host not in LOOPBACK:
             raise ValueError(
                 f"--host {host} lets others on the network in, and so needs --auth NAME:PASSWORD; "
-                "without it the app listens on 127.0.0.1 alone"
+                "without it the app listens on 127.0.0.1 only"
             )
         return None
     name, colon, password = auth.partition(":")
@@ -129,7 +118,7 @@ def serve(
                     Middleware(Policy, head=head()),
                     Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
                     Middleware(Login),
-                    Middleware(Doors, blocks=blocks),
+                    Middleware(RequestFilter, blocks=blocks),
                 ],
             },
             theme=THEME,

@@ -1,4 +1,5 @@
-// What all panels draw with: SVG nodes, axes, pictures from bytes, heatmaps, numbers in words.
+// What all panels draw with: SVG nodes, axes, pictures from bytes, heatmaps, numbers in words; and how
+// the browser saves a file.
 //
 //   const {svg, line, number, drawPictures, heatmap, ...} = DecoLab;
 //
@@ -21,6 +22,12 @@ window.DecoLab = (() => {
     if (value === null || value === undefined) return "–";
     const text = Math.abs(value).toFixed(digits);
     return value < 0 && +text ? "\u2212" + text : text;
+  }
+  const percent = (share, digits = 0) => (share === null ? "–" : `${number(100 * share, digits)}%`);
+  // Say in a panel where its answer stands.
+  function announce(root, { status, text }) {
+    root.dataset.status = status;
+    root.querySelector(".dl-says").textContent = text || (status === "done" ? "Done." : "");
   }
   // A fraction of small numbers, such as 3/64 for numerator 3 and denominator 64.
   function fraction(numerator, denominator) {
@@ -52,7 +59,7 @@ window.DecoLab = (() => {
     for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
     return bytes;
   }
-  // {count, height, width, bytes} of deco_lab.workbench.pictures.Pictures, as kept in memory.
+  // {count, height, width, bytes} of deco_lab.workbench.pictures.PackedImages, as kept in memory.
   const unpackPictures = (pictures) =>
     pictures && { ...pictures, pixels: undefined, bytes: bytesOf(pictures.pixels) };
 
@@ -94,5 +101,22 @@ window.DecoLab = (() => {
     return MAGMA[i].map((low, c) => Math.round(low + rest * (MAGMA[i + 1][c] - low)));
   }
 
-  return { svg, line, number, fraction, escape, legend, zigzag, bytesOf, unpackPictures, drawPictures, colour };
+  // ---- files -------------------------------------------------------------------------------------
+  function save(name, type, content) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  }
+  // Every number and word of a view, a row each, under where it stands in it; pictures are left out.
+  function rowsOf(value, name) {
+    if (value === null || typeof value !== "object") return [[name, value ?? ""]];
+    if ("pixels" in value) return [];
+    return Object.entries(value).flatMap(([key, inner]) => rowsOf(inner, name ? `${name}.${key}` : key));
+  }
+  const csvOf = (view) => [["name", "value"], ...rowsOf(view, "")]
+    .map((row) => row.map((cell) => `"${String(cell).replaceAll('"', '""')}"`).join(",") + "\n").join("");
+
+  return { svg, line, number, percent, announce, fraction, escape, legend, zigzag, bytesOf, unpackPictures, drawPictures, colour, save, csvOf };
 })();

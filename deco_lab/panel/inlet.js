@@ -68,13 +68,7 @@ function mountKeeper(root) {
         text.textContent = kept.link ? location.origin + location.pathname + kept.text : kept.text;
         root.querySelector('[data-do="copy"]').textContent = "Copy";
         dialog.showModal();
-      } else if (kept.data) {
-        const link = document.createElement("a");
-        link.href = URL.createObjectURL(new Blob([DecoLab.bytesOf(kept.data)], { type: kept.type }));
-        link.download = kept.name;
-        link.click();
-        setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-      }
+      } else if (kept.data) DecoLab.save(kept.name, kept.type, DecoLab.bytesOf(kept.data));
     },
   };
 }

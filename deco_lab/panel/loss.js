@@ -4,7 +4,7 @@
 //   show({status, text, weights, split, shares}): each view may be absent, the one before then stays
 function mountLoss(root, setup) {
   "use strict";
-  const { number, escape, unpackPictures, drawPictures } = DecoLab;
+  const { number, percent, announce, escape, unpackPictures, drawPictures } = DecoLab;
   const CHANNELS = [["Y", "brightness"], ["Cb", "blueness"], ["Cr", "redness"]];
   const KINDS = [["weights", "Weights", "Weight"], ["steps", "JPEG steps", "JPEG step"]];
   const TERMS = [["FM", "plain"], ["FreqFM", "weighted"]];
@@ -76,7 +76,7 @@ function mountLoss(root, setup) {
 
   // In at most four characters, whatever the size: 0.0031 is 3e−3.
   const short = (w) => w === 0 ? "0" : w < 0.01 ? `${w.toExponential(0).replace("-", "\u2212")}` : number(w, w < 9.995 ? 2 : w < 99.95 ? 1 : 0);
-  const percent = (share, digits = 0) => share === null ? "–" : number(100 * share, digits);
+  const bare = (share) => percent(share).replace("%", "");
 
   function fill(kind, channel, rows, range, paint) {
     const node = find(`[data-table="${kind}-${channel}"]`);
@@ -85,13 +85,13 @@ function mountLoss(root, setup) {
   }
   function drawWeights({ channels }) {
     for (const one of channels) {
-      const steps = one.quantisation_steps.flat(), favoured = one.favoured.flat();
+      const steps = one.quantisation_steps.flat(), weights = one.weights.flat(), favoured = one.favoured.flat();
       fill("steps", one.channel, one.quantisation_steps, `${Math.min(...steps)} to ${Math.max(...steps)}`, (cell, step) => {
         cell.textContent = step;
         cell.className = "dl-step";
         cell.style.setProperty("--dl-depth", `${(45 * Math.log(step) / Math.log(255)).toFixed(1)}%`);
       });
-      const range = `${short(one.smallest_weight)} to ${short(one.largest_weight)}, ${one.num_favoured} of 64 favoured`;
+      const range = `${short(Math.min(...weights))} to ${short(Math.max(...weights))}, ${favoured.filter(Boolean).length} of 64 favoured`;
       fill("weights", one.channel, one.weights, range, (cell, weight, i) => {
         cell.textContent = short(weight);
         cell.className = favoured[i] ? "dl-favoured" : "dl-neglected";
@@ -106,8 +106,8 @@ function mountLoss(root, setup) {
       drawPictures(find(`[data-canvas="${key}"]`), unpackPictures(split[key]));
     for (const channel in split.favoured_share) {
       const [detail, all] = find(`[data-energy="${channel}"]`).querySelectorAll("td");
-      detail.textContent = `${percent(split.favoured_share_of_detail[channel], 1)}%`;
-      all.textContent = `${percent(split.favoured_share[channel], 1)}%`;
+      detail.textContent = percent(split.favoured_share_of_detail[channel], 1);
+      all.textContent = percent(split.favoured_share[channel], 1);
     }
     find('[data-note="split"]').textContent =
       `Quality ${split.quality}, gamma ${split.gamma}. Favoured and neglected sum to the picture. Neglected is shown ` +
@@ -119,8 +119,8 @@ function mountLoss(root, setup) {
       view.shares[term].forEach((bands, time) => bands.forEach(({ value, low, high }, k) => {
         const cell = find(`[data-share="${term}-${k}"]`).querySelectorAll("td")[time];
         const [, , bar, span] = cell.children, at = (share) => `${100 * Math.min(1, Math.max(0, share || 0))}%`;
-        cell.children[0].textContent = percent(value);
-        cell.children[1].textContent = low === null ? "" : ` ${percent(Math.max(0, low))}–${percent(high)}`;
+        cell.children[0].textContent = bare(value);
+        cell.children[1].textContent = low === null ? "" : ` ${bare(Math.max(0, low))}–${bare(high)}`;
         bar.style.width = at(value);
         span.style.left = at(low);
         span.style.right = `calc(100% - ${at(high)})`;
@@ -134,11 +134,12 @@ function mountLoss(root, setup) {
       "Weights are applied to the errors of the model as it is: nothing is trained. The lowest band is each block’s mean.";
   }
   function show(data) {
-    root.dataset.status = data.status;
-    find(".dl-says").textContent = data.text || (data.status === "done" ? "Done." : "");
-    if (data.weights) drawWeights(data.weights);
-    if (data.split) drawSplit(data.split);
-    if (data.shares) drawShares(data.shares);
+    announce(root, data);
+    for (const [name, draw] of [["weights", drawWeights], ["split", drawSplit], ["shares", drawShares]]) {
+      if (!data[name]) continue;
+      draw(data[name]);
+      root.view = { ...root.view, [name]: data[name] };
+    }
     root.dataset.shown = +root.dataset.shown + 1;
   }
   return { show };

@@ -1,4 +1,4 @@
-// A control that was changed computes anew at once: the browser says "change" when a slider is let
+// A control that was changed computes again at once: the browser says "change" when a slider is let
 // go, a number is left or a box is ticked, by pointer and by keyboard alike; then the button "go" of
 // the same group ("instant") is pressed. (Choices from lists are not inputs of the browser's own;
 // deco_lab/page hears them.)
@@ -19,4 +19,12 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("click", (event) => {
   const button = event.target.closest(".fold button");
   button?.setAttribute("aria-expanded", button.getAttribute("aria-expanded") !== "true");
+});
+
+// "Keep ... (CSV)" keeps what the tab's panel shows.
+document.addEventListener("click", (event) => {
+  const [, tab] = /^(parts|loss)-csv$/.exec(event.target.id) || [];
+  const panel = tab && document.querySelector(`#${tab} .dl`);
+  if (panel?.view) DecoLab.save(`deco-lab-${tab}.csv`, "text/csv", DecoLab.csvOf(panel.view));
+  else if (panel) panel.querySelector(".dl-says").textContent = "There is nothing to keep yet.";
 });

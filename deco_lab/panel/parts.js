@@ -4,7 +4,7 @@
 //   show({status, text, view}): view may be absent, the one before then stays
 function mountParts(root, setup) {
   "use strict";
-  const { number, unpackPictures, drawPictures } = DecoLab;
+  const { number, percent, announce, unpackPictures, drawPictures } = DecoLab;
   const NAMES = {
     whole: "predicted image", baseline: "baseline", condition: "condition", pixels: "pixels",
     interaction: "interaction", tokens: "condition’s tokens",
@@ -21,7 +21,6 @@ function mountParts(root, setup) {
       <figcaption>${title}</figcaption>
       <canvas class="dl-picture" data-canvas="${key}" width="1" height="1" role="img" aria-label="${title.replace(/<.*?>/g, "")}"></canvas>
       <p class="dl-rms" data-rms="${key}"></p></figure>`;
-  const percent = (share) => (share === null ? "–" : `${number(100 * share, 0)}%`);
   const sign = (text) => `<span class="dl-sign" aria-hidden="true">${text}</span>`;
   root.classList.add("dl", "dl-parts");
   root.dataset.status = "idle";
@@ -149,7 +148,7 @@ function mountParts(root, setup) {
       : "Main effects: all four sum to 100%; below 0 a part works against the whole. As t nears 1 the picture already stands in the noisy pixels, whatever the model.";
     find('[data-note="clusters"]').textContent =
       `Map of the condition: ${clusters.rows} × ${clusters.columns} tokens in ${clusters.count} clusters, coloured from the darkest region on; they hold ` +
-      `${number(clusters.explained === null ? null : 100 * clusters.explained, 0)}% of the tokens’ variance, and k-means finds some in noise too. ` +
+      `${percent(clusters.explained)} of the tokens’ variance, and k-means finds some in noise too. ` +
       `Neighbours share a colour ${number(clusters.regions)} of the way from chance (0) to always (1).`;
     fill("shares", view.bands, SHARES.map((key) => ({ key, values: view.shares[key] })), 0.25, 1, percent);
     const columns = [{ key: "pixels", values: gain.pixels }, { key: "condition", values: gain.condition }];
@@ -159,14 +158,12 @@ function mountParts(root, setup) {
         ? "This decoder draws units of several pixels, so it has no gain at a single pixel."
         : `One pixel: gain ${number(gain.gain)}, slope ${number(gain.slope)}, which is 0 where the picture does not depend on it. ` +
           `The map runs from ${gain.lowest}, black, to ${gain.largest}, white.`);
-    const energies = Object.fromEntries(Object.entries(view.spectra).map(([key, { energy }]) => [key, energy]));
-    spectrum.paint(energies, null, energies.tokens ? settings.patch_size : 0);
+    spectrum.paint(view.spectra, null, view.spectra.tokens ? settings.patch_size : 0);
     root.dataset.shown = +root.dataset.shown + 1;
   }
   function show(data) {
-    root.dataset.status = data.status;
-    find(".dl-says").textContent = data.text || (data.status === "done" ? "Done." : "");
-    if (data.view) paint(data.view);
+    announce(root, data);
+    if (data.view) paint((root.view = data.view));
   }
   fill("shares", BANDS, empty(SHARES), 0.25, 1);
   fill("gain", BANDS, empty(["pixels", "condition"]), 0, 1);

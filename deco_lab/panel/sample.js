@@ -9,7 +9,7 @@
 // screen), data-seen (frames that arrived) and data-painted (screens drawn).
 function mountSample(root, setup) {
   "use strict";
-  const { svg, line, number, legend, unpackPictures, drawPictures } = DecoLab;
+  const { svg, line, percent, legend, unpackPictures, drawPictures } = DecoLab;
   const HISTORY_BYTES = 96e6; // pictures kept for looking back; older ones are thinned beyond this
 
   const SPECTRA = [
@@ -149,7 +149,6 @@ function mountSample(root, setup) {
       },
     };
   }
-  const percent = (share) => (share === null ? "–" : `${number(100 * share, 0)}%`);
   const bands = setup.shareBands.map((name, index) => {
     const box = document.createElement("div");
     box.innerHTML = `<h3>${name}</h3><div class="dl-values">${

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deco_lab.spectra import MEAN_AND_OCTAVES, pixel_jacobian, split_bands
 from deco_lab.spectra.jacobian import directional_derivative
-from deco_lab.workbench.pictures import Pictures, plain, to_pictures
+from deco_lab.workbench.pictures import PackedImages, plain, to_pictures
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Gain:
     """By band: relative answer to more contrast in the noisy pixels."""
     condition: list[float | None]
     """By band: relative answer to more contrast between the condition's tokens."""
-    gain: float | None
+    gain: float | None = None
     """Mean over pixels of Frobenius(J) / sqrt(3), J the 3 x 3 Jacobian of a predicted pixel by that
     noisy pixel; None if the decoder is not pointwise."""
-    slope: float | None
+    slope: float | None = None
     """Mean of trace(J) / 3: 0 where the picture does not depend on the pixel."""
-    pictures: Pictures | None
+    pictures: PackedImages | None = None
     """The gain at each pixel, from `lowest`, black, to `largest`, white."""
-    lowest: float | None
-    largest: float | None
+    lowest: float | None = None
+    largest: float | None = None
 
 
-def decoder_gain(
+def input_gain(
     model: Any, x: Tensor, condition: Tensor, predicted: Tensor, t: float
 ) -> tuple[Gain, int]:
     """Return the gain and how many derivatives it took.
@@ -48,7 +48,7 @@ def decoder_gain(
     Parameters
     ----------
     model : object
-        A `DeCo`, asked for `decode` alone.
+        A `DeCo`, asked only for `decode`.
     x : Tensor
         (1, 3, S, S), the noisy image at t.
     condition : Tensor
@@ -58,41 +58,26 @@ def decoder_gain(
     t : float
         In [0, 1).
     """
+    energy = _band_energy(predicted)
 
-    def moved(towards_pixels: Tensor, towards_condition: Tensor) -> Tensor:
+    def answer(towards_pixels: Tensor, towards_condition: Tensor) -> list[float | None]:
         tangents = (towards_pixels, towards_condition)
         moved = directional_derivative(model.decode, (x, condition), tangents)
-        return towards_pixels + (1 - t) * moved
+        return plain((_band_energy(towards_pixels + (1 - t) * moved) / energy).sqrt())
 
-    energy = _band_energy(predicted)
-    contrast = condition - condition.mean(1, keepdim=True)
-    by_pixels = _band_energy(moved(x, torch.zeros_like(condition)))
-    by_condition = _band_energy(moved(torch.zeros_like(x), contrast))
-    gain = slope = lowest = largest = None
-    pictures, derivatives = None, 2
-    if getattr(model.config, "decoder_patch", 1) == 1:
-        jacobian = torch.eye(3).to(x) + (1 - t) * pixel_jacobian(model, x, condition).float()
-        gains = jacobian.square().sum((-2, -1)).div(3).sqrt()
-        slopes = jacobian.diagonal(dim1=-2, dim2=-1)
-        gain, slope = plain(torch.stack([gains.mean(), slopes.mean()]))
-        lowest, largest = _range(gains)
-        pictures = to_pictures(gains[:, None], lowest, largest)
-        derivatives += 4
-    return Gain(
-        pixels=plain((by_pixels / energy).sqrt()),
-        condition=plain((by_condition / energy).sqrt()),
-        gain=gain,
-        slope=slope,
-        pictures=pictures,
-        lowest=lowest,
-        largest=largest,
-    ), derivatives
-
-
-def _range(values: Tensor) -> tuple[float, float]:
-    """Return what black and white stand for: few values lie beyond."""
-    low, high = (float(f"{v:.3g}") for v in np.percentile(values.cpu().numpy(), (0.5, 99.5)))
-    return (low, high) if high > low else (low, low + 1)
+    by_pixels = answer(x, torch.zeros_like(condition))
+    by_condition = answer(torch.zeros_like(x), condition - condition.mean(1, keepdim=True))
+    if getattr(model.config, "decoder_patch", 1) > 1:
+        return Gain(by_pixels, by_condition), 2
+    jacobian = torch.eye(3).to(x) + (1 - t) * pixel_jacobian(model, x, condition).float()
+    gains = jacobian.square().sum((-2, -1)).div(3).sqrt()
+    slopes = jacobian.diagonal(dim1=-2, dim2=-1)
+    # What black and white stand for: few values lie beyond.
+    low, high = (float(f"{v:.3g}") for v in np.percentile(gains.cpu().numpy(), (0.5, 99.5)))
+    high = high if high > low else low + 1
+    pictures = to_pictures(gains[:, None], low, high)
+    gain, slope = plain(gains.mean()), plain(slopes.mean())
+    return Gain(by_pixels, by_condition, gain, slope, pictures, low, high), 6
 
 
 def _band_energy(images: Tensor) -> Tensor:

@@ -8,14 +8,9 @@ script what draws the same run, and its spectrum, in a notebook
 
 import csv
 import io
-import itertools
 import json
 import math
 import re
-import struct
-import tokenize
-import zipfile
-import zlib
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from deco_lab.data import to_picture
 from deco_lab.sampling import Plan
-from deco_lab.workbench.record import Curve, Record
+from deco_lab.workbench.record import Record
 from deco_lab.workbench.settings import Settings, settings_from
 
 _KEY = "deco_lab"
@@ -90,86 +85,34 @@ def settings_from_png(data: bytes) -> Saved:
             "the picture must be one that was kept here, and remembers no settings; it may have "
             "been edited, or sent through something that takes them out"
         )
+    is_newer, settings, model = False, None, {}
     try:
-        if len(text) > _MAX_TEXT:
-            raise ValueError("too long")
-        found = json.loads(text)
-        newer = found["format"] > _FORMAT
-        settings, model = (None, {}) if newer else (found["settings"], dict(found["model"]))
+        found = json.loads(text[:_MAX_TEXT])
+        is_newer = found["format"] > _FORMAT
+        if not is_newer:
+            settings, model = found["settings"], dict(found["model"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError("the picture's settings are damaged; draw the run anew") from None
-    if newer or settings is None:
+        settings = None
+    if is_newer:
         raise ValueError("the picture was kept by a newer deco_lab than this one; update deco_lab")
+    if settings is None:
+        raise ValueError("the picture's settings are damaged; draw the run again")
     return Saved(settings_from(settings), model)
 
 
 def to_npz(record: Record) -> bytes:
     """Return every curve, its axes, the images and the recipe as an .npz file without pickles.
 
-    `load_record` reads it. Curves and axes are arrays by their names, axes with "axis_" before; the
-    entry "recipe" is JSON, which also says each curve's axes and unit.
+    Curves and axes are arrays by their names, axes with "axis_" before; the entry "recipe" is JSON,
+    which also says each curve's axes and unit.
     """
-    head = recipe(record) | {
-        "curves": {
-            name: {"axes": curve.axes, "unit": curve.unit} for name, curve in record.curves.items()
-        }
-    }
+    about = {name: {"axes": c.axes, "unit": c.unit} for name, c in record.curves.items()}
     arrays: dict[str, Any] = {f"axis_{name}": values for name, values in record.axes.items()}
     arrays |= {name: curve.values for name, curve in record.curves.items()}
+    arrays["recipe"] = np.array(json.dumps(recipe(record) | {"curves": about}))
     file = io.BytesIO()
-    np.savez_compressed(
-        file,
-        allow_pickle=False,
-        images=record.images.numpy(),
-        recipe=np.array(json.dumps(head)),
-        **arrays,
-    )
+    np.savez_compressed(file, allow_pickle=False, images=record.images.numpy(), **arrays)
     return file.getvalue()
-
-
-def load_record(file: str | Path | bytes) -> Record:
-    """Return the run that `to_npz` wrote: of a path, or of the bytes themselves.
-
-    Raises
-    ------
-    ValueError
-        Where the file holds none.
-    FileNotFoundError
-        Where there is no such file.
-    """
-    data = file if isinstance(file, bytes) else Path(file).read_bytes()
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            head = json.loads(str(stored["recipe"]))
-            curves = {
-                name: Curve(tuple(about["axes"]), stored[name], about["unit"])
-                for name, about in head["curves"].items()
-            }
-            axes = {
-                name.removeprefix("axis_"): stored[name]
-                for name in stored.files
-                if name.startswith("axis_")
-            }
-            return Record(
-                settings=settings_from(head["settings"]),
-                model=head["model"],
-                images=torch.from_numpy(stored["images"]),
-                num_steps=head["num_steps"],
-                axes=axes,
-                curves=curves,
-            )
-    except _NO_RECORD as error:
-        raise ValueError(
-            f"the file must be one of to_npz, and holds no run ({type(error).__name__})"
-        ) from error
-
-
-# What numpy and zipfile raise for files of another kind, found by damaging and cutting some.
-_NO_RECORD = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError,
-    MemoryError, SyntaxError, SystemError, struct.error, tokenize.TokenError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 def to_csv(record: Record) -> str:
@@ -179,21 +122,16 @@ def to_csv(record: Record) -> str:
     so is a value that was not measured.
     """
     others = [name for name in record.axes if name != "step"]
-    t = record.curves["t"].values
+    t = record.curves["t"].values.tolist()
     file = io.StringIO()
     write = csv.writer(file, lineterminator="\n").writerow
     write(["curve", "step", "t", *others, "value", "unit"])
     for name, curve in record.curves.items():
-        axes = [record.axes[axis] for axis in curve.axes]
-        for index in itertools.product(*(range(len(axis)) for axis in axes)):
-            at = {
-                axis: axes[i][k] for i, (axis, k) in enumerate(zip(curve.axes, index, strict=True))
-            }
-            value = curve.values[index]
-            said = "" if math.isnan(value) else repr(float(value))
-            step = index[0]
+        for index, value in np.ndenumerate(curve.values):
+            at = {axis: record.axes[axis][i] for axis, i in zip(curve.axes, index, strict=True)}
             places = [at.get(axis, "") for axis in others]
-            write([name, at["step"], repr(float(t[step])), *places, said, curve.unit])
+            number = "" if math.isnan(value) else float(value)
+            write([name, at["step"], t[index[0]], *places, number, curve.unit])
     return file.getvalue()
 
 
@@ -205,40 +143,48 @@ def to_snippet(settings: Settings) -> str:
         for name, value in settings.sampling_arguments().items()
         if value != defaults.get(name)
     }
+    uses = {"dct_curves": "deco_lab.plots", "image_grid": "deco_lab.plots"}
+    uses["dct_energy"] = "deco_lab.spectra"
     load = [f"model = deco_lab.load({settings.model!r})"]
     if settings.model.endswith((".safetensors", ".ckpt")) and "://" not in settings.model:
         load[0] += "  # its path on your machine"
-    imports = {"deco_lab.plots": ["dct_curves", "image_grid"], "deco_lab.spectra": ["dct_energy"]}
     if "guidance" in said:
         said["guidance"] = _call(rule)
-        place = type(rule).__module__
-        place = "deco_lab.sampling" if place.startswith("deco_lab.sampling.") else place
-        imports[place] = [type(rule).__name__]
+        uses[type(rule).__name__] = type(rule).__module__
     if settings.has_gains:
         if said.pop("condition_reuse", None):  # the parts are those of the reused condition
-            imports.setdefault("deco_lab.sampling", []).append("ReusedCondition")
+            uses["ReusedCondition"] = "deco_lab.sampling"
             load.append(f"model = ReusedCondition(model, {settings.condition_reuse})")
-        imports["deco_lab.spectra"].append("PartGains")
+        uses["PartGains"] = "deco_lab.spectra"
         gains = f"dit={settings.dit_gains}, decoder={settings.decoder_gains}"
         load.append(f"model = PartGains(model, {gains})")
+    imports = "\n".join(f"from {place} import {name}" for name, place in uses.items())
     arguments = ", ".join(f"{name}={value}" for name, value in said.items())
-    lines = [
-        "from IPython.display import display",
-        "",
-        "import deco_lab",
-        *(f"from {place} import {', '.join(sorted(n))}" for place, n in sorted(imports.items())),
-        "",
-        *load,
-        "energies = {}  # how the predicted image's spectrum settles",
-        f"for step in deco_lab.sample_steps(model, {arguments}):",
-        f"    if step.index and step.index % {math.ceil(settings.num_steps / 6)} == 0:",
-        '        energies[f"t = {step.t:.2f}"] = dct_energy(step.predicted_image)',
-        "images = step.x",
-        "",
-        f"display(image_grid(images, columns={math.ceil(math.sqrt(settings.num_images))}))",
-        "display(dct_curves(energies))",
-    ]
-    return "\n".join(lines) + "\n"
+    return _SCRIPT.format(
+        imports=imports,
+        load="\n".join(load),
+        arguments=arguments,
+        every=math.ceil(settings.num_steps / 6),
+        columns=math.ceil(math.sqrt(settings.num_images)),
+    )
+
+
+_SCRIPT = """\
+from IPython.display import display
+
+import deco_lab
+{imports}
+
+{load}
+energies = {{}}  # how the predicted image's spectrum settles
+for step in deco_lab.sample_steps(model, {arguments}):
+    if step.index and step.index % {every} == 0:
+        energies[f"t = {{step.t:.2f}}"] = dct_energy(step.predicted_image)
+images = step.x
+
+display(image_grid(images, columns={columns}))
+display(dct_curves(energies))
+"""
 
 
 def _call(rule: Any) -> str:

@@ -7,9 +7,6 @@ weighs Y, the chrominance table Cb and Cr, each with mean 1. Coefficients of wei
 favoured: they count for more than in FM. Those below are neglected.
 """
 
-import csv
-import io
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,6 +17,7 @@ from torch import Tensor
 from deco_lab.config import PHOTOGRAPHS
 from deco_lab.data import CropSampler, load_photograph
 from deco_lab.flow import interpolate, seeded_noise
+from deco_lab.setting import check_number, check_whole
 from deco_lab.spectra import (
     OCTAVES,
     Estimate,
@@ -31,8 +29,7 @@ from deco_lab.spectra import (
     loss_bands,
     rgb_to_ycbcr,
 )
-from deco_lab.workbench.pictures import Pictures, plain, to_pictures
-from deco_lab.workbench.settings import check_number, check_whole
+from deco_lab.workbench.pictures import PackedImages, plain, to_pictures, white_of
 
 MAX_GAMMA = 4.0
 """Greatest exponent of the weights; 1 is usual."""
@@ -43,6 +40,7 @@ CROPS = 2 * len(PHOTOGRAPHS)
 NOISES = 8
 """Noises that it draws for a picture of one's own."""
 CHANNELS = ("Y", "Cb", "Cr")
+TERMS = ("FM", "FreqFM")
 
 _AT_ONCE = 14
 _LIKE_ONE = 1 - 1e-9  # weights that normalisation has rounded count as 1, as in favoured_parts
@@ -62,13 +60,9 @@ class ChannelWeights:
     """8 x 8, of mean 1."""
     favoured: list[list[bool]]
     """8 x 8, whether a weight is 1 or more."""
-    num_favoured: int
-    """Of 64."""
-    smallest_weight: float
-    largest_weight: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class WeightsView:
     """What a quality and gamma make of the loss; JSON-ready through `dataclasses.asdict`."""
 
@@ -86,10 +80,10 @@ class SplitView:
 
     quality: int
     gamma: float
-    original: Pictures
-    favoured: Pictures
+    original: PackedImages
+    favoured: PackedImages
     """On the original's scale, clipped."""
-    neglected: Pictures
+    neglected: PackedImages
     """Grey is 0, white is `scale` and black -`scale`."""
     scale: float
     favoured_share: dict[str, float | None]
@@ -108,8 +102,6 @@ class LossShareView:
     """A sentence: on how many images."""
     interval_over: str
     """What intervals are over, with their number: photographs or noises."""
-    count: int
-    """Images at each time."""
     times: list[float]
     bands: list[str]
     """Names of the bands of hypot(u, v) / 16, in cycles per pixel."""
@@ -141,20 +133,12 @@ def weights(quality: int = 85, gamma: float = 1.0) -> WeightsView:
             channel=channel,
             table="luminance" if channel == "Y" else "chrominance",
             quantisation_steps=jpeg_table(quality, chrominance=channel != "Y").tolist(),
-            weights=plain(w[c]),
-            favoured=(w[c] >= _LIKE_ONE).tolist(),
-            num_favoured=int((w[c] >= _LIKE_ONE).sum()),
-            smallest_weight=_short(w[c].min()) or 0.0,
-            largest_weight=_short(w[c].max()) or 0.0,
+            weights=plain(of_channel),
+            favoured=(of_channel >= _LIKE_ONE).tolist(),
         )
-        for c, channel in enumerate(CHANNELS)
+        for channel, of_channel in zip(CHANNELS, w, strict=True)
     ]
-    return WeightsView(
-        quality=quality,
-        gamma=gamma,
-        cycles_per_pixel=[index / 16 for index in range(8)],
-        channels=channels,
-    )
+    return WeightsView(quality, gamma, [index / 16 for index in range(8)], channels)
 
 
 def split(image: Tensor, quality: int = 85, gamma: float = 1.0) -> SplitView:
@@ -163,22 +147,20 @@ def split(image: Tensor, quality: int = 85, gamma: float = 1.0) -> SplitView:
     Parameters
     ----------
     image : Tensor
-        (3, H, W) or (1, 3, H, W) in [-1, 1], H and W multiples of 8; values beyond are clipped.
+        (3, H, W) in [-1, 1], H and W multiples of 8; values beyond are clipped.
     quality, gamma
         As for `weights`.
 
     Raises
     ------
     ValueError
-        For an image of another shape, kind or with NaN, or options out of range.
+        For a quality or gamma out of range.
     """
     w = _weights(quality, gamma)
-    clean = _one_image(image)
+    clean = image[None].cpu().clamp(-1, 1)
     favoured, neglected = favoured_parts(clean, w)
-    # 99.5% of the values are within white and black; two digits, for a person to read.
-    largest = torch.quantile(neglected.abs().flatten()[: 2**24], 0.995)
-    scale = float(f"{float(largest):.2g}") if largest > 1e-6 else 1.0
-    energy = block_dct(rgb_to_ycbcr(clean.cpu().double())).square().sum((0, 2, 3))
+    scale = white_of(neglected)
+    energy = block_dct(rgb_to_ycbcr(clean.double())).square().sum((0, 2, 3))
     detail = energy.clone()
     detail[:, 0, 0] = 0
     kept = w >= _LIKE_ONE
@@ -208,7 +190,7 @@ def loss_share(
     """Measure which bands a model's loss comes from, over t.
 
     Without an image: CROPS fresh crops of the bundled photographs, for models of these classes.
-    With one: that picture alone, with NOISES noises.
+    With one: only that picture, with NOISES noises.
 
     Parameters
     ----------
@@ -217,7 +199,7 @@ def loss_share(
     quality, gamma
         As for `weights`: they weigh the errors of the model as it is, and train nothing.
     image : Tensor, optional
-        (3, S, S) or (1, 3, S, S) in [-1, 1], S the model's image size.
+        (3, S, S) in [-1, 1], S the model's image size.
     class_id : int, optional
         The image's label, from 0 to num_classes, the null class; needed with an image.
     seed : int
@@ -247,27 +229,19 @@ def loss_share(
             "photographs that this model has learned"
         )
     else:
-        if class_id is None:
-            raise ValueError("class_id must say what the image shows, got none; choose a class")
-        check_whole("class_id", class_id, 0, config.num_classes)
-        clean = _one_image(image, config.image_size)
-        images, labels = clean.expand(NOISES, -1, -1, -1), torch.full((NOISES,), class_id)
+        label = check_whole("class_id", class_id, 0, config.num_classes)
+        images = image.cpu().clamp(-1, 1).expand(NOISES, -1, -1, -1)
+        labels = torch.full((NOISES,), label)
         groups, over = None, f"{NOISES} noises"
         measured_on = f"one picture with {NOISES} noises: intervals say nothing of other pictures"
     device = next(model.parameters()).device
     noise = seeded_noise(len(images), images.shape[1:], seed)
     at_times = []
     for t in TIMES:
-        x = interpolate(images, noise, t)
-        velocity = torch.cat(
-            [
-                model(
-                    x[rows].to(device), torch.full((len(rows),), t, device=device),
-                    labels[rows].to(device),
-                ).float().cpu()
-                for rows in torch.arange(len(x)).split(_AT_ONCE)
-            ]
-        )  # fmt: skip
+        x = interpolate(images, noise, t).to(device)
+        at, given = torch.full((len(x),), t, device=device), labels.to(device)
+        pieces = zip(x.split(_AT_ONCE), at.split(_AT_ONCE), given.split(_AT_ONCE), strict=True)
+        velocity = torch.cat([model(*piece).float().cpu() for piece in pieces])
         if not bool(velocity.isfinite().all()):
             raise ValueError(
                 f"{name} must answer with finite numbers, got NaN or infinity; check its weights"
@@ -277,46 +251,23 @@ def loss_share(
                 velocity, images - noise, quality=int(quality), gamma=float(gamma), groups=groups
             )
         )
-    terms = {"FM": 0, "FreqFM": 1}
     shares = [bands.band_shares() for bands in at_times]
     return LossShareView(
         quality=quality,
         gamma=gamma,
         measured_on=f"Measured on {measured_on}.",
         interval_over=over,
-        count=len(images),
         times=list(TIMES),
         bands=band_names(OCTAVES),
         loss={
-            term: [_short(bands.loss[row].sum((1, 2)).mean()) for bands in at_times]
-            for term, row in terms.items()
+            term: [plain(bands.loss[row].sum((1, 2)).mean()) for bands in at_times]
+            for row, term in enumerate(TERMS)
         },
         shares={
             term: [[_ends(share) for share in at_time[term]] for at_time in shares]
-            for term in terms
+            for term in TERMS
         },
     )
-
-
-def tables_csv(view: WeightsView) -> str:
-    """Return the tables as text, a coefficient a row; the lines before, with "#", say of what."""
-    text = io.StringIO()
-    text.write(f"# quality: {view.quality}\n# gamma: {view.gamma}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        (
-            "channel", "vertical_index", "horizontal_index", "vertical_cycles_per_pixel",
-            "horizontal_cycles_per_pixel", "quantisation_step", "weight", "favoured",
-        )
-    )  # fmt: skip
-    f = view.cycles_per_pixel
-    for one in view.channels:
-        for u in range(8):
-            for v in range(8):
-                step, weight = one.quantisation_steps[u][v], one.weights[u][v]
-                favoured = int(one.favoured[u][v])
-                writer.writerow((one.channel, u, v, f[u], f[v], step, weight, favoured))
-    return text.getvalue()
 
 
 def _weights(quality: Any, gamma: Any) -> Tensor:
@@ -338,40 +289,16 @@ def _crops(image_size: int, seed: int) -> tuple[Tensor, Tensor]:
     return batch.images, batch.class_ids
 
 
-def _one_image(image: Any, size: int | None = None) -> Tensor:
-    rule = f"(3, {size}, {size}), the model's size" if size else "(3, H, W), multiples of 8"
-    if not isinstance(image, Tensor) or not image.is_floating_point():
-        kind = str(image.dtype) if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(
-            f"image must be a floating-point tensor, got {kind}; pass a picture through prepare"
-        )
-    sides = image.shape[-2:]
-    fits = sides == (size, size) if size else all(side and side % 8 == 0 for side in sides)
-    if tuple(image.shape[:-2]) not in ((3,), (1, 3)) or not fits:
-        raise ValueError(
-            f"image must be of shape {rule}, got {tuple(image.shape)}; pass a picture through "
-            "prepare"
-        )
-    if not bool(image.isfinite().all()):
-        raise ValueError("image must be finite, got NaN or infinity; pass another one")
-    return image.detach().cpu().reshape(1, 3, *sides).float().clamp(-1, 1)
-
-
 def _shares_of(energy: Tensor, kept: Tensor) -> dict[str, float | None]:
     """Return kept energy over energy, (3, 8, 8), of each channel and of all."""
-    parts, totals = (energy * kept).sum((1, 2)), energy.sum((1, 2))
-    names = (*CHANNELS, "all")
-    parts, totals = (torch.cat([each, each.sum(0, keepdim=True)]) for each in (parts, totals))
-    floor = 1e-12 * max(1.0, float(totals[-1]))  # a grey picture's colour is rounding
-    return {
-        name: _short(part / total) if total > floor else None
-        for name, part, total in zip(names, parts, totals, strict=True)
-    }
+    parts, totals = (
+        torch.cat([each, each.sum(0, keepdim=True)])
+        for each in ((energy * kept).sum((1, 2)), energy.sum((1, 2)))
+    )
+    floor = 1e-12 * totals[-1].clamp(min=1)  # a grey picture's colour is rounding
+    shares = torch.where(totals > floor, parts / totals, torch.nan)
+    return dict(zip((*CHANNELS, "all"), plain(shares), strict=True))
 
 
 def _ends(share: Estimate) -> dict[str, float | None]:
-    return {end: _short(getattr(share, end)) for end in ("value", "low", "high")}
-
-
-def _short(value: Any) -> float | None:
-    return float(f"{float(value):.4g}") if math.isfinite(value) else None
+    return {end: plain(getattr(share, end)) for end in ("value", "low", "high")}

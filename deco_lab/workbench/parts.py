@@ -8,11 +8,7 @@ what both do only together, and what is there with other pictures' in the place 
 velocity, and constants in that place, can be asked for.
 """
 
-import csv
-import io
-import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,15 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.flow import interpolate, seeded_noise
+from deco_lab.setting import check_choice, check_number, check_whole
 from deco_lab.spectra import (
     MEAN_AND_OCTAVES,
     Crops,
     band_names,
     dct_energy,
-    log_energy,
     token_clusters,
     token_map,
-    zigzag_order,
 )
 from deco_lab.spectra.decompose import reference_condition, reference_pixels
 from deco_lab.spectra.factorial import (
@@ -43,10 +38,10 @@ from deco_lab.spectra.factorial import (
     unshared,
 )
 from deco_lab.spectra.products import band_sums
-from deco_lab.workbench.gain import Gain, decoder_gain
+from deco_lab.workbench.gain import Gain, input_gain
+from deco_lab.workbench.live_spectra import in_zigzag
 from deco_lab.workbench.others import others_of, taken_apart
-from deco_lab.workbench.pictures import Pictures, plain, to_pictures
-from deco_lab.workbench.settings import check_choice, check_number, check_whole
+from deco_lab.workbench.pictures import PackedImages, plain, to_pictures, white_of
 from deco_lab.wrapper import Wrapper
 
 Array = NDArray[np.float64]
@@ -92,16 +87,6 @@ FIELDS = ("whole", *PARTS)
 
 
 @dataclass(frozen=True)
-class Spectrum:
-    """Energy of one field's 8 x 8 DCT coefficients, in zigzag order."""
-
-    energy: list[float | None]
-    """64 mean squares; white noise of variance 1 has 1 everywhere."""
-    curve: list[float | None]
-    """log(1 + energy) over its own largest: the paper's Figure 4."""
-
-
-@dataclass(frozen=True)
 class Clusters:
     """K-means of the condition's tokens, less their mean."""
 
@@ -125,17 +110,18 @@ class PartsView:
     which other pictures stand for none; "" where none do."""
     says: str
     """What is drawn of what, in a sentence or two; why, where there are no shares."""
-    clean: Pictures
-    noisy: Pictures
-    predicted: Pictures
+    clean: PackedImages
+    noisy: PackedImages
+    predicted: PackedImages
     """D."""
-    fields: dict[str, Pictures]
+    fields: dict[str, PackedImages]
     """By name in FIELDS: grey is 0, white is scale and black is -scale."""
     scale: float
     rms: dict[str, float | None]
     """Root mean square of each field."""
-    spectra: dict[str, Spectrum]
-    """By name in FIELDS, and "tokens", the condition's, where there are more than 4 a side."""
+    spectra: dict[str, list[float | None]]
+    """By name in FIELDS, and "tokens", the condition's, where there are more than 4 a side:
+    mean squares of 8 x 8 DCT coefficients in zigzag order, 1 for white noise of variance 1."""
     bands: list[str]
     """Names of the bands, in cycles per pixel."""
     shares: dict[str, list[float | None]]
@@ -230,8 +216,7 @@ def explain(
     model : object
         A `DeCo`.
     image : Tensor
-        (3, S, S) or (1, 3, S, S) in [-1, 1], S the model's `config.image_size`; values beyond are
-        clipped.
+        (3, S, S) in [-1, 1], S the model's `config.image_size`; values beyond are clipped.
     class_id : int
         From 0 to num_classes, the null class.
     t : float
@@ -267,36 +252,32 @@ def explain(
     if t == 1:
         raise ValueError("t must be below 1, where nothing is left to draw, got 1; use 0.95")
     check_whole("seed", seed, 0, 2**32 - 1)
-    choices = {
-        "whole": whole,
-        "condition_reference": condition_reference,
-        "pixel_reference": pixel_reference,
-        "effects": effects,
-    }
+    chosen = (whole, condition_reference, pixel_reference, effects)
+    choices = dict(zip(CHOICES, chosen, strict=True))
     for argument, value in choices.items():
         check_choice(argument, value, CHOICES[argument])
     check_whole("num_clusters", num_clusters, 2, min(MAX_CLUSTERS, side * side))
 
     device = next(model.parameters()).device
-    clean = _one_image("image", image, config.image_size).clamp(-1, 1).to(device)
+    clean = image[None].clamp(-1, 1).to(device)
     if noisy is None:
         x = interpolate(clean, seeded_noise(1, clean.shape[1:], seed).to(device), t)
     else:
-        x = _one_image("noisy", noisy, config.image_size).to(device)
-    label = torch.tensor([class_id], device=device)
-    at = torch.full((1,), float(t), device=device)
+        x = noisy[None].to(device)
+    label, at = torch.tensor([class_id], device=device), torch.full((1,), t, device=device)
     condition = model.condition(x, at, label)
-    others, passes = None, 1 + (condition_reference == "null")
-    if OTHERS in (condition_reference, pixel_reference):
+    passes, said = 1, ""
+    pixels = conditions = x
+    if OTHERS in chosen:
         others = others_of(config, class_id, count=DRAWS, seed=seed, device=device)
-    if others and condition_reference == OTHERS:
-        conditions = others.condition(model, t)
-        passes += len(conditions)
-    else:
+        pixels, said = others.pixels(t), others.said
+        if condition_reference == OTHERS:
+            conditions = others.condition(model, t)
+            passes += DRAWS
+    if condition_reference != OTHERS:
         conditions = reference_condition(model, condition_reference, condition, x, at, label)
-    if others and pixel_reference == OTHERS:
-        pixels = others.pixels(t)
-    else:
+        passes += condition_reference == "null"
+    if pixel_reference != OTHERS:
         pixels = reference_pixels(model, pixel_reference, x, seed)
     wholes, draws = taken_apart(model, x, condition, t, pixels, conditions)
     if not bool(wholes.isfinite().all()):
@@ -312,25 +293,24 @@ def explain(
     fields = {
         key: field[None].float() for key, field in zip(FIELDS, (wholes[which], *parts), strict=True)
     }
-    scale = _scale(fields.values())
+    scale = white_of(torch.cat(list(fields.values())))
     spectra = {key: _spectrum(field) for key, field in fields.items()}
     if side > 4:
         spectra["tokens"] = _spectrum(token_map(condition.float(), side, side))
-    gain, derivatives = decoder_gain(model, x, condition, predicted, t)
+    gain, derivatives = input_gain(model, x, condition, predicted, t)
     clusters = _clusters(Known(model, condition), clean, class_id, t, seed, num_clusters)
-    names = config.class_names
-    class_name = "no class" if class_id == config.num_classes else f"class {class_id}"
+    names = [*(config.class_names or map("class {}".format, range(config.num_classes))), "no class"]
     return PartsView(
         settings={
             "class_id": class_id,
-            "class_name": names[class_id] if class_id < len(names) else class_name,
+            "class_name": names[class_id],
             "t": t,
             "seed": seed,
             **choices,
             "num_clusters": num_clusters,
             "image_size": config.image_size,
             "patch_size": config.patch_size,
-            "others": others.said if others else "",
+            "others": said,
         },
         says=shares.says,
         clean=to_pictures(clean),
@@ -338,7 +318,7 @@ def explain(
         predicted=to_pictures(predicted),
         fields={key: to_pictures(field, -scale, scale) for key, field in fields.items()},
         scale=scale,
-        rms={key: _short(float(field.square().mean().sqrt())) for key, field in fields.items()},
+        rms={key: plain(field.square().mean().sqrt()) for key, field in fields.items()},
         spectra=spectra,
         bands=list(BANDS),
         shares=dict(zip(PARTS, plain(shares.values), strict=True)),
@@ -351,67 +331,8 @@ def explain(
     )
 
 
-def curves_csv(view: PartsView) -> str:
-    """Return the view's numbers as a table, one number a row: quantity, of, axis, position, value.
-
-    The lines before the header, which begin with "#", hold the settings.
-    """
-    rows: list[tuple[str, str, str, str | int, float | None]] = []
-
-    def add(quantity: str, of: str, axis: str, at: Sequence[Any], values: Sequence[Any]) -> None:
-        rows.extend((quantity, of, axis, p, value) for p, value in zip(at, values, strict=True))
-
-    for of, spectrum in view.spectra.items():
-        add("dct_energy", of, "zigzag", range(64), spectrum.energy)
-        add("log_energy", of, "zigzag", range(64), spectrum.curve)
-    for of, shares in view.shares.items():
-        add("share", of, "band", view.bands, shares)
-    add("cancellation", "parts", "band", view.bands, view.cancellation)
-    add("relative_answer", "pixels", "band", view.bands, view.gain.pixels)
-    add("relative_answer", "condition", "band", view.bands, view.gain.condition)
-    single = {
-        "rms": view.rms,
-        "jacobian": {of: getattr(view.gain, of) for of in ("gain", "slope")},
-        "k_means": {of: getattr(view.clusters, of) for of in ("explained", "regions")},
-    }
-    for quantity, values in single.items():
-        rows.extend((quantity, of, "", "", value) for of, value in values.items())
-    text = io.StringIO()
-    for key, value in view.settings.items():
-        text.write(f"# {key}: {' '.join(str(value).split())}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("quantity", "of", "axis", "position", "value"))
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _one_image(name: str, image: Any, size: int) -> Tensor:
-    shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-    if shape not in ((3, size, size), (1, 3, size, size)) or not image.is_floating_point():
-        kind = f" of {image.dtype}" if isinstance(image, Tensor) else ""
-        raise ValueError(
-            f"{name} must be floating point of shape (3, {size}, {size}), the model's size, got "
-            f"{shape}{kind}; pass a picture through prepare"
-        )
-    if not bool(image.isfinite().all()):
-        raise ValueError(f"{name} must be finite, got NaN or infinity; pass another one")
-    return image.detach().reshape(1, 3, size, size).float()
-
-
-def _short(value: float) -> float | None:
-    return float(f"{value:.4g}") if math.isfinite(value) else None
-
-
-def _scale(fields: Any) -> float:
-    """Return what white stands for: of two digits, and few values lie beyond."""
-    values = np.concatenate([field.abs().flatten().cpu().numpy() for field in fields])
-    return float(f"{np.percentile(values, 99.5):.2g}") or 1.0
-
-
-def _spectrum(images: Tensor) -> Spectrum:
-    energy = dct_energy(images).cpu()
-    order = torch.tensor(zigzag_order(energy.shape[-1]))
-    return Spectrum(plain(energy.flatten()[order]), plain(log_energy(energy)))
+def _spectrum(images: Tensor) -> list[float | None]:
+    return plain(in_zigzag(dct_energy(images).cpu()))
 
 
 def _clusters(
@@ -424,6 +345,6 @@ def _clusters(
         columns=labels.shape[1],
         labels=labels.flatten().tolist(),
         count=count,
-        explained=_short(found.explained.value[0]),
-        regions=_short(found.regions.value[0]),
+        explained=plain(found.explained.value[0]),
+        regions=plain(found.regions.value[0]),
     )

@@ -4,7 +4,9 @@ import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +16,7 @@ MAX_SIDE = 512
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PackedImages:
     """Images of one size, ready for JSON; `drawPictures` in panel/draw.js puts them on a canvas."""
 
     count: int
@@ -26,7 +28,7 @@ class Pictures:
     """count * height * width * 3 bytes in base64."""
 
 
-def to_pictures(images: Tensor, low: float = -1.0, high: float = 1.0) -> Pictures:
+def to_pictures(images: Tensor, low: float = -1.0, high: float = 1.0) -> PackedImages:
     """Return images, (B, 3, H, W) or (B, 1, H, W), with low as black and high as white, clipped."""
     return pack(shades_of(images, low, high).cpu(), shrink_of(images))
 
@@ -41,11 +43,11 @@ def shades_of(images: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
     return shades.permute(0, 2, 3, 1).contiguous()
 
 
-def pack(shades: Tensor, shrink: int) -> Pictures:
-    """Return bytes of `shades_of`, on the CPU, as pictures."""
+def pack(shades: Tensor, shrink: int) -> PackedImages:
+    """Return bytes of `shades_of`, on the CPU, for JSON."""
     count, height, width, _ = shades.shape
     data = base64.b64encode(shades.numpy().tobytes()).decode()
-    return Pictures(count, height, width, shrink, data)
+    return PackedImages(count, height, width, shrink, data)
 
 
 def shrink_of(images: Tensor) -> int:
@@ -68,8 +70,15 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [host[i].view(tensor.shape) for i, tensor in enumerate(tensors)]
 
 
-def plain(values: Tensor) -> list:
-    """Return a tensor as nested lists of four significant digits; JSON knows no NaN: None."""
-    if values.ndim > 1:
-        return [plain(row) for row in values]
-    return [float(f"{v:.4g}") if math.isfinite(v) else None for v in values.tolist()]
+def white_of(values: Tensor) -> float:
+    """Return what white stands for: of two digits, and few values lie beyond."""
+    largest = np.percentile(values.abs().cpu().numpy(), 99.5)
+    return float(f"{largest:.2g}") if largest > 1e-6 else 1.0
+
+
+def plain(values: Any) -> Any:
+    """Return a tensor, or a number, with four significant digits; JSON knows no NaN: None."""
+    values = values.tolist() if isinstance(values, Tensor) else values
+    if isinstance(values, list):
+        return [plain(value) for value in values]
+    return float(f"{values:.4g}") if math.isfinite(values) else None

@@ -23,7 +23,7 @@ class Curve(NamedTuple):
     """What a value of 1 means, in a few words."""
 
 
-class State(NamedTuple):
+class Paused(NamedTuple):
     """Where sampling stood at a time."""
 
     x: Tensor
@@ -46,7 +46,12 @@ class Record:
     axes: dict[str, Array]
     """Axis values by name: "step" and "t_start" go together, S values each ..."""
     curves: dict[str, Curve]
-    """By name, such as "predicted_image_energy" over ("step", "zigzag")."""
-    paused: State | None = None
-    """The last state before t = 1: where the run was stopped, or where its last step started. None
-    of a run that comes from a file."""
+    """By name, such as "predicted_energy" over ("step", "zigzag")."""
+    paused: Paused
+    """The last state before t = 1: where the run was stopped, or where its last step started."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        curves = sum(curve.values.nbytes for curve in self.curves.values())
+        return self.images.nbytes + self.paused.x.nbytes + curves

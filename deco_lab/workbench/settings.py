@@ -12,9 +12,7 @@ from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
 from deco_lab.sampling.plan import NUM_BANDS, Plan, check_seeds, one_a_band
-from deco_lab.setting import Setting, check_choice, check_number, check_whole, said
-
-__all__ = ["Settings", "check_choice", "check_number", "check_whole"]
+from deco_lab.setting import Setting, said
 
 MAX_IMAGES = 16
 """Most images of one run."""
@@ -82,6 +80,10 @@ class Settings(Plan):
         }
 
 
+_FORMER = {"guidance_low": 0, "guidance_high": 1}  # older links' ends of guidance_interval
+_KNOWN = [field.name for field in fields(Settings)]
+
+
 def settings_from(values: Mapping[str, Any]) -> Settings:
     """Return the settings that a mapping of field names holds; what is missing is the default.
 
@@ -92,12 +94,16 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"settings must be an object of names and values, got {said(values)}")
-    values = _of_today(values)
-    known = [field.name for field in fields(Settings)]
-    unknown = sorted(str(name) for name in values if name not in known)
-    if unknown:
-        raise ValueError(f"settings have no {said(unknown[0])}; they are {', '.join(known)}")
-    return Settings(**values)
+    known = {}
+    for name, value in values.items():
+        if name in _FORMER:
+            known.setdefault("guidance_interval", [*Settings.guidance_interval])
+            known["guidance_interval"][_FORMER[name]] = value
+        elif name in _KNOWN:
+            known[name] = value
+        else:
+            raise ValueError(f"settings have no {said(name)}; they are {', '.join(_KNOWN)}")
+    return Settings(**known)
 
 
 def to_query(settings: Settings) -> str:
@@ -118,40 +124,22 @@ def from_query(query: Mapping[str, str]) -> Settings:
         For a value that is not JSON, or breaks its rule.
     """
     values: dict[str, Any] = {}
-    for name in {field.name for field in fields(Settings)}.union(_FORMER).intersection(query):
-        if isinstance(getattr(Settings, name, None), str):
-            values[name] = query[name]
-            continue
-        try:
-            values[name] = json.loads(query[name])
-        except (json.JSONDecodeError, RecursionError):
-            text = said(query[name])
-            raise ValueError(f"{name} in the link must be JSON, got {text}") from None
-    return Settings(**_of_today(values))
+    for name in {*_KNOWN, *_FORMER}.intersection(query):
+        values[name] = query[name]
+        if not isinstance(getattr(Settings, name, None), str):
+            try:
+                values[name] = json.loads(query[name])
+            except (json.JSONDecodeError, RecursionError):
+                text = said(query[name])
+                raise ValueError(f"{name} in the link must be JSON, got {text}") from None
+    return settings_from(values)
 
 
-_FORMER = ("guidance_low", "guidance_high")
-
-
-def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of links and pictures that name the two ends of guidance_interval."""
-    ends = [
-        values.get(name, end) for name, end in zip(_FORMER, Plan.guidance_interval, strict=True)
-    ]
-    today = {name: value for name, value in values.items() if name not in _FORMER}
-    return today if len(today) == len(values) else {"guidance_interval": ends, **today}
-
-
-def check_model(settings: Settings, config: Any) -> None:
-    """Raise ValueError where a model's classes or size do not go with the settings."""
-    pixels = settings.num_images * config.image_size**2
-    if pixels > MAX_PIXELS:
+def check_pixels(settings: Settings, image_size: int) -> None:
+    """Raise ValueError where a run's images would have too many pixels together."""
+    most = MAX_PIXELS // image_size**2
+    if settings.num_images > most:
         raise ValueError(
-            f"num_images must be at most {MAX_PIXELS // config.image_size**2} for images of "
-            f"{config.image_size} x {config.image_size} pixels, got {settings.num_images}"
-        )
-    if max(settings.class_ids) >= config.num_classes:
-        raise ValueError(
-            f"class_ids must be at most {config.num_classes - 1}, since {settings.model} knows "
-            f"{config.num_classes} classes, got {max(settings.class_ids)}"
+            f"num_images must be at most {most} for images of {image_size} x {image_size} pixels, "
+            f"got {settings.num_images}"
         )

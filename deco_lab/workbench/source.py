@@ -1,84 +1,99 @@
 """Where a picture comes from that is looked into: a photograph, the last run, or a person."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from deco_lab.config import PHOTOGRAPHS
+from deco_lab.config import PHOTOGRAPHS, ModelConfig
 from deco_lab.data import CropSampler, bundled_crops
+from deco_lab.setting import check_choice, check_whole
 from deco_lab.workbench.record import Record
+from deco_lab.workbench.sessions import Sessions
 
-SOURCES = {
-    "photograph": "A crop of the bundled photograph of the class.",
-    "last run": "An image that the Sample tab drew last, of its own class.",
-    "own picture": "A picture of your own, cut to its centre square.",
-}
-"""Names of the sources, and what each is."""
+SOURCES = ("photograph", "last run", "own picture")
 
 
-def picture_from(
+class Chosen(NamedTuple):
+    """A picture to look into, and how."""
+
+    image: Tensor
+    """(3, S, S) in [-1, 1]."""
+    class_id: int
+    """What the model is to be told."""
+    seed: int
+    noisy: Tensor | None = None
+    """(3, S, S), of the last run: where it stood at t, in place of image and noise."""
+    t: float | None = None
+
+
+def choose(
+    sessions: Sessions,
+    session: str,
+    config: ModelConfig,
     source: str,
-    *,
-    image_size: int,
-    class_id: int = 0,
-    seed: int = 0,
-    record: Record | None = None,
-    index: int = 0,
-    picture: Image.Image | None = None,
-) -> Tensor:
-    """Return a picture of a model's size, (3, image_size, image_size) in [-1, 1].
+    class_id: int,
+    index: int,
+    seed: int,
+) -> Chosen:
+    """Return what a session looks into with a model.
 
     Parameters
     ----------
+    sessions, session
+        Where the last run and the picture of one's own are kept, and under which name.
+    config : ModelConfig
+        The model's.
     source : str
-        A name in SOURCES.
-    image_size : int
-        Sides, in pixels.
+        One of SOURCES.
     class_id, seed : int
-        Of "photograph": the bundled photograph's number, and which crop of it.
-    record, index : Record, int
-        Of "last run": the run, and which of its images, from 0.
-    picture : PIL.Image.Image
-        Of "own picture".
+        What the picture shows; of a photograph also which one, and which crop of it.
+    index : int
+        Which image of the last run, from 1; it has its own class.
 
     Raises
     ------
     ValueError
-        For another source, or where what it needs is missing or cannot be read.
+        For an argument that breaks its rule, or where the picture is missing or of another model.
     """
-    if source == "photograph":
-        whole = isinstance(class_id, int) and not isinstance(class_id, bool)
-        if not whole or class_id not in range(len(PHOTOGRAPHS)):
-            raise ValueError(
-                f"class_id must be that of a bundled photograph, from 0 to {len(PHOTOGRAPHS) - 1}, "
-                f"got {str(class_id)[:60]}; choose another source"
-            )
-        generator = torch.Generator().manual_seed(seed)
-        return _photographs(image_size).sample(1, generator, torch.tensor([class_id])).images[0]
+    check_choice("source", source, SOURCES)
+    check_whole("seed", seed, 0, 2**31)
     if source == "last run":
-        if record is None:
-            raise ValueError("there is no run to take an image from yet; draw one first")
-        if index not in range(len(record.images)):
-            raise ValueError(
-                f"image must be one of 1 to {len(record.images)}, those of the last run, "
-                f"got {_counted(index)}"
-            )
-        image = record.images[index]
-        if image.shape[-1] != image_size:
-            raise ValueError(
-                f"the last run's images must have the model's size, {image_size}, got "
-                f"{image.shape[-1]}; draw with this model first"
-            )
-        return image.clamp(-1, 1)
-    if source == "own picture":
-        if picture is None:
-            raise ValueError("there is no picture of your own yet; choose a file, or drop one")
-        return prepare(picture, image_size)
-    raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {str(source)[:60]!r}")
+        return _of_run(sessions.kept(session), config, index, seed)
+    if source == "photograph":
+        image = photograph(config.image_size, class_id, seed)
+    else:
+        image = prepare(sessions.picture(session), config.image_size)
+    return Chosen(image, class_id, seed)
+
+
+def _of_run(record: Record, config: ModelConfig, index: int, seed: int) -> Chosen:
+    check_whole("image", index, 1, len(record.images))
+    same = ("image_size", "num_classes", "class_names")
+    if any(record.model[name] != getattr(config, name) for name in same):
+        raise ValueError(
+            "the last run must be of a model with the same classes and image size, so that its "
+            f"label means the same, got one of {record.settings.model}; draw with this model first"
+        )
+    (x, t), label = record.paused, record.settings.labels[index - 1]
+    return Chosen(record.images[index - 1].clamp(-1, 1), label, seed, x[index - 1], t)
+
+
+def photograph(image_size: int, class_id: Any, seed: int) -> Tensor:
+    """Return the seed's crop of a bundled photograph, (3, image_size, image_size) in [-1, 1].
+
+    Raises
+    ------
+    ValueError
+        For a class_id that is none of a bundled photograph.
+    """
+    last = len(PHOTOGRAPHS) - 1
+    check_whole("class_id", class_id, 0, last, "; only photographs that are bundled have a crop")
+    generator = torch.Generator().manual_seed(seed)
+    return _photographs(image_size).sample(1, generator, torch.tensor([class_id])).images[0]
 
 
 def prepare(picture: Image.Image, image_size: int) -> Tensor:
@@ -96,10 +111,6 @@ def prepare(picture: Image.Image, image_size: int) -> Tensor:
         picture.convert("RGB"), (image_size, image_size), Image.Resampling.BICUBIC
     )
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
-
-
-def _counted(index: Any) -> str:
-    return str(index + 1) if isinstance(index, int) else str(index)[:60]
 
 
 @lru_cache(maxsize=2)

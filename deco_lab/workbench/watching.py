@@ -3,7 +3,7 @@
 A frame holds what a screen shows of one step. The step from t to t' is explained where its velocity
 was computed: the predicted image, velocity, condition, parts and guidance are those of the state at
 t ("t_start"), the noisy image is the state that was reached, at t'. Condition and parts are of the
-class alone, as the model has them (guidance and gains come afterwards). The parts are those of the
+class only, as the model has them (guidance and gains come afterwards). The parts are those of the
 first image's prediction; what stands for none of an input is that of other pictures (`others`).
 
 `Watch` is the one place that samples; it knows no widget. What it measured on the way becomes a
@@ -21,29 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deco_lab.sampling import (
-    GuidanceRule,
-    GuidedPair,
-    ReusedCondition,
-    Step,
-    sample_steps,
-)
-from deco_lab.spectra import (
-    MEAN_AND_OCTAVES,
-    OCTAVES,
-    PartGains,
-    band_names,
-    dct_energy,
-    token_map,
-)
+from deco_lab.sampling import GuidanceRule, GuidedPair, ReusedCondition, Step, sample_steps
+from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, PartGains, band_names, dct_energy, token_map
 from deco_lab.spectra.factorial import PARTS, draws_products
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.live_spectra import in_zigzag, measure, spectra_of
 from deco_lab.workbench.others import Others, others_of, taken_apart
 from deco_lab.workbench.parts import shares_of
-from deco_lab.workbench.pictures import Pictures, pack, plain, shades_of, shrink_of, to_host
-from deco_lab.workbench.record import Array, Curve, Record, State
-from deco_lab.workbench.settings import Settings, check_model
+from deco_lab.workbench.pictures import PackedImages, pack, plain, shades_of, shrink_of, to_host
+from deco_lab.workbench.record import Array, Curve, Paused, Record
+from deco_lab.workbench.settings import Settings, check_pixels
 from deco_lab.wrapper import Wrapper
 
 DRAWS = 2
@@ -51,12 +38,16 @@ DRAWS = 2
 TIMES = 16
 """Their conditions are those of the nearest of so many times from 0 on, so that many steps of a run
 ask the DiT for them at most that often."""
-VELOCITY_RANGE = 3.0
-"""Velocities from minus to plus this are shown from black to white; 0 is mid-grey."""
+RANGES = {"noisy": 1.0, "predicted": 1.0, "velocity": 3.0}
+"""A frame's pictures: each from minus to plus this is shown from black to white, clipped."""
 
 _ENERGY = "mean squared DCT coefficient of 8 x 8 blocks; 1 for white noise of variance 1"
 _POWER = "mean power in a ring of radial frequency; 1 for white noise of variance 1"
 CURVES: dict[str, tuple[tuple[str, ...], str]] = {
+    "t": ((), "time of the state: 0 is noise, 1 the image"),
+    "t_start": ((), "time at which the step started"),
+    "nfe": ((), "network passes per image so far"),
+    "sampling_ms": ((), "milliseconds of the sampler"),
     "noisy_energy": (("zigzag",), _ENERGY),
     "predicted_energy": (("zigzag",), _ENERGY),
     "velocity_energy": (("zigzag",), _ENERGY),
@@ -71,7 +62,7 @@ CURVES: dict[str, tuple[tuple[str, ...], str]] = {
         "share of the class's predicted image that the part supplies, of the first image",
     ),
 }
-"""What a frame may hold: the axes of a curve, and what a value of 1 means."""
+"""What a record may hold of each step: the axes of a curve, and what a value of 1 means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,17 +78,17 @@ class Frame:
     """Network passes per image so far."""
     sampling_ms: float
     """Milliseconds the sampler took for this step, without what is measured beside it."""
-    noisy: Pictures
-    """The state, [-1, 1] from black to white, clipped."""
-    predicted: Pictures | None
-    """The predicted image, likewise."""
-    velocity: Pictures | None
-    """The step's velocity, VELOCITY_RANGE from grey to white."""
+    noisy: PackedImages
+    """The state."""
+    predicted: PackedImages | None
+    """The predicted image."""
+    velocity: PackedImages | None
+    """The step's velocity."""
     says: str
     """What the parts draw of the predicted image, or why they have no shares, in a sentence or two;
     "" where there are none."""
     curves: dict[str, list]
-    """By name, those of CURVES that there are: numbers of four digits, None where undefined."""
+    """By name, those of CURVES with axes that there are: four digits, None where undefined."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +161,17 @@ class _Taken:
     passes: _Passes
     """What the model did on the way."""
 
+    def signals(self) -> dict[str, Tensor]:
+        """Return the step's images, as `measure` names them."""
+        step = self.step
+        signals = {"noisy": step.x}
+        if step.velocity is not None and step.predicted_image is not None:
+            signals |= {"predicted": step.predicted_image, "velocity": step.velocity}
+        if self.velocities is not None:
+            cond, guided = self.velocities
+            signals |= {"guidance": guided - cond, "class": cond}
+        return signals
+
 
 class Watch:
     """A run that can be iterated once, frame by frame, and leaves a record.
@@ -191,41 +193,36 @@ class Watch:
     """
 
     def __init__(self, model: Any, settings: Settings) -> None:
-        check_model(settings, model.config)
+        check_pixels(settings, model.config.image_size)
         self.settings = settings
-        self._decodes = hasattr(model, "condition") and hasattr(model, "decode")
-        if settings.has_gains and not self._decodes:
+        self._model = self._watched = sampled = model
+        decodes = hasattr(model, "condition") and hasattr(model, "decode")
+        if settings.has_gains and not decodes:
             raise ValueError(
                 f"dit_gains and decoder_gains must be 1, since {settings.model} has no pixel "
                 "decoder and so no parts; choose a DeCo model"
             )
         self.others: Others | None = None
         """What stands for none of an input; None where nothing is taken apart."""
-        if self._decodes and settings.decompose:
+        if decodes and settings.decompose:
             device = next(model.parameters()).device
             self.others = others_of(model.config, settings.labels[0], count=DRAWS, device=device)
         self._conditions: tuple[int, Tensor] | None = None  # of the others, and which time
-        self._model = model
-        self._watched = model
         if settings.condition_reuse > 1:
-            self._watched = ReusedCondition(model, settings.condition_reuse)
-        if self._decodes:
-            self._watched = _Remembering(self._watched)
-        drawing = self._watched
+            sampled = ReusedCondition(sampled, settings.condition_reuse)
+        if decodes:
+            self._watched = sampled = _Remembering(sampled)
         if settings.has_gains:
-            drawing = PartGains(
-                self._watched, dit=settings.dit_gains, decoder=settings.decoder_gains
-            )
+            sampled = PartGains(sampled, dit=settings.dit_gains, decoder=settings.decoder_gains)
         self._heard = _Heard(settings.rule())
         arguments: dict[str, Any] = {**settings.sampling_arguments(), "guidance": self._heard}
         del arguments["condition_reuse"]  # below what is remembered, so that parts are what drew
-        self._steps = sample_steps(drawing, **arguments)
+        self._steps = sample_steps(sampled, **arguments)
         self._before: Step | None = None
         self._last: Step | None = None
         self._paused: Step | None = None  # the last that leaves something to draw
         self._taken: list[_Taken] = []
-        self._measured: list[dict[str, Tensor]] = []
-        self._rows: list[tuple[int, float, float, int, float]] = []
+        self._measured: list[dict[str, Any]] = []
 
     def __iter__(self) -> Iterator[Frame]:
         return self
@@ -254,45 +251,51 @@ class Watch:
         taken, self._taken = self._taken, []
         if not taken:
             return []
-        signals = [_signals(one) for one in taken]
+        signals = [one.signals() for one in taken]
         with torch.no_grad():
-            others = [self._parts(one) | _shades(one.step) for one in taken]
+            others = [
+                self._parts(one) | _shades(images)
+                for one, images in zip(taken, signals, strict=True)
+            ]
             on_device = [*measure(signals), *(t for other in others for t in other.values())]
             energies, power, *rest = to_host(on_device)
         copied = iter(rest)
-        others = [{name: next(copied) for name in other} for other in others]
-        frames = []
-        for one, curves, other in zip(
-            taken, spectra_of(signals, energies, power), others, strict=True
-        ):
-            step = one.step
-            if "condition" in other:
-                curves["condition_energy"] = in_zigzag(other["condition"])
-            t_start = None if one.before is None else one.before.t
-            says = ""
-            if "parts" in other and t_start is not None:
-                curves["predicted_shares"], _, says = shares_of(other["parts"], t_start)
-            self._measured.append(curves)
-            start = math.nan if t_start is None else t_start
-            self._rows.append((step.index, step.t, start, step.nfe, one.milliseconds))
-            shrink = shrink_of(step.x)
-            frame = Frame(
-                index=step.index,
-                t=step.t,
-                t_start=t_start,
-                nfe=step.nfe,
-                sampling_ms=round(one.milliseconds, 2),
-                noisy=pack(other["noisy"], shrink),
-                predicted=pack(other["predicted"], shrink) if "predicted" in other else None,
-                velocity=pack(other["velocity"], shrink) if "velocity" in other else None,
-                says=says,
-                curves={name: plain(values) for name, values in curves.items()},
+        return [
+            self._frame(one, curves, {name: next(copied) for name in other})
+            for one, curves, other in zip(
+                taken, spectra_of(signals, energies, power), others, strict=True
             )
-            frames.append(frame)
-            self._last = step
-            if step.t < 1:
-                self._paused = step
-        return frames
+        ]
+
+    def _frame(self, taken: _Taken, curves: dict[str, Tensor], other: dict[str, Tensor]) -> Frame:
+        """Return a step's frame, and keep what was measured."""
+        step, says = taken.step, ""
+        t_start = None if taken.before is None else taken.before.t
+        if "condition" in other:
+            curves["condition_energy"] = in_zigzag(other["condition"])
+        if "parts" in other and t_start is not None:
+            curves["predicted_shares"], _, says = shares_of(other["parts"], t_start)
+        shrink = shrink_of(step.x)
+        pictures: dict[str, Any] = {
+            name: pack(other[name], shrink) if name in other else None for name in RANGES
+        }
+        frame = Frame(
+            index=step.index,
+            t=step.t,
+            t_start=t_start,
+            nfe=step.nfe,
+            sampling_ms=round(taken.milliseconds, 2),
+            **pictures,
+            says=says,
+            curves={name: plain(values) for name, values in curves.items()},
+        )
+        start = math.nan if t_start is None else t_start
+        single = {"t": step.t, "t_start": start, "nfe": step.nfe, "sampling_ms": taken.milliseconds}
+        self._measured.append(single | curves)
+        self._last = step
+        if step.t < 1:
+            self._paused = step
+        return frame
 
     def _parts(self, taken: _Taken) -> dict[str, Tensor]:
         """Return the condition's energies and the parts' products where a step started."""
@@ -328,37 +331,31 @@ class Watch:
         """Return what was drawn and measured so far; after the first frame, not before."""
         assert self._last is not None
         assert self._paused is not None
-        x = self._last.x
-        rows = np.array(self._rows, dtype=np.float64)
+        x, num_steps = self._last.x, self._last.index
         axes: dict[str, Array] = {
-            "step": rows[:, 0].astype(np.int64),
+            "step": np.arange(num_steps + 1),
             "zigzag": np.arange(64),
             "frequency": ring_frequencies(*x.shape[-2:]).numpy(),
             "band": np.array(band_names(OCTAVES)),
             "part": np.array(PARTS),
             "share_band": np.array(band_names(MEAN_AND_OCTAVES)),
         }
-        curves = {
-            "t": Curve(("step",), rows[:, 1], "time of the state: 0 is noise, 1 the image"),
-            "t_start": Curve(("step",), rows[:, 2], "time at which the step started"),
-            "nfe": Curve(("step",), rows[:, 3], "network passes per image so far"),
-            "sampling_ms": Curve(("step",), rows[:, 4], "milliseconds of the sampler"),
-        }
+        curves = {}
         for name, (names, unit) in CURVES.items():
-            values = np.full((len(rows), *(len(axes[axis]) for axis in names)), np.nan)
-            for row, measured in zip(values, self._measured, strict=True):
+            values = np.full([len(axes[axis]) for axis in ("step", *names)], np.nan)
+            for step, measured in enumerate(self._measured):
                 if name in measured:
-                    row[...] = measured[name].numpy()
+                    values[step] = measured[name]
             if not np.isnan(values).all():
                 curves[name] = Curve(("step", *names), values, unit)
         return Record(
             settings=self.settings,
             model=model_facts,
             images=x.detach().cpu(),
-            num_steps=self._last.index,
+            num_steps=num_steps,
             axes=axes,
             curves=curves,
-            paused=State(self._paused.x.detach().cpu(), self._paused.t),
+            paused=Paused(self._paused.x.detach().cpu(), self._paused.t),
         )
 
 
@@ -410,23 +407,10 @@ def run(
             yield Update("running", f"Drawing with {watch.settings.model}.", watch.frames())
 
 
-def _shades(step: Step) -> dict[str, Tensor]:
-    """Return the bytes of a frame's pictures, by name."""
-    shades = {"noisy": shades_of(step.x)}
-    if step.predicted_image is not None:
-        shades["predicted"] = shades_of(step.predicted_image)
-    if step.velocity is not None:
-        shades["velocity"] = shades_of(step.velocity, -VELOCITY_RANGE, VELOCITY_RANGE)
-    return shades
-
-
-def _signals(taken: _Taken) -> dict[str, Tensor]:
-    """Return a step's images, as `measure` names them."""
-    step = taken.step
-    signals = {"noisy": step.x}
-    if step.velocity is not None and step.predicted_image is not None:
-        signals |= {"predicted": step.predicted_image, "velocity": step.velocity}
-    if taken.velocities is not None:
-        cond, guided = taken.velocities
-        signals |= {"guidance": guided - cond, "class": cond}
-    return signals
+def _shades(images: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the bytes of a frame's pictures."""
+    return {
+        name: shades_of(images[name], -most, most)
+        for name, most in RANGES.items()
+        if name in images
+    }

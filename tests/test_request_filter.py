@@ -1,4 +1,4 @@
-"""The doors before Gradio, asked without a server: what is let through, and what is answered."""
+"""The filter before Gradio, asked without a server: what is let through, and what is answered."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deco_lab.page.doors import MAX_BODY, MAX_CALL, Doors
+from deco_lab.page.request_filter import MAX_BODY, MAX_CALL, RequestFilter
 
 EVENTS = {
     4: SimpleNamespace(inputs=[1, 2], api_name="sample", api_visibility="public"),
@@ -56,7 +56,7 @@ def ask(path, method="POST", chunks=(b"",), headers=(JSON_BODY,), cookie=None):
         "type": "http", "path": path, "query_string": query.encode(), "method": method,
         "headers": list(headers), "app": gradio,
     }  # fmt: skip
-    asyncio.run(Doors(app, BLOCKS)(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(RequestFilter(app, BLOCKS)(scope, receive, send))  # type: ignore[arg-type]
     answer = json.loads(sent[1]["body"])["detail"] if len(sent) > 1 else ""
     return SimpleNamespace(status=sent[0]["status"], answer=answer, reached=reached, read=read[0])
 
@@ -65,57 +65,57 @@ def call(said, path="/gradio_api/queue/join"):
     return ask(path, chunks=[json.dumps(said).encode()])
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/", "/config", "/assets/index.js", "/gradio_api/info", f"/gradio_api/call/sample/{KNOWN}"],
-)
-def test_doors_let_the_page_be_read(path):
-    assert ask(path, "GET").status == 200
+NOTHING, NO_SESSION = "There is nothing at this address.", "There is no such session."
+NO_EVENT = "There is no such event."
 
 
 @pytest.mark.parametrize(
-    ("path", "method"),
+    ("method", "path", "answer"),
     [
-        ("/gradio_api/file=/etc/passwd", "GET"),
-        ("/gradio_api/file/etc/passwd", "GET"),
-        ("/gradio_api/upload", "POST"),
-        ("/gradio_api/proxy=https://example.com", "GET"),
-        ("/gradio_api/stream/a/b/c/playlist.m3u8", "GET"),
-        ("/gradio_api/component_server", "POST"),
-        ("/monitoring", "GET"),
-        ("/docs", "GET"),
-        ("/gradio_api/heartbeat/a/b", "GET"),
-        ("/", "DELETE"),
-        ("/..//etc/passwd", "GET"),
+        *[("GET", path, "") for path in ("/", "/config", "/assets/index.js", "/gradio_api/info")],
+        ("GET", f"/gradio_api/call/sample/{KNOWN}", ""),
+        ("GET", "/gradio_api/file=/etc/passwd", NOTHING),
+        ("GET", "/gradio_api/file/etc/passwd", NOTHING),
+        ("POST", "/gradio_api/upload", NOTHING),
+        ("GET", "/gradio_api/proxy=https://example.com", NOTHING),
+        ("GET", "/gradio_api/stream/a/b/c/playlist.m3u8", NOTHING),
+        ("POST", "/gradio_api/component_server", NOTHING),
+        ("GET", "/monitoring", NOTHING),
+        ("GET", "/docs", NOTHING),
+        ("GET", "/gradio_api/heartbeat/a/b", NOTHING),
+        ("DELETE", "/", NOTHING),
+        ("GET", "/..//etc/passwd", NOTHING),
+        ("GET", "/gradio_api/queue/data", NO_SESSION),
+        ("GET", "/gradio_api/queue/data?session_hash=unknown", NO_SESSION),
+        ("GET", "/gradio_api/call/sample/unknown", NO_EVENT),
+        ("GET", f"/gradio_api/call/sample/{KNOWN}0", NO_EVENT),
+        ("POST", "/gradio_api/call/draw", "There is no such endpoint."),  # it is private
+        ("POST", "/gradio_api/call/nothing", "There is no such endpoint."),
     ],
 )
-def test_doors_shut_other_addresses(path, method):
-    found = ask(path, method)
-    assert (found.status, found.answer) == (404, "There is nothing at this address.")
-    assert not found.reached
+def test_filter_lets_the_page_be_read_and_shuts_other_addresses(method, path, answer):
+    headers = [JSON_BODY, (b"x-forwarded-host", b"evil"), (b"x-gradio-server", b"evil")]
+    found = ask(path, method, headers=headers)
+    assert (found.status, found.answer, len(found.reached)) == (
+        (404, answer, 0) if answer else (200, "", 1)
+    )
+    assert all(scope["headers"] == [JSON_BODY] for scope, _ in found.reached)
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("header", "status"),
     [
-        "/gradio_api/queue/data",
-        "/gradio_api/queue/data?session_hash=unknown",
-        "/gradio_api/call/sample/unknown",
-        f"/gradio_api/call/sample/{KNOWN}0",
+        *[
+            ((b"content-length", length), 413)
+            for length in (b"%d" % (MAX_BODY + 1), b"-1", b"many", b"9" * 30, b"\xb2")
+        ],
+        ((b"content-type", b"text/plain"), 415),  # as another site's form could send
     ],
 )
-def test_doors_know_no_sessions_and_events_but_those_that_are_there(path):
-    found = ask(path, "GET")
-    assert (found.status, found.reached) == (404, [])
-    assert found.answer in ("There is no such session.", "There is no such event.")
-
-
-@pytest.mark.parametrize("length", [str(MAX_BODY + 1), "-1", "many", "9" * 30, "\xb2"])
-def test_doors_refuse_a_body_that_is_said_to_be_too_large_unread(length):
-    headers = [JSON_BODY, (b"content-length", length.encode("latin-1"))]
+def test_filter_reads_nothing_of_a_body_whose_headers_are_wrong(header, status):
+    headers = [header] if status == 415 else [JSON_BODY, header]
     found = ask("/gradio_api/queue/join", headers=headers, chunks=[b"{}"])
-    assert found.status == 413
-    assert found.read == 0
+    assert (found.status, found.read) == (status, 0)
 
 
 @pytest.mark.parametrize(
@@ -128,36 +128,18 @@ def test_doors_refuse_a_body_that_is_said_to_be_too_large_unread(length):
         ("/gradio_api/queue/join", MAX_BODY),
     ],
 )
-def test_doors_read_no_more_of_a_body_than_the_address_needs(path, most):
-    assert ask(path, chunks=[b"0" * 2**15] * 1000).read == most // 2**15 + 1
+def test_filter_reads_no_more_of_a_body_than_the_address_needs(path, most):
+    found = ask(path, chunks=[b"0" * 2**15] * 1000)
+    assert (found.status, found.read, found.reached) == (413, most // 2**15 + 1, [])
 
 
 @pytest.mark.parametrize(("number", "status"), [(8, 200), (4, 400)])
-def test_doors_let_long_calls_through_only_where_a_picture_is_asked_for(number, status):
+def test_filter_lets_long_calls_through_only_where_a_picture_is_asked_for(number, status):
     values = ["A" * MAX_CALL] * len(EVENTS[number].inputs)
     assert call({"fn_index": number, "data": values}).status == status
 
 
-@pytest.mark.parametrize("part", [b"[],", b"{},", b"[[", b"0,", b'{"a":'])
-def test_doors_refuse_a_body_of_very_many_values_before_they_see_that_it_is_cut(part):
-    found = ask("/gradio_api/queue/join", chunks=[b'{"data": [' + part * 20_000])
-    assert found.status == 400
-    assert found.answer == "the request must have at most 10000 values."
-
-
-def test_doors_refuse_a_call_that_another_sites_form_could_send():
-    found = ask("/gradio_api/queue/join", headers=[(b"content-type", b"text/plain")])
-    assert (found.status, found.read) == (415, 0)
-
-
-def test_doors_refuse_a_body_of_unknown_length_once_it_is_too_large():
-    found = ask("/gradio_api/queue/join", chunks=[b"0" * 2**20] * 100)
-    assert found.status == 413
-    assert found.read <= MAX_BODY // 2**20 + 1
-    assert not found.reached
-
-
-def test_doors_hand_on_of_a_good_call_what_they_looked_at():
+def test_filter_hands_on_of_a_good_call_what_it_looked_at():
     said = {"fn_index": 4, "data": [[1, 2], "é"]}
     body = json.dumps({**said, "event_id": "x", "batched": True, "trigger_id": {}}).encode()
     found = ask("/gradio_api/queue/join", chunks=[body[:9], body[9:]])
@@ -165,14 +147,8 @@ def test_doors_hand_on_of_a_good_call_what_they_looked_at():
     assert json.loads(found.reached[0][1]) == {**said, "session_hash": None}
 
 
-def test_doors_believe_no_header_about_the_apps_own_address():
-    headers = [(b"x-forwarded-host", b"evil"), (b"x-gradio-server", b"evil"), (b"host", b"good")]
-    found = ask("/", "GET", headers=headers)
-    assert found.reached[0][0]["headers"] == [(b"host", b"good")]
-
-
 def sessions_of(cookie):
-    """Return what a visitor's session "abc" is called beyond the doors, wherever it is named."""
+    """Return what a visitor's session "abc" is called beyond the filter, wherever it is named."""
     join = {"fn_index": 7, "data": [], "session_hash": "abc"}
     cancel = {"fn_index": 7, "event_id": KNOWN, "session_hash": "abc"}
     for path, said in (("queue/join", join), ("call/sample", {**join, "data": [1, 2]}),
@@ -189,13 +165,13 @@ def sessions_of(cookie):
     yield found.reached[0][0]["query_string"].decode().removeprefix("session_hash=")
 
 
-def test_doors_give_each_visitor_sessions_of_their_own():
+def test_filter_gives_each_visitor_sessions_of_their_own():
     (ada,), (eve,) = (set(sessions_of(cookie)) for cookie in ("ada", "eve"))
     assert ada != eve
 
 
 @pytest.mark.parametrize(("cookie", "event"), [("ada", KNOWN), ("eve", "")])
-def test_doors_let_a_visitor_cancel_only_events_of_their_own(cookie, event, monkeypatch):
+def test_filter_lets_a_visitor_cancel_only_events_of_their_own(cookie, event, monkeypatch):
     (ada,) = set(sessions_of("ada"))
     monkeypatch.setattr(QUEUE, "pending_event_ids_session", {ada: {KNOWN}})
     said = {"fn_index": 7, "event_id": KNOWN, "session_hash": "abc"}
@@ -203,45 +179,42 @@ def test_doors_let_a_visitor_cancel_only_events_of_their_own(cookie, event, monk
     assert json.loads(found.reached[0][1])["event_id"] == event
 
 
+NUMBER, PLAIN = "fn_index must be the number of an event", "each value must be a number"
+CANCEL, MANY = ("fn_index must be a number, and event_id", "the request must have at most 10000 ")
+OBJECT = "the request must be a JSON object of finite numbers and valid text."
+
+
 @pytest.mark.parametrize(
-    ("path", "said", "sentence"),
+    ("path", "body", "sentence"),
     [
-        ("queue/join", {"fn_index": 99, "data": []}, "fn_index must be the number of an event"),
-        ("queue/join", {"fn_index": True, "data": []}, "fn_index must be the number of an event"),
+        ("queue/join", {"fn_index": 99, "data": []}, NUMBER),
+        ("queue/join", {"fn_index": True, "data": []}, NUMBER),
         ("queue/join", {"fn_index": 4, "data": [1]}, "data must be a list of 2 values"),
         ("queue/join", {"fn_index": 4, "data": {"path": "/etc/passwd"}}, "data must be a list"),
-        ("queue/join", {"fn_index": 4, "data": [1, {"path": "/"}]}, "each value must be a number"),
-        ("queue/join", {"fn_index": 4, "data": [1, [[1]]]}, "each value must be a number"),
+        ("queue/join", {"fn_index": 4, "data": [1, {"path": "/"}]}, PLAIN),
+        ("queue/join", {"fn_index": 4, "data": [1, [[1]]]}, PLAIN),
         ("queue/join", {"fn_index": 4, "data": [1, [0] * 65]}, "a list must have at most 64"),
         ("queue/join", {"fn_index": 7, "data": [], "session_hash": "../x"}, "session_hash must"),
         ("queue/join", {"fn_index": 7, "data": [], "session_hash": 7}, "session_hash must"),
-        ("queue/join", {"fn_index": 4, "data": [1, "\ud800"]}, "the request must be a JSON"),
-        ("cancel", {"fn_index": [], "event_id": "x"}, "fn_index must be a number, and event_id"),
-        ("cancel", {"fn_index": 7, "event_id": NESTED}, "fn_index must be a number, and event_id"),
+        ("queue/join", {"fn_index": 4, "data": [1, "\ud800"]}, OBJECT),
+        ("cancel", {"fn_index": [], "event_id": "x"}, CANCEL),
+        ("cancel", {"fn_index": 7, "event_id": NESTED}, CANCEL),
+        *[("call/sample", body, OBJECT) for body in (b"", b"[]", b"{", b"\xff", b'"\\ud800"')],
+        *[("call/sample", b'{"data": %s}' % body, OBJECT) for body in (b"NaN", b"1e999")],
+        ("call/sample", b"[" * 5000, OBJECT),
+        *[
+            ("queue/join", b'{"data": [' + part * 20_000, MANY)  # before it sees that it is cut
+            for part in (b"[],", b"{},", b"[[", b"0,", b'{"a":')
+        ],
     ],
+    ids=lambda value: str(value)[:40],
 )
-def test_doors_answer_a_wrong_call_in_a_sentence(path, said, sentence):
-    found = call(said, f"/gradio_api/{path}")
-    assert found.status == 400
+def test_filter_answers_a_wrong_call_in_a_sentence(path, body, sentence):
+    chunk = body if isinstance(body, bytes) else json.dumps(body).encode()
+    found = ask(f"/gradio_api/{path}", chunks=[chunk])
+    assert (found.status, found.reached) == (400, [])
     assert found.answer.startswith(sentence)
     assert found.answer.endswith(".")
-    assert not found.reached
-
-
-@pytest.mark.parametrize("name", ["draw", "nothing"])
-def test_doors_know_no_endpoints_but_the_apis(name):
-    found = call({"data": []}, f"/gradio_api/call/{name}")
-    assert (found.status, found.answer) == (404, "There is no such endpoint.")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"[]", b"{", b"\xff", b'{"data": NaN}', b'{"data": 1e999}', b'"\\ud800"', b"[" * 5000],
-)  # fmt: skip
-def test_doors_refuse_what_is_no_object_of_finite_numbers(body):
-    found = ask("/gradio_api/call/sample", chunks=[body])
-    assert found.status == 400
-    assert found.answer == "the request must be a JSON object of finite numbers and valid text."
 
 
 JSON = st.recursive(
@@ -257,7 +230,7 @@ KEYS = ["fn_index", "data", "session_hash", "event_id", "trigger_id", "batched",
     said=st.dictionaries(st.sampled_from(KEYS), JSON) | JSON,
     name=st.sampled_from(["queue/join", "call/sample", "call/draw", "run/predict", "api/sample"]),
 )
-def test_doors_let_through_plain_values_alone_whatever_is_sent(said, name):
+def test_filter_lets_through_only_plain_values_whatever_is_sent(said, name):
     body = json.dumps(said).encode("utf-8", "surrogatepass")
     found = ask(f"/gradio_api/{name}", chunks=[body])
     assert found.status in (200, 400) or (name, found.status) == ("call/draw", 404)

@@ -46,7 +46,7 @@ _UNBELIEVED = (b"x-forwarded-host", b"x-gradio-server")
 """Headers by which a caller would tell Gradio the app's own address."""
 
 
-class Doors:
+class RequestFilter:
     """ASGI middleware that lets through what the app needs, and answers the rest in a sentence.
 
     404 to other addresses, and to sessions and events that are not there; 413 to bodies that are
@@ -108,26 +108,21 @@ class Doors:
         kind = headers.get("content-type", "").partition(";")[0]
         if not is_login and kind != "application/json":
             raise HTTPException(415, "The request must be of the content type application/json.")
-        fn, limit = None, MAX_CALL
-        if call and call["name"] in (None, "predict"):
-            limit = MAX_BODY  # by number, which stands in the body
-        elif call:
-            fn = self._endpoint(call["name"])
-            limit = MAX_BODY if _takes_picture(fn) else MAX_CALL
+        name = call and call["name"]
+        by_number = call and name in (None, "predict")  # the event's number stands in the body
+        fn = self._endpoint(name) if name and not by_number else None
+        limit = MAX_BODY if by_number or (fn and _takes_picture(fn)) else MAX_CALL
         body = await _whole_body(receive, headers.get("content-length", "0"), limit)
         if not is_login:
             try:  # in a thread, since a picture takes a while
                 body = await asyncio.to_thread(self._rewritten, body, scope, call is not None, fn)
             except ValueError as error:
                 raise HTTPException(400, f"{error}.") from None
-        first = True
+        whole: Message = {"type": "http.request", "body": body, "more_body": False}
+        messages = [whole]
 
         async def replayed() -> Message:
-            nonlocal first, body
-            if not first:
-                return await receive()
-            first, whole, body = False, body, b""
-            return {"type": "http.request", "body": whole, "more_body": False}
+            return messages.pop() if messages else await receive()
 
         return replayed
 
@@ -144,27 +139,24 @@ class Doors:
         `fn` is the event that is called; None where its number stands in the body.
         """
         said = _object(body)
-        session = said.get("session_hash")
+        session, number, event = (said.get(k) for k in ("session_hash", "fn_index", "event_id"))
         if not (session is None or (isinstance(session, str) and _HASH.fullmatch(session))):
             raise ValueError("session_hash must be at most 64 letters, digits, - and _")
         kept: dict[str, Any] = {"session_hash": session and _own(session, scope)}
-        if is_call:
-            if fn is None:
-                number = kept["fn_index"] = said.get("fn_index")
-                if type(number) is not int or number not in self._blocks.fns:
-                    raise ValueError("fn_index must be the number of an event of this app")
-                fn = self._blocks.fns[number]
-            if len(body) > MAX_CALL and not _takes_picture(fn):
-                raise ValueError(f"a call without a picture must have at most {MAX_CALL} bytes")
-            kept["data"] = _checked_values(said.get("data"), len(fn.inputs))
-        else:
-            number, event = said.get("fn_index"), said.get("event_id")
+        if not is_call:
             if type(number) is not int or not isinstance(event, str):
                 raise ValueError("fn_index must be a number, and event_id a text")
             # Gradio ends an event whoever asks.
             own = self._blocks._queue.pending_event_ids_session.get(kept["session_hash"], ())
-            kept |= {"fn_index": number, "event_id": event if event in own else ""}
-        return orjson.dumps(kept)
+            event = event if event in own else ""
+            return orjson.dumps(kept | {"fn_index": number, "event_id": event})
+        if fn is None:
+            if type(number) is not int or number not in self._blocks.fns:
+                raise ValueError("fn_index must be the number of an event of this app")
+            kept["fn_index"], fn = number, self._blocks.fns[number]
+        if len(body) > MAX_CALL and not _takes_picture(fn):
+            raise ValueError(f"a call without a picture must have at most {MAX_CALL} bytes")
+        return orjson.dumps(kept | {"data": _checked_values(said.get("data"), len(fn.inputs))})
 
 
 def _own(session: str, scope: Scope) -> str:

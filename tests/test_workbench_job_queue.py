@@ -3,15 +3,15 @@
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import pytest
 
-from deco_lab.workbench.turns import Reader, Turns, Waiting
+from deco_lab.workbench.job_queue import JobQueue, Reader, Waiting
 
 
-def count(n: int) -> Callable[[], Iterator[int]]:
-    return lambda: iter(range(n))
+def count(n: int) -> Callable[[], Generator[int, None, None]]:
+    return lambda: (i for i in range(n))
 
 
 class Endless:
@@ -20,7 +20,7 @@ class Endless:
     def __init__(self) -> None:
         self.begun, self.closed = threading.Event(), threading.Event()
 
-    def __call__(self) -> Iterator[int]:
+    def __call__(self) -> Generator[int, None, None]:
         try:
             while True:
                 self.begun.set()
@@ -42,28 +42,15 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def test_in_turn_gives_each_answer_once_and_in_order():
-    turns = Turns()
-    assert answers_of(turns.in_turn(count(1000))) == list(range(1000))
-    assert answers_of(turns.in_turn(count(0))) == []
-
-
-def test_in_turn_reads_the_job_ahead_of_its_reader():
-    turns, done = Turns(), threading.Event()
-
-    def job():
-        yield from range(5)
-        done.set()
-
-    reading = turns.in_turn(job)
-    next(reading)
-    assert done.wait(5)
-    assert 4 in next(reading, [4])
+    queue = JobQueue()
+    assert answers_of(queue.in_turn(count(1000))) == list(range(1000))
+    assert answers_of(queue.in_turn(count(0))) == []
 
 
 def test_in_turn_runs_one_job_at_a_time_first_come_first_served():
-    turns, busy, order = Turns(), threading.Lock(), []
+    queue, busy, order = JobQueue(), threading.Lock(), []
 
-    def job(name: int) -> Iterator[int]:
+    def job(name: int) -> Generator[int, None, None]:
         for step in range(3):
             assert busy.acquire(blocking=False), "two jobs compute at once"
             time.sleep(0.005)
@@ -75,13 +62,13 @@ def test_in_turn_runs_one_job_at_a_time_first_come_first_served():
 
     def read(name: int) -> None:
         try:
-            answers = answers_of(turns.in_turn(lambda: job(name)))
+            answers = answers_of(queue.in_turn(lambda: job(name)))
             assert [a for a in answers if isinstance(a, int)] == [0, 1, 2]
         except BaseException as error:
             failed.append(error)
 
     endless = Endless()
-    first = turns.in_turn(endless)
+    first = queue.in_turn(endless)
     next(first)  # holds the model until all have queued
     threads = []
     for name in range(8):
@@ -96,11 +83,11 @@ def test_in_turn_runs_one_job_at_a_time_first_come_first_served():
 
 
 def test_in_turn_says_the_place_and_each_change_at_once():
-    turns = Turns()
-    holder, second = turns.in_turn(Endless()), turns.in_turn(Endless())
+    queue = JobQueue()
+    holder, second = queue.in_turn(Endless()), queue.in_turn(Endless())
     next(holder)
     assert next(second)[-1] == Waiting(1)
-    third = turns.in_turn(count(1))
+    third = queue.in_turn(count(1))
     assert next(third)[-1] == Waiting(2)
     holder.close()
     started = time.monotonic()
@@ -112,65 +99,65 @@ def test_in_turn_says_the_place_and_each_change_at_once():
 
 
 def test_in_turn_refuses_when_too_many_wait():
-    turns = Turns(most_waiting=2)
-    holder = turns.in_turn(Endless())
+    queue = JobQueue(most_waiting=2)
+    holder = queue.in_turn(Endless())
     next(holder)
-    waiting = [turns.in_turn(count(1)) for _ in range(2)]
+    waiting = [queue.in_turn(count(1)) for _ in range(2)]
     for job in waiting:
         assert next(job) == [Waiting(waiting.index(job) + 1)]
     with pytest.raises(ValueError, match=r"at most 2 jobs may wait .* try again in a moment"):
-        next(turns.in_turn(count(1)))
+        next(queue.in_turn(count(1)))
     holder.close()
     for job in waiting:
         assert 0 in answers_of(job)
 
 
 def test_in_turn_raises_what_the_job_raises_after_its_answers():
-    turns = Turns()
+    queue = JobQueue()
 
-    def broken() -> Iterator[int]:
+    def broken() -> Generator[int, None, None]:
         yield 1
         raise ZeroDivisionError
 
-    reading = turns.in_turn(broken)
+    reading = queue.in_turn(broken)
     assert next(reading) == [1]
     with pytest.raises(ZeroDivisionError):
         next(reading)
     with pytest.raises(ZeroDivisionError):
-        list(turns.in_turn(lambda: iter([1 // 0])))
-    assert answers_of(turns.in_turn(count(1))) == [0]
+        list(queue.in_turn(lambda: (1 // 0 for _ in range(1))))
+    assert answers_of(queue.in_turn(count(1))) == [0]
 
 
 def test_in_turn_closed_ends_the_job():
-    turns, endless = Turns(), Endless()
-    reading = turns.in_turn(endless)
+    queue, endless = JobQueue(), Endless()
+    reading = queue.in_turn(endless)
     next(reading)
     reading.close()
     assert endless.closed.wait(5)
-    assert answers_of(turns.in_turn(count(1))) == [0]
+    assert answers_of(queue.in_turn(count(1))) == [0]
 
 
 def test_in_turn_ends_a_job_whose_reader_vanished():
-    turns, endless = Turns(), Endless()
-    vanished = turns.in_turn(endless, reader=Reader(0.3))  # never resumed, nor closed
+    queue, endless = JobQueue(), Endless()
+    vanished = queue.in_turn(endless, reader=Reader(0.3))  # never resumed, nor closed
     next(vanished)
     started = time.monotonic()
-    assert 0 in answers_of(turns.in_turn(count(1)))
+    assert 0 in answers_of(queue.in_turn(count(1)))
     assert 0.2 < time.monotonic() - started < 2
     assert endless.closed.is_set()
 
 
 def test_in_turn_is_not_blocked_by_waiting_readers_that_vanished():
-    turns = Turns(most_waiting=2)
-    jobs = [turns.in_turn(Endless(), reader=Reader(0.3)) for _ in range(3)]
+    queue = JobQueue(most_waiting=2)
+    jobs = [queue.in_turn(Endless(), reader=Reader(0.3)) for _ in range(3)]
     for job in jobs:
         next(job)
-    wait_for(lambda: not turns._queue, 5)
-    assert answers_of(turns.in_turn(count(1))) == [0]
+    wait_for(lambda: not queue._queue, 5)
+    assert answers_of(queue.in_turn(count(1))) == [0]
 
 
 def test_in_turn_waits_for_a_job_that_computes_for_long():
-    turns = Turns()
+    queue = JobQueue()
 
     def slow():
         time.sleep(0.5)
@@ -178,14 +165,14 @@ def test_in_turn_waits_for_a_job_that_computes_for_long():
         time.sleep(0.5)
         yield 2
 
-    assert answers_of(turns.in_turn(slow, reader=Reader(0.1))) == [1, 2]
+    assert answers_of(queue.in_turn(slow, reader=Reader(0.1))) == [1, 2]
 
 
 def test_in_turn_leaves_the_queue_when_it_is_not_wanted():
-    turns, begun, wanted = Turns(), [], [True]
-    holder = turns.in_turn(Endless())
+    queue, begun, wanted = JobQueue(), [], [True]
+    holder = queue.in_turn(Endless())
     next(holder)
-    waiting = turns.in_turn(lambda: iter([begun.append(True)]), lambda: wanted[0])
+    waiting = queue.in_turn(lambda: (begun.append(True) for _ in range(1)), lambda: wanted[0])
     assert next(waiting) == [Waiting(1)]
     wanted[0] = False
     assert all(isinstance(answer, Waiting) for answer in answers_of(waiting))
@@ -193,39 +180,24 @@ def test_in_turn_leaves_the_queue_when_it_is_not_wanted():
     holder.close()
 
 
-def test_in_turn_leaves_a_job_to_its_last_word():
-    turns, stop = Turns(), threading.Event()
-
-    def job() -> Iterator[str]:
-        while not stop.is_set():
-            time.sleep(0.005)
-            yield "running"
-        yield "stopped"
-
-    running = turns.in_turn(job)
-    next(running)
-    stop.set()
-    assert answers_of(running)[-1] == "stopped"
-
-
 def test_in_turn_has_one_thread_for_all_jobs():
-    turns, used = Turns(), set()
+    queue, used = JobQueue(), set()
 
-    def job() -> Iterator[int]:
+    def job() -> Generator[int, None, None]:
         used.add(threading.get_ident())
         yield 1
         raise ZeroDivisionError
 
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
-            list(turns.in_turn(job))
+            list(queue.in_turn(job))
     assert len(used) == 1
     assert threading.get_ident() not in used
 
 
 def test_in_turn_holds_nothing_of_a_job_that_has_ended():
-    turns, held = Turns(), Endless()
-    reading = turns.in_turn(held)
+    queue, held = JobQueue(), Endless()
+    reading = queue.in_turn(held)
     next(reading)
     reading.close()
     assert held.closed.wait(5)
@@ -235,8 +207,8 @@ def test_in_turn_holds_nothing_of_a_job_that_has_ended():
 
 
 def test_in_turn_goes_on_while_the_reader_is_seen_to_read():
-    turns, reader, endless = Turns(), Reader(0.3), Endless()
-    reading = turns.in_turn(endless, reader=reader)
+    queue, reader, endless = JobQueue(), Reader(0.3), Endless()
+    reading = queue.in_turn(endless, reader=reader)
     next(reading)
     for _ in range(20):
         time.sleep(0.05)
