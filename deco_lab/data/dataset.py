@@ -7,7 +7,6 @@ dataset may be much larger than memory.
 import glob
 import os
 import re
-from io import BytesIO
 from pathlib import Path
 from tarfile import TarError
 from typing import Any
@@ -221,8 +220,7 @@ def _labels(table: Any, column: str) -> tuple[NDArray[np.int64], tuple[str, ...]
 
 def _decode(stored: dict[str, Any] | None) -> Image.Image:
     """Return the picture of a row, which holds its bytes or the path of a file."""
-    if stored is None or (stored["bytes"] is None and stored["path"] is None):
+    held = (stored["path"] if stored["bytes"] is None else stored["bytes"]) if stored else None
+    if held is None:
         raise UnreadablePictureError("the row holds no picture")
-    if stored["bytes"] is None:
-        return open_picture(stored["path"])
-    return open_picture(BytesIO(stored["bytes"]))
+    return open_picture(held)
