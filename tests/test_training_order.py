@@ -135,7 +135,7 @@ def test_main_shows_what_every_option_means(capsys):
         ("--baseline --decoder-width 16", "decoder_width must be left out for a baseline, which"),
         ("--save-every 0", "save_every must be 1 or more, got 0"),
         ("--batch-size many", "--batch-size: invalid literal"),
-        ("--data /no/such/folder", "/no/such/folder does not exist"),
+        ("--data /no/such/folder", "/no/such/folder cannot be listed"),
         ("--data a --dataset b", "data and dataset exclude each other, got a and b"),
         ("--crop center", "crop must be random for the bundled photographs, got center"),
         ("--crop left --data .", "crop must be random or center, got 'left'"),
