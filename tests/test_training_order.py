@@ -137,8 +137,8 @@ def test_main_shows_what_every_option_means(capsys):
         ("--batch-size many", "--batch-size: invalid literal"),
         ("--data /no/such/folder", "/no/such/folder cannot be listed"),
         ("--data a --dataset b", "data and dataset exclude each other, got a and b"),
-        ("--crop center", "crop must be random for the bundled photographs, got center"),
-        ("--crop left --data .", "crop must be random or center, got 'left'"),
+        ("--crop center", "crop must be random, or center with data or dataset, got 'center'"),
+        ("--crop left --data .", "crop must be random, or center with data or dataset, got 'left'"),
     ],
 )
 def test_main_says_in_a_sentence_what_is_wrong(capsys, tmp_path: Path, line, message):
@@ -192,7 +192,7 @@ def test_main_says_what_it_passes_over_whatever_the_names(folder, tmp_path: Path
     said = (
         "left out, since it cannot be read: dogs/\\xff.png (it is no picture of a known format)\n"
         "1 pictures cannot be read\n"
-        "passed over: 2 .heic, 1 .jpg_large, 1 outside of the class folders, 1 without suffix; "
+        "passed over: 2 .heic, 1 outside of the class folders, 1 .jpg_large, 1 without suffix; "
         "HEIC pictures are read where pillow-heif is installed: pip install pillow-heif\n"
     )
     train(pictures, tmp_path / "run")

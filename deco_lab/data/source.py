@@ -79,9 +79,10 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
         fields = FieldSampler(image_size, device=device)
         return Source(fields, {"name": "fields", "classes": list(FIELDS)}, fields)
     bundled = not (config.data or config.dataset)
-    ways = ("random",) if bundled else ("random", "center")  # of the bundled photographs one
-    if config.crop not in ways:
-        raise ValueError(f"crop must be {' or '.join(ways)} here, got {config.crop!r}")
+    if config.crop not in (("random",) if bundled else ("random", "center")):
+        raise ValueError(
+            f"crop must be random, or center with data or dataset, got {config.crop!r}"
+        )
     scale = config.crop_scale or (SCALE_RANGE if bundled else (1.0, 1.0))
     how: dict[str, Any] = {"scale_range": scale, "flip": config.flip, "device": device}
     rows, left_out = {}, ()
