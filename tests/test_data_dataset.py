@@ -189,12 +189,13 @@ def test_read_dataset_takes_the_columns_named(tmp_path: Path):
     assert named.class_names == ("u", "v", "w")
     assert [red(named, index) for index in range(4)] == [100, 101, 102, 103]
     listed = r"image \(PIL.*\), label \(int64\), mask .*, kind \(string\), got 'picture'"
-    for given, rule in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "2 columns are of type Image; name the image_column, "),
         ({"image_column": "picture"}, f"image_column must be one of the columns {listed}"),
         ({"image_column": "mask", "label_column": "image"},
          "label_column must hold whole numbers or strings, got im"),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for given, rule in cases:
         with pytest.raises(ValueError, match=rule):
             read_dataset(shard, **given)
 
