@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from training_cases import TINY
+from training_cases import TINY, save_encoder
 
 from deco_lab import checkpoints
 from deco_lab.config import DiTConfig
@@ -34,18 +34,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_encoder(tmp_path_factory.mktemp("dinov2"))
 
 
-def save_encoder(path: Path, **changes: int) -> str:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
-    if "num_register_tokens" in changes:
-        config = transformers.Dinov2WithRegistersConfig(image_size=56, **shape, **changes)
-        model = transformers.Dinov2WithRegistersModel(config)
-    else:
-        model = transformers.Dinov2Model(transformers.Dinov2Config(image_size=56, **shape))
-    model.save_pretrained(path)
-    return str(path)
-
-
 class Stripes(CropSource):
     """Two classes of smooth images, without files."""
 
@@ -65,8 +53,7 @@ class Stripes(CropSource):
 
 @pytest.mark.parametrize("registers", [0, 4])
 def test_features_are_those_of_the_encoder_by_hand(registers: int, tmp_path: Path):
-    changes = {"num_register_tokens": registers} if registers else {}
-    folder = save_encoder(tmp_path, **changes)
+    folder = save_encoder(tmp_path, registers)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     encoder = VisionEncoder(folder, CPU, torch.float32)
     got, size = encoder.features(images, (4, 4)), (4 * encoder.patch_size,) * 2

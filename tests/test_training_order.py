@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from deco_lab.checkpoints import CheckpointError, load, read_training
-from deco_lab.config import PHOTOGRAPHS, PRESETS, DeCoConfig, DiTConfig
+from deco_lab.config import PRESETS, DeCoConfig
 from deco_lab.data import PictureCrops, SourceConfig
 from deco_lab.evaluation import __main__ as evaluation
 from deco_lab.training.__main__ import main
@@ -61,20 +61,13 @@ def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("line", "name", "model"),
     [
         ("", "tiny", TINY),
-        ("--deco", "tiny", TINY),
-        ("--preset tiny-dit --baseline", "tiny-dit", PRESETS["tiny-dit"]),
+        ("--preset tiny-dit", "tiny-dit", PRESETS["tiny-dit"]),
         ("--preset DeCo-L/16 --decoder-width 64", "DeCo-L-16", replace(LARGE, decoder_width=64)),
-        ("--preset DiT-L/16 --deco --depth 22", "DiT-L-16-deco", LARGE),
         ("--preset fields --no-decoder-sees-pixels --decoder-patch 4 --decoder-conditioning add",
          "fields", replace(FIELDS, decoder_sees_pixels=False, decoder_patch=4,
                            decoder_conditioning="add")),
-        ("--preset fields --baseline --predicts image --num-heads 2 --patch-size 4",
-         "fields-baseline", DiTConfig(image_size=32, patch_size=4, num_classes=5, depth=3,
-                                      class_names=FIELDS.class_names, hidden_size=64, num_heads=2,
-                                      predicts="image")),
-        ("--preset tiny-dit --deco --image-size 48", "tiny-dit-deco",
-         DeCoConfig(image_size=48, patch_size=8, num_classes=len(PHOTOGRAPHS), depth=6,
-                    class_names=PHOTOGRAPHS, hidden_size=200, num_heads=5)),
+        ("--preset fields-dit --predicts image --num-heads 2 --patch-size 4", "fields-dit",
+         replace(PRESETS["fields-dit"], predicts="image", num_heads=2, patch_size=4)),
     ],
 )  # fmt: skip
 def test_read_order_starts_from_the_preset(line, name, model):
@@ -117,8 +110,7 @@ def test_main_shows_what_every_option_means(capsys):
         "--label-dropout FLOAT Share of labels replaced by the null class",
         "--decoder-patch INT Side q of the units that the decoder works on",
         "Shorter side of a resized picture",
-        "has a preset of its own, such as tiny-dit for tiny, prefer that",
-        "Steps between two checkpoints. (default: 200)",
+        "Steps between two checkpoints, and one at the end; 0 leaves the others out.",
         "carries for each pixel, or unit of pixels. (default: 36)",
     ):
         assert text in shown
@@ -131,9 +123,7 @@ def test_main_shows_what_every_option_means(capsys):
         ("--preset tiniest", "preset must be one of tiny, tiny-dit, .*, got 'tiniest'"),
         ("--clip 0", r"clip must lie in \[1e-06, 1e\+06\], got 0.0"),
         ("--patch-size 7", "image_size must be divisible by patch_size=7, got 64; use 70"),
-        ("--baseline --deco", "--baseline and --deco are not allowed together"),
-        ("--baseline --decoder-width 16", "decoder_width must be left out for a baseline, which"),
-        ("--save-every 0", "save_every must be 1 or more, got 0"),
+        ("--preset tiny-dit --decoder-width 16", "decoder_width must be left out for a single DiT"),
         ("--batch-size many", "--batch-size: invalid literal"),
         ("--data /no/such/folder", "/no/such/folder cannot be listed"),
         ("--data a --dataset b", "data and dataset exclude each other, got a and b"),
@@ -213,10 +203,10 @@ def test_main_says_what_it_passes_over_whatever_the_names(folder, tmp_path: Path
 
 def test_main_refuses_what_the_run_is_not_and_leaves_it(folder, plain, capsys, monkeypatch):
     before = {path.name: path.read_bytes() for path in plain.iterdir() if path.is_file()}
-    differ = "data, which differ in held_out, held_out_share, pictures, pictures_by_class; give"
+    differ = "data, which differs in held_out, held_out_share, pictures, pictures_by_class; give"
     for options, message in (
         (["--held-out", "0.5"], differ),
-        (["--crop", "center"], "data, which differ in crop; give"),
+        (["--crop", "center"], "data, which differs in crop; give"),
         (["--steps", "2"], "steps must be at least 3, which"),
     ):
         with pytest.raises(SystemExit, match="2"):

@@ -10,7 +10,7 @@ from deco_lab.data import PictureCrops, open_source
 from deco_lab.fast import keep_freed_memory
 from deco_lab.training.measuring import Measure
 from deco_lab.training.order import PROGRAM, read_order
-from deco_lab.training.parallel import processes_here
+from deco_lab.training.parallel import training_processes
 from deco_lab.training.run import claim, run
 from deco_lab.training.trainer import ResumeError, Trainer
 
@@ -21,7 +21,7 @@ def main(words: Sequence[str] | None = None) -> None:
         order = read_order(words)
         assert order.out is not None
         claim(order.out)
-        processes = processes_here(order.device)
+        processes = training_processes(order.device)
         if processes.device.type == "cpu":
             keep_freed_memory()  # three hundredths of a step of `tiny`, or more
         source = open_source(order.source, order.model.image_size, processes.device)

@@ -19,11 +19,11 @@ References
 """
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
 from deco_lab.models.dit import zero_block_modulation
 from deco_lab.training.alignment import Learner, VisionEncoder
-from deco_lab.training.parallel import Processes, load_whole, placed, whole
+from deco_lab.training.parallel import TrainingProcesses
 from deco_lab.training.recipe import TrainingConfig, learning_rate_factor, step_generator
 
 
@@ -91,7 +91,7 @@ class Trainer:
         What on; its device is where the training runs.
     data : mapping, optional
         What the crops are cut from, JSON-ready; a run is resumed on the same alone, but for "name".
-    processes : Processes, optional
+    processes : TrainingProcesses, optional
         Those that share each step; this one alone when not given.
     prefetch : bool
         Cut the next step's crops in a thread meanwhile, on a GPU in a stream of its own.
@@ -110,10 +110,10 @@ class Trainer:
         crops: CropSource,
         *,
         data: Mapping[str, object] | None = None,
-        processes: Processes | None = None,
+        processes: TrainingProcesses | None = None,
         prefetch: bool = False,
     ) -> None:
-        self.processes = processes or Processes(crops.device)
+        self.processes = processes or TrainingProcesses(crops.device)
         for name in ("image_size", "num_classes"):
             if getattr(model_config, name) != getattr(crops, name):
                 raise ValueError(
@@ -136,6 +136,9 @@ class Trainer:
         self.config = config
         self.step = 0
         self.seconds = 0.0
+        """What the steps took."""
+        self.unlogged: list[Tensor] = []
+        """Losses, (4,) each, of the steps that are in no row of the run's log yet."""
         self.encoder = None
         if config.repa:
             dtype = self.autocast_dtype or torch.float32
@@ -148,7 +151,7 @@ class Trainer:
             self.learner = Learner(self.model, features=features, block=config.repa_block)
         self.learner.to(self.device)
         self._forward: nn.Module = self.learner
-        self.average = self._weights()
+        self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.optimizers = self._new_optimizers()
         self._cutter = ThreadPoolExecutor(1, "next batch") if prefetch else None
         self._stream: torch.cuda.Stream | None = None
@@ -156,9 +159,6 @@ class Trainer:
             self._stream = torch.cuda.Stream(self.device)
             self._stream.wait_stream(torch.cuda.current_stream(self.device))  # for the pictures
         self._next: tuple[int, Future[Draw]] | None = None
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
     def _new_optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
         """Return Muon for the matrices of the DiT blocks, if asked for, and AdamW for the rest."""
@@ -233,14 +233,8 @@ class Trainer:
         return compile_regions(self.model, x, t, class_ids, autocast=self.autocast_dtype)
 
     def distribute(self) -> None:
-        """Wrap what is trained for the processes; call it once, after `compile` if at all.
-
-        A single process has nothing to wrap.
-        """
-        if self.processes.count == 1:
-            return
-        self._forward, self.optimizers = self.processes.prepare(self.learner, self.optimizers)
-        self.average = self._weights()
+        """Wrap what is trained for the processes; call it once, after `compile` if at all."""
+        self._forward = self.processes.wrap(self.learner)
 
     def train_step(self) -> Losses:
         """Take one step; return its losses."""
@@ -249,7 +243,7 @@ class Trainer:
         with self.processes.unshared(self._forward):
             found = [self._add_gradient(part) for part in parts]
         found.append(self._add_gradient(last))
-        norm = whole(nn.utils.clip_grad_norm_(self._forward.parameters(), config.clip))
+        norm = nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip)
         factor = learning_rate_factor(self.step, config)
         rates = (config.muon_lr, config.adamw_lr)[-len(self.optimizers) :]
         for optimizer, rate in zip(self.optimizers, rates, strict=True):
@@ -294,53 +288,45 @@ class Trainer:
         return torch.stack([flow.detach(), frequency.detach(), alignment.detach()])
 
     def averaged_model(self) -> Model:
-        """Return a copy of the model with the averaged weights, in eval mode.
-
-        Every process must call this.
-        """
+        """Return a copy of the model with the averaged weights, in eval mode."""
         with torch.device("meta"):
             model = build(self.model.config)
-        average = {name: value.clone() for name, value in whole(self.average).items()}
+        average = {name: value.clone() for name, value in self.average.items()}
         model.load_state_dict(average, assign=True)
         return model.eval().requires_grad_(False)
 
-    def save(self, path: Path, losses: Sequence[Tensor] = ()) -> None:
-        """Write everything that resuming needs to `path`, atomically; every process must call this.
+    def save(self, path: Path) -> None:
+        """Write everything that resuming needs to `path`, atomically; one process does.
 
-        Sharded tensors are written whole, so that any number of processes can go on.
-
-        Parameters
-        ----------
-        path : Path
-            The file.
-        losses : sequence of Tensor
-            (4,) for each step, those that are in no row of the run's log yet.
+        Any number of processes can go on from it.
         """
+        unlogged = (
+            torch.stack(self.unlogged) if self.unlogged else torch.empty(0, len(Losses._fields))
+        )
         state = {
             "model_config": config_to_dict(self.model.config),
             "training_config": asdict(self.config),
             "data": self.data,
             "step": self.step,
             "seconds": self.seconds,
-            "losses": torch.stack([*losses]) if losses else torch.empty(0, len(Losses._fields)),
-            "learner": whole(dict(self.learner.state_dict())),
-            "average": whole(self.average),
-            "optimizers": [whole(optimizer.state_dict()) for optimizer in self.optimizers],
+            "losses": unlogged,
+            "learner": dict(self.learner.state_dict()),
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        if self.processes.is_main:
-            with replacing(path) as beside, beside.open("wb") as file:
-                try:
-                    torch.save(state, file)
-                except RuntimeError as error:  # that the archive is cut; why is in its context
-                    raise error.__context__ or error from None
+        with replacing(path) as beside, beside.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # that the archive is cut; why is in its context
+                raise error.__context__ or error from None
 
-    def read(self, path: Path) -> dict[str, Any] | None:
-        """Return what `save` wrote, for `load`, if it belongs to this run.
+    def restore(self, path: Path) -> None:
+        """Continue from what `save` wrote to `path`, if it belongs to this run.
 
         The number of steps may differ from the saved run's, since to train longer or to begin the
         cool-down earlier is how a run is shortened or prolonged, and so may `accumulate`, which
         changes no more than rounding; nothing else may. A run that has taken no step may begin
-        again as any other, so None is returned.
+        again as any other, so nothing is taken from it.
 
         Raises
         ------
@@ -361,45 +347,30 @@ class Trainer:
                 f"{path} is not what this version of the package writes; give a new --out"
             )
         if not state["step"]:
-            return None
-        if config_from_dict(state["model_config"]) != self.model.config:
-            raise ResumeError(f"{path} holds another model; give a new --out to train this one")
-        own, may_differ = asdict(self.config), {"steps", "accumulate"}
-        saved = {n: v for n, v in state["training_config"].items() if n not in may_differ}
-        if names := [name for name, value in saved.items() if value != own.get(name)]:
-            raise ResumeError(
-                f"{path} was trained with another {', '.join(names)}; repeat those or give a new "
-                "--out"
-            )
-        other = [
-            name
-            for name in sorted(self.data.keys() | state["data"].keys())
-            if name != "name" and self.data.get(name) != state["data"].get(name)
-        ]
-        if other:
-            raise ResumeError(
-                f"{path} was trained on other data, which differ in {', '.join(other)}; give the "
-                "same pictures and crops, or a new --out"
-            )
+            return
+        model = config_to_dict(config_from_dict(state["model_config"]))
+        recipe = asdict(TrainingConfig()) | state["training_config"]  # which may lack newer fields
+        for what, saved, own, may_differ in (
+            ("another model", model, config_to_dict(self.model.config), set()),
+            ("another recipe", recipe, asdict(self.config), {"steps", "accumulate"}),
+            ("other data", state["data"], self.data, {"name"}),
+        ):
+            names = sorted((saved.keys() | own.keys()) - may_differ)
+            differ = [name for name in names if saved.get(name) != own.get(name)]
+            if differ:
+                raise ResumeError(
+                    f"{path} is of {what}, which differs in {', '.join(differ)}; give the same "
+                    "again, or a new --out"
+                )
         if state["step"] > self.config.steps:
             raise ResumeError(
                 f"steps must be at least {state['step']}, which {path} has reached, got "
                 f"{self.config.steps}; give more, or a new --out"
             )
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from what `read` returned."""
         self.step, self.seconds = state["step"], state["seconds"]
-        with torch.no_grad():
-            for name, tensor in self.learner.state_dict().items():
-                tensor.copy_(placed(state["learner"][name], tensor))
-            for name, tensor in self.average.items():
-                tensor.copy_(placed(state["average"][name], tensor))
-        for optimizer, saved_state in zip(self.optimizers, state["optimizers"], strict=True):
-            load_whole(optimizer, saved_state)
-
-    def restore(self, path: Path) -> None:
-        """Continue from what `save` wrote to `path`; errors as for `read`."""
-        if state := self.read(path):
-            self.load(state)
+        self.unlogged = [*state["losses"].to(self.device)]
+        self.learner.load_state_dict(state["learner"])
+        for name, tensor in self.average.items():
+            tensor.copy_(state["average"][name])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
