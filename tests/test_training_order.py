@@ -218,7 +218,7 @@ def test_main_refuses_what_the_run_is_not_and_leaves_it(folder, plain, capsys, m
     assert "3 pictures were met that cannot be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", [CheckpointError, FloatingPointError])
+@pytest.mark.parametrize("kind", [CheckpointError, FloatingPointError, OSError])
 def test_main_says_in_a_sentence_that_a_run_broke(folder, tmp_path: Path, monkeypatch, kind):
     def fail(*arguments: Any, **options: Any):
         raise kind("the loss is nan at step 20")
@@ -226,19 +226,6 @@ def test_main_says_in_a_sentence_that_a_run_broke(folder, tmp_path: Path, monkey
     monkeypatch.setattr("deco_lab.training.__main__.run", fail)
     with pytest.raises(SystemExit, match="training: error: the loss is nan at step 20"):
         train(folder, tmp_path)
-
-
-def test_main_says_in_a_sentence_that_the_disk_is_full_and_goes_on(
-    folder, tmp_path: Path, full_disk
-):
-    out = tmp_path / "run"
-    with full_disk(10_000), pytest.raises(SystemExit) as stop:
-        train(folder, out)
-    message = str(stop.value.code)
-    assert message.startswith(
-        f"{PROGRAM}: error: {out}/state.pt cannot be written (File too large)"
-    )
-    assert train(folder, out)["step"] == 3
 
 
 def test_main_refuses_an_out_that_it_cannot_use_before_it_reads_pictures(

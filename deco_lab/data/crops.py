@@ -242,7 +242,7 @@ class PictureCrops(CropSource):
     of it, flipped left to right half of the time. Small pictures are enlarged. A picture that
     cannot be read is replaced by the next of its class that can.
 
-    What is cut depends on the generator and the pictures alone, not on what is kept in memory, the
+    What is cut depends only on the generator and the pictures, not on what is kept in memory, the
     threads or the rows.
 
     Parameters

@@ -71,11 +71,10 @@ def read_dataset(
             'datasets are read with the library datasets; pip install "deco-lab[train]"'
         ) from error
 
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or local shards send the hub a request, too
     shards = _local_shards(name)
-    counting = config.HF_UPDATE_DOWNLOAD_COUNTS
     try:
         if shards:
-            config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request to the hub, even here
             kind = _SHARDS[Path(shards[0]).suffix.lower()]
             files = [glob.escape(shard) for shard in shards]  # they are taken as patterns
             table = datasets.load_dataset(kind, data_files=files, split=split)
@@ -90,8 +89,6 @@ def read_dataset(
             f"{name} ({split}) could not be read ({reason}); check its name and split, and for a "
             "dataset at Hugging Face the network"
         ) from error
-    finally:
-        config.HF_UPDATE_DOWNLOAD_COUNTS = counting
 
     image_column, label_column = _columns(table.features, image_column, label_column)
     labels, class_names = _labels(table, label_column)
@@ -156,9 +153,6 @@ def _columns(features: Any, image: str, label: str) -> tuple[str, str]:
     import datasets
 
     listed = ", ".join(f"{column} ({_type_name(kind)})" for column, kind in features.items())
-    for argument, given in (("image_column", image), ("label_column", label)):
-        if given and given not in features:
-            raise ValueError(f"{argument} must be one of the columns {listed}, got {given!r}")
     images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [c for c, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     labels = labels or [column for column in _PLAIN_LABELS if column in features]
@@ -166,6 +160,8 @@ def _columns(features: Any, image: str, label: str) -> tuple[str, str]:
         ("image_column", image, images, "Image"),
         ("label_column", label, labels, "ClassLabel"),
     ):
+        if given and given not in features:
+            raise ValueError(f"{argument} must be one of the columns {listed}, got {given!r}")
         if not given and len(found) != 1:
             raise ValueError(
                 f"{len(found) or 'no'} columns are of type {kind}; "

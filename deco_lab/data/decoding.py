@@ -79,9 +79,10 @@ def open_picture(
         data = file if isinstance(file, bytes) else Path(file).read_bytes()
         pixels, orientation = without_metadata(data)
         with Image.open(BytesIO(pixels), formats=list(formats)) as image:
+            _refuse_deep_planes(image)
             image.load()
             orientation = max(orientation, exif_orientation(image.info.get("exif") or b""))
-            picture = _opaque(_grey(image) if image.mode[0] in "IF" else _checked(image))
+            picture = _opaque(_grey(image) if image.mode[0] in "IF" else image)
     except UnreadablePictureError:
         raise
     except UnidentifiedImageError:
@@ -133,12 +134,11 @@ def _grey(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _checked(image: Image.Image) -> Image.Image:
-    """Return a decoded picture, unless Pillow misreads it: 16 bits of one plane a channel."""
+def _refuse_deep_planes(image: Image.Image) -> None:
+    """Raise UnreadablePictureError for 16 bits of one plane a channel, which Pillow misreads."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PLANES) == 2 and max(tags.get(_BITS, (8,))) > 8:
         raise UnreadablePictureError("it has 16 bits a channel in separate planes; interleave them")
-    return image
 
 
 def _opaque(image: Image.Image) -> Image.Image:

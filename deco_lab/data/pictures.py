@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import compress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
@@ -81,9 +80,10 @@ class PictureSplits(NamedTuple):
 def hold_out(labels: NDArray[np.int64], keys: Sequence[str], share: float) -> NDArray[np.bool_]:
     """Return which pictures to hold out, (count,): those whose key's hash falls into `share`.
 
-    A picture's own key decides, so pictures that are added later do not move the others, but for
-    one: every class of two or more has at least one picture on either side, that of the smallest
-    and that of the largest hash. A class of one picture has none held out, and `share` 0 none.
+    A picture's own key decides, so pictures that are added later do not move the others, with one
+    exception: every class of two or more has at least one picture on either side, that of the
+    smallest and that of the largest hash. A class of one picture has none held out, and `share` 0
+    holds out none.
 
     Parameters
     ----------
@@ -143,33 +143,37 @@ def read_folder(path: str | os.PathLike[str], *, held_out: float = 0.1) -> Pictu
     folders = _class_folders(path)
     passed_over: Counter[str] = Counter()
     found = _pictures_in(path, folders, passed_over)
-    files = [file for members in found for file in members]
+    met = [file for members in found for file in members]
     with ThreadPool() as pool:
-        checked = pool.imap(_why_unreadable, files, chunksize=8)
-        bar = tqdm(checked, desc="checking pictures", unit=" pictures", total=len(files))
-        reasons = list(bar)
-    names = [printable(file.relative_to(path).as_posix()) for file in files]
-    labels = np.repeat(np.arange(len(folders)), [len(members) for members in found])
-    readable = np.array([not reason for reason in reasons], bool)
-    for label, folder in enumerate(folders):
-        members = np.flatnonzero(labels == label)
-        if not readable[members].any():
-            why = [f"{names[index]}: {reasons[index]}" for index in members[:1]]
+        checked = pool.imap(_why_unreadable, met, chunksize=8)
+        bar = tqdm(checked, "checking pictures", len(met), unit=" pictures")
+        reasons = dict(zip(met, bar, strict=True))
+
+    def name_of(file: Path) -> str:
+        return printable(file.relative_to(path).as_posix())
+
+    files, labels, keys = [], [], []
+    for label, (folder, members) in enumerate(zip(folders, found, strict=True)):
+        readable = [file for file in members if not reasons[file]]
+        if not readable:
+            why = [f"{name_of(file)}: {reasons[file]}" for file in members[:1]]
             raise ValueError(
                 f"class {folder.name} has no picture that can be read, of {len(members)} in "
                 f"{folder} ({', '.join(why) or _say_passed_over(passed_over)}); add some, or "
                 "remove the folder"
             )
+        files += readable
+        labels += [label] * len(readable)
+        # The class is part of no key: renaming a class leaves its shares alone.
+        keys += [file.relative_to(folder).as_posix() for file in readable]
     pictures = PictureDataset(
         lambda index: open_picture(files[index]),
-        labels,
+        np.array(labels),
         tuple(printable(folder.name) for folder in folders),
-        names.__getitem__,
-    ).select(readable)
-    # The class is part of no key: renaming a class leaves its shares alone.
-    keys = [Path(*f.relative_to(path).parts[1:]).as_posix() for f in compress(files, readable)]
+        lambda index: name_of(files[index]),
+    )
     away = hold_out(pictures.labels, keys, held_out)
-    unreadable = dict(compress(zip(names, reasons, strict=True), ~readable))
+    unreadable = {name_of(file): reason for file, reason in reasons.items() if reason}
     return PictureSplits(pictures.select(~away), pictures.select(away), unreadable, passed_over)
 
 

@@ -26,7 +26,7 @@ from deco_lab.sampling.processes import PATIENCE, are_many, need_accelerate
 
 @dataclass(frozen=True)
 class TrainingProcesses:
-    """The processes that share each step, as one of them sees them; by default it is alone."""
+    """The processes that share each step, as one of them sees them; by default only itself."""
 
     device: torch.device
     """Where this one trains."""
@@ -62,7 +62,7 @@ class TrainingProcesses:
 
 
 def training_processes(device: str | None = None) -> TrainingProcesses:
-    """Return the processes that this one was started among: itself alone, unless launched so.
+    """Return the processes that this one was started among: only itself, unless launched so.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 Every file is whole at any moment, and the state is written last: a run that is killed goes on from
 the last checkpoint. With several processes all of them take part in every step and checkpoint, and
-the main one alone writes and prints.
+only the main one writes and prints.
 """
 
 import platform
@@ -105,13 +105,13 @@ def run(
     claim(out)
     _restore(trainer, out)
     record = Record(trainer, out, name, command, evaluate) if processes.is_main else None
-    if compiled and trainer.step < config.steps:
-        if record:
-            print("compiling by region (a minute on a CPU) ...", file=sys.stderr)
-        trainer.compile()
-    trainer.distribute()
     stopped = False
     with closing(record) if record else nullcontext(), _interrupts() as interrupted:
+        if compiled and trainer.step < config.steps:
+            if record:
+                record.say("compiling by region (a minute on a CPU) ...")
+            trainer.compile()
+        trainer.distribute()
         while trainer.step < config.steps and not stopped:
             started = time.perf_counter()
             losses = trainer.train_step()
@@ -137,14 +137,7 @@ def run(
                 told = torch.tensor(float(stopped and row), device=trainer.device)
                 stopped = row and bool(processes.mean(told) > 0)
         if record:
-            record.keep()
-            record.show()
-            if not stopped:
-                record.judge()
-    if record and stopped:
-        print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
-    elif record:
-        print(f'done: deco_lab.load("{out / "model.safetensors"}")', file=sys.stderr)
+            record.finish(stopped)
 
 
 class Record:
@@ -238,7 +231,21 @@ class Record:
             self.evaluations.write()
             self.board.add(step, figures, "evaluation")
             text = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-            self.bar.write(f"step {step}: {text}", file=sys.stderr)
+            self.say(f"step {step}: {text}")
+
+    def finish(self, stopped: bool) -> None:
+        """Keep what was reached, and say what to do with it."""
+        self.keep()
+        self.show()
+        if stopped:
+            self.say(f"stopped at step {self.trainer.step}; the same command goes on")
+        else:
+            self.judge()
+            self.say(f'done: deco_lab.load("{self.out / "model.safetensors"}")')
+
+    def say(self, text: str) -> None:
+        """Write a line above the progress bar."""
+        self.bar.write(text, file=sys.stderr)
 
 
 def claim(out: Path) -> None:

@@ -4,8 +4,8 @@
     minimise  FM(v(x_t, t, label), image - noise) + lambda FreqFM(...) (+ 0.5 REPA)
 
 The matrices of the DiT blocks are updated by Muon [2], everything else by AdamW; the weights to
-sample with are an exponential moving average. What a step draws depends on the seed and the step's
-number alone, so a run that was stopped and resumed ends, on a CPU, with the same bits, and every
+sample with are an exponential moving average. What a step draws depends only on the seed and the
+step's number, so a run that was stopped and resumed ends, on a CPU, with the same bits, and every
 model trained with one seed sees the same crops, noise and times. For the same reason the next
 step's batch may be cut while this one is computed, and processes that share a batch each draw all
 of it and keep their own rows.
@@ -90,9 +90,9 @@ class Trainer:
     crops : CropSource
         What on; its device is where the training runs.
     data : mapping, optional
-        What the crops are cut from, JSON-ready; a run is resumed on the same alone, but for "name".
+        What the crops are cut from, JSON-ready; a run is only resumed on the same, by any "name".
     processes : TrainingProcesses, optional
-        Those that share each step; this one alone when not given.
+        Those that share each step; only this one when not given.
     prefetch : bool
         Cut the next step's crops in a thread meanwhile, on a GPU in a stream of its own.
 
@@ -162,19 +162,18 @@ class Trainer:
 
     def _new_optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
         """Return Muon for the matrices of the DiT blocks, if asked for, and AdamW for the rest."""
-        config, parameters = self.config, [*self.learner.parameters()]
-        matrices = [p for p in self.model.backbone.blocks.parameters() if p.ndim == 2]
-        by_muon = set(matrices) if config.optimizer == "muon" else set()
+        config, by_muon = self.config, {}  # in order, as the optimiser's state is
+        if config.optimizer == "muon":
+            matrices = (p for p in self.model.backbone.blocks.parameters() if p.ndim == 2)
+            by_muon = dict.fromkeys(matrices)
+        rest = [p for p in self.learner.parameters() if p not in by_muon]
         adamw = torch.optim.AdamW(
-            [p for p in parameters if p not in by_muon],
-            lr=config.adamw_lr,
-            betas=(0.9, config.beta2),
-            weight_decay=0.0,
+            rest, lr=config.adamw_lr, betas=(0.9, config.beta2), weight_decay=0.0
         )
         if not by_muon:
             return (adamw,)
         muon = torch.optim.Muon(
-            matrices, lr=config.muon_lr, weight_decay=0.0, adjust_lr_fn="original"
+            [*by_muon], lr=config.muon_lr, weight_decay=0.0, adjust_lr_fn="original"
         )
         return muon, adamw
 
@@ -185,28 +184,20 @@ class Trainer:
 
     def draw(self, step: int) -> Draw:
         """Return what a step draws: the whole batch's, of which this process keeps its rows."""
-        on_cpu = step_generator(self.config.seed, step)
-        B, count = self.config.batch_size, self.processes.count
-        first = self.processes.index * (B // count)
-        rows = slice(first, first + B // count)
-        images, class_ids = self.crops.sample(B, on_cpu, rows=None if count == 1 else rows)
+        config, device = self.config, self.device
+        B, share = config.batch_size, config.batch_size // self.processes.count
+        rows = slice(self.processes.index * share, (self.processes.index + 1) * share)
+        on_cpu = on_device = step_generator(config.seed, step)
+        if device.type != "cpu":
+            on_device = step_generator(config.seed, step, device)
+        images, class_ids = self.crops.sample(B, on_cpu, rows=rows)
         t = sample_times(
-            B,
-            time_shift=self.config.time_shift,
-            uniform=self.config.uniform_times,
-            generator=on_cpu,
+            B, time_shift=config.time_shift, uniform=config.uniform_times, generator=on_cpu
         )
-        dropped = torch.rand(B, generator=on_cpu) < self.config.label_dropout
-        class_ids = class_ids.masked_fill(
-            dropped[rows].to(self.device), self.model.config.null_class
-        )
-        on_device = (
-            on_cpu
-            if self.device.type == "cpu"
-            else step_generator(self.config.seed, step, self.device)
-        )
-        noise = torch.randn(B, *images.shape[1:], generator=on_device, device=self.device)
-        return Draw(images, noise[rows], t[rows].to(self.device), class_ids)
+        dropped = torch.rand(B, generator=on_cpu) < config.label_dropout
+        class_ids = class_ids.masked_fill(dropped[rows].to(device), self.model.config.null_class)
+        noise = torch.randn(B, *images.shape[1:], generator=on_device, device=device)
+        return Draw(images, noise[rows], t[rows].to(device), class_ids)
 
     def _drawn(self) -> Draw:
         """Return this step's draw, and have the next one's prepared where that is asked for."""
