@@ -1,4 +1,3 @@
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -139,48 +138,29 @@ def test_read_folder_says_that_splits_are_no_classes(tmp_path: Path):
     assert len(read_folder(tmp_path).training.class_names) == 4
 
 
-def test_read_folder_makes_names_printable(tmp_path: Path):
-    for name in ("caf\udce9", "café", "two\nlines"):
-        for picture in range(4):
-            add(tmp_path / name / "x.png").rename(tmp_path / name / f"{picture}\udcff.png")
-    found = read_folder(tmp_path)
-    assert found.training.class_names == ("café", "caf\\xe9", "two\\nlines")
-    for pictures in (found.training, found.held_out):
-        for index, name in enumerate(names(pictures)):
-            assert name.isprintable()
-            assert name.endswith("\\xff.png")
-            assert pictures.open(index).size == (4, 3)
-
-
 def test_read_folder_names_what_cannot_be_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
     for index in range(5):
         add(tmp_path / "a" / f"{index}.png", index)
-    (tmp_path / "a" / "1.jpg").touch()
-    add(tmp_path / "b" / "200.png", 200)
+    add(tmp_path / "two\nlines" / "200.png", 200)
     whole = add(tmp_path / "a" / "cut.jpg", size=(60, 60)).read_bytes()
     (tmp_path / "a" / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
-    (tmp_path / "a" / "empty.jpg").touch()
     (tmp_path / "a" / "deep").mkdir()
-    (tmp_path / "a" / "deep" / "words.webp").write_text("words")
-    add(tmp_path / "a" / "bomb.png", size=(100, 100))
+    (tmp_path / "a" / "deep" / "words\udcff.webp").write_text("words")
     add(tmp_path / "a" / "huge.png", size=(100, 101))
     found = read_folder(tmp_path)
     reasons = {
-        "a/1.jpg": "no picture of a known format", "a/bomb.png": "limit of 5000",
-        "a/cut.jpg": "runcated", "a/deep/words.webp": "no picture of a known format",
-        "a/empty.jpg": "no picture of a known format", "a/huge.png": "limit of 10000",
+        "a/cut.jpg": "runcated", "a/deep/words\\xff.webp": "no picture of a known format",
+        "a/huge.png": "limit of 10000",
     }  # fmt: skip
     assert list(found.unreadable) == list(reasons)
     for name, reason in reasons.items():
         assert reason in found.unreadable[name]
-    assert len(found.training) + len(found.held_out) == 6
-    for pictures in (found.training, found.held_out):
-        for index, name in enumerate(names(pictures)):
-            assert pictures.open(index).getpixel((0, 0)) == (int(Path(name).stem), 0, 0)
-            assert name.startswith(("a/", "b/")[pictures.labels[index]])
+    assert found.training.class_names == ("a", "two\\nlines")
+    read = names(found.training) + names(found.held_out)
+    assert sorted(read) == [*(f"a/{i}.png" for i in range(5)), "two\\nlines/200.png"]
     assert "checking pictures: 100%" in capsys.readouterr().err
 
 
@@ -209,14 +189,6 @@ def test_read_folder_refuses_what_is_no_folder_of_classes(tmp_path: Path):
     ):
         with pytest.raises(ValueError, match=rule):
             read_folder(path)
-
-
-def test_read_folder_pictures_open_in_many_threads(folder: Path):
-    pictures = read_folder(folder).training
-    with ThreadPoolExecutor(4) as pool:
-        many = list(pool.map(pictures.open, list(range(len(pictures))) * 4))
-    singly = [np.array(pictures.open(index)) for index in range(len(pictures))] * 4
-    assert all((np.array(a) == b).all() for a, b in zip(many, singly, strict=True))
 
 
 def test_hold_out_takes_its_share_and_both_sides_of_every_class():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training_cases import OPTIONS
 
 from deco_lab.checkpoints import CheckpointError, load, read_training
 from deco_lab.config import PRESETS, DeCoConfig
@@ -22,11 +23,7 @@ from deco_lab.training.__main__ import main
 from deco_lab.training.order import PROGRAM, read_order
 from deco_lab.training.recipe import TrainingConfig
 
-SMALL = [
-    "--image-size", "16", "--patch-size", "8", "--hidden-size", "32", "--num-heads", "2",
-    "--depth", "2", "--batch-size", "2", "--steps", "3", "--warmup-steps", "0", "--no-compile",
-    "--device", "cpu",
-]  # fmt: skip
+SMALL = [*OPTIONS, "--batch-size", "2", "--steps", "3", "--warmup-steps", "0"]
 TINY, FIELDS, LARGE = PRESETS["tiny"], PRESETS["fields"], PRESETS["DeCo-L/16"]
 
 
@@ -140,7 +137,7 @@ def test_main_says_in_a_sentence_what_is_wrong(capsys, tmp_path: Path, line, mes
 
 def test_main_trains_on_a_folder_and_records_it(folder, plain, tmp_path: Path, capsys):
     out = tmp_path / "run"
-    options = ["--decoder-width", "8", "--crop-scale", "1", "1.5", "--no-flip"]
+    options = ["--crop-scale", "1", "1.5", "--no-flip"]
     state = train(folder, out, *options, "--evaluate-every", "2")
     shown = capsys.readouterr().err
     line = "left out, since it cannot be read: dogs/broken.png (it is no picture of a known format)"
@@ -149,7 +146,7 @@ def test_main_trains_on_a_folder_and_records_it(folder, plain, tmp_path: Path, c
     model, record = out / "model.safetensors", read_training(out / "model.safetensors")
     assert load(model, "cpu").config == DeCoConfig(
         image_size=16, patch_size=8, num_classes=2, class_names=("cats", "dogs"), hidden_size=32,
-        num_heads=2, depth=2, decoder_depth=2, decoder_width=8,
+        num_heads=2, depth=2, decoder_depth=1, decoder_width=8,
     )  # fmt: skip
     data: Any = record["data"]
     assert data == state["data"]

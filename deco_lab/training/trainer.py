@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,13 +45,6 @@ from deco_lab.training.recipe import TrainingConfig, learning_rate_factor, step_
 
 class ResumeError(ValueError):
     """A saved run that is not the one to go on with; the message says what differs."""
-
-
-_STATE = {
-    "model_config", "training_config", "data", "step", "seconds", "losses", "learner", "average",
-    "optimizers",
-}  # fmt: skip
-"""What a saved run holds at least."""
 
 
 class Draw(NamedTuple):
@@ -286,28 +279,29 @@ class Trainer:
         model.load_state_dict(average, assign=True)
         return model.eval().requires_grad_(False)
 
-    def save(self, path: Path) -> None:
-        """Write everything that resuming needs to `path`, atomically; one process does.
-
-        Any number of processes can go on from it.
-        """
-        unlogged = (
-            torch.stack(self.unlogged) if self.unlogged else torch.empty(0, len(Losses._fields))
-        )
-        state = {
+    def _state(self) -> dict[str, Any]:
+        """Return everything that resuming needs."""
+        unlogged, none = self.unlogged, torch.empty(0, len(Losses._fields))
+        return {
             "model_config": config_to_dict(self.model.config),
             "training_config": asdict(self.config),
             "data": self.data,
             "step": self.step,
             "seconds": self.seconds,
-            "losses": unlogged,
+            "losses": torch.stack(unlogged) if unlogged else none,
             "learner": dict(self.learner.state_dict()),
             "average": self.average,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
+
+    def save(self, path: Path) -> None:
+        """Write everything that resuming needs to `path`, atomically; one process does.
+
+        Any number of processes can go on from it.
+        """
         with replacing(path) as beside, beside.open("wb") as file:
             try:
-                torch.save(state, file)
+                torch.save(self._state(), file)
             except RuntimeError as error:  # that the archive is cut; why is in its context
                 raise error.__context__ or error from None
 
@@ -333,7 +327,7 @@ class Trainer:
                 f"{path} is damaged ({reason}); put a copy of it back, or give a new --out to "
                 "start again"
             ) from error
-        if not isinstance(state, dict) or not state.keys() >= _STATE:
+        if not isinstance(state, dict) or state.keys() != self._state().keys():
             raise ResumeError(
                 f"{path} is not what this version of the package writes; give a new --out"
             )
