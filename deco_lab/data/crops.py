@@ -61,6 +61,8 @@ class CropSource:
         """Number of labels."""
         self.class_names = tuple(class_names)
         """One name for each class, or none at all."""
+        self.present = torch.arange(num_classes)
+        """Labels that there are pictures of, (count,)."""
         self.device = torch.device(device)
         """Where the crops end up."""
 
@@ -285,7 +287,7 @@ class PictureCrops(CropSource):
         order = np.argsort(pictures.labels, kind="stable")
         sizes = np.bincount(pictures.labels, minlength=self.num_classes)
         self._members = np.split(order, sizes.cumsum()[:-1])
-        self._present = torch.from_numpy(np.flatnonzero(sizes))
+        self.present = torch.from_numpy(np.flatnonzero(sizes))
         self._copies: dict[int, Image.Image] = {}
         self._kept_bytes = 0
         self._unreadable: set[int] = set()
@@ -298,7 +300,7 @@ class PictureCrops(CropSource):
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         drawn = torch.rand(count, 6, generator=generator, dtype=torch.float64, device="cpu")
-        return drawn, self._present[(drawn[:, _CLASS] * len(self._present)).long()]
+        return drawn, self.present[(drawn[:, _CLASS] * len(self.present)).long()]
 
     def _cut(self, numbers: Tensor, class_ids: Tensor) -> ImageBatch:
         S = self.image_size

@@ -6,9 +6,7 @@
 from dataclasses import fields
 from functools import cached_property
 
-import numpy as np
-
-from deco_lab.data import PictureCrops, Source
+from deco_lab.data import Source
 from deco_lab.evaluation import Figures, Judge, judge_model
 from deco_lab.models import Model
 
@@ -44,10 +42,7 @@ class Measure:
     def _judge(self) -> Judge:
         training = self._source.crops
         fresh = self._source.fresh or training
-        present = np.arange(fresh.num_classes)
-        if isinstance(fresh, PictureCrops):
-            present = np.unique(fresh.pictures.labels)
-        chosen = present[:: -(-len(present) // MOST_CLASSES)]
+        chosen = fresh.present[:: -(-len(fresh.present) // MOST_CLASSES)]
         return Judge(
             training,
             fresh,

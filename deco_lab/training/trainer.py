@@ -151,7 +151,7 @@ class Trainer:
         if prefetch and self.device.type == "cuda":
             self._stream = torch.cuda.Stream(self.device)
             self._stream.wait_stream(torch.cuda.current_stream(self.device))  # for the pictures
-        self._next: tuple[int, Future[Draw]] | None = None
+        self._next: Future[Draw] | None = None
 
     def _new_optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
         """Return Muon for the matrices of the DiT blocks, if asked for, and AdamW for the rest."""
@@ -194,15 +194,15 @@ class Trainer:
 
     def _drawn(self) -> Draw:
         """Return this step's draw, and have the next one's prepared where that is asked for."""
-        ready, self._next = self._next, None
-        draw = ready[1].result() if ready and ready[0] == self.step else self.draw(self.step)
+        draw = self._next.result() if self._next else self.draw(self.step)
+        self._next = None
         if self._stream:
             here = torch.cuda.current_stream(self.device)
             here.wait_stream(self._stream)
             for tensor in draw:
                 tensor.record_stream(here)  # or its memory is given to the next draw meanwhile
         if self._cutter and self.step + 1 < self.config.steps:
-            self._next = self.step + 1, self._cutter.submit(self._draw_ahead, self.step + 1)
+            self._next = self._cutter.submit(self._draw_ahead, self.step + 1)
         return draw
 
     def _draw_ahead(self, step: int) -> Draw:
@@ -352,7 +352,7 @@ class Trainer:
                 f"steps must be at least {state['step']}, which {path} has reached, got "
                 f"{self.config.steps}; give more, or a new --out"
             )
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self._next = state["step"], state["seconds"], None
         self.unlogged = [*state["losses"].to(self.device)]
         self.learner.load_state_dict(state["learner"])
         for name, tensor in self.average.items():

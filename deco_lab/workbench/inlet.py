@@ -22,7 +22,7 @@ MAX_BYTES = 16 * 2**20
 MAX_PICTURE_PIXELS = 64 * 10**6
 """Most pixels of a picture, as its header says."""
 MAX_DEEP_PIXELS = 16 * 10**6
-"""Most pixels of a grey one with 16 or 32 bits: scaling them takes 35 bytes a pixel."""
+"""Most pixels of one of a deep channel, 16 or 32 bits: scaling them takes 35 bytes a pixel."""
 MAX_PICTURE_SIDE = 16384
 """Longest side, in pixels."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -91,7 +91,7 @@ def read_picture(data: bytes) -> Image.Image:
 
 
 def _too_large(most: int, got: str) -> str:
-    depth = " of more than 8 bits of grey" if most == MAX_DEEP_PIXELS else ""
+    depth = " at more than 8 bits a channel" if most == MAX_DEEP_PIXELS else ""
     return (
         f"a picture must have at most {most / 10**6:g} million pixels{depth} and sides of "
         f"{MAX_PICTURE_SIDE}, got {got}; make it smaller"
