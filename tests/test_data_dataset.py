@@ -24,6 +24,9 @@ from deco_lab.evaluation.__main__ import source_of
 
 datasets = pytest.importorskip("datasets", reason='needs datasets: pip install -e ".[train]"')
 
+CLASSES = datasets.ClassLabel(names=["a", "b", "c", "d"])
+NUMBER, TEXT, SHARE = (datasets.Value(kind) for kind in ("int64", "string", "float32"))
+
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
@@ -88,7 +91,7 @@ def test_read_dataset_takes_columns_by_their_types(shard: Path):
 
 
 def test_read_dataset_takes_patterns_folders_and_parts(shard: Path):
-    names = datasets.ClassLabel(names=["cat", "dog", "owl"])
+    names = datasets.ClassLabel(names=["cat", "dog", "owl"])  # as the other shard's
     write(shard.parent / "part-1.parquet", [0, 1, 2], {"label": names})
     for name in (str(shard.parent / "part-*.parquet"), str(shard.parent)):
         assert len(read_dataset(name, held_out=0).training) == 63
@@ -128,20 +131,17 @@ def test_read_dataset_says_that_scripts_are_not_run(tmp_path: Path, monkeypatch)
 @pytest.mark.parametrize(
     ("kind", "labels", "names", "ids"),
     [
-        ("string", ["owl", "cat", "owl", "ant"], ("ant", "cat", "owl"), [2, 1, 2, 0]),
-        ("int32", [1, 0, 2, 1], ("0", "1", "2"), [1, 0, 2, 1]),
-        ("int32", [9, 3, 9, 10], ("3", "9", "10"), [1, 0, 1, 2]),
+        (CLASSES, [3, 0, 3], ("a", "d"), [1, 0, 1]),  # those that have rows
+        (TEXT, ["owl", "cat", "owl", "ant"], ("ant", "cat", "owl"), [2, 1, 2, 0]),
+        (NUMBER, [9, 3, 9, 10], ("3", "9", "10"), [1, 0, 1, 2]),
     ],
+    ids=["classes", "text", "numbers"],
 )
-def test_read_dataset_names_plain_labels_by_their_values(tmp_path: Path, kind, labels, names, ids):
-    shard = write(tmp_path / "x.parquet", labels, {"label": datasets.Value(kind)})
+def test_read_dataset_counts_and_names_labels(tmp_path: Path, kind, labels, names, ids):
+    shard = write(tmp_path / "x.parquet", labels, {"label": kind})
     training = read_dataset(str(shard), held_out=0).training
     assert training.class_names == names
     assert training.labels.tolist() == ids
-
-
-CLASSES = datasets.ClassLabel(names=["a", "b", "c", "d"])
-NUMBER, SHARE = datasets.Value("int64"), datasets.Value("float32")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,6 @@ NUMBER, SHARE = datasets.Value("int64"), datasets.Value("float32")
     [
         ([0, -1, 1, -1], CLASSES, "got 2 of 4 without one in label; take another split"),
         ([0, None, 1], NUMBER, "got 1 of 3 without one in label; take another split"),
-        ([0, 3, 3], CLASSES, "class b has no row, one of 2 such classes of 4; read"),
         ([0.5], SHARE, r"whole numbers or strings, got label \(float32\)"),
     ],
 )
@@ -182,36 +181,29 @@ def test_read_dataset_takes_pictures_of_a_column_of_bytes_and_of_no_other(tmp_pa
 
 
 def test_read_dataset_takes_the_columns_named(tmp_path: Path):
-    features = {
-        "label": datasets.ClassLabel(names=["a", "b"]),
-        "mask": datasets.Image(),
-        "kind": datasets.Value("string"),
-    }
     masks = [{"bytes": png(100 + row), "path": None} for row in range(4)]
-    shard = write(
-        tmp_path / "x.parquet", [0, 1, 0, 1], features, mask=masks, kind=["u", "u", "v", "w"]
-    )
-    training = read_dataset(
-        str(shard), image_column="mask", label_column="kind", held_out=0
-    ).training
-    assert training.class_names == ("u", "v", "w")
-    assert [red(training, index) for index in range(4)] == [100, 101, 102, 103]
-    with pytest.raises(ValueError, match=r"2 columns are of type Image; name the image_column, "):
-        read_dataset(str(shard))
+    features = {"label": CLASSES, "mask": datasets.Image(), "kind": TEXT}
+    columns: dict[str, Any] = {"mask": masks, "kind": ["u", "u", "v", "w"]}
+    shard = str(write(tmp_path / "x.parquet", [0, 1, 0, 1], features, **columns))
+    named = read_dataset(shard, image_column="mask", label_column="kind", held_out=0).training
+    assert named.class_names == ("u", "v", "w")
+    assert [red(named, index) for index in range(4)] == [100, 101, 102, 103]
     listed = r"image \(PIL.*\), label \(int64\), mask .*, kind \(string\), got 'picture'"
-    with pytest.raises(ValueError, match=f"image_column must be one of the columns {listed}"):
-        read_dataset(str(shard), image_column="picture")
-    with pytest.raises(ValueError, match="label_column must hold whole numbers or strings, got im"):
-        read_dataset(str(shard), image_column="mask", label_column="image")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "2 columns are of type Image; name the image_column, "),
+        ({"image_column": "picture"}, f"image_column must be one of the columns {listed}"),
+        ({"image_column": "mask", "label_column": "image"},
+         "label_column must hold whole numbers or strings, got im"),
+    ]  # fmt: skip
+    for given, rule in cases:
+        with pytest.raises(ValueError, match=rule):
+            read_dataset(shard, **given)
 
 
 def test_read_dataset_reads_arrow(tmp_path: Path):
-    rows = {
-        "image": [Image.new("RGB", (4, 4), (row, 0, 0)) for row in range(3)],
-        "label": [0, 1, 0],
-    }
-    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
-    table = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    images = [Image.new("RGB", (4, 4), (row, 0, 0)) for row in range(3)]
+    features = datasets.Features({"image": datasets.Image(), "label": CLASSES})
+    table = datasets.Dataset.from_dict({"image": images, "label": [0, 1, 0]}, features=features)
     table.save_to_disk(tmp_path / "saved")
     training = read_dataset(str(tmp_path / "saved"), held_out=0).training
     assert training.class_names == ("a", "b")
@@ -238,7 +230,7 @@ def test_read_dataset_reads_webdataset(tmp_path: Path):
     assert [red(training, index) for index in range(4)] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("length", [0, 100, 1024, 1600, 512 * 24, 512 * 25, 512 * 26, 512 * 26 + 9])
+@pytest.mark.parametrize("length", [0, 100, 1024, 512 * 24, 512 * 25, 512 * 26 + 9])
 def test_read_dataset_names_the_tar_that_is_cut_short(tmp_path: Path, length: int):
     write_tar(tmp_path / "shards" / "a.tar")
     cut = write_tar(tmp_path / "shards" / "b.tar", 30)
@@ -247,21 +239,14 @@ def test_read_dataset_names_the_tar_that_is_cut_short(tmp_path: Path, length: in
         read_dataset(str(tmp_path / "shards"))
 
 
-def test_read_dataset_says_what_a_tar_that_is_none_holds(tmp_path: Path):
-    (tmp_path / "x.tar").write_bytes(b"<html>" + bytes(2048))
-    with pytest.raises(ValueError, match=r"x.tar \(train\) could not be read \("):
-        read_dataset(str(tmp_path / "x.tar"))
-
-
 @pytest.mark.parametrize("name", ["[1]", "[v2]", "x[", "a*b", "q?", "[!a]", "[[]1]"])
 def test_read_dataset_takes_folders_of_any_name(tmp_path: Path, name: str):
-    names = datasets.ClassLabel(names=["a", "b"])
     for shard in (tmp_path / name / "x.tar", tmp_path / name / "deep" / "x.parquet"):
         shard.parent.mkdir(parents=True, exist_ok=True)
         if shard.suffix == ".tar":
             write_tar(shard)
         else:
-            write(shard, [0, 1, 0, 1], {"label": names})
+            write(shard, [0, 1, 0, 1], {"label": NUMBER})
         for given in (shard, shard.parent, shard.with_name(f"*{shard.suffix}")):
             assert len(read_dataset(str(given), held_out=0).training) == 4
 
@@ -270,8 +255,7 @@ def test_read_dataset_rows_that_cannot_be_read_are_replaced_in_training(tmp_path
     images = [{"bytes": png(row), "path": None} for row in range(6)]
     images[1]["bytes"], images[3]["bytes"] = images[1]["bytes"][:40], b""
     images[4] = None  # type: ignore[call-overload]
-    names = datasets.ClassLabel(names=["a", "b"])
-    shard = write(tmp_path / "x.parquet", [0, 0, 0, 1, 1, 1], {"label": names}, image=images)
+    shard = write(tmp_path / "x.parquet", [0, 0, 0, 1, 1, 1], {"label": NUMBER}, image=images)
     training = read_dataset(str(shard), held_out=0).training
     for index in (1, 3, 4):
         with pytest.raises(UnreadablePictureError):
@@ -285,20 +269,19 @@ def test_read_dataset_rows_that_cannot_be_read_are_replaced_in_training(tmp_path
 
 
 def test_read_dataset_refuses_names_that_stand_for_nothing(shard: Path, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"missing.parquet must stand for shards of one kind.*no"):
-        read_dataset(str(tmp_path / "missing.parquet"))
-    with pytest.raises(ValueError, match=r"does not exist, and is no owner/name at Hugging Face"):
-        read_dataset(str(tmp_path / "missing"))
-    (tmp_path / "other.arrow").touch()
-    with pytest.raises(ValueError, match=r"shards of one kind.*got .arrow, .parquet; a folder of"):
-        read_dataset(str(tmp_path))
-    with pytest.raises(ValueError, match=r"\(test\) could not be read \(Unknown split"):
-        read_dataset(str(shard), split="test")
-    (tmp_path / "bad.parquet").write_text("words")
-    with pytest.raises(
-        ValueError, match=r"bad.parquet \(train\) could not be read \(Parquet file size"
+    for name, content in (("other.arrow", b""), ("bad.parquet", b"words"),
+                          ("x.tar", b"<html>" + bytes(2048))):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+    for name, split, rule in (
+        ("missing.parquet", "train", r"missing.parquet must stand for shards of one kind.*no file"),
+        ("missing", "train", "does not exist, and is no owner/name at Hugging Face"),
+        (".", "train", "shards of one kind.*got .arrow, .parquet, .tar; a folder of"),
+        (shard.name, "test", r"\(test\) could not be read \(Unknown split"),
+        ("bad.parquet", "train", r"bad.parquet \(train\) could not be read \(Parquet file size"),
+        ("x.tar", "train", r"x.tar \(train\) could not be read \("),
     ):
-        read_dataset(str(tmp_path / "bad.parquet"))
+        with pytest.raises(ValueError, match=rule):
+            read_dataset(str(tmp_path / name), split=split)
 
 
 def test_read_dataset_says_that_a_hub_name_cannot_be_reached(monkeypatch: pytest.MonkeyPatch):
@@ -310,5 +293,5 @@ def test_read_dataset_says_that_a_hub_name_cannot_be_reached(monkeypatch: pytest
 
 def test_read_dataset_without_the_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "deco-lab\[train\]"'):
+    with pytest.raises(ValueError, match=r'pip install "deco-lab\[train\]"'):
         read_dataset("uoft-cs/cifar10")

@@ -34,7 +34,7 @@ def test_frequency_loss_with_uniform_weights_is_the_mean_square_of_ycbcr(pair):
 
 
 def test_frequency_loss_of_a_grey_offset_weighs_the_luminance_dc():
-    # An offset of 1 in R, G and B is 8 in Y's DC coefficient alone, of 3 * 64 averaged.
+    # An offset of 1 in R, G and B is 8 in only Y's DC coefficient, of 3 * 64 averaged.
     target = torch.zeros(1, 3, 8, 8)
     weight = (1 / 5) / (1 / jpeg_table(85)).mean()  # at quality 85 the DC is quantised by 5
     loss = frequency_loss(target + 1, target)

@@ -7,16 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from training_cases import TINY
+from training_cases import TINY, save_encoder
 
-from deco_lab import checkpoints
 from deco_lab.config import DiTConfig
 from deco_lab.data import CropSource, ImageBatch
 from deco_lab.fast.regions import compile_regions
 from deco_lab.models import build
 from deco_lab.training.alignment import Learner, VisionEncoder
 from deco_lab.training.recipe import TrainingConfig
-from deco_lab.training.run import run
 from deco_lab.training.trainer import Trainer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -32,18 +30,6 @@ CPU = torch.device("cpu")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny random DINOv2 on disk."""
     return save_encoder(tmp_path_factory.mktemp("dinov2"))
-
-
-def save_encoder(path: Path, **changes: int) -> str:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
-    if "num_register_tokens" in changes:
-        config = transformers.Dinov2WithRegistersConfig(image_size=56, **shape, **changes)
-        model = transformers.Dinov2WithRegistersModel(config)
-    else:
-        model = transformers.Dinov2Model(transformers.Dinov2Config(image_size=56, **shape))
-    model.save_pretrained(path)
-    return str(path)
 
 
 class Stripes(CropSource):
@@ -65,8 +51,7 @@ class Stripes(CropSource):
 
 @pytest.mark.parametrize("registers", [0, 4])
 def test_features_are_those_of_the_encoder_by_hand(registers: int, tmp_path: Path):
-    changes = {"num_register_tokens": registers} if registers else {}
-    folder = save_encoder(tmp_path, **changes)
+    folder = save_encoder(tmp_path, registers)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     encoder = VisionEncoder(folder, CPU, torch.float32)
     got, size = encoder.features(images, (4, 4)), (4 * encoder.patch_size,) * 2
@@ -80,7 +65,7 @@ def test_features_are_those_of_the_encoder_by_hand(registers: int, tmp_path: Pat
 
 
 def test_feature_i_belongs_to_patch_i(folder):
-    """With attention off, a change within one patch of the image moves its own feature alone."""
+    """With attention off, a change within one patch of the image moves only its own feature."""
     encoder = VisionEncoder(folder, CPU, torch.float32)
     for layer in encoder.model.encoder.layer:
         layer.layer_scale1.lambda1.zero_()
@@ -147,34 +132,24 @@ def test_train_step_adds_the_alignment_loss(folder):
     torch.testing.assert_close(got[0], gradient, rtol=1e-4, atol=1e-8)
 
 
-def test_alignment_is_learned(folder):
-    recipe = TrainingConfig(
-        steps=60, batch_size=8, warmup_steps=5, precision="float32", repa=folder, repa_block=1
-    )
-    trainer = Trainer(CONFIG, recipe, Stripes())
-    losses = [float(trainer.train_step().alignment) for _ in range(60)]
-    assert losses[0] > 0.9
-    assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
-    assert all(p.grad is None for p in trainer.encoder.model.parameters())  # type: ignore[union-attr]
-
-
 def test_projection_is_resumed_and_no_part_of_the_model(folder, tmp_path: Path):
     recipe = TrainingConfig(steps=6, batch_size=2, precision="float32", repa=folder)
-    straight = Trainer(CONFIG, recipe, Stripes())
-    run(straight, tmp_path, name="t", compiled=False)
-    model = checkpoints.load(tmp_path / "model.safetensors", device="cpu")
-    assert model.state_dict().keys() == build(CONFIG).state_dict().keys()
-    stopped = Trainer(CONFIG, recipe, Stripes())
-    for _ in range(3):
-        stopped.train_step()
-    stopped.save(tmp_path / "state.pt")
-    resumed = Trainer(CONFIG, recipe, Stripes())
+
+    def trainer(steps: int) -> Trainer:
+        made = Trainer(CONFIG, recipe, Stripes())
+        for _ in range(steps):
+            made.train_step()
+        return made
+
+    straight, resumed = trainer(6), trainer(0)
+    trainer(3).save(tmp_path / "state.pt")
     resumed.restore(tmp_path / "state.pt")
     for _ in range(3):
         resumed.train_step()
     for name, value in straight.learner.state_dict().items():
         assert torch.equal(value, resumed.learner.state_dict()[name]), name
     assert any(name.startswith("projection.") for name in resumed.learner.state_dict())
+    assert straight.averaged_model().state_dict().keys() == build(CONFIG).state_dict().keys()
 
 
 def test_alignment_leaves_draws_and_initial_weights_alone(folder):

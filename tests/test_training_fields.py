@@ -88,18 +88,13 @@ def test_fine_share_of_white_tokens_is_that_of_the_coefficients():
     assert fields.fine_share(measured).shape == (5, 2, 3)
 
 
-def test_measured_are_trainings_of_which_less_was_asked(tmp_path: Path, monkeypatch):
-    shutil.copy(str(files("deco_lab") / "weights" / "fields-dit.safetensors"), tmp_path)
-    (tmp_path / "fields-dit.safetensors").rename(tmp_path / "model.safetensors")
-    said = {"excess": [], "algorithm_3": [1.0]}
-    monkeypatch.setattr(fields, "measure", lambda model, per_class: dict(said))
-    first = _measured(tmp_path, 8)
-    monkeypatch.setattr(fields, "measure", lambda model, per_class: {**said, "excess": [2.0]})
-    assert _measured(tmp_path, 8) == first
-    kept = json.loads((tmp_path / "bench.json").read_text())
-    del kept["algorithm_3"]
-    (tmp_path / "bench.json").write_text(json.dumps(kept))
-    assert _measured(tmp_path, 8)["excess"] == [2.0]
+def test_measured_are_not_measured_again(tmp_path: Path, monkeypatch):
+    weights = files("deco_lab") / "weights" / "fields-dit.safetensors"
+    shutil.copy(str(weights), tmp_path / "model.safetensors")
+    for excess in (1.0, 2.0):
+        monkeypatch.setattr(fields, "measure", lambda model, per_class, e=excess: {"excess": e})
+        assert _measured(tmp_path, 8)["excess"] == 1.0
+    assert _measured(tmp_path, 9)["excess"] == 2.0
 
 
 @pytest.mark.slow

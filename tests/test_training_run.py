@@ -84,9 +84,6 @@ def test_run_leaves_a_model_losses_evaluations_and_a_preview(tmp_path: Path, cap
     for name in ("flow_matching", "frequency", "gradient_norm"):
         got = [(event.step, event.value) for event in events.Scalars(f"training/{name}")]
         assert got == [(int(r["step"]), pytest.approx(float(r[name]), rel=1e-5)) for r in losses]
-    rates = [event.value for event in events.Scalars("learning_rate/Muon")]
-    assert rates == pytest.approx([0.02, 0.02 / 16])
-    assert events.Scalars("training/images_per_second")[0].value > 0
     assert events.Scalars("evaluation/distance")[-1].value == 3.0
     assert [image.step for image in events.Images("preview")] == [40]
     run(trained(recipe=replace(RECIPE, steps=40)), out, **options)
@@ -109,16 +106,16 @@ def test_run_keeps_the_last_good_state_when_weights_break(
     broken = trained()
     broken.restore(tmp_path / "state.pt")
     broken.average["decoder.head.bias"].fill_(math.nan)
-    monkeypatch.setattr(broken, "load", lambda state: None)
+    monkeypatch.setattr(broken, "restore", lambda path: None)
     with pytest.raises(checkpoints.CheckpointError, match=r"decoder\.head\.bias holds NaN"):
         run(broken, tmp_path, **PLAIN)
     assert (tmp_path / "state.pt").read_bytes() == good
 
 
-def test_table_replaces_rows_and_drops_the_future_of_a_resumed_run(tmp_path: Path):
+def test_table_drops_the_future_of_a_resumed_run(tmp_path: Path):
     table = Table(tmp_path / "x.csv", 0)
-    for step, figures in ((4, {"a": 2.0}), (4, {"a": 1.0}), (8, {"a": 1 / 3, "b": 2e-9})):
-        table.add(step, figures)
+    table.add(4, {"a": 1.0})
+    table.add(8, {"a": 1 / 3, "b": 2e-9})
     table.write()
     assert Table(tmp_path / "x.csv", 8).rows == [
         {"step": 4, "a": 1.0}, {"step": 8, "a": 0.3333333, "b": 2e-9}
@@ -271,8 +268,9 @@ def test_run_killed_before_its_first_checkpoint_goes_on(tmp_path: Path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", kill)
+        patch.setitem(run.__globals__, "PREVIEW_EVERY", 2)
         with pytest.raises(KeyError, match="killed"):
-            run(trained(), tmp_path, **PLAIN, preview_every=2)
+            run(trained(), tmp_path, **PLAIN)
     assert (tmp_path / "preview.png").exists()
     run(trained(), tmp_path, **PLAIN)
     assert_state(tmp_path / "state.pt", straight)
@@ -308,5 +306,5 @@ def test_run_that_took_no_step_may_begin_again_as_another(tmp_path: Path, monkey
         with pytest.raises(torch.OutOfMemoryError):
             run(trained(), tmp_path, **PLAIN)
     run(trained(recipe=replace(RECIPE, batch_size=2)), tmp_path, **PLAIN)
-    with pytest.raises(ResumeError, match="trained with another batch_size; repeat"):
+    with pytest.raises(ResumeError, match="of another recipe, which differs in batch_size; give"):
         run(trained(), tmp_path, **PLAIN)

@@ -99,7 +99,10 @@ NONE = "must be a PNG, JPEG, .* or GIF file, and this is none, or is damaged"
             (data[: len(data) // 2], "cut short or damaged|none, or is damaged")
             for data in (stored(CUT, kind) for kind in ("PNG", "JPEG", "WEBP", "TIFF", "GIF"))
         ],
-        (stored(np.array([[0.0, 200.0]], np.float32), "TIFF"), r"floating point in \[0, 1\], or"),
+        (
+            stored(np.array([[0.0, 200.0]], np.float32), "TIFF"),
+            r"floating point in \[0, 1\], so that it is known",
+        ),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -121,7 +124,7 @@ LARGE = "at most 64 million pixels and sides of 16384, got"
             (png_of_size(*size), LARGE)
             for size in ((8001, 8000), (10000, 10000), (50000, 50000), (16385, 10))
         ],
-        *[(png_of_size(4001, 4000, bits=16, colour=colour), DEEP) for colour in (0, 2, 4, 6)],
+        (png_of_size(4001, 4000, bits=16, colour=0), DEEP),
     ],
 )
 def test_read_picture_refuses_too_many_pixels_from_the_header(data, said, monkeypatch):

@@ -1,8 +1,11 @@
 """Small trainings that the tests of training share."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
 from deco_lab.data import CropSampler
@@ -42,3 +45,21 @@ def trained(config: ModelConfig = TINY, recipe: TrainingConfig = RECIPE, steps: 
     for _ in range(steps):
         trainer.train_step()
     return trainer
+
+
+def save_encoder(path: Path, registers: int = 0) -> str:
+    """Write a tiny random DINOv2 to a folder, and return its name."""
+    transformers: Any = pytest.importorskip(
+        "transformers", reason="needs transformers; pip install transformers"
+    )
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
+    if registers:
+        config = transformers.Dinov2WithRegistersConfig(
+            image_size=56, num_register_tokens=registers, **shape
+        )
+        model = transformers.Dinov2WithRegistersModel(config)
+    else:
+        model = transformers.Dinov2Model(transformers.Dinov2Config(image_size=56, **shape))
+    model.save_pretrained(path)
+    return str(path)

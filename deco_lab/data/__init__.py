@@ -5,9 +5,8 @@ from deco_lab.data.dataset import read_dataset
 from deco_lab.data.decoding import (
     UnknownRangeError,
     UnreadablePictureError,
-    is_deep,
     open_picture,
-    pixels_alone,
+    without_metadata,
 )
 from deco_lab.data.fields import FieldSampler, field_power, optimal_velocity
 from deco_lab.data.photographs import bundled_crops, load_photograph
@@ -17,6 +16,6 @@ from deco_lab.data.source import Source, SourceConfig, open_source
 __all__ = [
     "CropSampler", "CropSource", "FieldSampler", "ImageBatch", "PictureCrops", "PictureDataset",
     "PictureSplits", "Source", "SourceConfig", "UnknownRangeError", "UnreadablePictureError",
-    "bundled_crops", "field_power", "is_deep", "load_photograph", "open_picture", "open_source",
-    "optimal_velocity", "pixels_alone", "read_dataset", "read_folder", "to_picture",
+    "bundled_crops", "field_power", "load_photograph", "open_picture", "open_source",
+    "optimal_velocity", "read_dataset", "read_folder", "to_picture", "without_metadata",
 ]  # fmt: skip

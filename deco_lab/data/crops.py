@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 
 import numpy as np
 import torch
@@ -23,6 +22,8 @@ from deco_lab.data.pictures import PictureDataset
 
 SCALE_RANGE = (1.1, 2.6)
 """Shorter side of a resized photograph, in image sizes."""
+CACHE_BYTES = 4 * 2**30
+"""How much memory copies of pictures may take; those beyond it are decoded at every use."""
 _CLASS, _PICTURE, _SCALE, _TOP, _LEFT, _FLIP = range(6)
 """What each number drawn for a crop of a picture decides."""
 
@@ -60,6 +61,8 @@ class CropSource:
         """Number of labels."""
         self.class_names = tuple(class_names)
         """One name for each class, or none at all."""
+        self.present = torch.arange(num_classes)
+        """Labels that there are pictures of, (count,)."""
         self.device = torch.device(device)
         """Where the crops end up."""
 
@@ -160,8 +163,7 @@ class CropSampler(CropSource):
     Raises
     ------
     ValueError
-        Without photographs, for one that is not (H, W, 3) of uint8, for names that are not as many,
-        or scales below 1.
+        For a photograph that is not (H, W, 3) of uint8, or scales below 1.
     """
 
     def __init__(
@@ -175,13 +177,6 @@ class CropSampler(CropSource):
         num_scales: int = 32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not photographs:
-            raise ValueError("photographs must hold at least one picture, got none")
-        if class_names and len(class_names) != len(photographs):
-            raise ValueError(
-                f"class_names must hold one name for each of {len(photographs)} photographs or "
-                f"none, got {len(class_names)}"
-            )
         super().__init__(image_size, len(photographs), class_names, device)
         self.flip = flip
         low, high = _checked(scale_range)
@@ -249,7 +244,7 @@ class PictureCrops(CropSource):
     of it, flipped left to right half of the time. Small pictures are enlarged. A picture that
     cannot be read is replaced by the next of its class that can.
 
-    What is cut depends on the generator and the pictures alone, not on what is kept in memory, the
+    What is cut depends only on the generator and the pictures, not on what is kept in memory, the
     threads or the rows.
 
     Parameters
@@ -267,13 +262,11 @@ class PictureCrops(CropSource):
         Whether half of the crops are flipped.
     device : torch.device or str
         Where the crops end up.
-    cache_bytes : int
-        How much memory the copies may take; pictures beyond it are decoded at every use.
 
     Raises
     ------
     ValueError
-        Without pictures, or for an argument outside its range.
+        For scales below 1.
     """
 
     def __init__(
@@ -285,30 +278,19 @@ class PictureCrops(CropSource):
         crop: str = "random",
         flip: bool = True,
         device: torch.device | str = "cpu",
-        cache_bytes: int = 4 * 2**30,
     ) -> None:
-        if not len(pictures):
-            raise ValueError("pictures must hold at least one picture, got none")
-        if image_size < 1:
-            raise ValueError(f"image_size must be 1 or more, got {image_size}")
-        if crop not in ("random", "center"):
-            raise ValueError(f"crop must be random or center, got {crop!r}")
-        if cache_bytes < 0:
-            raise ValueError(f"cache_bytes must be 0 or more, got {cache_bytes}; 0 keeps nothing")
         super().__init__(image_size, len(pictures.class_names), pictures.class_names, device)
         self.pictures = pictures
         self.scale_range = _checked(scale_range)
         self.crop = crop
         self.flip = flip
-        self.cache_bytes = cache_bytes
         order = np.argsort(pictures.labels, kind="stable")
         sizes = np.bincount(pictures.labels, minlength=self.num_classes)
         self._members = np.split(order, sizes.cumsum()[:-1])
-        self._present = torch.from_numpy(np.flatnonzero(sizes))
-        self._copies: dict[int, NDArray[np.uint8]] = {}
+        self.present = torch.from_numpy(np.flatnonzero(sizes))
+        self._copies: dict[int, Image.Image] = {}
         self._kept_bytes = 0
         self._unreadable: set[int] = set()
-        self._lock = Lock()
         self._threads = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "crops")
 
     @property
@@ -318,7 +300,7 @@ class PictureCrops(CropSource):
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         drawn = torch.rand(count, 6, generator=generator, dtype=torch.float64, device="cpu")
-        return drawn, self._present[(drawn[:, _CLASS] * len(self._present)).long()]
+        return drawn, self.present[(drawn[:, _CLASS] * len(self.present)).long()]
 
     def _cut(self, numbers: Tensor, class_ids: Tensor) -> ImageBatch:
         S = self.image_size
@@ -340,8 +322,7 @@ class PictureCrops(CropSource):
         pictures = torch.empty(len(class_ids), dtype=torch.int64)
 
         def cut(place: tuple[int, int]) -> None:
-            picture, kept = self._readable_copy(*place)
-            copy = Image.fromarray(kept)
+            picture, copy = self._readable_copy(*place)
             for row in rows_of[place]:
                 pixels[row] = self._window(copy, drawn[row])
                 pictures[row] = picture
@@ -365,55 +346,44 @@ class PictureCrops(CropSource):
             left = int(numbers[_LEFT] * (width - S + 1))
             top = int(numbers[_TOP] * (height - S + 1))
         x, y = copy.width / width, copy.height / height
-        box = (
-            left * x,
-            top * y,
-            min((left + S) * x, copy.width),
-            min((top + S) * y, copy.height),
-        )
+        right, bottom = min((left + S) * x, copy.width), min((top + S) * y, copy.height)
+        box = (left * x, top * y, right, bottom)
         window = np.asarray(copy.resize((S, S), Image.Resampling.BICUBIC, box))
         return window[:, ::-1] if self.flip and numbers[_FLIP] < 0.5 else window
 
-    def _readable_copy(self, label: int, place: int) -> tuple[int, NDArray[np.uint8]]:
+    def _readable_copy(self, label: int, place: int) -> tuple[int, Image.Image]:
         """Return number and copy of a class's picture at a place, or the next that can be read."""
         members = self._members[label]
         for step in range(len(members)):
             picture = int(members[(place + step) % len(members)])
-            copy = self._copy(picture)
-            if copy is not None:
-                return picture, copy
+            if picture not in self._unreadable:
+                try:
+                    return picture, self._copy(picture)
+                except UnreadablePictureError:
+                    self._unreadable.add(picture)
         raise ValueError(
             f"class {self.class_names[label]} has no picture that can be read, of {len(members)} "
             f"such as {self.pictures.name(int(members[0]))}; check that they are still there"
         )
 
-    def _copy(self, index: int) -> NDArray[np.uint8] | None:
-        """Return a picture, (H, W, 3), no larger than the largest scale asks for; None if damaged.
+    def _copy(self, index: int) -> Image.Image:
+        """Return a picture, no larger than the largest scale asks for.
 
         Always reduced in the same way, so that the crops are the same whether it is kept or not.
         """
-        with self._lock:
-            if index in self._unreadable:
-                return None
-            if index in self._copies:
-                return self._copies[index]
-        try:
-            picture = self.pictures.open(index)
-        except UnreadablePictureError:
-            with self._lock:
-                self._unreadable.add(index)
-            return None
+        if index in self._copies:
+            return self._copies[index]
+        picture = self.pictures.open(index)
         largest, shorter = round(self.scale_range[1] * self.image_size), min(picture.size)
         if shorter > largest:
             width, height = (round(length * largest / shorter) for length in picture.size)
             # Pillow's bicubic filter widens with the reduction, so it does not alias.
             picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        copy = np.array(picture)
-        with self._lock:
-            if index not in self._copies and self._kept_bytes + copy.nbytes <= self.cache_bytes:
-                self._copies[index] = copy
-                self._kept_bytes += copy.nbytes
-        return copy
+        taken = 4 * picture.width * picture.height  # as Pillow keeps RGB
+        if self._kept_bytes + taken <= CACHE_BYTES:
+            self._copies[index] = picture
+            self._kept_bytes += taken
+        return picture
 
 
 def to_picture(images: Tensor, columns: int | None = None) -> Image.Image:

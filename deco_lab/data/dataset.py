@@ -7,7 +7,6 @@ dataset may be much larger than memory.
 import glob
 import os
 import re
-from io import BytesIO
 from pathlib import Path
 from tarfile import TarError
 from typing import Any
@@ -46,7 +45,8 @@ def read_dataset(
         Column of the pictures; the one of type Image when not given.
     label_column : str, optional
         Column of the labels, whole numbers or strings; when not given the one of type ClassLabel,
-        or else "label" or "cls". Labels without names are named by their values, in order.
+        or else "label" or "cls". Labels without names are named by their values. The classes are
+        those that have rows, in order.
     held_out : float
         Share of the rows to hold out, in [0, 1), decided by a row's number; every class of two or
         more rows has at least one held out, unless the share is 0.
@@ -59,25 +59,22 @@ def read_dataset(
 
     Raises
     ------
-    ModuleNotFoundError
-        Without the library `datasets`.
     ValueError
-        Where there is no such dataset, split or column, the choice of a column is not clear, or a
-        row has no label or a class no row.
+        Where the library `datasets` is not installed, there is no such dataset, split or column,
+        the choice of a column is not clear, or a row has no label.
     """
     try:
         import datasets
         from datasets import config, exceptions
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise ValueError(
             'datasets are read with the library datasets; pip install "deco-lab[train]"'
         ) from error
 
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or local shards send the hub a request, too
     shards = _local_shards(name)
-    counting = config.HF_UPDATE_DOWNLOAD_COUNTS
     try:
         if shards:
-            config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request to the hub, even here
             kind = _SHARDS[Path(shards[0]).suffix.lower()]
             files = [glob.escape(shard) for shard in shards]  # they are taken as patterns
             table = datasets.load_dataset(kind, data_files=files, split=split)
@@ -92,8 +89,6 @@ def read_dataset(
             f"{name} ({split}) could not be read ({reason}); check its name and split, and for a "
             "dataset at Hugging Face the network"
         ) from error
-    finally:
-        config.HF_UPDATE_DOWNLOAD_COUNTS = counting
 
     image_column, label_column = _columns(table.features, image_column, label_column)
     labels, class_names = _labels(table, label_column)
@@ -118,15 +113,12 @@ def read_dataset(
 def _local_shards(name: str) -> list[str]:
     """Return the local files that a name stands for, or none where it is a name at the hub."""
     path = Path(name).expanduser()
-    folder, pattern = path.parent, path.name
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in _SHARDS]
     elif path.is_file():
         files = [path]
-    elif folder.is_dir() and glob.has_magic(pattern):  # the folder's name is no pattern
-        files = [folder / file for file in glob.glob(pattern, root_dir=folder, recursive=True)]
-    elif path.suffix.lower() in _SHARDS or glob.has_magic(name):
-        files = glob.glob(str(path), recursive=True)
+    elif path.suffix.lower() in _SHARDS or glob.has_magic(path.name):
+        files = path.parent.glob(path.name)
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         return []
     else:
@@ -161,9 +153,6 @@ def _columns(features: Any, image: str, label: str) -> tuple[str, str]:
     import datasets
 
     listed = ", ".join(f"{column} ({_type_name(kind)})" for column, kind in features.items())
-    for argument, given in (("image_column", image), ("label_column", label)):
-        if given and given not in features:
-            raise ValueError(f"{argument} must be one of the columns {listed}, got {given!r}")
     images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [c for c, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     labels = labels or [column for column in _PLAIN_LABELS if column in features]
@@ -171,6 +160,8 @@ def _columns(features: Any, image: str, label: str) -> tuple[str, str]:
         ("image_column", image, images, "Image"),
         ("label_column", label, labels, "ClassLabel"),
     ):
+        if given and given not in features:
+            raise ValueError(f"{argument} must be one of the columns {listed}, got {given!r}")
         if not given and len(found) != 1:
             raise ValueError(
                 f"{len(found) or 'no'} columns are of type {kind}; "
@@ -185,44 +176,26 @@ def _type_name(kind: Any) -> str:
 
 def _labels(table: Any, column: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return the labels of all rows, counted from 0, and the names of the classes."""
-    import datasets
-
     kind = table.features[column]
-    values = table.select_columns([column]).with_format("arrow")[:][column]
-    declared = isinstance(kind, datasets.ClassLabel)
-    whole_or_text = isinstance(kind, datasets.Value) and re.match(
-        r"u?int|(large_)?string", kind.dtype
-    )
-    if not (declared or whole_or_text):
+    named = hasattr(kind, "names")
+    if not named and not re.match(r"u?int|(large_)?string", _type_name(kind)):
         raise ValueError(
             f"label_column must hold whole numbers or strings, got {column} ({_type_name(kind)})"
         )
-    unlabelled = values.null_count
-    if not unlabelled:
-        values = values.to_numpy()
-        unlabelled = int((values == -1).sum()) if declared else 0
+    values = table.select_columns([column]).with_format("arrow")[:][column].to_pandas()
+    unlabelled = int((values.isna() | (named & (values == -1))).sum())
     if unlabelled or not len(values):
         raise ValueError(
             f"every row must have a label, got {unlabelled} of {len(values)} without one in "
             f"{column}; take another split or column"
         )
-    if not declared:
-        found, labels = np.unique(values, return_inverse=True)
-        return labels.astype(np.int64), tuple(str(value) for value in found)
-    labels, names = values.astype(np.int64), tuple(kind.names)
-    empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
-    if len(empty):
-        raise ValueError(
-            f"class {names[empty[0]]} has no row, one of {len(empty)} such classes of "
-            f"{len(names)}; read more shards, or a larger part of the split"
-        )
-    return labels, names
+    found, labels = np.unique(values, return_inverse=True)
+    return labels, tuple(kind.names[value] if named else str(value) for value in found)
 
 
 def _decode(stored: dict[str, Any] | None) -> Image.Image:
     """Return the picture of a row, which holds its bytes or the path of a file."""
-    if stored is None or (stored["bytes"] is None and stored["path"] is None):
+    held = (stored["path"] if stored["bytes"] is None else stored["bytes"]) if stored else None
+    if held is None:
         raise UnreadablePictureError("the row holds no picture")
-    if stored["bytes"] is None:
-        return open_picture(stored["path"])
-    return open_picture(BytesIO(stored["bytes"]))
+    return open_picture(held)

@@ -7,9 +7,9 @@ its right one), so that every frequency of the discrete Fourier transform is by 
     leaves                  dead leaves [1]: opaque discs of random colours, the radii with density
                             r^-3, one before the other; edges, and power of about 1 / f^2
     leaves, phases shuffled the same with all phases replaced by those of white noise: their power,
-                            and no edges. What differs between the two is phase alone
+                            and no edges. What differs between the two is only phase
 
-Channels are drawn independently, but for the leaves' outlines, so that no pair of them correlates.
+Channels are drawn independently, except for the leaves' outlines, so that no two of them correlate.
 From x_t = t image + (1 - t) noise the linear denoiser of least error is Wiener's [2], per frequency
 with the class's power S:
 

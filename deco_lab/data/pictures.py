@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import compress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
@@ -25,19 +24,11 @@ from deco_lab.files import printable
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 _HEIC = {".heic", ".heif", ".hif"}
-_MOST_KINDS = 12
-"""To name in a message."""
 
 
 @dataclass(frozen=True, eq=False)
 class PictureDataset:
-    """Labelled pictures of any source.
-
-    Raises
-    ------
-    ValueError
-        Where the labels are not whole numbers below the number of class names.
-    """
+    """Labelled pictures of any source."""
 
     open: Callable[[int], Image.Image]
     """Decodes the picture at an index to RGB, as `open_picture` does; it may be called from several
@@ -48,18 +39,6 @@ class PictureDataset:
     """One name for each class."""
     name: Callable[[int], str]
     """What to call the picture at an index in a message."""
-
-    def __post_init__(self) -> None:
-        labels, classes = self.labels, len(self.class_names)
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                f"labels must be a row of whole numbers, got {labels.dtype} of shape {labels.shape}"
-            )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-            raise ValueError(
-                f"labels must lie in 0 to {classes - 1}, one class name for each, "
-                f"got {labels.min()} to {labels.max()}"
-            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,13 +67,23 @@ class PictureSplits(NamedTuple):
     """How many files and folders were not looked into, by their kind: a suffix such as ".heic", or
     what else is told in words."""
 
+    def left_out(self) -> tuple[str, ...]:
+        """Return what to tell a person of files that are not used, a line for each and a count."""
+        lines = [
+            f"left out, since it cannot be read: {name} ({reason})"
+            for name, reason in self.unreadable.items()
+        ]
+        lines += [f"{len(lines)} pictures cannot be read"] if lines else []
+        return (*lines, *([_say_passed_over(self.passed_over)] if self.passed_over else []))
+
 
 def hold_out(labels: NDArray[np.int64], keys: Sequence[str], share: float) -> NDArray[np.bool_]:
     """Return which pictures to hold out, (count,): those whose key's hash falls into `share`.
 
-    A picture's own key decides, so pictures that are added later do not move the others, but for
-    one: every class of two or more has at least one picture on either side, that of the smallest
-    and that of the largest hash. A class of one picture has none held out, and `share` 0 none.
+    A picture's own key decides, so pictures that are added later do not move the others, with one
+    exception: every class of two or more has at least one picture on either side, that of the
+    smallest and that of the largest hash. A class of one picture has none held out, and `share` 0
+    holds out none.
 
     Parameters
     ----------
@@ -126,7 +115,7 @@ def read_folder(path: str | os.PathLike[str], *, held_out: float = 0.1) -> Pictu
     """Return the pictures of a folder, in a share to train on and one to measure against.
 
     The sub-folders are the classes, in alphabetical order. Links to folders are followed, unless
-    they lead to pictures that are read elsewhere. Hidden files and folders, and files whose suffix
+    they lead to folders that are read elsewhere. Hidden files and folders, and files whose suffix
     is not that of a picture, are passed over and counted. Every picture is decoded once, with a
     progress bar, to find those that cannot be: they are left out and named.
 
@@ -151,119 +140,104 @@ def read_folder(path: str | os.PathLike[str], *, held_out: float = 0.1) -> Pictu
         (`train`, `val`) with the classes in them, or one of them holds no picture that can be read.
     """
     path = Path(path)
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise ValueError(f"{path} {what}; name a folder with a sub-folder for each class")
+    folders = _class_folders(path)
     passed_over: Counter[str] = Counter()
-    folders = _class_folders(path, passed_over)
-    found = _pictures_in(folders, passed_over)
-    files = [file for members in found for file in members]
+    found = _pictures_in(path, folders, passed_over)
+    met = [file for members in found for file in members]
     with ThreadPool() as pool:
-        checked = pool.imap(_why_unreadable, files, chunksize=8)
-        bar = tqdm(checked, desc="checking pictures", unit=" pictures", total=len(files))
-        reasons = list(bar)
-    names = [printable(file.relative_to(path).as_posix()) for file in files]
-    labels = np.repeat(np.arange(len(folders)), [len(members) for members in found])
-    readable = np.array([not reason for reason in reasons], bool)
-    for label, folder in enumerate(folders):
-        members = np.flatnonzero(labels == label)
-        if not readable[members].any():
-            why = [f"{names[index]}: {reasons[index]}" for index in members[:1]]
-            why += [] if len(members) else [say_passed_over(passed_over)]
+        checked = pool.imap(_why_unreadable, met, chunksize=8)
+        bar = tqdm(checked, "checking pictures", len(met), unit=" pictures")
+        reasons = dict(zip(met, bar, strict=True))
+
+    def name_of(file: Path) -> str:
+        return printable(file.relative_to(path).as_posix())
+
+    files, labels, keys = [], [], []
+    for label, (folder, members) in enumerate(zip(folders, found, strict=True)):
+        readable = [file for file in members if not reasons[file]]
+        if not readable:
+            why = [f"{name_of(file)}: {reasons[file]}" for file in members[:1]]
             raise ValueError(
-                f"class {folder.name} has no picture that can be read, of {len(members)} "
-                f"in {folder} ({why[0]}); add some, or remove the folder"
+                f"class {folder.name} has no picture that can be read, of {len(members)} in "
+                f"{folder} ({', '.join(why) or _say_passed_over(passed_over)}); add some, or "
+                "remove the folder"
             )
+        files += readable
+        labels += [label] * len(readable)
+        # The class is part of no key: renaming a class leaves its shares alone.
+        keys += [file.relative_to(folder).as_posix() for file in readable]
     pictures = PictureDataset(
         lambda index: open_picture(files[index]),
-        labels,
+        np.array(labels),
         tuple(printable(folder.name) for folder in folders),
-        names.__getitem__,
-    ).select(readable)
-    # The class is part of no key: renaming a class leaves its shares alone.
-    keys = [Path(*f.relative_to(path).parts[1:]).as_posix() for f in compress(files, readable)]
-    away = hold_out(pictures.labels, keys, held_out)
-    unreadable = dict(compress(zip(names, reasons, strict=True), ~readable))
-    return PictureSplits(
-        pictures.select(~away), pictures.select(away), unreadable, dict(passed_over)
+        lambda index: name_of(files[index]),
     )
+    away = hold_out(pictures.labels, keys, held_out)
+    unreadable = {name_of(file): reason for file, reason in reasons.items() if reason}
+    return PictureSplits(pictures.select(~away), pictures.select(away), unreadable, passed_over)
 
 
-def say_passed_over(passed_over: Mapping[str, int]) -> str:
+def _say_passed_over(passed_over: Mapping[str, int]) -> str:
     """Return what was passed over, the most frequent kinds first, and how HEIC would be read."""
-    kinds = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
-    said = [f"{count} {kind}" for kind, count in kinds[:_MOST_KINDS]]
-    if len(kinds) > _MOST_KINDS:
-        said.append(f"{sum(count for _, count in kinds[_MOST_KINDS:])} of other kinds")
+    kinds = Counter(passed_over).most_common(12)
+    said = ", ".join(f"{count} {kind}" for kind, count in kinds) or "nothing"
     heic = "; HEIC pictures are read where pillow-heif is installed: pip install pillow-heif"
-    return f"passed over: {', '.join(said) or 'nothing'}{heic if _HEIC & set(passed_over) else ''}"
+    return f"passed over: {said}{heic if _HEIC & passed_over.keys() else ''}"
 
 
-def _class_folders(path: Path, passed_over: Counter[str]) -> list[Path]:
-    """Return the sub-folders, sorted, and count what else there is."""
+def _class_folders(path: Path) -> list[Path]:
+    """Return the sub-folders that are classes, sorted."""
     try:
         entries = sorted(path.iterdir())
-        folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
         raise ValueError(
-            f"{path} cannot be listed ({error.strerror}); see that you may read it"
+            f"{path} cannot be listed ({error.strerror}); name a folder with a sub-folder for each "
+            "class"
         ) from error
-    hidden = [entry for entry in entries if entry.name.startswith(".")]
+    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if not folders:
         raise ValueError(
             f"{path} has no sub-folders; put the pictures of each class into a sub-folder of it, "
             "named for the class"
         )
-    training = [folder for folder in folders if folder.name.lower() in ("train", "training")]
-    if training and {folder.name.lower() for folder in folders} <= _SPLITS:
-        _, below, files = next(os.walk(training[0]), ("", [], []))
-        pictures = [name for name in files if Path(name).suffix.lower() in picture_suffixes()]
-        if below and not pictures:
-            raise ValueError(
-                f"{path} holds {', '.join(f.name for f in folders)}, which are splits and no "
-                f"classes; give {training[0]}, of which a share is held out to measure against"
-            )
-    loose = len(entries) - len(folders) - len(hidden)
-    passed_over += Counter({"hidden": len(hidden), "outside of the class folders": loose})
+    if {folder.name.lower() for folder in folders} <= _SPLITS:
+        raise ValueError(
+            f"{path} holds {', '.join(f.name for f in folders)}, which are splits and no classes; "
+            "give the one to train on, of which a share is held out to measure against"
+        )
     return folders
 
 
-def _pictures_in(folders: Sequence[Path], passed_over: Counter[str]) -> list[list[Path]]:
+def _pictures_in(
+    path: Path, folders: Sequence[Path], passed_over: Counter[str]
+) -> list[list[Path]]:
     """Return the files in each folder, at any depth, that have a picture's suffix, sorted."""
-    suffixes = picture_suffixes()
-    parent = Path(os.path.realpath(folders[0].parent))
-    classes = [Path(os.path.realpath(folder)) for folder in folders]
-    seen = set(classes)
-
-    def kind_of(folder: Path) -> str:
-        """Return why a folder is passed over, or nothing."""
-        real = Path(os.path.realpath(folder))
-        met_without = parent.is_relative_to(real) or any(map(real.is_relative_to, classes))
-        if folder.name.startswith("."):
-            return "hidden"
-        if real in seen or (folder.is_symlink() and met_without):
-            return "folders met again by a link"
-        seen.add(real)
-        return ""
+    suffixes, root = picture_suffixes(), path.resolve()
+    seen = {root, *root.parents, *(folder.resolve() for folder in folders)}
 
     def pictures_in(folder: Path) -> Iterator[Path]:
-        for root, below, files in os.walk(folder, onerror=unlisted, followlinks=True):
-            kinds = {name: kind_of(Path(root, name)) for name in sorted(below)}
-            below[:] = [name for name, kind in kinds.items() if not kind]
-            passed_over.update(filter(None, kinds.values()))
-            for file in (Path(root, name) for name in files):
-                suffix = file.suffix.lower()
-                if file.name.startswith("."):
-                    passed_over["hidden"] += 1
-                elif suffix in suffixes:
-                    yield file
-                else:
-                    passed_over[printable(suffix) or "without suffix"] += 1
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError:
+            passed_over["folders that cannot be listed"] += 1
+            return
+        for entry in entries:
+            suffix = entry.suffix.lower()
+            if entry.name.startswith("."):
+                passed_over["hidden"] += 1
+            elif entry.is_dir() and entry.resolve() in seen:
+                passed_over["folders met again by a link"] += 1
+            elif entry.is_dir():
+                seen.add(entry.resolve())
+                yield from pictures_in(entry)
+            elif suffix in suffixes:
+                yield entry
+            else:
+                passed_over[printable(suffix) or "without suffix"] += 1
 
-    def unlisted(error: OSError) -> None:
-        passed_over["folders that cannot be listed"] += 1
-
-    return [sorted(pictures_in(folder)) for folder in folders]
+    outside = len(list(path.iterdir())) - len(folders)
+    passed_over += Counter({"outside of the class folders": outside})
+    return [list(pictures_in(folder)) for folder in folders]
 
 
 def _why_unreadable(file: Path) -> str:

@@ -16,7 +16,7 @@ from deco_lab.data.crops import SCALE_RANGE, CropSampler, CropSource, PictureCro
 from deco_lab.data.dataset import read_dataset
 from deco_lab.data.fields import FieldSampler
 from deco_lab.data.photographs import load_photograph
-from deco_lab.data.pictures import PictureSplits, read_folder, say_passed_over
+from deco_lab.data.pictures import read_folder
 from deco_lab.files import printable
 
 
@@ -60,7 +60,7 @@ class Source:
     """What to measure against, cut alike from the held-out pictures; None where none are held out.
     Of the bundled photographs and the fields what is trained on: other seeds draw others."""
     left_out: tuple[str, ...] = ()
-    """What to tell a person of files that are not used, a line for each and one for each count."""
+    """What to tell a person of files that are not used, as `PictureSplits.left_out`."""
 
 
 def open_source(config: SourceConfig, image_size: int, device: torch.device) -> Source:
@@ -75,71 +75,46 @@ def open_source(config: SourceConfig, image_size: int, device: torch.device) -> 
         raise ValueError(
             f"data and dataset exclude each other, got {config.data} and {config.dataset}; give one"
         )
-    if config.crop not in ("random", "center"):  # before pictures are read
-        raise ValueError(f"crop must be random or center, got {config.crop!r}")
     if config.data == "fields":
         fields = FieldSampler(image_size, device=device)
         return Source(fields, {"name": "fields", "classes": list(FIELDS)}, fields)
     bundled = not (config.data or config.dataset)
-    if bundled and config.crop != "random":
-        raise ValueError(f"crop must be random for the bundled photographs, got {config.crop}")
+    if config.crop not in (("random",) if bundled else ("random", "center")):
+        raise ValueError(
+            f"crop must be random, or center with data or dataset, got {config.crop!r}"
+        )
     scale = config.crop_scale or (SCALE_RANGE if bundled else (1.0, 1.0))
-    cutting = {
+    how: dict[str, Any] = {"scale_range": scale, "flip": config.flip, "device": device}
+    rows, left_out = {}, ()
+    if bundled:
+        photographs = [load_photograph(name) for name in PHOTOGRAPHS]
+        crops = fresh = CropSampler(photographs, image_size, class_names=PHOTOGRAPHS, **how)
+        name, counts, held_out = "photographs of scikit-image", [1] * len(PHOTOGRAPHS), 0
+    else:
+        if config.data:
+            name = os.path.basename(os.path.normpath(config.data))
+            found = read_folder(config.data, held_out=config.held_out)
+        else:
+            name = config.dataset
+            columns = ("split", "image_column", "label_column")
+            rows = {each: getattr(config, each) for each in columns}
+            found = read_dataset(name, held_out=config.held_out, **rows)
+        held_out, left_out = len(found.held_out), found.left_out()
+        crops = PictureCrops(found.training, image_size, crop=config.crop, **how)
+        fresh = (
+            PictureCrops(found.held_out, image_size, crop=config.crop, **how) if held_out else None
+        )
+        counts = np.bincount(found.training.labels, minlength=crops.num_classes).tolist()
+    record = {
+        "name": printable(name),
+        "classes": list(crops.class_names),
+        "pictures": sum(counts),
+        "pictures_by_class": counts,
+        "held_out": held_out,
         "crop": config.crop,
         "crop_scale": list(scale),
         "flip": config.flip,
         "held_out_share": 0.0 if bundled else config.held_out,
+        **rows,
     }
-    how: dict[str, Any] = {"scale_range": scale, "flip": config.flip, "device": device}
-    if bundled:
-        photographs = [load_photograph(name) for name in PHOTOGRAPHS]
-        crops = CropSampler(photographs, image_size, class_names=PHOTOGRAPHS, **how)
-        record = _record("photographs of scikit-image", PHOTOGRAPHS, [1] * len(PHOTOGRAPHS), 0)
-        return Source(crops, {**record, **cutting}, crops)
-    if config.data:
-        found = read_folder(config.data, held_out=config.held_out)
-        name = os.path.basename(os.path.normpath(config.data))
-    else:
-        rows = {
-            "split": config.split,
-            "image_column": config.image_column,
-            "label_column": config.label_column,
-        }
-        try:
-            found = read_dataset(config.dataset, held_out=config.held_out, **rows)
-        except ModuleNotFoundError as error:
-            raise ValueError(str(error)) from error
-        name, cutting = config.dataset, {**cutting, **rows}
-    crops, fresh = (
-        PictureCrops(pictures, image_size, crop=config.crop, **how) if len(pictures) else None
-        for pictures in (found.training, found.held_out)
-    )
-    assert crops is not None
-    counts = np.bincount(found.training.labels, minlength=crops.num_classes).tolist()
-    record = _record(printable(name), crops.class_names, counts, len(found.held_out))
-    return Source(crops, {**record, **cutting}, fresh, _left_out(found))
-
-
-def _left_out(found: PictureSplits) -> tuple[str, ...]:
-    """Return a line for each picture that cannot be read, and one for what was passed over."""
-    lines = [
-        f"left out, since it cannot be read: {name} ({reason})"
-        for name, reason in found.unreadable.items()
-    ]
-    if lines:
-        lines.append(f"{len(lines)} pictures cannot be read")
-    if found.passed_over:
-        lines.append(say_passed_over(found.passed_over))
-    return tuple(lines)
-
-
-def _record(
-    name: str, classes: tuple[str, ...], counts: list[int], held_out: int
-) -> dict[str, object]:
-    return {
-        "name": name,
-        "classes": list(classes),
-        "pictures": sum(counts),
-        "pictures_by_class": counts,
-        "held_out": held_out,
-    }
+    return Source(crops, record, fresh, left_out)

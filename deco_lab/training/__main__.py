@@ -10,9 +10,9 @@ from deco_lab.data import PictureCrops, open_source
 from deco_lab.fast import keep_freed_memory
 from deco_lab.training.measuring import Measure
 from deco_lab.training.order import PROGRAM, read_order
-from deco_lab.training.parallel import processes_here
+from deco_lab.training.parallel import training_processes
 from deco_lab.training.run import claim, run
-from deco_lab.training.trainer import ResumeError, Trainer
+from deco_lab.training.trainer import Trainer
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -21,30 +21,24 @@ def main(words: Sequence[str] | None = None) -> None:
         order = read_order(words)
         assert order.out is not None
         claim(order.out)
-        processes = processes_here(order.device)
+        processes = training_processes(order.device)
         if processes.device.type == "cpu":
             keep_freed_memory()  # three hundredths of a step of `tiny`, or more
         source = open_source(order.source, order.model.image_size, processes.device)
+        crops = source.crops
         for line in source.left_out if processes.is_main else ():
             print(line, file=sys.stderr)
-        classes = {
-            "num_classes": source.crops.num_classes,
-            "class_names": source.crops.class_names,
-        }
         trainer = Trainer(
-            replace(order.model, **classes),
+            replace(order.model, num_classes=crops.num_classes, class_names=crops.class_names),
             order.training,
-            source.crops,
+            crops,
             data=source.record,
             processes=processes,
             prefetch=bool(order.source.data or order.source.dataset),
         )
-    except ValueError as error:
-        refuse(PROGRAM, error)
-    command = order.command
-    if order.training.precision == "auto":
-        command += f" --precision {trainer.config.precision}"
-    try:
+        command = order.command
+        if order.training.precision == "auto":
+            command += f" --precision {trainer.config.precision}"
         run(
             trainer,
             order.out,
@@ -55,12 +49,12 @@ def main(words: Sequence[str] | None = None) -> None:
             evaluate=Measure(source) if order.evaluate_every else None,
             evaluate_every=order.evaluate_every,
         )
-    except ResumeError as error:
-        refuse(PROGRAM, error)
     except (CheckpointError, FloatingPointError, OSError) as error:
         sys.exit(f"{PROGRAM}: error: {error}")
-    if isinstance(source.crops, PictureCrops) and source.crops.skipped and processes.is_main:
-        print(f"{source.crops.skipped} pictures were met that cannot be read", file=sys.stderr)
+    except ValueError as error:
+        refuse(PROGRAM, error)
+    if isinstance(crops, PictureCrops) and crops.skipped and processes.is_main:
+        print(f"{crops.skipped} pictures were met that cannot be read", file=sys.stderr)
     processes.close()
 
 

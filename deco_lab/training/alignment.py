@@ -42,9 +42,6 @@ class Learner(nn.Module):
         Whose tokens are projected, counted from 1; the last where there are fewer.
     """
 
-    _no_split_modules = ("DiTBlock", "PixelDecoder")
-    """What Accelerate shards as units, unless it is told otherwise."""
-
     def __init__(self, model: Model, *, features: int = 0, block: int = 8) -> None:
         super().__init__()
         self.model = model

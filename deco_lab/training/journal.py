@@ -58,8 +58,7 @@ class Table:
         return any(row["step"] == step for row in self.rows)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """Add the figures of a step, to seven digits, in place of earlier ones."""
-        self.rows = [row for row in self.rows if row["step"] != step]
+        """Add the figures of a step, to seven digits."""
         rounded = {name: float(f"{value:.7g}") for name, value in figures.items()}
         self.rows.append({"step": step, **rounded})
 
@@ -78,14 +77,16 @@ def draw_losses(table: Table) -> None:
         from deco_lab.plots import loss_curve
     except ModuleNotFoundError:
         return
+    if not table.rows:
+        return
     names = {"flow_matching": "flow matching", "frequency": "frequency-aware"}
     if any(row["alignment"] for row in table.rows):
         names["alignment"] = "alignment"
     curves = {name: [row[column] for row in table.rows] for column, name in names.items()}
-    if table.rows:
-        with replacing(table.path.with_suffix(".png")) as beside:
-            steps = [row["step"] for row in table.rows]
-            loss_curve(steps, curves).savefig(beside, dpi=120, format="png")
+    with replacing(table.path.with_suffix(".png")) as beside:
+        loss_curve([row["step"] for row in table.rows], curves).savefig(
+            beside, dpi=120, format="png"
+        )
 
 
 class Board:

@@ -4,10 +4,9 @@
 """
 
 from dataclasses import fields
+from functools import cached_property
 
-import numpy as np
-
-from deco_lab.data import PictureCrops, Source
+from deco_lab.data import Source
 from deco_lab.evaluation import Figures, Judge, judge_model
 from deco_lab.models import Model
 
@@ -28,25 +27,22 @@ class Measure:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._judge: Judge | None = None
-        self._floor: dict[str, float] = {}
 
     def __call__(self, model: Model) -> dict[str, float]:
         """Return the figures of a few samples of `model`."""
-        if self._judge is None:  # what takes time waits until it is needed
-            self._judge = self._new_judge()
-            real = self._judge.real(PER_CLASS).figures
-            self._floor = {f"real_{f.name}": getattr(real, f.name).value for f in fields(Figures)}
         own = judge_model(model, self._judge, per_class=PER_CLASS).figures
-        return {f.name: getattr(own, f.name).value for f in fields(Figures)} | self._floor
+        return _values(own) | self._floor
 
-    def _new_judge(self) -> Judge:
+    @cached_property
+    def _floor(self) -> dict[str, float]:
+        real = _values(self._judge.real(PER_CLASS).figures)
+        return {f"real_{name}": value for name, value in real.items()}
+
+    @cached_property
+    def _judge(self) -> Judge:
         training = self._source.crops
         fresh = self._source.fresh or training
-        present = np.arange(fresh.num_classes)
-        if isinstance(fresh, PictureCrops):
-            present = np.unique(fresh.pictures.labels)
-        chosen = present[:: -(-len(present) // MOST_CLASSES)]
+        chosen = fresh.present[:: -(-len(fresh.present) // MOST_CLASSES)]
         return Judge(
             training,
             fresh,
@@ -56,3 +52,7 @@ class Measure:
             nearest_per_class=200,
             resamples=2,
         )
+
+
+def _values(figures: Figures) -> dict[str, float]:
+    return {field.name: getattr(figures, field.name).value for field in fields(Figures)}

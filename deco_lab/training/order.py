@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Suppress
+from tyro.conf import Suppress
 
-from deco_lab.config import PRESETS, DeCoConfig, DiTConfig, ModelConfig
+from deco_lab.config import PRESETS, DeCoConfig, ModelConfig
 from deco_lab.data import SourceConfig
 from deco_lab.files import printable
 from deco_lab.training.recipe import TrainingConfig
 
 PROGRAM = "python -m deco_lab.training"
-_KIND = tyro.conf.create_mutex_group(required=False, title="kind of model")
 _NO_BEARING = {"out", "device", "save_every", "evaluate_every", "name", "command"}
 """Fields that say nothing of a model's weights."""
 
@@ -41,37 +40,11 @@ class _Shape(DeCoConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Recipe(TrainingConfig):
-    """How to train."""
-
-    def __post_init__(self) -> None:
-        """As for the shape."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Start:
     """What has to be known before the rest can be read."""
 
     preset: Annotated[str, tyro.conf.arg(metavar="|".join(PRESETS))] = "tiny"
     """Where to start."""
-    deco: Annotated[FlagCreatePairsOff[bool], _KIND] = False
-    """A DeCo of the preset's shape, where the preset is a baseline."""
-    baseline: Annotated[FlagCreatePairsOff[bool], _KIND] = False
-    """The single DiT of the preset's shape, where the preset is a DeCo; where the baseline has a
-    preset of its own, such as tiny-dit for tiny, prefer that: it has as many parameters."""
-
-    def model_and_name(self) -> tuple[ModelConfig, str]:
-        """Return the model that options start from, and what to call it."""
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
-        model, name = PRESETS[self.preset], self.preset.replace("/", "-")
-        # What it predicts is no shape: a DeCo predicts the velocity.
-        shape = {f.name: getattr(model, f.name) for f in fields(DiTConfig) if f.name != "predicts"}
-        if self.deco and not isinstance(model, DeCoConfig):
-            return DeCoConfig(**shape), f"{name}-deco"
-        if self.baseline and isinstance(model, DeCoConfig):
-            return DiTConfig(**shape), f"{name}-baseline"
-        return model, name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +52,7 @@ class Order(_Start):
     """Train a DeCo or its baseline on the bundled photographs, a folder by class, or a dataset.
 
     The same command goes on where a run was stopped. On several GPUs: accelerate launch --multi_gpu
-    -m deco_lab.training ... (or --use_fsdp --fsdp_version 2 in place of --multi_gpu).
+    -m deco_lab.training ...
     """
 
     compile: bool = True
@@ -89,12 +62,12 @@ class Order(_Start):
     device: str | None = None
     """cpu, cuda or mps; the best there is when not given."""
     save_every: int = 200
-    """Steps between two checkpoints."""
+    """Steps between two checkpoints, and one at the end; 0 leaves the others out."""
     evaluate_every: int = 0
-    """Steps between two evaluations, and one at the end; 0 leaves them out."""
+    """Steps between two evaluations, and one at the end; 0 leaves all of them out."""
     model: ModelConfig = _Shape()
     source: SourceConfig = field(default_factory=SourceConfig)
-    training: TrainingConfig = _Recipe()
+    training: TrainingConfig = field(default_factory=TrainingConfig)
     name: Suppress[str] = ""
     """What to call the model."""
     command: Suppress[str] = ""
@@ -110,29 +83,27 @@ def read_order(words: Sequence[str] | None = None) -> Order:
         Where a value is out of range, or an option does not go with the others.
     """
     begun, _ = tyro.cli(_Start, args=words, return_unknown_args=True, add_help=False)
-    start, name = begun.model_and_name()
+    if begun.preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {begun.preset!r}")
+    start, name = PRESETS[begun.preset], begun.preset.replace("/", "-")
     asked = [f.name for f in fields(_Shape) if f.name not in _Shape.__annotations__]
     shape = _Shape(**{each: getattr(start, each) for each in asked if hasattr(start, each)})
     default = Order(preset=begun.preset, model=shape)
     order = tyro.cli(
         Order, prog=PROGRAM, args=words, default=default, config=(tyro.conf.OmitArgPrefixes,)
     )
-    for option, least in (("save_every", 1), ("evaluate_every", 0)):
-        if getattr(order, option) < least:
-            raise ValueError(f"{option} must be {least} or more, got {getattr(order, option)}")
     given = vars(order.model)
     changed = {each: given[each] for each in asked if given[each] != getattr(shape, each)}
     if foreign := [option for option in changed if not hasattr(start, option)]:
         raise ValueError(
-            f"{', '.join(foreign)} must be left out for a baseline, which has no pixel decoder; "
-            "train a DeCo, with --deco or another preset"
+            f"{', '.join(foreign)} must be left out for a single DiT, which has no pixel decoder; "
+            "train a DeCo, with another preset"
         )
     return replace(
         order,
         name=name,
         out=order.out or Path("runs") / name,
         model=replace(start, **changed),
-        training=TrainingConfig(**vars(order.training)),
         command=printable(shlex.join([*PROGRAM.split(), *_words(order, default)])),
     )
 

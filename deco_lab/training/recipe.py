@@ -1,7 +1,7 @@
-"""The recipe: every number that decides how a model is trained, and what follows from them alone.
+"""The recipe: every number that decides how a model is trained, and what follows only from them.
 
 The defaults, with Muon [2] on the matrices of the DiT blocks, train small models in minutes. The
-recipe of [1], but for clipping and AdaLN layers that start at zero, is one command away:
+recipe of [1], except for clipping and AdaLN layers that start at zero, is one command away:
 
     --batch-size 256 --optimizer adamw --adamw-lr 1e-4 --beta2 0.999 --ema-decay 0.9999
     --warmup-steps 0 --cooldown 0 --repa facebook/dinov2-base

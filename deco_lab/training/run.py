@@ -2,7 +2,7 @@
 
 Every file is whole at any moment, and the state is written last: a run that is killed goes on from
 the last checkpoint. With several processes all of them take part in every step and checkpoint, and
-the main one alone writes and prints.
+only the main one writes and prints.
 """
 
 import platform
@@ -11,14 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from deco_lab import checkpoints
@@ -43,6 +41,9 @@ FILES = (
 )
 """What a run leaves in its folder, which may hold other files."""
 
+PREVIEW_EVERY = 1000
+"""Steps between two previews; there is one at the end, too."""
+
 Evaluate = Callable[[Model], Mapping[str, float]]
 """Returns a model's figures by name."""
 
@@ -61,7 +62,6 @@ def run(
     command: str = "",
     compiled: bool = True,
     save_every: int = 200,
-    preview_every: int = 1000,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
 ) -> None:
@@ -83,8 +83,8 @@ def run(
         What trains it again; kept in the checkpoint's record.
     compiled : bool
         Compile by region.
-    save_every, preview_every : int
-        Steps between two checkpoints, and between two previews; 0 previews only at the end.
+    save_every : int
+        Steps between two checkpoints.
     evaluate : callable, optional
         Called with the averaged model after the last step, and every `evaluate_every` steps.
     evaluate_every : int
@@ -103,135 +103,149 @@ def run(
     """
     processes, config = trainer.processes, trainer.config
     claim(out)
-    state = _found_state(trainer, out)
-    step = state["step"] if state else 0
-    log = Table(out / "loss.csv", step, (*Losses._fields, "seconds"))
-    evaluations = Table(out / "evaluation.csv", step)
-    # The losses of the steps since the last row; those of a resumed run are on the CPU.
-    saved = state["losses"] if state else None
-    pending: list[Tensor] = [] if saved is None else [*saved.to(trainer.device)]
-    if compiled and step < config.steps:
-        _say(trainer, "compiling by region (a minute on a CPU) ...")
-        trainer.compile()
-    trainer.distribute()
-    if state:
-        trainer.load(state)
-    else:
-        trainer.save(out / "state.pt")  # the folder is this run's from now on
-    judged = step if evaluations.has(step) else -1
-    board = Board(out / "tensorboard", step) if processes.is_main else None
-    parameters = sum(p.numel() for p in trainer.model.parameters())
-    where = machine(trainer.device) + (f" x {processes.count}" if processes.count > 1 else "")
-    _say(
-        trainer,
-        f"{name}: {type(trainer.model).__name__} of {parameters / 1e6:.2f}M parameters, "
-        f"{config.steps} steps of {config.batch_size} crops in {config.precision} on {where}; "
-        + (f"resumed at step {step} from {out}" if step else f"kept in {out}"),
-    )
-    bar = tqdm(
-        desc=name,
-        unit=" img",
-        unit_scale=True,
-        smoothing=0.05,
-        initial=step * config.batch_size,
-        total=config.steps * config.batch_size,
-        disable=not processes.is_main,
-    )
-
-    def keep() -> None:
-        # First the model, which is refused if it is not finite: the last good state then stays.
-        model = trainer.averaged_model()
-        last = log.rows[-1] if log.rows else {}
-        if processes.is_main:
-            training = {
-                **asdict(config),
-                "step": trainer.step,
-                "seconds": round(trainer.seconds, 1),
-                "machine": where,
-                "torch": torch.__version__,
-                "data": trainer.data,
-                "command": command,
-                "flow_matching_loss": last.get("flow_matching"),
-                "frequency_loss": last.get("frequency"),
-            }
-            checkpoints.save(model, out / "model.safetensors", training=training)
-            log.write()
-            draw_losses(log)
-        trainer.save(out / "state.pt", pending)
-
-    def show() -> None:
-        model = trainer.averaged_model()
-        if board:
-            picture = preview(model)
-            with replacing(out / "preview.png") as beside:
-                picture.save(beside, format="PNG")
-            board.add_picture(trainer.step, picture)
-
-    def judge() -> None:
-        nonlocal judged
-        judged = trainer.step
-        model = trainer.averaged_model()
-        if evaluate and board:
-            figures = evaluate(model)
-            evaluations.add(judged, figures)
-            evaluations.write()
-            board.add(judged, figures, "evaluation")
-            text = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-            bar.write(f"step {judged}: {text}", file=sys.stderr)
-
-    def note() -> None:
-        """Log the mean of the losses since the last row, and show it."""
-        figures = dict(zip(Losses._fields, torch.stack(pending).mean(0).tolist(), strict=True))
-        pending.clear()
-        before = log.rows[-1]["seconds"] if log.rows else 0.0
-        log.add(trainer.step, {**figures, "seconds": trainer.seconds})
-        shown = [*figures.values()][: 3 if config.repa else 2]
-        bar.set_postfix_str(" + ".join(f"{value:.4f}" for value in shown))
-        if board:
-            speed = EVERY * config.batch_size / max(trainer.seconds - before, 1e-9)
-            board.add(trainer.step, {**figures, "images_per_second": speed}, "training")
-            rates = {type(o).__name__: o.param_groups[0]["lr"] for o in trainer.optimizers}
-            board.add(trainer.step, rates, "learning_rate")
-
-    try:
-        with _interrupts() as interrupted:
-            stopped = False
-            while trainer.step < config.steps and not stopped:
-                started = time.perf_counter()
-                losses = trainer.train_step()
-                row = trainer.step % EVERY == 0
-                if row and not torch.isfinite(losses.flow_matching):
-                    raise FloatingPointError(
-                        f"the loss is {losses.flow_matching} at step {trainer.step}; lower muon_lr "
-                        f"or adamw_lr and start again (the last good state is {out / 'state.pt'})"
-                    )
-                trainer.seconds += time.perf_counter() - started
-                pending.append(torch.stack(losses))
-                bar.update(config.batch_size)
-                if row:
-                    note()
+    _restore(trainer, out)
+    record = Record(trainer, out, name, command, evaluate) if processes.is_main else None
+    stopped = False
+    with closing(record) if record else nullcontext(), _interrupts() as interrupted:
+        if compiled and trainer.step < config.steps:
+            if record:
+                record.say("compiling by region (a minute on a CPU) ...")
+            trainer.compile()
+        trainer.distribute()
+        while trainer.step < config.steps and not stopped:
+            started = time.perf_counter()
+            losses = trainer.train_step()
+            row = trainer.step % EVERY == 0
+            if row and not torch.isfinite(losses.flow_matching):
+                raise FloatingPointError(
+                    f"the loss is {losses.flow_matching} at step {trainer.step}; lower muon_lr "
+                    f"or adamw_lr and start again (the last good state is {out / 'state.pt'})"
+                )
+            trainer.seconds += time.perf_counter() - started
+            if record:
+                record.note(losses)
                 for every, act in (
-                    (save_every, keep), (preview_every, show), (evaluate_every, judge)
-                ):  # fmt: skip
+                    (save_every, record.keep),
+                    (PREVIEW_EVERY, record.show),
+                    (evaluate_every, record.judge),
+                ):
                     if every and trainer.step % every == 0:
                         act()
-                # Processes are told of Ctrl-C at different steps, and must stop at the same.
-                stopped = interrupted.is_set()
-                if processes.count > 1:
-                    told = torch.tensor(float(stopped and row), device=trainer.device)
-                    stopped = row and bool(processes.mean(told) > 0)
-        keep()
-        show()
-        if evaluate and not stopped and judged != trainer.step:
-            judge()
-    finally:
-        bar.close()
-        if board:
-            board.close()
-    if stopped:
-        _say(trainer, f"stopped at step {trainer.step}; the same command goes on")
-    else:
-        _say(trainer, f'done: deco_lab.load("{out / "model.safetensors"}")')
+            # Processes are told of Ctrl-C at different steps, and must stop at the same.
+            stopped = interrupted.is_set()
+            if processes.count > 1:
+                told = torch.tensor(float(stopped and row), device=trainer.device)
+                stopped = row and bool(processes.mean(told) > 0)
+        if record:
+            record.finish(stopped)
+
+
+class Record:
+    """What a run keeps and shows as it goes; the main process has it.
+
+    Parameters are those of `run`.
+    """
+
+    def __init__(
+        self, trainer: Trainer, out: Path, name: str, command: str, evaluate: Evaluate | None
+    ) -> None:
+        config, step = trainer.config, trainer.step
+        self.trainer, self.out, self.command, self.evaluate = trainer, out, command, evaluate
+        self.losses = Table(out / "loss.csv", step, (*Losses._fields, "seconds"))
+        self.evaluations = Table(out / "evaluation.csv", step)
+        if not step:
+            trainer.save(out / "state.pt")  # the folder is this run's from now on
+        self.board = Board(out / "tensorboard", step)
+        many = f" x {trainer.processes.count}" if trainer.processes.count > 1 else ""
+        self.machine = machine(trainer.device) + many
+        parameters = sum(p.numel() for p in trainer.model.parameters())
+        print(
+            f"{name}: {type(trainer.model).__name__} of {parameters / 1e6:.2f}M parameters, "
+            f"{config.steps} steps of {config.batch_size} crops in {config.precision} on "
+            f"{self.machine}; "
+            + (f"resumed at step {step} from {out}" if step else f"kept in {out}"),
+            file=sys.stderr,
+        )
+        self.bar = tqdm(
+            desc=name,
+            unit=" img",
+            unit_scale=True,
+            smoothing=0.05,
+            initial=step * config.batch_size,
+            total=config.steps * config.batch_size,
+        )
+
+    def close(self) -> None:
+        """Leave the terminal and TensorBoard's files in order."""
+        self.bar.close()
+        self.board.close()
+
+    def note(self, losses: Losses) -> None:
+        """Take a step's losses; log and show the mean of those since the last row."""
+        trainer = self.trainer
+        trainer.unlogged.append(torch.stack(losses))
+        self.bar.update(trainer.config.batch_size)
+        if trainer.step % EVERY:
+            return
+        means = torch.stack(trainer.unlogged).mean(0).tolist()
+        trainer.unlogged.clear()
+        figures = dict(zip(Losses._fields, means, strict=True))
+        self.losses.add(trainer.step, {**figures, "seconds": trainer.seconds})
+        self.board.add(trainer.step, figures, "training")
+        self.bar.set_postfix_str(" + ".join(f"{v:.4f}" for v in means[:3] if v))
+
+    def keep(self) -> None:
+        """Write what a person loads and what the run goes on from."""
+        trainer, last = self.trainer, self.losses.rows[-1] if self.losses.rows else {}
+        training = {
+            **asdict(trainer.config),
+            "step": trainer.step,
+            "seconds": round(trainer.seconds, 1),
+            "machine": self.machine,
+            "torch": torch.__version__,
+            "data": trainer.data,
+            "command": self.command,
+            "flow_matching_loss": last.get("flow_matching"),
+            "frequency_loss": last.get("frequency"),
+        }
+        # First the model, which is refused if it is not finite: the last good state then stays.
+        model = trainer.averaged_model()
+        checkpoints.save(model, self.out / "model.safetensors", training=training)
+        self.losses.write()
+        draw_losses(self.losses)
+        trainer.save(self.out / "state.pt")
+
+    def show(self) -> None:
+        """Write the preview."""
+        picture = preview(self.trainer.averaged_model())
+        with replacing(self.out / "preview.png") as beside:
+            picture.save(beside, format="PNG")
+        self.board.add_picture(self.trainer.step, picture)
+
+    def judge(self) -> None:
+        """Evaluate the averaged model, unless that has been done."""
+        step = self.trainer.step
+        if self.evaluate and not self.evaluations.has(step):
+            figures = self.evaluate(self.trainer.averaged_model())
+            self.evaluations.add(step, figures)
+            self.evaluations.write()
+            self.board.add(step, figures, "evaluation")
+            text = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+            self.say(f"step {step}: {text}")
+
+    def finish(self, stopped: bool) -> None:
+        """Keep what was reached, and say what to do with it."""
+        self.keep()
+        self.show()
+        if stopped:
+            self.say(f"stopped at step {self.trainer.step}; the same command goes on")
+        else:
+            self.judge()
+            self.say(f'done: deco_lab.load("{self.out / "model.safetensors"}")')
+
+    def say(self, text: str) -> None:
+        """Write a line above the progress bar."""
+        self.bar.write(text, file=sys.stderr)
 
 
 def claim(out: Path) -> None:
@@ -245,8 +259,8 @@ def claim(out: Path) -> None:
         )
 
 
-def _found_state(trainer: Trainer, out: Path) -> dict[str, Any] | None:
-    """Return the state in `out` to go on from; make the folder where there is none."""
+def _restore(trainer: Trainer, out: Path) -> None:
+    """Go on from the state in `out`; make the folder where there is none."""
     path = out / "state.pt"
     if trainer.processes.is_main:
         out.mkdir(parents=True, exist_ok=True)
@@ -255,24 +269,14 @@ def _found_state(trainer: Trainer, out: Path) -> dict[str, Any] | None:
     seen = float(trainer.processes.mean(torch.tensor(float(path.exists()), device=trainer.device)))
     if 0 < seen < 1:
         raise ResumeError(f"{path} must be seen by every process; put --out on a shared disk")
-    return trainer.read(path) if seen else None
-
-
-def _say(trainer: Trainer, text: str) -> None:
-    if trainer.processes.is_main:
-        print(text, file=sys.stderr)
+    if seen:
+        trainer.restore(path)
 
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C sets, so that a step is finished before the run ends.
-
-    Only the main thread is told of Ctrl-C; a run in another one goes on to its end.
-    """
+    """Give an event that Ctrl-C sets, so that a step is finished before the run ends."""
     told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield told
-        return
     previous = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, lambda *_: told.set())
     try:

@@ -4,8 +4,8 @@
     minimise  FM(v(x_t, t, label), image - noise) + lambda FreqFM(...) (+ 0.5 REPA)
 
 The matrices of the DiT blocks are updated by Muon [2], everything else by AdamW; the weights to
-sample with are an exponential moving average. What a step draws depends on the seed and the step's
-number alone, so a run that was stopped and resumed ends, on a CPU, with the same bits, and every
+sample with are an exponential moving average. What a step draws depends only on the seed and the
+step's number, so a run that was stopped and resumed ends, on a CPU, with the same bits, and every
 model trained with one seed sees the same crops, noise and times. For the same reason the next
 step's batch may be cut while this one is computed, and processes that share a batch each draw all
 of it and keep their own rows.
@@ -19,7 +19,7 @@ References
 """
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,19 +39,12 @@ from deco_lab.losses import alignment_loss, flow_matching_loss, frequency_loss
 from deco_lab.models import Model, build
 from deco_lab.models.dit import zero_block_modulation
 from deco_lab.training.alignment import Learner, VisionEncoder
-from deco_lab.training.parallel import Processes, load_whole, placed, whole
+from deco_lab.training.parallel import TrainingProcesses
 from deco_lab.training.recipe import TrainingConfig, learning_rate_factor, step_generator
 
 
 class ResumeError(ValueError):
     """A saved run that is not the one to go on with; the message says what differs."""
-
-
-_STATE = {
-    "model_config", "training_config", "data", "step", "seconds", "losses", "learner", "average",
-    "optimizers",
-}  # fmt: skip
-"""What a saved run holds at least."""
 
 
 class Draw(NamedTuple):
@@ -90,9 +83,9 @@ class Trainer:
     crops : CropSource
         What on; its device is where the training runs.
     data : mapping, optional
-        What the crops are cut from, JSON-ready; a run is resumed on the same alone, but for "name".
-    processes : Processes, optional
-        Those that share each step; this one alone when not given.
+        What the crops are cut from, JSON-ready; a run is only resumed on the same, by any "name".
+    processes : TrainingProcesses, optional
+        Those that share each step; only this one when not given.
     prefetch : bool
         Cut the next step's crops in a thread meanwhile, on a GPU in a stream of its own.
 
@@ -110,10 +103,10 @@ class Trainer:
         crops: CropSource,
         *,
         data: Mapping[str, object] | None = None,
-        processes: Processes | None = None,
+        processes: TrainingProcesses | None = None,
         prefetch: bool = False,
     ) -> None:
-        self.processes = processes or Processes(crops.device)
+        self.processes = processes or TrainingProcesses(crops.device)
         for name in ("image_size", "num_classes"):
             if getattr(model_config, name) != getattr(crops, name):
                 raise ValueError(
@@ -136,6 +129,9 @@ class Trainer:
         self.config = config
         self.step = 0
         self.seconds = 0.0
+        """What the steps took."""
+        self.unlogged: list[Tensor] = []
+        """Losses, (4,) each, of the steps that are in no row of the run's log yet."""
         self.encoder = None
         if config.repa:
             dtype = self.autocast_dtype or torch.float32
@@ -148,33 +144,29 @@ class Trainer:
             self.learner = Learner(self.model, features=features, block=config.repa_block)
         self.learner.to(self.device)
         self._forward: nn.Module = self.learner
-        self.average = self._weights()
+        self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.optimizers = self._new_optimizers()
         self._cutter = ThreadPoolExecutor(1, "next batch") if prefetch else None
         self._stream: torch.cuda.Stream | None = None
         if prefetch and self.device.type == "cuda":
             self._stream = torch.cuda.Stream(self.device)
             self._stream.wait_stream(torch.cuda.current_stream(self.device))  # for the pictures
-        self._next: tuple[int, Future[Draw]] | None = None
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self._next: Future[Draw] | None = None
 
     def _new_optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
         """Return Muon for the matrices of the DiT blocks, if asked for, and AdamW for the rest."""
-        config, parameters = self.config, [*self.learner.parameters()]
-        matrices = [p for p in self.model.backbone.blocks.parameters() if p.ndim == 2]
-        by_muon = set(matrices) if config.optimizer == "muon" else set()
+        config, by_muon = self.config, {}  # in order, as the optimiser's state is
+        if config.optimizer == "muon":
+            matrices = (p for p in self.model.backbone.blocks.parameters() if p.ndim == 2)
+            by_muon = dict.fromkeys(matrices)
+        rest = [p for p in self.learner.parameters() if p not in by_muon]
         adamw = torch.optim.AdamW(
-            [p for p in parameters if p not in by_muon],
-            lr=config.adamw_lr,
-            betas=(0.9, config.beta2),
-            weight_decay=0.0,
+            rest, lr=config.adamw_lr, betas=(0.9, config.beta2), weight_decay=0.0
         )
         if not by_muon:
             return (adamw,)
         muon = torch.optim.Muon(
-            matrices, lr=config.muon_lr, weight_decay=0.0, adjust_lr_fn="original"
+            [*by_muon], lr=config.muon_lr, weight_decay=0.0, adjust_lr_fn="original"
         )
         return muon, adamw
 
@@ -185,40 +177,32 @@ class Trainer:
 
     def draw(self, step: int) -> Draw:
         """Return what a step draws: the whole batch's, of which this process keeps its rows."""
-        on_cpu = step_generator(self.config.seed, step)
-        B, count = self.config.batch_size, self.processes.count
-        first = self.processes.index * (B // count)
-        rows = slice(first, first + B // count)
-        images, class_ids = self.crops.sample(B, on_cpu, rows=None if count == 1 else rows)
+        config, device = self.config, self.device
+        B, share = config.batch_size, config.batch_size // self.processes.count
+        rows = slice(self.processes.index * share, (self.processes.index + 1) * share)
+        on_cpu = on_device = step_generator(config.seed, step)
+        if device.type != "cpu":
+            on_device = step_generator(config.seed, step, device)
+        images, class_ids = self.crops.sample(B, on_cpu, rows=rows)
         t = sample_times(
-            B,
-            time_shift=self.config.time_shift,
-            uniform=self.config.uniform_times,
-            generator=on_cpu,
+            B, time_shift=config.time_shift, uniform=config.uniform_times, generator=on_cpu
         )
-        dropped = torch.rand(B, generator=on_cpu) < self.config.label_dropout
-        class_ids = class_ids.masked_fill(
-            dropped[rows].to(self.device), self.model.config.null_class
-        )
-        on_device = (
-            on_cpu
-            if self.device.type == "cpu"
-            else step_generator(self.config.seed, step, self.device)
-        )
-        noise = torch.randn(B, *images.shape[1:], generator=on_device, device=self.device)
-        return Draw(images, noise[rows], t[rows].to(self.device), class_ids)
+        dropped = torch.rand(B, generator=on_cpu) < config.label_dropout
+        class_ids = class_ids.masked_fill(dropped[rows].to(device), self.model.config.null_class)
+        noise = torch.randn(B, *images.shape[1:], generator=on_device, device=device)
+        return Draw(images, noise[rows], t[rows].to(device), class_ids)
 
     def _drawn(self) -> Draw:
         """Return this step's draw, and have the next one's prepared where that is asked for."""
-        ready, self._next = self._next, None
-        draw = ready[1].result() if ready and ready[0] == self.step else self.draw(self.step)
+        draw = self._next.result() if self._next else self.draw(self.step)
+        self._next = None
         if self._stream:
             here = torch.cuda.current_stream(self.device)
             here.wait_stream(self._stream)
             for tensor in draw:
                 tensor.record_stream(here)  # or its memory is given to the next draw meanwhile
         if self._cutter and self.step + 1 < self.config.steps:
-            self._next = self.step + 1, self._cutter.submit(self._draw_ahead, self.step + 1)
+            self._next = self._cutter.submit(self._draw_ahead, self.step + 1)
         return draw
 
     def _draw_ahead(self, step: int) -> Draw:
@@ -233,14 +217,8 @@ class Trainer:
         return compile_regions(self.model, x, t, class_ids, autocast=self.autocast_dtype)
 
     def distribute(self) -> None:
-        """Wrap what is trained for the processes; call it once, after `compile` if at all.
-
-        A single process has nothing to wrap.
-        """
-        if self.processes.count == 1:
-            return
-        self._forward, self.optimizers = self.processes.prepare(self.learner, self.optimizers)
-        self.average = self._weights()
+        """Wrap what is trained for the processes; call it once, after `compile` if at all."""
+        self._forward = self.processes.wrap(self.learner)
 
     def train_step(self) -> Losses:
         """Take one step; return its losses."""
@@ -249,7 +227,7 @@ class Trainer:
         with self.processes.unshared(self._forward):
             found = [self._add_gradient(part) for part in parts]
         found.append(self._add_gradient(last))
-        norm = whole(nn.utils.clip_grad_norm_(self._forward.parameters(), config.clip))
+        norm = nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip)
         factor = learning_rate_factor(self.step, config)
         rates = (config.muon_lr, config.adamw_lr)[-len(self.optimizers) :]
         for optimizer, rate in zip(self.optimizers, rates, strict=True):
@@ -294,53 +272,46 @@ class Trainer:
         return torch.stack([flow.detach(), frequency.detach(), alignment.detach()])
 
     def averaged_model(self) -> Model:
-        """Return a copy of the model with the averaged weights, in eval mode.
-
-        Every process must call this.
-        """
+        """Return a copy of the model with the averaged weights, in eval mode."""
         with torch.device("meta"):
             model = build(self.model.config)
-        average = {name: value.clone() for name, value in whole(self.average).items()}
+        average = {name: value.clone() for name, value in self.average.items()}
         model.load_state_dict(average, assign=True)
         return model.eval().requires_grad_(False)
 
-    def save(self, path: Path, losses: Sequence[Tensor] = ()) -> None:
-        """Write everything that resuming needs to `path`, atomically; every process must call this.
-
-        Sharded tensors are written whole, so that any number of processes can go on.
-
-        Parameters
-        ----------
-        path : Path
-            The file.
-        losses : sequence of Tensor
-            (4,) for each step, those that are in no row of the run's log yet.
-        """
-        state = {
+    def _state(self) -> dict[str, Any]:
+        """Return everything that resuming needs."""
+        unlogged, none = self.unlogged, torch.empty(0, len(Losses._fields))
+        return {
             "model_config": config_to_dict(self.model.config),
             "training_config": asdict(self.config),
             "data": self.data,
             "step": self.step,
             "seconds": self.seconds,
-            "losses": torch.stack([*losses]) if losses else torch.empty(0, len(Losses._fields)),
-            "learner": whole(dict(self.learner.state_dict())),
-            "average": whole(self.average),
-            "optimizers": [whole(optimizer.state_dict()) for optimizer in self.optimizers],
+            "losses": torch.stack(unlogged) if unlogged else none,
+            "learner": dict(self.learner.state_dict()),
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        if self.processes.is_main:
-            with replacing(path) as beside, beside.open("wb") as file:
-                try:
-                    torch.save(state, file)
-                except RuntimeError as error:  # that the archive is cut; why is in its context
-                    raise error.__context__ or error from None
 
-    def read(self, path: Path) -> dict[str, Any] | None:
-        """Return what `save` wrote, for `load`, if it belongs to this run.
+    def save(self, path: Path) -> None:
+        """Write everything that resuming needs to `path`, atomically; one process does.
+
+        Any number of processes can go on from it.
+        """
+        with replacing(path) as beside, beside.open("wb") as file:
+            try:
+                torch.save(self._state(), file)
+            except RuntimeError as error:  # that the archive is cut; why is in its context
+                raise error.__context__ or error from None
+
+    def restore(self, path: Path) -> None:
+        """Continue from what `save` wrote to `path`, if it belongs to this run.
 
         The number of steps may differ from the saved run's, since to train longer or to begin the
         cool-down earlier is how a run is shortened or prolonged, and so may `accumulate`, which
         changes no more than rounding; nothing else may. A run that has taken no step may begin
-        again as any other, so None is returned.
+        again as any other, so nothing is taken from it.
 
         Raises
         ------
@@ -356,50 +327,35 @@ class Trainer:
                 f"{path} is damaged ({reason}); put a copy of it back, or give a new --out to "
                 "start again"
             ) from error
-        if not isinstance(state, dict) or not state.keys() >= _STATE:
+        if not isinstance(state, dict) or state.keys() != self._state().keys():
             raise ResumeError(
                 f"{path} is not what this version of the package writes; give a new --out"
             )
         if not state["step"]:
-            return None
-        if config_from_dict(state["model_config"]) != self.model.config:
-            raise ResumeError(f"{path} holds another model; give a new --out to train this one")
-        own, may_differ = asdict(self.config), {"steps", "accumulate"}
-        saved = {n: v for n, v in state["training_config"].items() if n not in may_differ}
-        if names := [name for name, value in saved.items() if value != own.get(name)]:
-            raise ResumeError(
-                f"{path} was trained with another {', '.join(names)}; repeat those or give a new "
-                "--out"
-            )
-        other = [
-            name
-            for name in sorted(self.data.keys() | state["data"].keys())
-            if name != "name" and self.data.get(name) != state["data"].get(name)
-        ]
-        if other:
-            raise ResumeError(
-                f"{path} was trained on other data, which differ in {', '.join(other)}; give the "
-                "same pictures and crops, or a new --out"
-            )
+            return
+        model = config_to_dict(config_from_dict(state["model_config"]))
+        recipe = asdict(TrainingConfig()) | state["training_config"]  # which may lack newer fields
+        for what, saved, own, may_differ in (
+            ("another model", model, config_to_dict(self.model.config), set()),
+            ("another recipe", recipe, asdict(self.config), {"steps", "accumulate"}),
+            ("other data", state["data"], self.data, {"name"}),
+        ):
+            names = sorted((saved.keys() | own.keys()) - may_differ)
+            differ = [name for name in names if saved.get(name) != own.get(name)]
+            if differ:
+                raise ResumeError(
+                    f"{path} is of {what}, which differs in {', '.join(differ)}; give the same "
+                    "again, or a new --out"
+                )
         if state["step"] > self.config.steps:
             raise ResumeError(
                 f"steps must be at least {state['step']}, which {path} has reached, got "
                 f"{self.config.steps}; give more, or a new --out"
             )
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from what `read` returned."""
-        self.step, self.seconds = state["step"], state["seconds"]
-        with torch.no_grad():
-            for name, tensor in self.learner.state_dict().items():
-                tensor.copy_(placed(state["learner"][name], tensor))
-            for name, tensor in self.average.items():
-                tensor.copy_(placed(state["average"][name], tensor))
-        for optimizer, saved_state in zip(self.optimizers, state["optimizers"], strict=True):
-            load_whole(optimizer, saved_state)
-
-    def restore(self, path: Path) -> None:
-        """Continue from what `save` wrote to `path`; errors as for `read`."""
-        if state := self.read(path):
-            self.load(state)
+        self.step, self.seconds, self._next = state["step"], state["seconds"], None
+        self.unlogged = [*state["losses"].to(self.device)]
+        self.learner.load_state_dict(state["learner"])
+        for name, tensor in self.average.items():
+            tensor.copy_(state["average"][name])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)

@@ -12,9 +12,8 @@ from PIL import Image
 from deco_lab.data import (
     UnknownRangeError,
     UnreadablePictureError,
-    is_deep,
     open_picture,
-    pixels_alone,
+    without_metadata,
 )
 
 MAX_BYTES = 16 * 2**20
@@ -22,7 +21,7 @@ MAX_BYTES = 16 * 2**20
 MAX_PICTURE_PIXELS = 64 * 10**6
 """Most pixels of a picture, as its header says."""
 MAX_DEEP_PIXELS = 16 * 10**6
-"""Most pixels of one with 16 or 32 bits a channel: scaling them takes 35 bytes a pixel."""
+"""Most pixels of one of a deep channel, 16 or 32 bits: scaling them takes 35 bytes a pixel."""
 MAX_PICTURE_SIDE = 16384
 """Longest side, in pixels."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -66,9 +65,9 @@ def read_picture(data: bytes) -> Image.Image:
         values of no known range: the header is read before anything is decoded.
     """
     try:
-        with Image.open(pixels_alone(io.BytesIO(data))[0], formats=FORMATS) as image:
+        with Image.open(io.BytesIO(without_metadata(data)[0]), formats=FORMATS) as image:
             width, height = image.size
-            most = MAX_DEEP_PIXELS if is_deep(image) else MAX_PICTURE_PIXELS
+            most = MAX_DEEP_PIXELS if image.mode[0] in "IF" else MAX_PICTURE_PIXELS
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(_too_large(MAX_PICTURE_PIXELS, "far more")) from None
     except _DAMAGED_HEADERS:
@@ -79,7 +78,7 @@ def read_picture(data: bytes) -> Image.Image:
     if width * height > most or max(width, height) > MAX_PICTURE_SIDE:
         raise ValueError(_too_large(most, f"{width} x {height}"))
     try:
-        return open_picture(io.BytesIO(data), FORMATS)
+        return open_picture(data, FORMATS)
     except UnknownRangeError:
         raise
     except UnreadablePictureError:
