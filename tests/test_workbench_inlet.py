@@ -101,7 +101,7 @@ NONE = "must be a PNG, JPEG, .* or GIF file, and this is none, or is damaged"
         ],
         (
             stored(np.array([[0.0, 200.0]], np.float32), "TIFF"),
-            r"floating point in \[0, 1\], so that it is known",
+            "so that it is known",
         ),
     ],
     ids=lambda value: str(value)[:20],
