@@ -31,7 +31,6 @@ PAGES = {
 SPECTRA, MODELS, ROOMS = (
     PAGES[f"deco_lab/{room}README.md"] for room in ("spectra/", "models/", "")
 )
-ENDS = ("", "_low", "_high")
 
 
 def test_readme_has_1500_words_at_most():
@@ -157,12 +156,6 @@ def test_notebooks_are_all_in_their_table():
     assert linked == found
 
 
-def said(ends: Any, spec: str) -> str:
-    """Return a figure and its interval, as the README writes them."""
-    value, low, high = (format(float(end), spec) for end in ends)
-    return f"{value} [{low}, {high}]"
-
-
 def section() -> str:
     """Return what both pages say of what was found, each number in one of them."""
     first = README[README.index("## What the DiT does") : README.index("## Notebooks")]
@@ -173,7 +166,7 @@ def test_what_fields_show_is_as_said():
     bench, text = evaluation.bundled_bench(), section()
 
     def over(values: Any, spec: str = "z.2f") -> str:
-        return said(evaluation.over_seeds(np.asarray(values)), spec)
+        return format(evaluation.over_seeds(np.asarray(values)), spec)
 
     gains = np.array([found["response"] for found in bench["deco"]])[:, 1]  # of class 1/f^2
     through = gains[:, :, 1] / gains[:, :, :2].sum(2)
@@ -209,7 +202,7 @@ def test_what_tiny_shows_is_as_said():
 
     def ends(found: Any, name: str, *at: int) -> str:
         spec = "z.0%" if found is parts else "z.2f" if found is read else "z.3f"
-        return said([end[at] for end in getattr(found, name).ends], spec)
+        return format(getattr(found, name)[at], spec)
 
     for i, t in enumerate((0.5, 0.9)):
         for q, path in enumerate(("directly", "through the DiT")):
