@@ -145,6 +145,7 @@ def steps_of(job):
     return [frame["index"] for message in job.outputs() for frame in message["frames"]]
 
 
+@pytest.mark.slow
 def test_sample_streams_every_step(client):
     job = client.submit(class_ids=[2], num_steps=12, **SLOW)
     messages = list(job)
@@ -345,6 +346,7 @@ def refusing_proxy():
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "proxies"),
     [

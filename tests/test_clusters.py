@@ -210,6 +210,7 @@ def test_token_clusters_of_fresh_noise_have_no_regions():
     assert (found.explained.value > 0.1).all()  # k-means finds clusters in anything
 
 
+@pytest.mark.slow
 def test_token_clusters_of_tiny_beat_random_weights_and_white_noise():
     tiny = deco_lab.load("tiny", device="cpu")
     class_ids = torch.arange(len(PHOTOGRAPHS)).repeat_interleave(2)

@@ -191,6 +191,7 @@ def test_copies_of_a_compiled_model_draw_with_their_own_weights(model):
     torch.testing.assert_close(other(*INPUTS), plain(*INPUTS), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_load_fast_warns_and_draws_without_a_compiler(tmp_path):
     code = """
 import warnings

@@ -84,6 +84,7 @@ def bytes_of(pixels):
     return np.frombuffer(base64.b64decode(pixels), np.uint8).astype(int)
 
 
+@pytest.mark.slow
 def test_login_guards_page_and_api(app):
     address, *_ = app
     config = httpx.get(address + "config")
@@ -111,6 +112,7 @@ def test_guessing_a_password_has_to_wait(app):
     assert guesses == [400] * MAX_WRONG + [429] * (8 - MAX_WRONG)
 
 
+@pytest.mark.slow
 def test_a_known_session_ends_nobody_elses_run(app):
     address = app[0]
     owner = Client(address, verbose=False, auth=AUTH)
@@ -173,6 +175,7 @@ def test_programs_start_no_download(app, endpoint):
     client.close()
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_its_deadline(app):
     client = Client(app[0], verbose=False, auth=AUTH)
     started = time.monotonic()
@@ -192,6 +195,7 @@ def web(app):
         yield web
 
 
+@pytest.mark.slow
 def test_honest_clients_are_served_while_others_send_what_they_like(app, web):
     address, process, log, temporary = app
     endpoints = web.get("gradio_api/info").json()["named_endpoints"]

@@ -39,6 +39,7 @@ def started(tmp_path: Path, compiler: str | None = None) -> list[str]:
     return answer_of(found_both, environment)
 
 
+@pytest.mark.slow
 def test_library_is_built_once_and_found_again(tmp_path):
     paths = [Path(line) for line in started(tmp_path)]
     folder = tmp_path / "cache" / "deco_lab"

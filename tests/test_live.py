@@ -114,6 +114,7 @@ def read_all(pause, num_steps):
     return [json.loads(said) for said in events(asyncio.run(read())) if said]
 
 
+@pytest.mark.slow
 def test_a_slow_reader_misses_frames_and_no_last_word():
     said = read_all(lambda read, new: new / 150_000, 150)  # 1 s a frame, the run 3 s
     assert (said[-1]["status"], said[-1]["text"][:15]) == ("done", "Done: 150 steps")

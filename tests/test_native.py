@@ -154,6 +154,7 @@ def test_native_and_its_copies_see_their_own_weights_change(calls, change):
     assert len(calls) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="vectors of x86")
 def test_shorter_vectors_give_the_same_velocity(tmp_path):
     """Of a processor without AVX-512."""

@@ -145,6 +145,7 @@ AT_ZERO = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AT_ZERO)
 def test_images_cannot_matter_at_time_zero(name: str):
     analysis, options, compared = AT_ZERO[name]
@@ -228,6 +229,7 @@ def response(weights: str, kind: str) -> Any:
     return band_response(model_of(weights), Crops(pictures(kind)[:6], LABELS[:6], [T]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_band_response_of_untrained_weights_is_direct_and_flat(kind: str):
     direct, through, _ = response("untrained", kind).gain.value[0]
@@ -321,6 +323,7 @@ def readout(weights: str, kind: str) -> Any:
     return linear_readout(model_of(weights), Crops(pictures(kind), LABELS, [T], groups=LABELS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_linear_readout_of_untrained_weights_finds_the_noise_that_training_takes_out(kind: str):
     place = (0, 0, TARGETS.index("noise"), -1)
@@ -616,6 +619,7 @@ def drawn_without_a_grid(seed: int) -> Tensor:
     return last.x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "images",
     [

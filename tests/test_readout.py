@@ -114,6 +114,7 @@ def test_linear_readout_reads_from_the_sources_it_is_asked_for(known):
             linear_readout(Knows(IMAGES), crops, edges=EDGES, sources=sources)
 
 
+@pytest.mark.slow
 def test_linear_readout_of_any_model_reads_what_it_has():
     alone = linear_readout(Call(), Crops(IMAGES, [0] * 24, [T]), edges=EDGES)
     assert alone.sources == ("pixels",)
@@ -124,6 +125,7 @@ def test_linear_readout_of_any_model_reads_what_it_has():
     assert single.sources == ("tokens", "pixels", "both", "shuffled")
 
 
+@pytest.mark.slow
 def test_linear_readout_of_tiny_holds_detail_of_the_image_and_none_of_the_noise():
     crops = bundled_crops(64).sample(28, torch.Generator().manual_seed(0), torch.arange(28) % 14)
     found = linear_readout(

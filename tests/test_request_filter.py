@@ -225,6 +225,7 @@ JSON = st.recursive(
 KEYS = ["fn_index", "data", "session_hash", "event_id", "trigger_id", "batched", "event_data"]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(
     said=st.dictionaries(st.sampled_from(KEYS), JSON) | JSON,

@@ -190,6 +190,7 @@ def test_band_response_takes_a_model_loaded_fast():
     np.testing.assert_allclose(found.gain.value, expected.gain.value, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_band_response_of_tiny_goes_through_the_dit_below_and_is_flat_beside_it():
     from deco_lab.data import bundled_crops
 

@@ -159,6 +159,7 @@ def assert_whole(out: Path) -> None:
             json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_job_leaves_the_same_files(model: str, tmp_path: Path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     options = [
@@ -205,6 +206,7 @@ def _main_killed_at(rename: int, arguments: list[str]) -> None:
     alone(main, arguments)
 
 
+@pytest.mark.slow
 def test_job_killed_before_a_file_has_its_name_goes_on(options, tmp_path: Path):
     """The recipe's file, the first images' and the NPZ's, among others."""
     options = [*options, "--count", "16", "--batch-size", "4", "--format", "npz", "--out"]
@@ -220,6 +222,7 @@ def test_job_killed_before_a_file_has_its_name_goes_on(options, tmp_path: Path):
     assert contents(killed) == contents(straight)
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_and_leave_the_files_of_one(options, tmp_path: Path):
     pytest.importorskip("accelerate", reason="needs accelerate; pip install accelerate")
     options = [*options, "--batch-size", "4", "--format", "npz", "--out"]

@@ -195,12 +195,14 @@ def flagged(count: int, kind: str, levels: float, P: int, sets: int = 6) -> floa
     return sum(bool(find_seams(some, P).found()) for some in images) / sets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("P", [8, 14, 16])
 def test_find_seams_flag_few_sets_of_photographs_without_a_grid(P: int):
     """5% of 24 pictures and of 24 sets are 2.4: more than 7 come once in three hundred times."""
     assert flagged(1, "none", 0, P, 24) + flagged(12, "none", 0, P, 24) <= 7 / 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("P", [8, 14, 16])
 @pytest.mark.parametrize(
     ("count", "kind", "seen", "unseen"),

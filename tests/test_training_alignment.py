@@ -96,6 +96,7 @@ def test_learner_projects_the_tokens_of_its_block():
     assert torch.equal(velocity, model(x, t, class_ids))
 
 
+@pytest.mark.slow
 def test_learner_gives_the_same_tokens_compiled(monkeypatch: pytest.MonkeyPatch):
     traced = partialmethod(torch.nn.Module.compile, backend="aot_eager")  # not into C++
     monkeypatch.setattr(torch.nn.Module, "compile", traced)

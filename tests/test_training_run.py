@@ -48,6 +48,7 @@ def assert_state(path: Path, expected: Trainer) -> None:
             assert torch.equal(state[group][name], value), name
 
 
+@pytest.mark.slow
 def test_run_leaves_a_model_losses_evaluations_and_a_preview(tmp_path: Path, capsys):
     pytest.importorskip("tensorboard", reason="needs tensorboard; pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -127,6 +128,7 @@ def test_table_drops_the_future_of_a_resumed_run(tmp_path: Path):
     assert (tmp_path / "x.csv").read_text().split() == ["step,a,b", "4,1.0,", "6,,3.0"]
 
 
+@pytest.mark.slow
 def test_loss_table_of_a_stopped_run_has_the_rows_of_one_that_was_not(tmp_path: Path):
     """Stopped at step 15, the row of step 20 is still the mean of twenty steps."""
     forty = replace(RECIPE, steps=40, cooldown=0.0)
