@@ -120,9 +120,7 @@ def reference_ranges(effects: Mapping[tuple[str, str], BandEffects], t: float) -
         )
         for q, name in enumerate(references)
     ]  # fmt: skip
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=4, frameon=False, fontsize=8
-    )
+    figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
