@@ -299,6 +299,13 @@ def test_run_names_the_file_that_a_full_disk_cuts_and_goes_on(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("option", ["save_every", "evaluate_every"])
+def test_run_refuses_steps_below_0(tmp_path: Path, option: str):
+    with pytest.raises(ValueError, match=f"{option} must be at least 0, got -1; 0 waits for"):
+        run(trained(), tmp_path, **PLAIN, **{option: -1})
+    assert not list(tmp_path.iterdir())
+
+
 def test_run_that_took_no_step_may_begin_again_as_another(tmp_path: Path, monkeypatch):
     def fail(self: Trainer) -> None:
         raise torch.OutOfMemoryError("of the GPU")

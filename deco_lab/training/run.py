@@ -84,16 +84,16 @@ def run(
     compiled : bool
         Compile by region.
     save_every : int
-        Steps between two checkpoints.
+        Steps between two checkpoints, at least 0; 0 writes one only at the end.
     evaluate : callable, optional
         Called with the averaged model after the last step, and every `evaluate_every` steps.
     evaluate_every : int
-        Steps between two evaluations; 0 evaluates only at the end.
+        Steps between two evaluations, at least 0; 0 evaluates only at the end.
 
     Raises
     ------
     ValueError
-        Where `out` cannot be written to, or holds files that are no run's.
+        Where `out` cannot be written to, or holds files that are no run's; for steps below 0.
     ResumeError
         Where `out` holds another run.
     OSError
@@ -102,6 +102,9 @@ def run(
         Where the loss is no longer finite; the last good state stays.
     """
     processes, config = trainer.processes, trainer.config
+    for option, every in {"save_every": save_every, "evaluate_every": evaluate_every}.items():
+        if every < 0:
+            raise ValueError(f"{option} must be at least 0, got {every}; 0 waits for the end")
     claim(out)
     _restore(trainer, out)
     record = Record(trainer, out, name, command, evaluate) if processes.is_main else None
