@@ -301,8 +301,9 @@ def test_run_names_the_file_that_a_full_disk_cuts_and_goes_on(
 
 @pytest.mark.parametrize("option", ["save_every", "evaluate_every"])
 def test_run_refuses_steps_below_0(tmp_path: Path, option: str):
+    given: Any = PLAIN | {option: -1}
     with pytest.raises(ValueError, match=f"{option} must be at least 0, got -1; 0 waits for"):
-        run(trained(), tmp_path, **PLAIN, **{option: -1})
+        run(trained(), tmp_path, **given)
     assert not list(tmp_path.iterdir())
 
 
