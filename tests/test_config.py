@@ -80,7 +80,7 @@ def test_config_says_what_is_wrong(values, match):
 
 def test_config_from_dict_says_what_is_wrong():
     values = config_to_dict(PRESETS["tiny"])
-    with pytest.raises(ValueError, match="model must be one of DeCo, .*DiT, got 'UNet'"):
+    with pytest.raises(ValueError, match=r"model must be one of DeCo, .*DiT, got 'UNet'"):
         config_from_dict({**values, "model": "UNet"})
     with pytest.raises(ValueError, match=r"missing \[\], unknown \['dropout'\]"):
         config_from_dict({**values, "dropout": 0.1})
