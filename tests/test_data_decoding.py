@@ -151,20 +151,6 @@ def test_open_picture_refuses_values_of_no_known_range(values: np.ndarray):
         open_picture(tiff(values))
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda values: png(values, 2),
-        lambda values: tiff(values, photometric="rgb"),
-        lambda values: tiff(values, photometric="rgb", byteorder=">", compression="zlib"),
-    ],
-    ids=["PNG", "TIFF", "big-endian"],
-)
-def test_open_picture_takes_the_high_bytes_of_deep_colours(write: Any):
-    values = np.random.default_rng(0).integers(0, 65536, (40, 30, 3), np.uint16)
-    assert np.array_equal(np.array(open_picture(write(values))), values >> 8)
-
-
 def test_open_picture_refuses_deep_colours_in_separate_planes():
     data = tiff(np.zeros((3, 40, 30), np.uint16), photometric="rgb", planarconfig="separate")
     with pytest.raises(UnreadablePictureError, match="16 bits a channel in separate planes; int"):

@@ -124,7 +124,7 @@ LARGE = "at most 64 million pixels and sides of 16384, got"
             (png_of_size(*size), LARGE)
             for size in ((8001, 8000), (10000, 10000), (50000, 50000), (16385, 10))
         ],
-        (png_of_size(4001, 4000, bits=16, colour=0), DEEP),
+        *[(png_of_size(4001, 4000, bits=16, colour=colour), DEEP) for colour in (0, 2, 4, 6)],
     ],
 )
 def test_read_picture_refuses_too_many_pixels_from_the_header(data, said, monkeypatch):

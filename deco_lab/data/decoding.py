@@ -1,11 +1,12 @@
 """A picture's file decoded to what everything else takes: eight bits of RGB, upright and opaque.
 
     orientation (EXIF) applied, transparency laid on white, palettes and CMYK resolved; of grey,
-    16 bits scaled by 255 / 65535 and floating point by 255, both rounded; of colour, the high bytes
+    16 bits scaled by 255 / 65535 and floating point by 255, both rounded; of colour likewise
 
 Floating point lies in [0, 1], or up to half beyond where resampling overshoots, and is clipped.
-Other values, and integers of 32 or of 16 signed bits, are refused: which of them is white is not
-known. Colour profiles are not applied. Of an animation the first frame is taken.
+Other values, and integers of 32 or of 16 signed bits, are refused unless a TIFF declares which of
+them are black and white. Colour profiles are not applied. Of an animation the first frame is
+taken.
 
 Decoders stumble over metadata: a text that is too long, a rational number where a word should be, a
 colour profile of the wrong length. So a JPEG, PNG or TIFF file is handed on with nothing in it but
@@ -18,10 +19,12 @@ import functools
 import os
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -43,6 +46,13 @@ _TURNS = dict(enumerate((
     Image.Transpose.ROTATE_90,
 ), 2))  # fmt: skip
 """What turns a picture of each orientation upright; of 1, nothing need be done."""
+
+OTHER_BYTES = {"LA;16B": "RGBA"} | {
+    f"{channels};16{order}": f"{channels};16{other}"
+    for channels in ("RGB", "RGBA", "RGBX", "CMYK")
+    for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
+}
+"""For each layout of which Pillow takes the high bytes, one of which it takes the low ones."""
 
 
 class UnreadablePictureError(ValueError):
@@ -80,9 +90,20 @@ def open_picture(
         pixels, orientation = without_metadata(data)
         with Image.open(BytesIO(pixels), formats=list(formats)) as image:
             _refuse_deep_planes(image)
+            layout = layout_of(image)
+            key = image.info.get("transparency")
+            if layout in ("L;2", "L;4") and isinstance(key, int):  # as the pixels are
+                image.info["transparency"] = key * 255 // (2 ** int(layout[2:]) - 1)
             image.load()
             orientation = max(orientation, exif_orientation(image.info.get("exif") or b""))
-            picture = _opaque(_grey(image) if image.mode[0] in "IF" else image)
+            picture = image
+            if image.mode[0] in "IF":
+                picture = _grey(image, layout)
+            elif layout in OTHER_BYTES:
+                with Image.open(BytesIO(pixels), formats=list(formats)) as again:
+                    again.tile = [_laid_out(tile, OTHER_BYTES[layout]) for tile in again.tile]
+                    picture = _rounded(image, again, layout)
+            picture = _opaque(picture)
     except UnreadablePictureError:
         raise
     except UnidentifiedImageError:
@@ -111,27 +132,63 @@ def _init() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _grey(image: Image.Image) -> Image.Image:
+def _grey(image: Image.Image, layout: str) -> Image.Image:
     """Return a decoded picture of one deep channel as grey of 8 bits, or as grey and alpha."""
     tags = getattr(image, "tag_v2", {})
-    values = np.nan_to_num(np.array(image), nan=0)
-    if image.mode == "F":
-        white, kind = 1.0, "floating point in [0, 1]"
-        known = not ((values < -0.5) | (values > 1.5)).any()
-    else:
-        white, kind = 2.0 ** max(tags.get(_BITS, (16,))) - 1, "8 or 16 unsigned bits"
-        known = image.mode != "I" or image.format == "PPM"  # of which Pillow makes 16 bits
-    if not known:
-        raise UnknownRangeError(
-            f"a picture must have {kind}, so that it is known which values are black and white, "
-            f"got values from {values.min():g} to {values.max():g}; save it with 8 or 16 bits"
-        )
-    pixels = (values * (255 / white)).round().clip(0, 255).astype(np.uint8)
-    grey = Image.fromarray(255 - pixels if tags.get(_PHOTOMETRIC) == 0 else pixels)
-    key = image.info.get("transparency")
-    if key is not None:
-        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    with np.errstate(all="ignore"):  # NaN is black, infinity and what overflows is clipped
+        values = np.array(image, np.float64)
+        if layout == "I;32N":  # unsigned
+            values %= 2.0**32
+        transparent = values == image.info.get("transparency")
+        black, white, kind = 0.0, 1.0, "floating point in [0, 1]"
+        if image.mode == "F":
+            known = not ((values < -0.5) | (values > 1.5)).any()
+        else:
+            white, kind = 2.0 ** max(tags.get(_BITS, (16,))) - 1, "8 or 16 unsigned bits"
+            known = image.mode != "I" or image.format == "PPM"  # of which Pillow makes 16 bits
+        if _WHITE in tags:
+            black, white = (float(np.ravel(tags.get(tag, 0))[0]) for tag in (_BLACK, _WHITE))
+            known = -np.inf < black < white < np.inf
+        if not known:
+            raise UnknownRangeError(
+                f"a picture must have {kind}, or declare which values are black and white "
+                "(SMinSampleValue and SMaxSampleValue of TIFF), so that it is known, got values "
+                f"from {np.nanmin(values):g} to {np.nanmax(values):g}; save it with 8 or 16 bits"
+            )
+        values[np.isnan(values)] = black
+        if tags.get(_PHOTOMETRIC) == 0:  # white is zero
+            black, white = white, black
+        values = (values - black) * 255 / (white - black)
+        grey = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    if np.any(transparent):
+        grey.putalpha(Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8)))
     return grey
+
+
+def layout_of(image: Image.Image) -> str:
+    """Return what Pillow calls the layout of an opened file's pixels, such as "RGB;16B"."""
+    tiles = getattr(image, "tile", ())
+    args = tiles[0].args if tiles else ""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _laid_out(tile: Any, layout: str) -> Any:
+    """Return a part of a file to decode with its pixels taken to lie as `layout` says."""
+    return tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout)
+
+
+def _rounded(image: Image.Image, again: Image.Image, layout: str) -> Image.Image:
+    """Return a picture of several channels of 16 bits with 8, of its high and its low bytes."""
+    high, low = np.array(image), np.array(again)
+    if layout == "LA;16B":  # high and low bytes side by side
+        low = low[..., [1, 1, 1, 3]]
+    key = image.info.get("transparency")
+    up, down = (low > high) & (low - high > 128), (high > low) & (high - low > 128)
+    picture = Image.frombytes(image.mode, image.size, (high + up - down).tobytes())
+    if key is not None:
+        opaque = ((high != np.array(key) >> 8) | (low != np.array(key) & 255)).any(-1)
+        picture.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))
+    return picture
 
 
 def _refuse_deep_planes(image: Image.Image) -> None:
@@ -157,10 +214,31 @@ _JPEG_SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd9])")
 _JPEG_COLOURS = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}
 """Segments among the metadata that decide whether three channels are RGB or YCbCr."""
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
-_BITS, _PHOTOMETRIC, _ORIENTATION, _PLANES = 258, 262, 274, 284
+_BITS, _PHOTOMETRIC, _ORIENTATION, _PLANES, _BLACK, _WHITE = 258, 262, 274, 284, 340, 341
 _TIFF_PIXELS = {
     *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324),
-    *(325, 332, 334, 338, 339, 347, 512, 513, 514, 515, 517, 519, 520, 521, 529, 530, 531, 532),
+    *(
+        325,
+        332,
+        334,
+        338,
+        339,
+        340,
+        341,
+        347,
+        512,
+        513,
+        514,
+        515,
+        517,
+        519,
+        520,
+        521,
+        529,
+        530,
+        531,
+        532,
+    ),
     50674,
 }
 """Tags of what a picture and its compression need."""

@@ -15,6 +15,7 @@ from deco_lab.data import (
     open_picture,
     without_metadata,
 )
+from deco_lab.data.decoding import OTHER_BYTES, layout_of
 
 MAX_BYTES = 16 * 2**20
 """Longest file."""
@@ -67,7 +68,8 @@ def read_picture(data: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(without_metadata(data)[0]), formats=FORMATS) as image:
             width, height = image.size
-            most = MAX_DEEP_PIXELS if image.mode[0] in "IF" else MAX_PICTURE_PIXELS
+            deep = image.mode[0] in "IF" or layout_of(image) in OTHER_BYTES
+            most = MAX_DEEP_PIXELS if deep else MAX_PICTURE_PIXELS
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(_too_large(MAX_PICTURE_PIXELS, "far more")) from None
     except _DAMAGED_HEADERS:
