@@ -43,7 +43,7 @@ ALLOWED = {
     "sampling.many": {"files", "labels", "sampling", "setting"},
     "sampling.__main__": {"checkpoints", "files", "sampling", "setting", "spectra", "terminal"},
     "losses": {"flow", "spectra"},
-    "spectra": {"arrays", "flow", "gaussian", "result", "wrapper"},
+    "spectra": {"arrays", "flow", "gaussian", "result", "setting", "wrapper"},
     "checkpoints": {"config", "fast", "files", "models"},
     "data": {"config", "files", "gaussian"},
     "plots": {"result", "spectra"},

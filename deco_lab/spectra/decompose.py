@@ -30,6 +30,7 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import seeded_noise
+from deco_lab.setting import check_choice
 from deco_lab.spectra.states import check_decoder
 
 CONDITION_REFERENCES = ("mean", "time", "null")
@@ -86,12 +87,6 @@ class Decomposition:
     def names(self) -> dict[str, str]:
         """What `dit` and `decoder` are to be called, by the order."""
         return dict(zip(("dit", "decoder"), PART_NAMES[self.order], strict=True))
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ValueError for a value that is not among the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _one_per_image(name: str, values: Tensor, x: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deco_lab.result import Estimate
+from deco_lab.setting import check_choice
 from deco_lab.spectra.bands import MEAN_AND_OCTAVES, band_names
 from deco_lab.spectra.bootstrap import bootstrap_intervals
-from deco_lab.spectra.decompose import HasDecoder, check_choice
+from deco_lab.spectra.decompose import HasDecoder
 from deco_lab.spectra.factorial import (
     CANCELS,
     CONDITION_REFERENCES,

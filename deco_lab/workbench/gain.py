@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from deco_lab.spectra import MEAN_AND_OCTAVES, pixel_jacobian, split_bands
-from deco_lab.spectra.jacobian import directional_derivative
+from deco_lab.spectra.jacobian import directional_derivative, gain_of
 from deco_lab.workbench.pictures import PackedImages, plain, to_pictures
 
 
@@ -70,7 +70,7 @@ def input_gain(
     if getattr(model.config, "decoder_patch", 1) > 1:
         return Gain(by_pixels, by_condition), 2
     jacobian = torch.eye(3).to(x) + (1 - t) * pixel_jacobian(model, x, condition).float()
-    gains = jacobian.square().sum((-2, -1)).div(3).sqrt()
+    gains = gain_of(jacobian)
     slopes = jacobian.diagonal(dim1=-2, dim2=-1)
     # What black and white stand for: few values lie beyond.
     low, high = (float(f"{v:.3g}") for v in np.percentile(gains.cpu().numpy(), (0.5, 99.5)))
