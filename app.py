@@ -31,6 +31,7 @@ with past_proxies():
     from deco_lab.page import (
         Live,
         LossTab,
+        MeasureTab,
         ModelsTab,
         PartsTab,
         SampleTab,
@@ -90,12 +91,15 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
                 sample = SampleTab(bench, live, first)
             with gr.Tab("Decompose") as parts_tab:
                 parts = PartsTab(bench, sample.controls)
+            with gr.Tab("Measure"):
+                measure = MeasureTab(bench, sample.controls)
             with gr.Tab("Loss weights") as loss_tab:
                 loss = LossTab(bench, sample.controls)
             with gr.Tab("Models"):
                 models = ModelsTab(bench)
         sample.wire(blocks, loaded, [parts.choice.class_id, loss.choice.class_id])
         parts.wire(parts_tab)
+        measure.wire()
         loss.wire(loss_tab)
         models.wire(sample, loaded)
         endpoints(bench)

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "deco_lab.evaluation.__main__:main",
     "compare": "deco_lab.evaluation.compare:main",
     "grid": "deco_lab.evaluation.grid:main",
+    "study": "deco_lab.studies.__main__:main",
 }
 """Where the function of a command stands; it takes the words that follow the command."""
 

@@ -47,11 +47,13 @@ ALLOWED = {
     "checkpoints": {"config", "fast", "files", "models"},
     "data": {"config", "files", "gaussian"},
     "plots": {"result", "spectra"},
+    "studies": {"config", "data", "files", "plots", "result", "sampling", "setting", "spectra"},
+    "studies.__main__": {"cli", "evaluation", "files", "setting", "studies"},
     "workbench": {
         "checkpoints", "config", "data", "fast", "files", "flow", "models", "sampling",
         "setting", "spectra", "wrapper",
     },
-    "page": {"proxies", "sampling", "setting", "spectra", "workbench"},
+    "page": {"proxies", "sampling", "setting", "spectra", "studies", "workbench"},
     "evaluation": {"data", "files", "spectra", "terminal"},
     "evaluation.samples": {"checkpoints", "evaluation", "models", "sampling", "setting"},
     "evaluation.__main__": {

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import time
+import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -482,6 +483,22 @@ def test_tab_answers_when_it_is_opened_and_when_a_knob_moves_and_keeps_it(
     assert not any('pixels"' in line.split(",")[0] for line in lines)
 
 
+def test_measure_shows_a_figure_and_keeps_its_archive(page):
+    page.get_by_role("tab", name="Measure").click()
+    page.locator("#measure-zip").click()
+    shown = page.locator("#measure .dl-says")
+    assert shown.text_content() == "There is nothing to keep yet."
+    page.get_by_role("button", name="Measure", exact=True).click()
+    ready = "document.querySelector('#measure .dl').dataset.status === 'done'"
+    page.wait_for_function(f"{ready} && document.querySelector('#measure img').naturalWidth > 0")
+    assert page.locator("#measure h2").text_content().startswith("What share of each band")
+    with page.expect_download() as download:
+        page.locator("#measure-zip").click()
+    assert download.value.suggested_filename == "deco-lab-parts.zip"
+    names = zipfile.ZipFile(download.value.path()).namelist()
+    assert names == ["parts.svg", "parts-0-BandEffects.npz"]
+
+
 def test_readmes_script_runs_against_the_app(address, capsys):
     readme = (Path(__file__).parents[1] / "deco_lab" / "page" / "README.md").read_text()
     (script,) = re.findall(r"```python\n(from gradio_client.*?)```", readme, re.DOTALL)
@@ -500,7 +517,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(browser, address, 
     page = browser.new_page()
     page.goto(f"{address}?num_steps=3&__theme={theme}")
     until(page, "d.status === 'done'")
-    for tab in ("Sample", "Decompose", "Loss weights", "Models"):
+    for tab in ("Sample", "Decompose", "Measure", "Loss weights", "Models"):
         page.set_viewport_size({"width": 1280, "height": 800})  # a phone has tabs in a menu
         page.get_by_role("tab", name=tab).click()
         page.set_viewport_size({"width": width, "height": 800})

@@ -4,9 +4,12 @@ Nothing of the library is touched beside its registries, so these are the files 
 that kind has to touch: the module itself, its entry, its test.
 """
 
+import base64
+import json
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,8 @@ import deco_lab
 from deco_lab import checkpoints
 from deco_lab.config import DiTConfig
 from deco_lab.models import DiT, build, zoo
+from deco_lab.page import MeasureTab
+from deco_lab.page.controls import Controls
 from deco_lab.plots.style import TIME, dress, new_figure, shaded
 from deco_lab.result import Estimate, load_result
 from deco_lab.sampling import GUIDANCE
@@ -23,6 +28,8 @@ from deco_lab.sampling.guidance import GuidanceRule, GuidedPair, NamedRule
 from deco_lab.spectra import Crops, Run, band_response, tap_spectrum
 from deco_lab.spectra.bootstrap import bootstrap_intervals
 from deco_lab.spectra.states import Batch, OverTime, States, made_by, measured
+from deco_lab.studies import STUDIES, Study
+from deco_lab.workbench import Workbench
 from deco_lab.workbench.library import Library
 from deco_lab.workbench.settings import Settings
 
@@ -126,6 +133,27 @@ def test_a_study_has_intervals_recipe_file_and_figure_from_the_pieces(tmp_path):
     np.testing.assert_array_equal(again.mean.ends, found.mean.ends)
     figure = brightness_figure(again)
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), found.mean.value)
+
+
+def test_a_study_is_asked_in_the_app_once_it_is_among_the_studies(monkeypatch: pytest.MonkeyPatch):
+    entry = Study(
+        "Brightness",
+        "How bright is the predicted image?",
+        lambda model, crops: (brightness(model, crops),),
+        brightness_figure,
+    )
+    monkeypatch.setitem(STUDIES, "brightness", entry)
+    bench = Workbench(Library("fields", device="cpu", fast=False))
+    with gr.Blocks():
+        controls = Controls(["fields"], Settings(model="fields"), bench.library.facts("fields"))
+        tab = MeasureTab(bench, controls)
+    *_, message = tab.answers("fields", "brightness", [0.5], 14, 0)
+    view = json.loads(message)["view"]
+    assert view["title"] == "Brightness: fields, 14 images, seed 0"
+    assert b"mean of the predicted image" in base64.b64decode(view["svg"])
+    *_, message = tab.answers("fields", "brightness", 0.5, 14, 0)
+    refused = {"status": "refused", "text": "t must be a list of times, got 0.5."}
+    assert json.loads(message) == refused
 
 
 # A rule of guidance: the unconditional velocity turned round.

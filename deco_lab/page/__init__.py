@@ -12,12 +12,13 @@ from deco_lab.page.assets import session_of
 from deco_lab.page.header import header
 from deco_lab.page.live import Live
 from deco_lab.page.loss import LossTab
+from deco_lab.page.measure import MeasureTab
 from deco_lab.page.models import ModelsTab
 from deco_lab.page.parts import PartsTab
 from deco_lab.page.sample import SampleTab
 from deco_lab.page.server import check_access, serve
 
 __all__ = [
-    "Live", "LossTab", "ModelsTab", "PartsTab", "SampleTab", "check_access", "endpoints", "header",
-    "serve", "session_of",
+    "Live", "LossTab", "MeasureTab", "ModelsTab", "PartsTab", "SampleTab", "check_access",
+    "endpoints", "header", "serve", "session_of",
 ]  # fmt: skip

@@ -12,9 +12,9 @@ import gradio as gr
 
 _SCRIPTS = (
     "page.js", "draw.js", "spectrum.js", "heatmap.js", "sample.js", "parts.js", "loss.js",
-    "inlet.js",
+    "measure.js", "inlet.js",
 )  # fmt: skip
-_STYLES = ("page.css", "panel.css", "sample.css", "parts.css", "loss.css")
+_STYLES = ("page.css", "panel.css", "sample.css", "parts.css", "loss.css", "measure.css")
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """For events of the page: panels say themselves what goes on."""
