@@ -5,9 +5,10 @@
     model([x, x], [t, t], labels.both)      of the one and the other, in one pass
 
 Today these are class ids, (B,), and the null class; text features, (B, L, W), and those of a
-negative prompt go the same way.
+negative prompt go the same way: whoever takes class_ids takes `Labels` too.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,10 @@ class Labels:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        null = None if self.null is None else self.null[rows]
+        return type(self)(self.values[rows], null)
+
     @property
     def device(self) -> torch.device:
         """Where they are."""
@@ -47,6 +52,18 @@ class Labels:
         assert self.null is not None
         return torch.cat([self.values, self.null])
 
+    @cached_property
+    def kinds(self) -> Tensor:
+        """(B,), int64, on the CPU: a number for each image, the same for those of one label."""
+        return self.values.cpu().unique(dim=0, return_inverse=True)[1]
+
+    def listed(self) -> Any:
+        """Return what they are for a recipe, JSON-ready: class ids, and all else by hash."""
+        values = self.values.cpu()
+        if values.ndim == 1:
+            return values.tolist()
+        return [hashlib.sha256(row.numpy().tobytes()).hexdigest()[:16] for row in values.float()]
+
 
 def same_labels(values: Tensor | None, others: Tensor) -> bool:
     """Return whether a model is given the same labels, in the same memory or by their values."""
@@ -56,8 +73,63 @@ def same_labels(values: Tensor | None, others: Tensor) -> bool:
     return values.is_set_to(others) or torch.equal(values, others)
 
 
+def check_null(labels: Labels, model: Any) -> Tensor:
+    """Return what a model takes for nothing, (B, ...); raise ValueError where it has no such."""
+    if labels.null is None:
+        raise ValueError(
+            "model must have a null class, model.config.num_classes, "
+            f"which a {type(model).__name__} has not; pass a class-conditional model"
+        )
+    return labels.null
+
+
+def null_rows(labels: Tensor, model: Any) -> Tensor:
+    """Return which of the labels that a model is given, (B, ...), are its null class, (B,)."""
+    return labels == getattr(getattr(model, "config", None), "num_classes", -1)
+
+
+def labels_of(class_ids: Any, count: int, model: Any = None) -> Labels:
+    """Return `count` labels, on the CPU unless they are `Labels`; the null class is one too.
+
+    Parameters
+    ----------
+    class_ids : Tensor, sequence of int, or Labels
+        (count,); what is `Labels` already is taken as it is.
+    count : int
+        Images.
+    model : object, optional
+        Whose `config.num_classes`, if it has one, is the null class.
+
+    Raises
+    ------
+    ValueError
+        Where they are not so many whole numbers, or one is no label of the model's.
+    """
+    if isinstance(class_ids, Labels):
+        if len(class_ids) != count:
+            raise ValueError(
+                f"labels must be one for each of {count} images, got {len(class_ids)}; repeat them"
+            )
+        return class_ids
+    values = torch.as_tensor(class_ids).cpu()
+    if values.shape != (count,) or values.is_floating_point():
+        raise ValueError(
+            f"class_ids must be one whole number for each image, shape ({count},), "
+            f"got {tuple(values.shape)} of {values.dtype}; repeat a label for every image"
+        )
+    known = getattr(getattr(model, "config", None), "num_classes", None)
+    least, most = int(values.min()), int(values.max())
+    if least < 0 or (known is not None and most > known):
+        rule = "at least 0" if known is None else f"from 0 to {known}, the null class"
+        raise ValueError(
+            f"class_ids must be {rule}, got {least} to {most}; take them from config.class_names"
+        )
+    values = values.long()
+    return Labels(values, None if known is None else torch.full_like(values, known))
+
+
 def class_labels(class_ids: Any, num_classes: int | None) -> Labels:
-    """Return labels of classes; the null class is `num_classes`.
+    """Return labels of classes to draw; the null class is `num_classes`, and none of them.
 
     Parameters
     ----------

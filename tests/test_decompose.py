@@ -220,9 +220,9 @@ def test_decompose_noise_is_not_the_noise_that_sampling_starts_from(model):
     [
         (25, [0, 1, 2], r"t must lie in \[0, 1\], got \[25.0, 25.0, 25.0\]"),
         (float("nan"), [0, 1, 2], r"t must lie in \[0, 1\]"),
-        (0.5, [0, 99, 2], "class_ids must be at most 3, the null class"),
-        (0.5, [0, -1, 2], "class_ids must be whole numbers of at least 0"),
-        (0.5, [0.0, 1.0, 2.0], "class_ids must be whole numbers of at least 0"),
+        (0.5, [0, 99, 2], "class_ids must be from 0 to 3, the null class, got 0 to 99"),
+        (0.5, [0, -1, 2], "class_ids must be from 0 to 3, the null class, got -1 to 2"),
+        (0.5, [0.0, 1.0, 2.0], "class_ids must be one whole number for each image"),
     ],
 )
 def test_decompose_refuses_times_and_labels_out_of_range(model, inputs, t, class_ids, match):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from deco_lab.labels import Labels
 from deco_lab.spectra import band_shares, decompose
 from deco_lab.spectra.factorial import (
     OTHERS,
@@ -65,7 +66,7 @@ def products(model: Product, x: Tensor, references: tuple[str, str], draws: int 
     t, labels = torch.full((len(x),), 0.25), torch.zeros(len(x), dtype=torch.int64)
     return moment_products(
         model,
-        [Batch(0, 0.25, t, labels, x)],
+        [Batch(0, 0.25, t, Labels(labels, labels + 1), x)],
         references=references,
         draws=draws,
         seed=0,

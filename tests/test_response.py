@@ -13,6 +13,7 @@ import deco_lab
 from deco_lab.config import DeCoConfig
 from deco_lab.fast.build import KernelError
 from deco_lab.gaussian import velocity_gain, wiener_filter
+from deco_lab.labels import Labels
 from deco_lab.models import DeCo
 from deco_lab.spectra.bands import MEAN_AND_OCTAVES, band_of_frequencies
 from deco_lab.spectra.frequencies import mirrored, radial_frequency
@@ -135,7 +136,7 @@ def random_deco(dtype: torch.dtype = torch.float32) -> DeCo:
 def test_responses_by_path_sum_to_the_whole_derivative(size, dtype):
     model, x = random_deco(dtype), noise(2, 3, *size).to(dtype)
     delta = noise(2, 3, *size, seed=1).to(dtype)
-    batch = Batch(first=0, time=T, t=torch.full((2,), T), class_ids=torch.tensor([0, 2]), x=x)
+    batch = Batch(first=0, time=T, t=torch.full((2,), T), labels=Labels(torch.tensor([0, 2])), x=x)
     with torch.no_grad():
         condition = model.condition(x, batch.t, batch.class_ids)
         direct, through, total = _responses(model, batch, condition, delta)

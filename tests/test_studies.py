@@ -53,7 +53,7 @@ def test_study_is_the_analysis_of_the_same_images(fields: Any):
     )
     found = study("excess", fields, crops)
     assert len(found.results) == len(FIELDS)
-    own = crops.class_ids == 2
+    own = crops.labels_for().values == 2
     alone = Crops(crops.images[own], [2, 2], (0.5,), seed=3)
     power = deco_lab.data.field_power(2, 32)
     np.testing.assert_array_equal(
@@ -80,16 +80,16 @@ def like(num_classes: int, class_names: tuple[str, ...]) -> SimpleNamespace:
 
 def test_crops_are_of_each_class_in_turn_and_grouped_by_photograph():
     crops = crops_for(like(14, PHOTOGRAPHS), 16, (0.5,))
-    assert crops.class_ids.tolist() == [*range(14), 0, 1]
-    assert crops.groups.tolist() == crops.class_ids.tolist()
+    assert crops.labels_for().values.tolist() == [*range(14), 0, 1]
+    assert crops.groups.tolist() == crops.labels_for().values.tolist()
     assert torch.equal(crops.images, crops_for(like(14, PHOTOGRAPHS), 16, (0.1,)).images)
     assert not torch.equal(crops.images, crops_for(like(14, PHOTOGRAPHS), 16, seed=1).images)
     other = crops_for(like(1000, ()), 16)
-    assert other.class_ids.tolist() == [1000] * 16
+    assert other.labels_for().values.tolist() == [1000] * 16
     assert torch.equal(other.images, crops.images)
     assert other.groups.tolist() == crops.groups.tolist()
     fields = crops_for(like(5, FIELDS), 6)
-    assert fields.class_ids.tolist() == [0, 1, 2, 3, 4, 0]
+    assert fields.labels_for().values.tolist() == [0, 1, 2, 3, 4, 0]
     assert len(np.unique(fields.groups)) == 6
     with pytest.raises(ValueError, match="count must be"):
         crops_for(like(5, FIELDS), 0)

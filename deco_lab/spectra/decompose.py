@@ -30,6 +30,7 @@ from torch import Tensor
 
 from deco_lab.arrays import takes_arrays
 from deco_lab.flow import seeded_noise
+from deco_lab.labels import Labels, check_null, labels_of
 from deco_lab.setting import check_choice
 from deco_lab.spectra.states import check_decoder
 
@@ -98,26 +99,20 @@ def _one_per_image(name: str, values: Tensor, x: Tensor) -> Tensor:
     return values.expand(x.shape[0])
 
 
-def _check_values(t: Tensor, class_ids: Tensor, num_classes: int | None) -> None:
+def _check_times(t: Tensor) -> None:
     if not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"t must lie in [0, 1], got {t.tolist()}; divide a step by num_steps")
-    if class_ids.is_floating_point() or bool((class_ids < 0).any()):
-        raise ValueError(f"class_ids must be whole numbers of at least 0, got {class_ids.tolist()}")
-    if num_classes is not None and bool((class_ids > num_classes).any()):
-        raise ValueError(
-            f"class_ids must be at most {num_classes}, the null class, got {class_ids.tolist()}"
-        )
 
 
 def reference_condition(
-    model: Any, kind: str, condition: Tensor, x: Tensor, t: Tensor, class_ids: Tensor
+    model: Any, kind: str, condition: Tensor, x: Tensor, t: Tensor, labels: Labels
 ) -> Tensor:
     """Return the condition that stands for none, (B, N, D), of a kind of `decompose`."""
     if kind == "mean":
         return condition.mean(1, keepdim=True).expand_as(condition)
     if kind == "time":
         return model.time_condition(t).expand_as(condition)
-    return model.condition(x, t, torch.full_like(class_ids, model.config.num_classes))
+    return model.condition(x, t, check_null(labels, model))
 
 
 def reference_pixels(model: Any, kind: str, x: Tensor, seed: int) -> Tensor:
@@ -136,7 +131,7 @@ def decompose(
     model: HasDecoder,
     x: Tensor,
     t: Tensor | float,
-    class_ids: Tensor | Sequence[int],
+    class_ids: Tensor | Sequence[int] | Labels,
     *,
     condition_reference: str = "mean",
     pixel_reference: str = "zero",
@@ -193,13 +188,13 @@ def decompose(
     check_choice("order", order, ORDERS)
     x = x if x.dtype == torch.float64 else x.float()
     t = _one_per_image("t", torch.as_tensor(t, dtype=torch.float32), x)
-    class_ids = _one_per_image("class_ids", torch.as_tensor(class_ids), x)
-    num_classes = getattr(getattr(model, "config", None), "num_classes", None)
-    _check_values(t.cpu(), class_ids.cpu(), num_classes)  # where a GPU need not be waited for
-    t, class_ids = t.to(x.device), class_ids.to(x.device)
+    _check_times(t.cpu())  # where a GPU need not be waited for
+    if not isinstance(class_ids, Labels):
+        class_ids = _one_per_image("class_ids", torch.as_tensor(class_ids), x)
+    t, labels = t.to(x.device), labels_of(class_ids, len(x), model).to(x.device)
 
-    s = model.condition(x, t, class_ids)
-    s0 = reference_condition(model, condition_reference, s, x, t, class_ids)
+    s = model.condition(x, t, labels.values)
+    s0 = reference_condition(model, condition_reference, s, x, t, labels)
     p0 = reference_pixels(model, pixel_reference, x, seed)
     # Four passes of one shape, not one of 4B rows: equal inputs then give equal outputs to the
     # last bit, which is what makes the zero cases exact.

@@ -158,7 +158,7 @@ def _class_powers(crops: Crops, window: str | None, padding: int) -> Array:
         channels = images.transpose(0, 1)[:, :, None]
         rows = [ring_products(channels, b, window, padding) for b in channels]
         products.append(torch.stack(rows).permute(2, 3, 0, 1))  # (B, R, C, C)
-    spectra, labels = torch.cat(products), crops.class_ids
+    spectra, labels = torch.cat(products), crops.labels_for().kinds
     for label in labels.unique():
         spectra[labels == label] = spectra[labels == label].mean(0)
     return torch.linalg.eigvalsh(spectra).clamp(min=0)[:, None].numpy()

@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.flow import predicted_image
+from deco_lab.labels import Labels
 from deco_lab.spectra.decompose import CONDITION_REFERENCES as CONSTANT_CONDITIONS
 from deco_lab.spectra.decompose import PIXEL_REFERENCES as CONSTANT_PIXELS
 from deco_lab.spectra.decompose import (
@@ -137,9 +138,9 @@ def moment_products(
     held = []
     for batch in batches:
         condition = model.condition(batch.x, batch.t, batch.class_ids)
-        on_host = Batch(batch.first, batch.time, batch.t, batch.class_ids, batch.x.cpu())
+        on_host = Batch(batch.first, batch.time, batch.t, batch.labels, batch.x.cpu())
         held.append((on_host, condition.cpu()))
-    labels = torch.cat([batch.class_ids for batch, _ in held]).cpu()
+    labels = Labels(torch.cat([batch.class_ids for batch, _ in held])).kinds
     all_x = torch.cat([batch.x for batch, _ in held])
     all_conditions = torch.cat([condition for _, condition in held])
     none = torch.empty(0, len(labels), dtype=torch.int64)
@@ -157,7 +158,7 @@ def moment_products(
         if references[0] == OTHERS:
             s0s = [all_conditions[others].to(s) for others in chosen[:, rows]]
         else:
-            s0s = [reference_condition(model, references[0], s, x, t, batch.class_ids)]
+            s0s = [reference_condition(model, references[0], s, x, t, batch.labels)]
         if references[1] == OTHERS:
             p0s = [all_x[others].to(x) for others in chosen[:, rows]]
         else:

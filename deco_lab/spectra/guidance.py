@@ -20,13 +20,13 @@ adds on its own states, which may have left that path; the test holds for crops 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from deco_lab.flow import predicted_image
+from deco_lab.labels import Labels, check_null
 from deco_lab.result import Estimate
 from deco_lab.spectra.bands import OCTAVES, bands_of
 from deco_lab.spectra.bootstrap import RECIPE, bootstrap_intervals, bootstrap_log_intervals
@@ -99,13 +99,12 @@ def guidance_spectrum(
     """
     check_states(states)
     check_estimator(window)
-    null_class = _null_class(model)
     shape = torch.Size()
 
     def products(batch: Batch) -> Tensor:
         nonlocal shape
         shape = batch.x.shape[1:]
-        return _products(model, batch, null_class, edges, window)
+        return _products(model, batch, edges, window)
 
     times, values = measured(model, states, products)
     C, H, W = shape
@@ -136,23 +135,12 @@ def guidance_spectrum(
     )
 
 
-def _null_class(model: Any) -> int:
-    null_class = getattr(getattr(model, "config", None), "num_classes", None)
-    if null_class is None:
-        raise ValueError(
-            "model must have a null class, model.config.num_classes, "
-            f"which a {type(model).__name__} has not; pass a class-conditional model"
-        )
-    return null_class
-
-
-def _products(
-    model: Model, batch: Batch, null_class: int, edges: Sequence[float], window: str | None
-) -> Tensor:
+def _products(model: Model, batch: Batch, edges: Sequence[float], window: str | None) -> Tensor:
     """Return |added|^2 in each band, and of D and uncond |it|^2 and <added, it>, (B, 5, K)."""
-    x, t, class_ids = batch.x, batch.t, batch.class_ids
-    labels = torch.cat([class_ids, torch.full_like(class_ids, null_class)])
-    pair = replace(batch, x=torch.cat([x, x]), t=torch.cat([t, t]), class_ids=labels)
+    x, t = batch.x, batch.t
+    check_null(batch.labels, model)
+    both = Labels(batch.labels.both)
+    pair = replace(batch, x=torch.cat([x, x]), t=torch.cat([t, t]), labels=both)
     cond, uncond = velocity_of(model, pair).cpu().double().chunk(2)
     added = cond - uncond
     energy = band_products(added, added, edges, window)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deco_lab.labels import Labels, labels_of, null_rows
 from deco_lab.spectra.dct import dct_matrix
 from deco_lab.spectra.energy import token_grid
 from deco_lab.spectra.frequencies import radial_frequency, radius
@@ -37,7 +38,7 @@ class OtherRun:
     """Every step of the run, with `t` and `x`: `list(sample_steps(...))`, for the same number of
     images, steps and time shift. With Heun's corrector the state at the step's end stands for the
     one it predicts."""
-    class_ids: Sequence[int]
+    class_ids: Sequence[int] | Labels
     """Its labels, one for each image."""
 
 
@@ -110,10 +111,9 @@ class Intervened(Wrapper):
 
     def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return the condition that the decoder is told, (B, N, D)."""
-        null = class_ids == getattr(getattr(self, "config", None), "num_classes", -1)
         how = self.on_condition
         if isinstance(how, OtherRun):
-            return self._of_other_run(how, x, t, class_ids, null)
+            return self._of_other_run(how, x, t, class_ids)
         fresh = self.model.condition(x, t, class_ids)
         if isinstance(how, SpatialMean):
             return fresh.mean(1, keepdim=True).expand_as(fresh)
@@ -126,9 +126,7 @@ class Intervened(Wrapper):
         seen = x if self.on_pixels is None else _band_of_pixels(x, self.on_pixels)
         return self.model.decode(seen, condition)
 
-    def _of_other_run(
-        self, run: OtherRun, x: Tensor, t: Tensor, class_ids: Tensor, null: Tensor
-    ) -> Tensor:
+    def _of_other_run(self, run: OtherRun, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         time = float(t[0])
         # Samplers keep times in float64 and models are told them in float32.
         nearest = min(run.steps, key=lambda step: abs(step.t - time), default=None)
@@ -146,8 +144,10 @@ class Intervened(Wrapper):
             )
         passes = len(x) // count  # 2 where the rows of the null class come with their images
         states = nearest.x.to(x).repeat(passes, 1, 1, 1)
-        labels = torch.as_tensor(run.class_ids).to(class_ids).repeat(passes)
-        return self.model.condition(states, t, torch.where(null, class_ids, labels))
+        labels = torch.cat([labels_of(run.class_ids, count).values.to(class_ids)] * passes)
+        null = null_rows(class_ids, self)
+        labels[null] = class_ids[null]
+        return self.model.condition(states, t, labels)
 
 
 def _band_of_tokens(tokens: Tensor, height: int, width: int, band: BandLimit) -> Tensor:

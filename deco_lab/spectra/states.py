@@ -26,12 +26,13 @@ from torch import Tensor
 
 from deco_lab.arrays import as_tensor
 from deco_lab.flow import interpolate, seeded_noise
+from deco_lab.labels import Labels, labels_of
 from deco_lab.result import Result, tensor_hash, weights_hash
 from deco_lab.spectra.bootstrap import RECIPE, Groups, count_groups, group_numbers
 from deco_lab.spectra.frequencies import check_images
 
 Array = NDArray[np.float64]
-Labels = Tensor | Sequence[int]
+ClassIds = Tensor | Sequence[int] | Labels
 
 
 class State(Protocol):
@@ -72,10 +73,15 @@ class Batch:
     """In [0, 1]."""
     t: Tensor
     """(B,), float32, the same as one for each image."""
-    class_ids: Tensor
-    """(B,), int64."""
+    labels: Labels
+    """Of the images, and of none of them."""
     x: Tensor
     """(B, C, H, W), float32 or, if the images were, float64."""
+
+    @property
+    def class_ids(self) -> Tensor:
+        """(B, ...), what the model takes as labels: of classes int64, (B,)."""
+        return self.labels.values
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class Crops:
     images : Tensor or array
         (M, C, H, W), in [-1, 1], of any floating-point type; computed with in float32 or float64. H
         and W are multiples of the model's `config.patch_size`, if it has one.
-    class_ids : Tensor or sequence of int
+    class_ids : Tensor, sequence of int, or Labels
         (M,), labels; the null class is allowed.
     times : sequence of float
         T of them, in [0, 1]: 0 is noise.
@@ -152,7 +158,7 @@ class Crops:
     def __init__(
         self,
         images: Any,
-        class_ids: Labels,
+        class_ids: ClassIds,
         times: Sequence[float],
         *,
         seed: int = 0,
@@ -179,9 +185,14 @@ class Crops:
                 "one"
             )
         check_batch_size(batch_size)
-        self.class_ids = check_labels(class_ids, len(self.images))
+        self._class_ids = class_ids
+        self.labels_for()
         self.groups = group_numbers(groups, len(self.images))
         self.seed, self.batch_size = seed, batch_size
+
+    def labels_for(self, model: Any = None) -> Labels:
+        """Return the labels, (M,), with a model's null class; ValueError where it has not these."""
+        return labels_of(self._class_ids, len(self.images), model)
 
     def batches(self, model: Any, time: float) -> Iterator[NoisyBatch]:
         """Yield the images at a time in their order, on the model's device.
@@ -191,7 +202,7 @@ class Crops:
         ValueError
             For labels that the model does not know, or sides that are no multiple of its patches.
         """
-        check_labels(self.class_ids, len(self.images), model)
+        labels = self.labels_for(model)
         P = getattr(getattr(model, "config", None), "patch_size", 1)
         H, W = self.images.shape[-2:]
         if H % P or W % P:
@@ -208,7 +219,7 @@ class Crops:
                 first=first,
                 time=time,
                 t=torch.full((len(image),), time, device=device),
-                class_ids=self.class_ids[rows].to(device),
+                labels=labels[rows].to(device),
                 x=interpolate(image, noise, time),
                 image=image,
                 noise=noise,
@@ -224,7 +235,7 @@ class Crops:
         return {
             "states": "re-noised images",
             "images": tensor_hash(self.images),
-            "class_ids": self.class_ids.tolist(),
+            "class_ids": self.labels_for().listed(),
             "groups": count_groups(self.groups),
             "seed": self.seed,
         }
@@ -241,7 +252,7 @@ class Run:
     steps : iterable of objects with t and x
         Such as `sample_steps` yields: x (M, C, H, W), the same M images at each t. It is read step
         by step, once, and no step is kept.
-    class_ids : Tensor or sequence of int
+    class_ids : Tensor, sequence of int, or Labels
         (M,), labels of the run.
     seed : int
         What analyses draw for the images is by seed.
@@ -252,7 +263,7 @@ class Run:
     def __init__(
         self,
         steps: Iterable[State],
-        class_ids: Labels,
+        class_ids: ClassIds,
         *,
         seed: int = 0,
         groups: Groups | None = None,
@@ -286,7 +297,7 @@ class Run:
         """Return labels, number of groups, and the first state, the run's noise, by its hash."""
         return self._recipe
 
-    def _checked(self, time: float, x: Tensor, model: Any) -> Tensor:
+    def _checked(self, time: float, x: Tensor, model: Any) -> Labels:
         check_images(x, "the x of a step")
         if not bool(x.isfinite().all()):
             raise ValueError(
@@ -298,18 +309,18 @@ class Run:
                 f"every x of a run must have the same shape, {tuple(self._shape or ())}, "
                 f"got {tuple(x.shape)} at t={time}; analyse one run at a time"
             )
-        labels = check_labels(self._class_ids, len(x), model)
+        labels = labels_of(self._class_ids, len(x), model)
         if self._shape is None:
             self._shape = x.shape
             self.groups = group_numbers(self._groups, len(x))
             self._recipe |= {
                 "first_state": tensor_hash(x),
-                "class_ids": labels.tolist(),
+                "class_ids": labels.listed(),
                 "groups": count_groups(self.groups),
             }
         return labels
 
-    def _batches(self, time: float, states: Tensor, labels: Tensor, model: Any) -> Iterator[Batch]:
+    def _batches(self, time: float, states: Tensor, labels: Labels, model: Any) -> Iterator[Batch]:
         device = device_of(model, states.device)
         for first in range(0, len(labels), self._batch_size):
             x = _placed(states[first : first + self._batch_size], device)
@@ -317,7 +328,7 @@ class Run:
                 first=first,
                 time=time,
                 t=torch.full((len(x),), time, device=device),
-                class_ids=labels[first : first + self._batch_size].to(device),
+                labels=labels[first : first + self._batch_size].to(device),
                 x=x,
             )
 
@@ -396,24 +407,6 @@ def _placed(images: Tensor, device: torch.device) -> Tensor:
     """Return images on the device, float64 if they were and the device has it, else float32."""
     wide = images.dtype == torch.float64 and device.type != "mps"
     return images.to(device, torch.float64 if wide else torch.float32)
-
-
-def check_labels(class_ids: Labels, count: int, model: Any = None) -> Tensor:
-    """Return `count` labels, int64, on the CPU; raise ValueError where the model knows them not."""
-    labels = torch.as_tensor(class_ids).cpu()
-    if labels.shape != (count,) or labels.is_floating_point():
-        raise ValueError(
-            f"class_ids must be one whole number for each image, shape ({count},), "
-            f"got {tuple(labels.shape)} of {labels.dtype}; repeat a label for every image"
-        )
-    known = getattr(getattr(model, "config", None), "num_classes", None)
-    least, most = int(labels.min()), int(labels.max())
-    if least < 0 or (known is not None and most > known):
-        rule = "at least 0" if known is None else f"from 0 to {known}, the null class"
-        raise ValueError(
-            f"class_ids must be {rule}, got {least} to {most}; take them from config.class_names"
-        )
-    return labels.long()
 
 
 def check_batch_size(batch_size: int) -> None:

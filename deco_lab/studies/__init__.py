@@ -164,12 +164,12 @@ def _taps(model: Any, crops: Crops) -> Results:
 
 
 def _settling(model: Any, crops: Crops) -> Results:
-    steps = sample_steps(model, crops.class_ids, **_RUN, seed=crops.seed)
+    steps = sample_steps(model, crops.labels_for(model), **_RUN, seed=crops.seed)
     return (settling_times(steps, groups=crops.groups, model=model, seed=crops.seed),)
 
 
 def _grid(model: Any, crops: Crops) -> Results:
-    images = sample(model, crops.class_ids, **_RUN, seed=crops.seed)
+    images = sample(model, crops.labels_for(model), **_RUN, seed=crops.seed)
     sets = (images.cpu(), crops.images)
     return tuple(find_seams(x, model.config.patch_size, groups=crops.groups) for x in sets)
 
@@ -180,11 +180,11 @@ def _excess(model: Any, crops: Crops) -> Results:
             "excess needs images whose least error is known, as photographs' is not; ask a model "
             "of the fields, such as fields"
         )
-    found = []
+    labels, found = crops.labels_for(model).values, []
     for label in range(len(FIELDS)):
-        own = crops.class_ids == label
+        own = labels == label
         if own.any():
-            of_class = Crops(crops.images[own], crops.class_ids[own], crops.times, seed=crops.seed)
+            of_class = Crops(crops.images[own], labels[own], crops.times, seed=crops.seed)
             power = field_power(label, crops.images.shape[-1])
             found.append(excess_error(model, of_class, power))
     return tuple(found)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deco_lab.flow import interpolate, seeded_noise
+from deco_lab.labels import labels_of
 from deco_lab.setting import check_choice, check_number, check_whole
 from deco_lab.spectra import (
     MEAN_AND_OCTAVES,
@@ -264,8 +265,9 @@ def explain(
         x = interpolate(clean, seeded_noise(1, clean.shape[1:], seed).to(device), t)
     else:
         x = noisy[None].to(device)
-    label, at = torch.tensor([class_id], device=device), torch.full((1,), t, device=device)
-    condition = model.condition(x, at, label)
+    labels = labels_of([class_id], 1, model).to(device)
+    at = torch.full((1,), t, device=device)
+    condition = model.condition(x, at, labels.values)
     passes, said = 1, ""
     pixels = conditions = x
     if OTHERS in chosen:
@@ -275,7 +277,7 @@ def explain(
             conditions = others.condition(model, t)
             passes += DRAWS
     if condition_reference != OTHERS:
-        conditions = reference_condition(model, condition_reference, condition, x, at, label)
+        conditions = reference_condition(model, condition_reference, condition, x, at, labels)
         passes += condition_reference == "null"
     if pixel_reference != OTHERS:
         pixels = reference_pixels(model, pixel_reference, x, seed)
