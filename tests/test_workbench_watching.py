@@ -22,9 +22,9 @@ from deco_lab.spectra import (
     split_bands,
     zigzag_order,
 )
-from deco_lab.workbench import watching
+from deco_lab.workbench.record import CURVES
 from deco_lab.workbench.settings import Settings
-from deco_lab.workbench.watching import Watch, run
+from deco_lab.workbench.watching import Watch, _bands, run
 
 DIT = DiTConfig(image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1)
 DECO = DeCoConfig(
@@ -214,7 +214,7 @@ def test_watch_refuses_what_the_model_cannot_do(dit, changes, said):
 
 
 def test_watch_shows_the_curves_that_a_model_has(dit):
-    shown = {name for name, (axes, _) in watching.CURVES.items() if axes}
+    shown = {name for name, (axes, _) in CURVES.items() if axes}
     coarse = random_model(replace(DECO, patch_size=4))  # 4 x 4 tokens are no block
     for model, lacks in ((dit, {"condition_energy", "predicted_shares"}),
                          (coarse, {"condition_energy"})):  # fmt: skip
@@ -262,7 +262,7 @@ def test_record_holds_every_frame_in_full_precision(deco):
     for name, curve in record.curves.items():
         assert curve.values.shape == tuple(len(record.axes[axis]) for axis in curve.axes)
         for frame, row in zip(frames, curve.values, strict=True):
-            if watching.CURVES[name][0]:
+            if CURVES[name][0]:
                 shown = frame.curves.get(name, np.full(row.shape, np.nan))
                 assert_close(shown, row, rtol=6e-4)
     assert np.isnan(record.curves["predicted_shares"].values[0]).all()
@@ -336,3 +336,44 @@ def test_run_ends_at_its_time_limit(deco):
     (last,) = run(watch, time_limit=-1)
     assert last.text == "Stopped before the first step, at the time limit of -1 s."
     assert not watch.has_begun
+
+
+def test_watch_draws_the_first_image_from_its_condition_and_by_band(deco):
+    steps = list(sample_steps(deco, **SETTINGS.sampling_arguments()))
+    watch = Watch(deco, SETTINGS)
+    first, *frames = list(watch)
+    assert first.drawn is first.bands is None
+    others = watch.others
+    assert others is not None
+    for frame, before in zip(frames, steps, strict=False):
+        t, x = torch.tensor([before.t]), before.x[:1]
+        with torch.no_grad():
+            own = deco.condition(x, t, torch.tensor(LABELS[:1]))
+            whole = x + (1 - t) * deco.decode(x, own)
+            pixels = others.pixels(before.t)
+            drawn = pixels + (1 - t) * deco.decode(pixels, own.expand(len(pixels), -1, -1))
+        of_condition = drawn.mean(0, keepdim=True)
+        expected = torch.cat([whole, of_condition, 2 * (whole - of_condition)])
+        shown = pixels_of(frame.drawn).astype(int)
+        assert np.abs(shown - as_pixels(expected)).max() <= 1
+        bands = split_bands(whole)[:, 0] / torch.tensor([1, 0.5, 0.4, 0.3])[:, None, None, None]
+        assert np.abs(pixels_of(frame.bands).astype(int) - as_pixels(bands)).max() <= 1
+
+
+def test_watch_shows_bands_of_large_images_by_their_middle():
+    image = torch.randn(1, 3, 128, 96, generator=torch.Generator().manual_seed(0)) / 5
+    shown = _bands(image)[0].permute(0, 3, 1, 2).float() / 127.5 - 1
+    low, *others = split_bands(image)[:, 0]
+    middle = [band[:, 32:96, 16:80] / r for band, r in zip(others, (0.5, 0.4, 0.3), strict=True)]
+    for found, band in zip(
+        shown, [torch.nn.functional.adaptive_avg_pool2d(low, 64), *middle], strict=True
+    ):
+        assert (found - band.clamp(-1, 1)).abs().max() < 0.005
+
+
+def test_watch_without_parts_shows_bands_of_the_predicted_image(dit):
+    frame = list(Watch(dit, SETTINGS))[-1]
+    step = list(sample_steps(dit, **SETTINGS.sampling_arguments()))[-1]
+    assert frame.drawn is None
+    bands = split_bands(step.predicted_image[:1])[:, 0]
+    assert np.abs(pixels_of(frame.bands)[0].astype(int) - as_pixels(bands[:1])[0]).max() <= 1

@@ -10,11 +10,21 @@ from typing import Any
 
 import gradio as gr
 
+from deco_lab.palette import as_css
+
 _SCRIPTS = (
-    "page.js", "draw.js", "spectrum.js", "heatmap.js", "sample.js", "parts.js", "loss.js",
-    "measure.js", "inlet.js",
+    "page.js", "draw.js", "answer.js", "spectrum.js", "heatmap.js", "sample.js", "parts.js",
+    "loss.js", "measure.js", "inlet.js",
 )  # fmt: skip
-_STYLES = ("page.css", "panel.css", "sample.css", "parts.css", "loss.css", "measure.css")
+_STYLES = (
+    "page.css",
+    "panel.css",
+    "answer.css",
+    "sample.css",
+    "parts.css",
+    "loss.css",
+    "measure.css",
+)
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """For events of the page: panels say themselves what goes on."""
@@ -45,7 +55,7 @@ def head() -> str:
         "".join((folder / name).read_text(encoding="utf-8") for name in names)
         for names in (_STYLES, _SCRIPTS)
     )
-    return f"<style>{style}</style><script>{script}</script>"
+    return f"<style>{as_css()}{style}</style><script>{script}</script>"
 
 
 def _mounted(name: str, script: str, setup: Mapping[str, Any]) -> gr.HTML:

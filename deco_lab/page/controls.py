@@ -12,6 +12,12 @@ from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.workbench import Settings
 from deco_lab.workbench.library import ModelFacts
 
+MORE = (
+    "guidance", "band_scales", "guidance_interval", "solver", "time_shift", "condition_reuse",
+    "decompose", "dit_gains", "decoder_gains",
+)  # fmt: skip
+"""Settings that few need, behind "More"."""
+
 Control = gr.Dropdown | gr.Number | gr.Slider | gr.Checkbox
 
 
@@ -27,20 +33,23 @@ class Controls:
             "class_ids": class_choice(model, first.class_ids),
         }
         self._row("num_images", "seed")
-        self._add("guidance")
+        self._row("num_steps")
         self.scales: dict[str, gr.Column] = {}
-        for name in ("guidance_scale", "band_scales"):
-            visible = name in GUIDANCE[first.guidance].settings
-            with gr.Column(visible=visible) as self.scales[name]:
+        self._scale("guidance_scale")
+        with gr.Accordion("More", open=False, elem_id="more"):
+            self._add("guidance")
+            self._scale("band_scales")
+            self._row("guidance_interval")
+            for name in MORE[3:]:
                 self._add(name)
-        self._row("guidance_interval")
-        self._row("num_steps", "solver")
-        self._add("time_shift")
-        self._add("condition_reuse")
-        with gr.Accordion("Parts", open=False, elem_id="gains"):
-            self._add("decompose")
-            self._add("dit_gains")
-            self._add("decoder_gains")
+            self.reset = gr.Button("Reset all of these", size="sm")
+        gr.HTML("<p></p>", padding=False, elem_id="more-says")  # panel/sample.js
+
+    def _scale(self, name: str) -> None:
+        """Add the component of a scale that not every rule of guidance looks at."""
+        visible = name in GUIDANCE[self.first.guidance].settings
+        with gr.Column(visible=visible) as self.scales[name]:
+            self._add(name)
 
     def _row(self, *names: str) -> None:
         with gr.Row(elem_classes="pair"):
@@ -77,6 +86,16 @@ class Controls:
             field, _, place = name.partition(".")
             told[field] = [*told.get(field, []), value] if place else value
         return Settings(**told)
+
+    def without_more(self, values: Sequence[Any]) -> list[Any]:
+        """Return values in which all of `MORE` are at their defaults."""
+        defaults: dict[str, Any] = {name: getattr(Settings, name) for name in MORE}
+        return [
+            (defaults[field][int(place)] if place else defaults[field]) if field in MORE else value
+            for (field, _, place), value in zip(
+                (name.partition(".") for name in self.parts), values, strict=True
+            )
+        ]
 
     def filled(self, settings: Settings, model: ModelFacts) -> list[Any]:
         """Return what to hand the components so that they say `settings`."""

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from deco_lab.page.assets import ASK, AT_ONCE, QUIET, as_file, fold, inlet, panel, session_of
-from deco_lab.page.controls import Controls, class_choice, class_names
+from deco_lab.page.controls import MORE, Controls, class_choice, class_names
 from deco_lab.page.header import header
 from deco_lab.page.live import PATIENCE, Live
+from deco_lab.setting import settings_of
 from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
 from deco_lab.workbench import Settings, Workbench, from_query, to_query, to_snippet
 from deco_lab.workbench.bench import sentence
@@ -17,6 +18,7 @@ from deco_lab.workbench.examples import EXAMPLES
 from deco_lab.workbench.inlet import from_data_uri
 from deco_lab.workbench.job_queue import Reader
 from deco_lab.workbench.keeping import file_name, settings_from_png, to_csv, to_npz, to_png
+from deco_lab.workbench.settings import holds_settings
 from deco_lab.workbench.watching import RANGES
 
 _KEEP = {"png": "Picture", "npz": "Spectra", "csv": "Curves", "python": "Python", "link": "Link"}
@@ -78,6 +80,7 @@ class SampleTab:
                     "bands": band_names(OCTAVES),
                     "shareBands": band_names(MEAN_AND_OCTAVES),
                     "velocityRange": f"{RANGES['velocity']:g}",
+                    "more": {name: _labels_of(name) for name in MORE},
                     "presets": {example.name: example.help for example in EXAMPLES},
                 }
                 self.panel = panel("panel", "mountSample", setup)
@@ -91,6 +94,8 @@ class SampleTab:
         lists = [part.input for part in parts.values() if isinstance(part, gr.Dropdown)]
         gr.on(lists, self._draw_if_changed, controls.components, self.panel, **ASK)
         self._stop.click(self._stop_run, **AT_ONCE)
+        every = controls.components
+        self.draw_after(controls.reset.click(self._without_more, every, every, **AT_ONCE))
         told = [parts["class_ids"], head, *others]
         model = parts["model"]
         model.input(self._model_changed, [model, parts["class_ids"]], told, **AT_ONCE)
@@ -107,6 +112,9 @@ class SampleTab:
     def draw_after(self, event: Any) -> None:
         """Draw with what the controls say once another event has ended well."""
         event.success(self._draw, self.controls.components, self.panel, **ASK)
+
+    def _without_more(self, *values: Any) -> list[Any]:
+        return self.controls.without_more(values)
 
     def _stop_run(self, request: gr.Request) -> None:
         self._bench.sessions.stop(session_of(request))
@@ -162,8 +170,10 @@ class SampleTab:
         return _Wanted([saved.settings], self._bench.change_since(saved))
 
     def _linked_run(self, request: gr.Request) -> _Wanted:
-        first = {"model": self.controls.first.model}
-        return _Wanted([from_query(first | dict(request.query_params))])
+        first, query = self.controls.first, dict(request.query_params)
+        if not holds_settings(query):
+            return _Wanted([first])
+        return _Wanted([from_query({"model": first.model} | query)])
 
     def _model_changed(self, name: str, labels: list[int]) -> list[Any]:
         try:
@@ -189,3 +199,8 @@ class SampleTab:
             return as_file(file_name(record, kind), media, write(record))
 
         return keep
+
+
+def _labels_of(name: str) -> str:
+    label = settings_of(Settings)[name].label
+    return label if isinstance(label, str) else label[0].removesuffix(" from t")

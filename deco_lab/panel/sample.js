@@ -15,15 +15,15 @@ function mountSample(root, setup) {
   const SPECTRA = [
     { key: "predicted_energy", name: "predicted image", look: "dl-image" },
     { key: "velocity_energy", name: "velocity", look: "dl-velocity" },
-    { key: "condition_energy", name: "condition", look: "dl-dit" },
+    { key: "condition_energy", name: "condition", look: "dl-condition" },
   ];
   const PARTS = [
     { name: "baseline", look: "dl-baseline" },
-    { name: "condition", look: "dl-dit" },
-    { name: "pixels", look: "dl-decoder" },
+    { name: "condition", look: "dl-condition" },
+    { name: "pixels", look: "dl-pixels" },
     { name: "interaction", look: "dl-interaction" },
   ];
-  const BANDS = setup.bands.map((name, i) => ({ name, look: `dl-band dl-band-${i}` }));
+  const BANDS = setup.bands.map((name, i) => ({ name, look: `dl-band-${i}` }));
   const canvas = (key, label) =>
     `<canvas class="dl-picture" data-canvas="${key}" width="64" height="64" role="img" aria-label="${label}"></canvas>`;
 
@@ -38,22 +38,22 @@ function mountSample(root, setup) {
         <span><b data-fact="ms">–</b> ms/step</span>
       </div>
     </div>
-    <p class="dl-sentence" data-note="says"></p>
-    <div class="dl-pictures">
-      <figure><h2>Noisy image x<sub>t</sub></h2>${canvas("noisy", "Noisy images")}</figure>
-      <figure><h2>Predicted image</h2>${canvas("predicted", "Predicted images")}</figure>
-      <figure><h2>Velocity</h2>${canvas("velocity", "Velocities, grey is zero")}</figure>
-      <div class="dl-scrub">
-        <label><span>Look back</span>
-          <input type="range" min="0" max="1" value="0" disabled aria-label="Step to look at"></label>
-        <button type="button" class="dl-button" data-do="pin" disabled aria-pressed="false">Pin this run</button>
-      </div>
+    <div class="dl-answer"></div>
+    <div class="dl-scrub">
+      <label><span>Look back</span>
+        <input type="range" min="0" max="1" value="0" disabled aria-label="Step to look at"></label>
+      <button type="button" class="dl-button" data-do="pin" disabled aria-pressed="false">Pin this run</button>
     </div>
     <div class="dl-pictures dl-pinned" hidden>
       <figure><h2>Pinned: noisy image</h2>${canvas("pinned-noisy", "Noisy images of the pinned run")}</figure>
       <figure><h2>Pinned: predicted image</h2>${canvas("pinned-predicted", "Predicted images of the pinned run")}</figure>
       <figure><h2>Difference of predictions</h2>${canvas("difference", "New minus pinned predicted images, grey is zero")}</figure>
       <p class="dl-note" data-note="pinned"></p>
+    </div>
+    <h2 class="dl-details">Details</h2>
+    <div class="dl-pictures dl-two">
+      <figure><h2>Noisy images x<sub>t</sub></h2>${canvas("noisy", "Noisy images")}</figure>
+      <figure><h2>Velocities</h2>${canvas("velocity", "Velocities, grey is zero")}</figure>
     </div>
     <div class="dl-pair">
       <section class="dl-spectrum"></section>
@@ -107,6 +107,7 @@ function mountSample(root, setup) {
       <dt>Keys</dt><dd><kbd>Space</kbd> starts or stops, <kbd>←</kbd> <kbd>→</kbd> look back and forth, <kbd>P</kbd> pins; when no control has the focus.</dd>
     </dl></details>`;
   const find = (selector) => root.querySelector(selector);
+  const answer = mountAnswer(find(".dl-answer"), setup.bands, (t) => goTo(stepAt(t)));
   const canvases = Object.fromEntries(
     [...root.querySelectorAll("canvas[data-canvas]")].map((node) => [node.dataset.canvas, node]));
   const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]');
@@ -195,6 +196,13 @@ function mountSample(root, setup) {
     root.classList.toggle("dl-absent", !begin.has_decoder || !begin.decompose);
   }
 
+  // What behind "More" is not at its default.
+  function sayMore(changed) {
+    const names = changed.filter((name) => name in setup.more).map((name) => setup.more[name]);
+    const node = document.querySelector("#more-says p");
+    if (node) node.textContent = names.length ? `Not at its default: ${names.join(", ")}.` : "All else is at its default.";
+  }
+
   // ---- pin and compare -----------------------------------------------------------------------------
   let pinned = null; // {begin, history}
   function pin() {
@@ -235,11 +243,13 @@ function mountSample(root, setup) {
   let run = 0, current = { run: 0, begin: null }, history = [], bytes = 0; // history[i] is the frame of step i
   let following = true, shown = null, scheduled = false, seen = 0, painted = 0;
 
+  const KINDS = ["noisy", "predicted", "velocity", "drawn", "bands"];
   const sizeOf = (frame) =>
-    ["noisy", "predicted", "velocity"].reduce((sum, key) => sum + (frame[key] ? frame[key].bytes.length : 0), 0);
+    KINDS.reduce((sum, key) => sum + (frame[key] ? frame[key].bytes.length : 0), 0);
   function keep(frame) {
     if (history[frame.index]) return;
-    for (const key of ["noisy", "predicted", "velocity"]) frame[key] = unpackPictures(frame[key]);
+    for (const key of KINDS) frame[key] = unpackPictures(frame[key]);
+    answer.add(frame);
     overT.forEach((plot) => plot.add(frame));
     heatmap.add(frame);
     history[frame.index] = frame;
@@ -274,7 +284,8 @@ function mountSample(root, setup) {
     scrub.value = frame.index;
     scrub.setAttribute("aria-valuetext", `step ${frame.index}, t ${frame.t.toFixed(2)}`);
     pinButton.disabled = false;
-    for (const key of ["noisy", "predicted", "velocity"]) clearOrDraw(key, frame[key]);
+    for (const key of ["noisy", "velocity"]) clearOrDraw(key, frame[key]);
+    answer.paint(frame, history[frame.index - 1]);
     const before = pinned && nearest(pinned.history.filter(Boolean), frame.t);
     if (before) {
       clearOrDraw("pinned-noisy", before.noisy);
@@ -284,7 +295,6 @@ function mountSample(root, setup) {
     spectrum.paint(frame.curves, before && before.curves, current.begin.has_decoder ? current.begin.patch_size : 0);
     heatmap.paint(frame);
     overT.forEach((plot) => plot.paint(frame));
-    find('[data-note="says"]').textContent = frame.says;
     root.dataset.shownRun = current.run;
     root.dataset.step = frame.index;
     root.dataset.painted = ++painted;
@@ -366,7 +376,9 @@ function mountSample(root, setup) {
       following = true;
       overT.forEach((plot) => plot.clear());
       heatmap.clear(update.begin);
+      answer.clear(update.begin);
       describe(update.begin);
+      sayMore(update.begin.changed);
       putInAddress(update.begin.query);
     }
     for (const frame of update.frames || []) keep(frame);

@@ -21,19 +21,20 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
 
+from deco_lab.palette import LIGHT
 from deco_lab.result import Estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours without yellow, which white swallows."""
 
 PART_COLOURS = {
-    "baseline": "#6E6E6E",
-    "dit": "#0072B2",
-    "condition_main": "#0072B2",
-    "decoder": "#D55E00",
-    "pixels_main": "#D55E00",
-    "interaction": "#CC79A7",
-    "velocity": "#000000",
+    "baseline": LIGHT["baseline"],
+    "dit": LIGHT["condition"],
+    "condition_main": LIGHT["condition"],
+    "decoder": LIGHT["pixels"],
+    "pixels_main": LIGHT["pixels"],
+    "interaction": LIGHT["interaction"],
+    "velocity": LIGHT["velocity"],
 }
 """One colour for each part of a decomposition, in every figure: blue is the condition's."""
 

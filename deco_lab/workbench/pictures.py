@@ -33,9 +33,11 @@ def to_pictures(images: Tensor, low: float = -1.0, high: float = 1.0) -> PackedI
     return pack(shades_of(images, low, high).cpu(), shrink_of(images))
 
 
-def shades_of(images: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
+def shades_of(
+    images: Tensor, low: float = -1.0, high: float = 1.0, shrink: int | None = None
+) -> Tensor:
     """Return the bytes of `to_pictures`, (B, height, width, 3), where the images are."""
-    shrink = shrink_of(images)
+    shrink = shrink_of(images) if shrink is None else shrink
     if shrink > 1:
         images = F.avg_pool2d(images, shrink, ceil_mode=True)
     shades = (images.float() - low).mul_(255 / (high - low)).nan_to_num_(0, 255, 0)

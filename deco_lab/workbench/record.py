@@ -11,6 +11,29 @@ from deco_lab.workbench.settings import Settings
 
 Array = NDArray[Any]
 
+_ENERGY = "mean squared DCT coefficient of 8 x 8 blocks; 1 for white noise of variance 1"
+_POWER = "mean power in a ring of radial frequency; 1 for white noise of variance 1"
+CURVES: dict[str, tuple[tuple[str, ...], str]] = {
+    "t": ((), "time of the state: 0 is noise, 1 the image"),
+    "t_start": ((), "time at which the step started"),
+    "nfe": ((), "network passes per image so far"),
+    "sampling_ms": ((), "milliseconds of the sampler"),
+    "noisy_energy": (("zigzag",), _ENERGY),
+    "predicted_energy": (("zigzag",), _ENERGY),
+    "velocity_energy": (("zigzag",), _ENERGY),
+    "condition_energy": (("zigzag",), "the same of the DiT's condition on its token grid"),
+    "noisy_power": (("frequency",), _POWER),
+    "predicted_power": (("frequency",), _POWER),
+    "velocity_power": (("frequency",), _POWER),
+    "guidance_power": (("frequency",), _POWER),
+    "guidance_bands": (("band",), "energy of guided - class velocity / energy of class velocity"),
+    "predicted_shares": (
+        ("part", "share_band"),
+        "share of the class's predicted image that the part supplies, of the first image",
+    ),
+}
+"""What a record may hold of each step: the axes of a curve, and what a value of 1 means."""
+
 
 class Curve(NamedTuple):
     """Values over named axes of a `Record`."""

@@ -6,7 +6,7 @@ with the same model draw the same images. It is checked as a whole, at once, in 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
@@ -67,6 +67,12 @@ class Settings(Plan):
         """Whether a part of the velocity is changed in any band."""
         return any(gain != 1 for gain in self.dit_gains + self.decoder_gains)
 
+    @property
+    def guided_from(self) -> float | None:
+        """Time from which guidance changes the velocity; None where it never does."""
+        is_off = self.rule().is_off(self.guidance_scale)
+        return None if is_off else self.guidance_interval[0]
+
     def sampling_arguments(self) -> dict[str, Any]:
         """Return what `deco_lab.sample` takes beside the model; gains are the model's matter."""
         return {"class_ids": self.labels, **self.arguments()}
@@ -107,12 +113,17 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
 
 
 def to_query(settings: Settings) -> str:
-    """Return the settings as the query of a link, without what is at its default."""
+    """Return all settings as the query of a link, so that it says the same when defaults change."""
     written = {
         name: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-        for name, value in settings.changed().items()
+        for name, value in asdict(settings).items()
     }
     return urlencode(written, safe="[],/:")
+
+
+def holds_settings(query: Mapping[str, str]) -> bool:
+    """Return whether a link's query says anything of a run."""
+    return not {*_KNOWN, *_FORMER}.isdisjoint(query)
 
 
 def from_query(query: Mapping[str, str]) -> Settings:

@@ -19,17 +19,26 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deco_lab.sampling import GuidanceRule, GuidedPair, ReusedCondition, Step, sample_steps
-from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, PartGains, band_names, dct_energy, token_map
+from deco_lab.spectra import (
+    MEAN_AND_OCTAVES,
+    OCTAVES,
+    PartGains,
+    band_names,
+    dct_energy,
+    split_bands,
+    token_map,
+)
 from deco_lab.spectra.factorial import PARTS, draws_products
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.live_spectra import in_zigzag, measure, spectra_of
 from deco_lab.workbench.others import Others, others_of, taken_apart
 from deco_lab.workbench.parts import shares_of
 from deco_lab.workbench.pictures import PackedImages, pack, plain, shades_of, shrink_of, to_host
-from deco_lab.workbench.record import Array, Curve, Paused, Record
+from deco_lab.workbench.record import CURVES, Array, Curve, Paused, Record
 from deco_lab.workbench.settings import Settings, check_pixels
 from deco_lab.wrapper import Wrapper
 
@@ -40,29 +49,12 @@ TIMES = 16
 ask the DiT for them at most that often."""
 RANGES = {"noisy": 1.0, "predicted": 1.0, "velocity": 3.0}
 """A frame's pictures: each from minus to plus this is shown from black to white, clipped."""
-
-_ENERGY = "mean squared DCT coefficient of 8 x 8 blocks; 1 for white noise of variance 1"
-_POWER = "mean power in a ring of radial frequency; 1 for white noise of variance 1"
-CURVES: dict[str, tuple[tuple[str, ...], str]] = {
-    "t": ((), "time of the state: 0 is noise, 1 the image"),
-    "t_start": ((), "time at which the step started"),
-    "nfe": ((), "network passes per image so far"),
-    "sampling_ms": ((), "milliseconds of the sampler"),
-    "noisy_energy": (("zigzag",), _ENERGY),
-    "predicted_energy": (("zigzag",), _ENERGY),
-    "velocity_energy": (("zigzag",), _ENERGY),
-    "condition_energy": (("zigzag",), "the same of the DiT's condition on its token grid"),
-    "noisy_power": (("frequency",), _POWER),
-    "predicted_power": (("frequency",), _POWER),
-    "velocity_power": (("frequency",), _POWER),
-    "guidance_power": (("frequency",), _POWER),
-    "guidance_bands": (("band",), "energy of guided - class velocity / energy of class velocity"),
-    "predicted_shares": (
-        ("part", "share_band"),
-        "share of the class's predicted image that the part supplies, of the first image",
-    ),
-}
-"""What a record may hold of each step: the axes of a curve, and what a value of 1 means."""
+ADDED = 0.5
+"""The same of what an image's own pixels add to it."""
+BAND_RANGES = (1.0, 0.5, 0.4, 0.3)
+"""The same of its bands, OCTAVES apart."""
+BAND_SIDE = 64
+"""Pixels to a side of a band's picture: the middle of a larger image, of the lowest band all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +76,11 @@ class Frame:
     """The predicted image."""
     velocity: PackedImages | None
     """The step's velocity."""
+    drawn: PackedImages | None
+    """What the class predicts of the first image, before guidance; what its condition draws of it
+    with the pixels of others; and what its own pixels add to that, from minus to plus ADDED."""
+    bands: PackedImages | None
+    """The first of these by band, lowest first, see BAND_RANGES; without parts of `predicted`."""
     says: str
     """What the parts draw of the predicted image, or why they have no shares, in a sentence or two;
     "" where there are none."""
@@ -253,10 +250,14 @@ class Watch:
             return []
         signals = [one.signals() for one in taken]
         with torch.no_grad():
-            others = [
-                self._parts(one) | _shades(images)
-                for one, images in zip(taken, signals, strict=True)
-            ]
+            others, firsts = [], {}
+            for i, (one, images) in enumerate(zip(taken, signals, strict=True)):
+                others.append(self._parts(one) | _shades(images))
+                if "predicted" in images:
+                    firsts[i] = others[i].pop("whole", images["predicted"][:1])
+            if firsts:
+                for i, shades in zip(firsts, _bands(torch.cat([*firsts.values()])), strict=True):
+                    others[i]["bands"] = shades
             on_device = [*measure(signals), *(t for other in others for t in other.values())]
             energies, power, *rest = to_host(on_device)
         copied = iter(rest)
@@ -275,9 +276,10 @@ class Watch:
             curves["condition_energy"] = in_zigzag(other["condition"])
         if "parts" in other and t_start is not None:
             curves["predicted_shares"], _, says = shares_of(other["parts"], t_start)
-        shrink = shrink_of(step.x)
+        shrinks = {"drawn": shrink_of(step.x[:1]), "bands": 1}
         pictures: dict[str, Any] = {
-            name: pack(other[name], shrink) if name in other else None for name in RANGES
+            name: pack(other[name], shrinks.get(name, shrink_of(step.x))) if name in other else None
+            for name in (*RANGES, *shrinks)
         }
         frame = Frame(
             index=step.index,
@@ -320,6 +322,10 @@ class Watch:
             self._model, start.x[:1], tokens[:1], start.t, pixels, self._conditions[1]
         )
         found["parts"] = draws_products(wholes[1], draws[:, 1])
+        baseline, condition, *_ = draws[:, 1].mean(1)
+        whole, of_condition = wholes[1], baseline + condition
+        drawn = torch.stack([whole, of_condition, (whole - of_condition) / ADDED])
+        found |= {"drawn": shades_of(drawn, shrink=shrink_of(whole[None])), "whole": whole[None]}
         return found
 
     @property
@@ -405,6 +411,17 @@ def run(
         if index <= 1 or now >= due:
             due = max(due + pause, now)
             yield Update("running", f"Drawing with {watch.settings.model}.", watch.frames())
+
+
+def _bands(images: Tensor) -> Tensor:
+    """Return the bytes of each image's bands, (B, 4, side, side, 3)."""
+    side = min(BAND_SIDE, *images.shape[-2:])
+    low, *others = split_bands(images)
+    low = F.adaptive_avg_pool2d(low, side)
+    top, left = ((size - side) // 2 for size in images.shape[-2:])
+    cut = (band[..., top : top + side, left : left + side] for band in others)
+    shown = [band / most for band, most in zip((low, *cut), BAND_RANGES, strict=True)]
+    return shades_of(torch.stack(shown, 1).flatten(0, 1), shrink=1).unflatten(0, (len(images), -1))
 
 
 def _shades(images: dict[str, Tensor]) -> dict[str, Tensor]:
