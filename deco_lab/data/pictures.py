@@ -6,8 +6,8 @@ In a folder every sub-folder is a class, its pictures at any depth in it:
 """
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from multiprocessing.pool import ThreadPool
@@ -188,13 +188,12 @@ def _say_passed_over(passed_over: Mapping[str, int]) -> str:
 def _class_folders(path: Path) -> list[Path]:
     """Return the sub-folders that are classes, sorted."""
     try:
-        entries = sorted(path.iterdir())
+        folders = [e for e in sorted(path.iterdir()) if e.is_dir() and not e.name.startswith(".")]
     except OSError as error:
         raise ValueError(
             f"{path} cannot be listed ({error.strerror}); name a folder with a sub-folder for each "
             "class"
         ) from error
-    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if not folders:
         raise ValueError(
             f"{path} has no sub-folders; put the pictures of each class into a sub-folder of it, "
@@ -214,30 +213,35 @@ def _pictures_in(
     """Return the files in each folder, at any depth, that have a picture's suffix, sorted."""
     suffixes, root = picture_suffixes(), path.resolve()
     seen = {root, *root.parents, *(folder.resolve() for folder in folders)}
-
-    def pictures_in(folder: Path) -> Iterator[Path]:
+    found: list[list[Path]] = [[] for _ in folders]
+    waiting = deque(enumerate(folders))
+    while waiting:
+        label, folder = waiting.popleft()
+        if folder not in folders:
+            if folder.resolve() in seen:
+                passed_over["folders met again by a link"] += 1
+                continue
+            seen.add(folder.resolve())
         try:
-            entries = sorted(folder.iterdir())
+            entries = [(entry, entry.is_dir()) for entry in folder.iterdir()]
         except OSError:
             passed_over["folders that cannot be listed"] += 1
-            return
-        for entry in entries:
+            continue
+        for entry, is_folder in entries:
             suffix = entry.suffix.lower()
             if entry.name.startswith("."):
                 passed_over["hidden"] += 1
-            elif entry.is_dir() and entry.resolve() in seen:
-                passed_over["folders met again by a link"] += 1
-            elif entry.is_dir():
-                seen.add(entry.resolve())
-                yield from pictures_in(entry)
+            elif is_folder and entry.is_symlink():
+                waiting.append((label, entry))  # what lies in a class itself is of that class
+            elif is_folder:
+                waiting.appendleft((label, entry))
             elif suffix in suffixes:
-                yield entry
+                found[label].append(entry)
             else:
                 passed_over[printable(suffix) or "without suffix"] += 1
-
     outside = len(list(path.iterdir())) - len(folders)
     passed_over += Counter({"outside of the class folders": outside})
-    return [list(pictures_in(folder)) for folder in folders]
+    return [sorted(files) for files in found]
 
 
 def _why_unreadable(file: Path) -> str:
