@@ -184,9 +184,10 @@ def test_read_folder_refuses_a_class_without_pictures(tmp_path: Path):
     rule = r"class phone has no picture that can be read, of {} in .*phone \({}.*\); add some"
     with pytest.raises(ValueError, match=rule.format(0, "passed over: nothing")):
         read_folder(tmp_path)
-    for index in range(3):
+    for index in range(20):
         (tmp_path / "phone" / f"IMG_{index}.HEIC").touch()
-    said = "passed over: 3 .heic; .*pip install pillow-heif"
+        (tmp_path / "phone" / f"x.{index:02}").touch()
+    said = r"passed over: 20 .heic(, 1 .\d\d){11}, 9 of other kinds; .*pip install pillow-heif"
     with pytest.raises(ValueError, match=rule.format(0, said)):
         read_folder(tmp_path)
     (tmp_path / "phone" / "empty.jpg").touch()

@@ -179,10 +179,12 @@ def read_folder(path: str | os.PathLike[str], *, held_out: float = 0.1) -> Pictu
 
 def _say_passed_over(passed_over: Mapping[str, int]) -> str:
     """Return what was passed over, the most frequent kinds first, and how HEIC would be read."""
-    kinds = Counter(passed_over).most_common(12)
-    said = ", ".join(f"{count} {kind}" for kind, count in kinds) or "nothing"
+    kinds = Counter(passed_over).most_common()
+    said = [f"{count} {kind}" for kind, count in kinds[:12]] or ["nothing"]
+    if others := sum(count for _, count in kinds[12:]):
+        said.append(f"{others} of other kinds")
     heic = "; HEIC pictures are read where pillow-heif is installed: pip install pillow-heif"
-    return f"passed over: {said}{heic if _HEIC & passed_over.keys() else ''}"
+    return f"passed over: {', '.join(said)}{heic if _HEIC & passed_over.keys() else ''}"
 
 
 def _class_folders(path: Path) -> list[Path]:
