@@ -150,6 +150,8 @@ def test_read_folder_says_that_splits_are_no_classes(tmp_path: Path):
         read_folder(tmp_path)
     add(tmp_path / "car" / "y.png")  # now train is a class like another
     assert len(read_folder(tmp_path).training.class_names) == 4
+    add(tmp_path / "trains" / "train" / "x.png")
+    assert read_folder(tmp_path / "trains").training.class_names == ("train",)
 
 
 def test_read_folder_names_what_cannot_be_decoded(

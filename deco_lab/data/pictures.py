@@ -201,7 +201,8 @@ def _class_folders(path: Path) -> list[Path]:
             f"{path} has no sub-folders; put the pictures of each class into a sub-folder of it, "
             "named for the class"
         )
-    if {folder.name.lower() for folder in folders} <= _SPLITS:
+    are_splits = {folder.name.lower() for folder in folders} <= _SPLITS
+    if are_splits and any(next(os.walk(folder), ("", []))[1] for folder in folders):
         raise ValueError(
             f"{path} holds {', '.join(f.name for f in folders)}, which are splits and no classes; "
             "give the one to train on, of which a share is held out to measure against"
