@@ -129,8 +129,8 @@ def test_load_returns_the_same_ablation(tmp_path, decoder_patch, conditioning, n
 # The size of the images, which tensors do not tell
 
 
-def lightning_file(path: Path, patch_size=16) -> Path:
-    """Write a small model as a Lightning file."""
+def lightning_file(path: Path, patch_size=16, **content) -> Path:
+    """Write a small model as a Lightning file, with whatever else it is to hold."""
     model = build(
         DeCoConfig(
             patch_size=patch_size, num_classes=2, hidden_size=16, num_heads=2, depth=1,
@@ -138,7 +138,7 @@ def lightning_file(path: Path, patch_size=16) -> Path:
         )
     )  # fmt: skip
     state = {f"ema_denoiser.{published_name(n, 'DeCo')}": t for n, t in model.state_dict().items()}
-    torch.save({"state_dict": state}, path)
+    torch.save({"state_dict": state, **content}, path)
     return path
 
 
@@ -167,6 +167,29 @@ def test_load_takes_the_size_that_is_given(tmp_path):
     for wrong, message in [(500, "divisible by patch_size=16, got 500; use 512"), ("512", "whole")]:
         with pytest.raises(ValueError, match=f"image_size must be .*{message}"):
             load(path, device="cpu", image_size=wrong)
+
+
+def test_load_reads_the_size_in_a_lightning_files_hyper_parameters(tmp_path):
+    ring: list[object] = []
+    ring.append(ring)
+    for told in (
+        {"hyper_parameters": {"image_size": 512, "lr": 1e-4, "betas": (0.9, 0.95), "ring": ring}},
+        {"hyper_parameters": {"model": {"init_args": {"denoiser": {"img_size": [512, 512]}}}}},
+        {"hyper_parameters": {}, "datamodule_hyper_parameters": {"train": [{"resolution": 512}]}},
+    ):
+        path = lightning_file(tmp_path / "model.ckpt", **told)
+        config = load_quietly(path).config
+        assert (config.image_size, config.image_size_assumed) == (512, False)
+        assert load_quietly(path, image_size=256).config.image_size == 256  # who asks knows better
+    for untold in (
+        {"train": {"resolution": 512}, "eval": {"resolution": 256}},
+        {"resolution": 500},  # no multiple of the patches
+        {"resolution": True, "image_size": "512", "img_size": [512.0, -512], "depth": 512},
+        512,
+    ):
+        path = lightning_file(tmp_path / "model.ckpt", hyper_parameters=untold)
+        with pytest.warns(UserWarning, match="image_size=256 is assumed"):
+            assert load(path, device="cpu").config.image_size_assumed
 
 
 def test_load_knows_the_size_of_the_published_addresses(monkeypatch, tmp_path):

@@ -25,6 +25,11 @@ from deco_lab.fast.build import first_line
 DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
 
 
+# Where Lightning keeps what a model and its data were made with, and what a size is called there.
+_HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
+_SIZE_NAMES = ("image_size", "img_size", "resolution")
+
+
 class CheckpointError(ValueError):
     """A file that does not hold a model; the message names the file and the remedy."""
 
@@ -104,6 +109,8 @@ class File(NamedTuple):
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     """Of a safetensors file."""
+    image_size: int | None = None
+    """In pixels, where a Lightning file's hyper-parameters name one."""
 
 
 def read_file(path: Path, *, tensors: bool = True) -> File:
@@ -176,4 +183,23 @@ def _read_archive(path: Path) -> File:
         raise CheckpointError(
             f"{path} holds no state_dict of tensors; use a Lightning checkpoint or safetensors"
         )
-    return File({str(name): tensor for name, tensor in state.items()}, {})
+    tensors = {str(name): tensor for name, tensor in state.items()}
+    return File(tensors, {}, _image_size([checkpoint.get(name) for name in _HYPER_PARAMETERS]))
+
+
+def _image_size(values: list[object]) -> int | None:
+    """Return the image size that nested plain values name, if they name one and no other."""
+    found: set[int] = set()
+    seen: set[int] = set()  # a file can hold a list that holds itself
+    for value in values:  # which grows
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            for size in (value[name] for name in _SIZE_NAMES if name in value):
+                sides = size if isinstance(size, list | tuple) else [size]
+                found.update(side for side in sides if type(side) is int and side > 0)
+            values += value.values()
+        elif isinstance(value, list | tuple):
+            values += value
+    return found.pop() if len(found) == 1 else None
