@@ -584,6 +584,18 @@ def test_load_from_the_hub_reads_what_it_downloads(monkeypatch, golden, golden_d
     assert model.config.depth == golden_deco.config.depth
 
 
+def test_load_from_the_hub_begins_no_download_that_the_disk_cannot_hold(monkeypatch, tmp_path):
+    def download(repo_id, filename, dry_run=False):
+        assert dry_run, "the download began"
+        return SimpleNamespace(file_size=2**60, will_download=True)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "not yet"))
+    with pytest.raises(CheckpointError, match=r"1,073,741,824\.0 GiB, and .* GiB free") as caught:
+        load("hf://someone/something/model.ckpt")
+    assert one_sentence(caught, "model.ckpt")
+
+
 @pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/repo", "hf://owner/repo/"])
 def test_load_from_the_hub_needs_a_whole_address(address):
     with pytest.raises(CheckpointError, match="must read hf://owner/repo/file"):

@@ -8,6 +8,7 @@ reader, which refuses everything but tensors and plain values.
 import json
 import pickle
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -67,7 +68,7 @@ def local_file(
 
 def _download(address: str, check_size: Callable[[int], None]) -> Path:
     # Imported here: not needed for a file on this machine.
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import constants, errors, hf_hub_download
 
     owner, repo, file = [*address.removeprefix("hf://").split("/", 2), "", ""][:3]
     if not (owner and repo and file):
@@ -99,7 +100,15 @@ def _download(address: str, check_size: Callable[[int], None]) -> Path:
             known = (said for kind, said in reasons.items() if isinstance(error, kind))
             raise CheckpointError(f"{address} {next(known, other)}") from error
 
-    check_size(fetch(dry_run=True).file_size or 0)
+    found, cache = fetch(dry_run=True), Path(constants.HF_HUB_CACHE).absolute()
+    size = found.file_size or 0
+    check_size(size)
+    free = shutil.disk_usage(next(f for f in (cache, *cache.parents) if f.exists())).free
+    if size > free and found.will_download:
+        raise CheckpointError(
+            f"{address} has {size / 2**30:,.1f} GiB, and {cache} has {free / 2**30:,.1f} GiB free; "
+            "make room, or name a folder on another disk in the variable HF_HOME"
+        )
     return Path(fetch())
 
 
