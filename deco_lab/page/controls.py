@@ -62,7 +62,7 @@ class Controls:
             self.parts[f"{name}.{i}"] = _component(setting, one, label=label, **said)
 
     def shown_scales(self, rule: object) -> list[Any]:
-        """Return which of `scales` a rule of guidance looks at; of what is none (a script's), none."""
+        """Return which of `scales` a rule of guidance looks at, none of what is no rule."""
         shown = {name for known, of in GUIDANCE.items() if known == rule for name in of.settings}
         return [gr.update(visible=name in shown) for name in self.scales]
 
