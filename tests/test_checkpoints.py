@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -129,7 +130,7 @@ def test_load_returns_the_same_ablation(tmp_path, decoder_patch, conditioning, n
 # The size of the images, which tensors do not tell
 
 
-def lightning_file(path: Path, patch_size=16, **content) -> Path:
+def lightning_file(path: Path, *, patch_size=16, **content) -> Path:
     """Write a small model as a Lightning file, with whatever else it is to hold."""
     model = build(
         DeCoConfig(
@@ -172,6 +173,7 @@ def test_load_takes_the_size_that_is_given(tmp_path):
 def test_load_reads_the_size_in_a_lightning_files_hyper_parameters(tmp_path):
     ring: list[object] = []
     ring.append(ring)
+    told: Any
     for told in (
         {"hyper_parameters": {"image_size": 512, "lr": 1e-4, "betas": (0.9, 0.95), "ring": ring}},
         {"hyper_parameters": {"model": {"init_args": {"denoiser": {"img_size": [512, 512]}}}}},
