@@ -216,6 +216,8 @@ def _pictures_in(
     """Return the files in each folder, at any depth, that have a picture's suffix, sorted."""
     suffixes, root = picture_suffixes(), path.resolve()
     seen = {root, *root.parents, *(folder.resolve() for folder in folders)}
+    outside = len(list(path.iterdir())) - len(folders)
+    passed_over += Counter({"outside of the class folders": outside})
     found: list[list[Path]] = [[] for _ in folders]
     waiting = deque(enumerate(folders))
     while waiting:
@@ -226,7 +228,7 @@ def _pictures_in(
                 continue
             seen.add(folder.resolve())
         try:
-            entries = [(entry, entry.is_dir()) for entry in folder.iterdir()]
+            entries = [(entry, entry.is_dir()) for entry in sorted(folder.iterdir())]
         except OSError:
             passed_over["folders that cannot be listed"] += 1
             continue
@@ -242,8 +244,6 @@ def _pictures_in(
                 found[label].append(entry)
             else:
                 passed_over[printable(suffix) or "without suffix"] += 1
-    outside = len(list(path.iterdir())) - len(folders)
-    passed_over += Counter({"outside of the class folders": outside})
     return [sorted(files) for files in found]
 
 
