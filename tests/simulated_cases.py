@@ -147,6 +147,12 @@ def test_a_frame_waits_at_most_20_times(device):
     device.waits.clear()
     next(watch)
     assert device.waits.total() <= 20, device.waits
+    for _ in range(3):
+        watch.take()
+    device.waits.clear()
+    assert len(watch.frames()) == 3
+    copies = {where: n for where, n in device.waits.items() if where.endswith(" down")}
+    assert sum(copies.values()) == 1, copies
 
 
 @pytest.mark.parametrize("name", ANALYSES)

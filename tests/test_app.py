@@ -269,6 +269,22 @@ def test_models_tab_shows_what_a_file_says_as_text(tmp_path):
     assert said[-1].removeprefix('<p role="status">').removesuffix("</p>") == refused.value.message
 
 
+def test_toasts_are_made_at_one_place():
+    page = Path(deco_lab.__file__).parent / "page"
+    shows = re.compile(r"gr\.(Error|Warning|Info|Success)\(")
+    makers = {path.name for path in page.glob("*.py") if shows.search(path.read_text())}
+    assert makers == {"assets.py", "api.py"}  # what the API raises goes to programs
+
+
+def test_shown_scales_are_the_rules_and_of_other_values_none():
+    controls = built(lambda: Controls(["tiny"], Settings(), SlowLibrary().facts("slow & steady")))
+    for rule, expected in (
+        ("plain", [True, False]), ("by band", [False, True]), ("x", [False, False]),
+        (["plain"], [False, False]),
+    ):  # fmt: skip
+        assert [update["visible"] for update in controls.shown_scales(rule)] == expected
+
+
 @pytest.mark.parametrize(
     ("chosen", "value"),
     [([2, 1], [2, 1]), ([2, 3], [2]), (["a", None, -1, 2], [2]), (None, [0]), (1, [0]), ("x", [0])],

@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -129,8 +130,8 @@ def test_load_returns_the_same_ablation(tmp_path, decoder_patch, conditioning, n
 # The size of the images, which tensors do not tell
 
 
-def lightning_file(path: Path, patch_size=16) -> Path:
-    """Write a small model as a Lightning file."""
+def lightning_file(path: Path, *, patch_size=16, **content) -> Path:
+    """Write a small model as a Lightning file, with whatever else it is to hold."""
     model = build(
         DeCoConfig(
             patch_size=patch_size, num_classes=2, hidden_size=16, num_heads=2, depth=1,
@@ -138,7 +139,7 @@ def lightning_file(path: Path, patch_size=16) -> Path:
         )
     )  # fmt: skip
     state = {f"ema_denoiser.{published_name(n, 'DeCo')}": t for n, t in model.state_dict().items()}
-    torch.save({"state_dict": state}, path)
+    torch.save({"state_dict": state, **content}, path)
     return path
 
 
@@ -167,6 +168,30 @@ def test_load_takes_the_size_that_is_given(tmp_path):
     for wrong, message in [(500, "divisible by patch_size=16, got 500; use 512"), ("512", "whole")]:
         with pytest.raises(ValueError, match=f"image_size must be .*{message}"):
             load(path, device="cpu", image_size=wrong)
+
+
+def test_load_reads_the_size_in_a_lightning_files_hyper_parameters(tmp_path):
+    ring: list[object] = []
+    ring.append(ring)
+    told: Any
+    for told in (
+        {"hyper_parameters": {"image_size": 512, "lr": 1e-4, "betas": (0.9, 0.95), "ring": ring}},
+        {"hyper_parameters": {"model": {"init_args": {"denoiser": {"img_size": [512, 512]}}}}},
+        {"hyper_parameters": {}, "datamodule_hyper_parameters": {"train": [{"resolution": 512}]}},
+    ):
+        path = lightning_file(tmp_path / "model.ckpt", **told)
+        config = load_quietly(path).config
+        assert (config.image_size, config.image_size_assumed) == (512, False)
+        assert load_quietly(path, image_size=256).config.image_size == 256  # who asks knows better
+    for untold in (
+        {"train": {"resolution": 512}, "eval": {"resolution": 256}},
+        {"resolution": 500},  # no multiple of the patches
+        {"resolution": True, "image_size": "512", "img_size": [512.0, -512], "depth": 512},
+        512,
+    ):
+        path = lightning_file(tmp_path / "model.ckpt", hyper_parameters=untold)
+        with pytest.warns(UserWarning, match="image_size=256 is assumed"):
+            assert load(path, device="cpu").config.image_size_assumed
 
 
 def test_load_knows_the_size_of_the_published_addresses(monkeypatch, tmp_path):
@@ -559,6 +584,18 @@ def test_load_from_the_hub_reads_what_it_downloads(monkeypatch, golden, golden_d
     model = load("hf://zehongma/DeCo/folder/model.ckpt", device="cpu")
     assert asked == [{"repo_id": "zehongma/DeCo", "filename": "folder/model.ckpt"}] * 2
     assert model.config.depth == golden_deco.config.depth
+
+
+def test_load_from_the_hub_begins_no_download_that_the_disk_cannot_hold(monkeypatch, tmp_path):
+    def download(repo_id, filename, dry_run=False):
+        assert dry_run, "the download began"
+        return SimpleNamespace(file_size=2**60, will_download=True)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "not yet"))
+    with pytest.raises(CheckpointError, match=r"1,073,741,824\.0 GiB, and .* GiB free") as caught:
+        load("hf://someone/something/model.ckpt")
+    assert one_sentence(caught, "model.ckpt")
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/repo", "hf://owner/repo/"])

@@ -2,6 +2,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -135,6 +136,22 @@ def test_compile_regions_in_bfloat16_is_held_to_float32(model, monkeypatch, auto
         factor = 3.0  # some hundredths of the velocity
         with pytest.warns(UserWarning, match="results differ by .* from those in float32"):
             assert not compile_regions(model, *INPUTS, autocast=autocast)
+
+
+def test_compile_regions_overlooks_that_products_could_be_less_exact(model, monkeypatch):
+    """What the compiler warns of on a GPU; where warnings are errors, it would fail by that."""
+
+    def compile_so(self: torch.nn.Module, **options: int) -> None:
+        def call(*arguments):
+            warnings.warn("TensorFloat32 tensor cores for float32 matrix ...", stacklevel=1)
+            return self.forward(*arguments)
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_so)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compile_regions(model, *INPUTS)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin, features
 from test_data_decoding import CASES, ORIENTATION, TURNED
 
 from deco_lab.data import open_picture, without_metadata
@@ -28,7 +28,7 @@ SOFTWARE, ICC, XMP = 305, 34675, 700
 
 def stored(kind: str, **metadata: Any) -> bytes:
     file = BytesIO()
-    Image.fromarray(PIXELS).save(file, kind.split()[0], **SAVED[kind], **metadata)
+    Image.fromarray(PIXELS).save(file, kind.split()[0], **SAVED.get(kind, {}), **metadata)
     return file.getvalue()
 
 
@@ -160,12 +160,35 @@ def test_open_picture_passes_over_text_and_profiles_of_any_size():
 
 
 @pytest.mark.parametrize(("order", "mark"), [("<", b"II"), (">", b"MM")])
-def test_without_metadata_reads_the_orientation_of_either_order(order: str, mark: bytes):
-    entry = struct.pack(order + "HHLHH", ORIENTATION, 3, 1, 8, 0)
-    data = mark + struct.pack(order + "HLH", 42, 8, 1) + entry + bytes(8)
+@pytest.mark.parametrize("kind", [3, 4])
+@pytest.mark.parametrize("big", [False, True])
+def test_without_metadata_reads_the_orientation_of_any_tiff(
+    order: str, mark: bytes, kind: int, big: bool
+):
+    value = order + {3: "H", 4: "L"}[kind]
+    entry = struct.pack(order + ("HHQ" if big else "HHL"), ORIENTATION, kind, 1)
+    entry += struct.pack(value, 8).ljust(8 if big else 4, b"\0")
+    head = struct.pack(
+        order + ("HHHQQ" if big else "HLH"), *((43, 8, 0, 16, 1) if big else (42, 8, 1))
+    )
+    data = mark + head + entry + bytes(8)
     pixels, orientation = without_metadata(data)
     assert orientation == exif_orientation(b"Exif\0\0" + data) == 8
+    assert len(pixels) == len(data)
     assert entry not in pixels
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="needs Pillow with AVIF: 11.3 or later")
+def test_open_picture_takes_avif_whatever_its_exif():
+    draw = random.Random(0)
+    plain, data = stored("AVIF"), stored("AVIF", exif=CAMERA)
+    upright = TURNED[6](np.array(open_picture(plain)))
+    at = data.index(b"Exif\0\0" + CAMERA[6:8])
+    for _ in range(100):
+        changed = damaged(data[at : at + 60], draw)  # the header and the first entries
+        assert np.array_equal(
+            np.array(open_picture(data[:at] + changed + data[at + 60 :])), upright
+        )
 
 
 @pytest.mark.parametrize(

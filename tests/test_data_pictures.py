@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,24 +91,30 @@ def test_read_folder_follows_links_but_reads_no_folder_twice(tmp_path: Path):
     add(outside / "more" / "2.png")
     add(outside / "3.png")
     add(photos / "cats" / ".hidden" / "inner" / "4.png")
+    add(photos / "dogs" / "young" / "5.png")
+    add(store / "eels" / "young" / "6.png")
     for place, target in {
         photos / "birds": outside / "more",  # a class
         photos / "cats" / "more": outside,  # would hold a class's folder again
         photos / "cats" / "loop": photos,
         photos / "cats" / "above": tmp_path,
         photos / "cats" / "dogs": photos / "dogs",
+        photos / "cats" / "young": photos / "dogs" / "young",  # are dogs, which are met later
+        photos / "eels": store / "eels",
+        photos / "birds" / "fish": store / "eels" / "young",
         photos / "dogs" / "hidden": photos / "cats" / ".hidden" / "inner",
         outside / "back": photos,
         outside / "self": outside,
-        outside / "nowhere": store,
+        outside / "nowhere": tmp_path / "nothing",
     }.items():
         place.symlink_to(target, target_is_directory=True)
     found = read_folder(photos, held_out=0)
     assert names(found.training) == [
-        "birds/2.png", "cats/0.png", "cats/more/3.png", "dogs/1.png", "dogs/hidden/4.png"
+        "birds/2.png", "cats/0.png", "cats/more/3.png", "dogs/1.png", "dogs/hidden/4.png",
+        "dogs/young/5.png", "eels/young/6.png",
     ]  # fmt: skip
     assert found.passed_over == {
-        "folders met again by a link": 6, "hidden": 1, "without suffix": 1
+        "folders met again by a link": 8, "hidden": 1, "without suffix": 1
     }  # fmt: skip
 
 
@@ -115,17 +123,23 @@ def test_read_folder_counts_folders_that_cannot_be_listed(
 ):
     add(tmp_path / "a" / "x.png")
     add(tmp_path / "a" / "locked" / "y.png")
-    listed = Path.iterdir
+    add(tmp_path / "a" / "veiled" / "z.png")  # may be listed, but not looked into
 
-    def refuse(place: Path):
-        if place.name == "locked":
-            raise PermissionError(13, "Permission denied", place)
-        return listed(place)
+    def refuse(name: str, method: Callable[[Path], Any], where: Callable[[Path], Path]) -> None:
+        def refusing(place: Path):
+            if where(place).name == name:
+                raise PermissionError(13, "Permission denied", place)
+            return method(place)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+        monkeypatch.setattr(Path, method.__name__, refusing)
+
+    refuse("locked", Path.iterdir, lambda place: place)
+    refuse("veiled", Path.is_dir, lambda place: place.parent)
     found = read_folder(tmp_path)
     assert names(found.training) == ["a/x.png"]
-    assert found.passed_over == {"folders that cannot be listed": 1}
+    assert found.passed_over == {"folders that cannot be listed": 2}
+    with pytest.raises(ValueError, match=r"veiled cannot be listed \(Permission denied\); name"):
+        read_folder(tmp_path / "a" / "veiled")
 
 
 def test_read_folder_says_that_splits_are_no_classes(tmp_path: Path):
@@ -136,6 +150,8 @@ def test_read_folder_says_that_splits_are_no_classes(tmp_path: Path):
         read_folder(tmp_path)
     add(tmp_path / "car" / "y.png")  # now train is a class like another
     assert len(read_folder(tmp_path).training.class_names) == 4
+    add(tmp_path / "trains" / "train" / "x.png")
+    assert read_folder(tmp_path / "trains").training.class_names == ("train",)
 
 
 def test_read_folder_names_what_cannot_be_decoded(
@@ -170,9 +186,10 @@ def test_read_folder_refuses_a_class_without_pictures(tmp_path: Path):
     rule = r"class phone has no picture that can be read, of {} in .*phone \({}.*\); add some"
     with pytest.raises(ValueError, match=rule.format(0, "passed over: nothing")):
         read_folder(tmp_path)
-    for index in range(3):
+    for index in range(20):
         (tmp_path / "phone" / f"IMG_{index}.HEIC").touch()
-    said = "passed over: 3 .heic; .*pip install pillow-heif"
+        (tmp_path / "phone" / f"x.{index:02}").touch()
+    said = r"passed over: 20 .heic(, 1 .\d\d){11}, 9 of other kinds; .*pip install pillow-heif"
     with pytest.raises(ValueError, match=rule.format(0, said)):
         read_folder(tmp_path)
     (tmp_path / "phone" / "empty.jpg").touch()

@@ -115,13 +115,28 @@ def test_library_builds_a_damaged_one_again(cache, tmp_path, damage):
     assert not built.stat().st_mode & 0o022
 
 
-def test_library_does_not_wait_for_a_compiler_that_hangs(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("", "it built no library"),
+        ("echo 'void other() {}' | c++ -x c -shared -o $out -", "it built no blocks"),
+        ("exec sleep 60", "no answer within 0.5 s"),
+    ],
+)
+def test_library_does_not_keep_what_is_no_kernel(tmp_path, monkeypatch, script, message):
     compiler = tmp_path / "compiler"
-    compiler.write_text("#!/bin/sh\nexec sleep 60\n")
+    compiler.write_text(
+        '#!/bin/sh\nout=\nfor word; do [ "$last" = -o ] && out=$word; last=$word; done\n'
+        f'[ "$out" ] || exit 0\n{script}\n'
+    )
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setattr(build, "PATIENCE", 0.5)
-    assert f"{compiler}: no answer within 0.5 s; " in str(build._found.__wrapped__("dct"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if "sleep" in script:
+        monkeypatch.setattr(build, "PATIENCE", 0.5)
+    said = str(build._found.__wrapped__("dct"))
+    assert said.startswith(f"native kernels cannot be built: {compiler}: {message}; ")
+    assert not list((tmp_path / "deco_lab").iterdir())
 
 
 def test_library_is_kept_in_a_folder_of_ones_own(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 import copy
 import threading
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -302,6 +304,29 @@ def test_prefetched_batches_train_the_same_bits_and_pass_on_what_cutting_raised(
         again.train_step()
 
 
+def test_prefetched_draws_are_handed_over_from_their_stream(monkeypatch):
+    """The order of calls; what a GPU makes of it is in test_gpu.py."""
+    trainer, calls = Trainer(TINY, RECIPE, CROPS, prefetch=True), []
+
+    @contextmanager
+    def entered(stream: object):
+        assert stream is trainer._stream
+        calls.append(f"drawn in {threading.current_thread().name[:10]}")
+        yield
+
+    here: Any = SimpleNamespace(wait_stream=lambda other: calls.append("here waits"))
+    kept = SimpleNamespace(record_stream=lambda stream: calls.append(f"kept for {stream is here}"))
+    trainer._stream = here
+    monkeypatch.setattr(torch.cuda, "stream", entered)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: here)
+    monkeypatch.setattr(trainer, "draw", lambda step: [kept])
+    for trainer.step in (0, 1):
+        trainer._drawn()
+        assert trainer._next is not None
+        trainer._next.result()
+    assert calls == ["here waits", "kept for True", "drawn in next batch"] * 2
+
+
 def test_accumulated_gradients_are_those_of_the_whole_batch():
     recipe = replace(RECIPE, optimizer="adamw", batch_size=8, warmup_steps=0)
     whole, parts = (trained(recipe=replace(recipe, accumulate=n)) for n in (1, 4))
@@ -310,3 +335,22 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
         assert [float(v) for v in got] == pytest.approx([float(v) for v in expected], rel=1e-5)
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(parts)[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_accumulated_step_keeps_the_tensors_of_one_part(monkeypatch):
+    def most_kept(accumulate: int) -> int:
+        """Return the most numbers that autograd holds for a backward pass."""
+        trainer = trained(recipe=replace(RECIPE, batch_size=8, accumulate=accumulate))
+        kept, backward = [0], torch.Tensor.backward
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            kept[-1] += 0 if isinstance(tensor, torch.nn.Parameter) else tensor.numel()
+            return tensor
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "backward", lambda loss: kept.append(0) or backward(loss))
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                trainer.train_step()
+        return max(kept)
+
+    assert most_kept(4) < 0.4 * most_kept(1)

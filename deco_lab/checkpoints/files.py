@@ -8,6 +8,7 @@ reader, which refuses everything but tensors and plain values.
 import json
 import pickle
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -23,6 +24,11 @@ from deco_lab.fast.build import first_line
 
 # What PyTorch's reader raises for damaged archives, found by damaging and cutting some.
 DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+
+
+# Where Lightning keeps what a model and its data were made with, and what a size is called there.
+_HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
+_SIZE_NAMES = ("image_size", "img_size", "resolution")
 
 
 class CheckpointError(ValueError):
@@ -62,7 +68,7 @@ def local_file(
 
 def _download(address: str, check_size: Callable[[int], None]) -> Path:
     # Imported here: not needed for a file on this machine.
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import constants, errors, hf_hub_download
 
     owner, repo, file = [*address.removeprefix("hf://").split("/", 2), "", ""][:3]
     if not (owner and repo and file):
@@ -94,7 +100,15 @@ def _download(address: str, check_size: Callable[[int], None]) -> Path:
             known = (said for kind, said in reasons.items() if isinstance(error, kind))
             raise CheckpointError(f"{address} {next(known, other)}") from error
 
-    check_size(fetch(dry_run=True).file_size or 0)
+    found, cache = fetch(dry_run=True), Path(constants.HF_HUB_CACHE).absolute()
+    size = found.file_size or 0
+    check_size(size)
+    free = shutil.disk_usage(next(f for f in (cache, *cache.parents) if f.exists())).free
+    if size > free and found.will_download:
+        raise CheckpointError(
+            f"{address} has {size / 2**30:,.1f} GiB, and {cache} has {free / 2**30:,.1f} GiB free; "
+            "make room, or name a folder on another disk in the variable HF_HOME"
+        )
     return Path(fetch())
 
 
@@ -104,6 +118,8 @@ class File(NamedTuple):
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     """Of a safetensors file."""
+    image_size: int | None = None
+    """In pixels, where a Lightning file's hyper-parameters name one."""
 
 
 def read_file(path: Path, *, tensors: bool = True) -> File:
@@ -176,4 +192,23 @@ def _read_archive(path: Path) -> File:
         raise CheckpointError(
             f"{path} holds no state_dict of tensors; use a Lightning checkpoint or safetensors"
         )
-    return File({str(name): tensor for name, tensor in state.items()}, {})
+    tensors = {str(name): tensor for name, tensor in state.items()}
+    return File(tensors, {}, _image_size([checkpoint.get(name) for name in _HYPER_PARAMETERS]))
+
+
+def _image_size(values: list[object]) -> int | None:
+    """Return the image size that nested plain values name, if they name one and no other."""
+    found: set[int] = set()
+    seen: set[int] = set()  # a file can hold a list that holds itself
+    for value in values:  # which grows
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            for size in (value[name] for name in _SIZE_NAMES if name in value):
+                sides = size if isinstance(size, list | tuple) else [size]
+                found.update(side for side in sides if type(side) is int and side > 0)
+            values += value.values()
+        elif isinstance(value, list | tuple):
+            values += value
+    return found.pop() if len(found) == 1 else None

@@ -88,8 +88,9 @@ def load(
         computed for the four sizes drawn last is kept, up to about a GiB for each.
     image_size : int, optional
         Side of the model's images in pixels, for a file of others: tensors do not tell it. By
-        default what is known of a published address; otherwise 256 is assumed for patches of 16
-        pixels, else eight patches, and a warning says so.
+        default what a Lightning file's hyper-parameters say, or is known of a published address.
+        Where nothing tells, 256 is assumed for patches of 16 pixels, otherwise eight patches, and a
+        warning says so.
 
     Returns
     -------
@@ -346,4 +347,6 @@ def _config(path: Path, file: File, network: _Network, asked: int | None) -> Mod
         raise CheckpointError(
             f"image_size must be {config.image_size}, as {path} says, got {asked}; leave it out"
         )
+    if asked is None and file.image_size and file.image_size % config.patch_size == 0:
+        asked = file.image_size
     return config if asked is None else replace(config, image_size=asked, image_size_assumed=False)

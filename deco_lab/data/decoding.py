@@ -12,7 +12,7 @@ Decoders stumble over metadata: a text that is too long, a rational number where
 colour profile of the wrong length. So a JPEG, PNG or TIFF file is handed on with nothing in it but
 what its pixels are made of, and of the metadata a single number is read, as browsers read it: the
 orientation of the first directory of EXIF. Where that number cannot be read, the pixels are upright
-as they are stored.
+as they are stored. In AVIF and HEIC it stands beside the pixels too, so that EXIF is only hidden.
 """
 
 import functools
@@ -213,33 +213,17 @@ _JPEG = b"\xff\xd8\xff"
 _JPEG_SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd9])")
 _JPEG_COLOURS = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}
 """Segments among the metadata that decide whether three channels are RGB or YCbCr."""
-_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+_TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
+"""Byte orders; + is BigTIFF, whose counts and places have 64 bits."""
+_HEIF_EXIF = re.compile(rb"(infe.{8})Exif", re.DOTALL)
+"""What names an item of AVIF or HEIC as EXIF; which way is up is also told beside the pixels."""
+_WHOLE = {3: "H", 4: "L"}
+"""Types of whole numbers of 16 and of 32 bits."""
 _BITS, _PHOTOMETRIC, _ORIENTATION, _PLANES, _BLACK, _WHITE = 258, 262, 274, 284, 340, 341
 _TIFF_PIXELS = {
     *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324),
-    *(
-        325,
-        332,
-        334,
-        338,
-        339,
-        340,
-        341,
-        347,
-        512,
-        513,
-        514,
-        515,
-        517,
-        519,
-        520,
-        521,
-        529,
-        530,
-        531,
-        532,
-    ),
-    50674,
+    *(325, 332, 334, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 519, 520, 521, 529, 530),
+    *(531, 532, 50674),
 }
 """Tags of what a picture and its compression need."""
 
@@ -247,7 +231,8 @@ _TIFF_PIXELS = {
 def without_metadata(data: bytes) -> tuple[bytes, int]:
     """Return a file of the same pixels without metadata, and its EXIF orientation, 1 to 8.
 
-    Formats other than JPEG, PNG and TIFF are returned as they are, with orientation 1.
+    Of AVIF and HEIC, EXIF is only hidden; other formats are returned as they are. Of all these the
+    orientation is 1.
     """
     if data.startswith(_JPEG):
         kept, exif = _jpeg_pixels(data)
@@ -255,6 +240,8 @@ def without_metadata(data: bytes) -> tuple[bytes, int]:
         kept, exif = _png_pixels(data)
     elif data[:4] in _TIFF:
         kept, exif = _tiff_pixels(data), data
+    elif data[4:8] == b"ftyp":
+        kept, exif = _HEIF_EXIF.sub(rb"\1free", data), b""
     else:
         kept, exif = data, b""
     return kept, exif_orientation(exif)
@@ -262,11 +249,13 @@ def without_metadata(data: bytes) -> tuple[bytes, int]:
 
 def exif_orientation(exif: bytes) -> int:
     """Return the orientation that EXIF declares, 1 to 8, or 1 where none can be read."""
-    order, _, entries = _directory(exif.removeprefix(b"Exif\0\0"))
+    order, wide, _, entries = _directory(exif.removeprefix(b"Exif\0\0"))
     for entry in entries:
-        tag, kind, count, value = struct.unpack_from(order + "HHLH", entry)
-        if (tag, kind, count) == (_ORIENTATION, 3, 1) and 1 <= value <= 8:
-            return value
+        tag, kind = struct.unpack_from(order + "HH", entry)
+        if tag == _ORIENTATION and kind in _WHOLE:
+            count, value = struct.unpack_from(order + wide + _WHOLE[kind], entry, 4)
+            if count == 1 and 1 <= value <= 8:
+                return value
     return 1
 
 
@@ -307,18 +296,28 @@ def _png_pixels(data: bytes) -> tuple[bytes, bytes]:
 
 def _tiff_pixels(data: bytes) -> bytes:
     """Return a TIFF file whose first directory is its only one and holds no metadata."""
-    order, start, entries = _directory(data)
+    order, wide, start, entries = _directory(data)
     kept = [e for e in entries if struct.unpack_from(order + "H", e)[0] in _TIFF_PIXELS]
-    directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + bytes(4)
+    count = struct.pack(order + ("H" if wide == "L" else "Q"), len(kept))
+    directory = count + b"".join(kept) + struct.pack(order + wide, 0)
     return data[:start] + directory + data[start + len(directory) :]
 
 
-def _directory(data: bytes) -> tuple[str, int, list[bytes]]:
-    """Return the byte order, place and entries of the first directory of TIFF, none if damaged."""
-    order = _TIFF.get(data[:4], "<")
-    start = struct.unpack_from(order + "L", data, 4)[0] if len(data) >= 8 else 0
-    head = data[start : start + 2]
-    if data[:4] not in _TIFF or len(head) < 2:
-        return order, len(data), []
-    entries = data[start + 2 : start + 2 + 12 * struct.unpack(order + "H", head)[0]]
-    return order, start, [entries[at : at + 12] for at in range(0, len(entries) - 11, 12)]
+def _directory(data: bytes) -> tuple[str, str, int, list[bytes]]:
+    """Return byte order, kind of a place, place and entries of the first directory of TIFF.
+
+    There are no entries where it is damaged.
+    """
+    if data[:4] not in _TIFF:
+        return "<", "L", len(data), []
+    order = _TIFF[data[:4]]
+    wide, number, at, size = ("Q", "Q", 8, 20) if b"+" in data[:4] else ("L", "H", 4, 12)
+
+    def read(kind: str, at: int) -> int:
+        length = struct.calcsize(order + kind)
+        return struct.unpack(order + kind, data[at : at + length].ljust(length, b"\0"))[0]
+
+    start = read(wide, at)
+    first = start + struct.calcsize(order + number)
+    stop = min(first + size * read(number, start), len(data))
+    return order, wide, start, [data[e : e + size] for e in range(first, stop - size + 1, size)]

@@ -6,8 +6,8 @@ In a folder every sub-folder is a class, its pictures at any depth in it:
 """
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from multiprocessing.pool import ThreadPool
@@ -179,28 +179,30 @@ def read_folder(path: str | os.PathLike[str], *, held_out: float = 0.1) -> Pictu
 
 def _say_passed_over(passed_over: Mapping[str, int]) -> str:
     """Return what was passed over, the most frequent kinds first, and how HEIC would be read."""
-    kinds = Counter(passed_over).most_common(12)
-    said = ", ".join(f"{count} {kind}" for kind, count in kinds) or "nothing"
+    kinds = Counter(passed_over).most_common()
+    said = [f"{count} {kind}" for kind, count in kinds[:12]] or ["nothing"]
+    if others := sum(count for _, count in kinds[12:]):
+        said.append(f"{others} of other kinds")
     heic = "; HEIC pictures are read where pillow-heif is installed: pip install pillow-heif"
-    return f"passed over: {said}{heic if _HEIC & passed_over.keys() else ''}"
+    return f"passed over: {', '.join(said)}{heic if _HEIC & passed_over.keys() else ''}"
 
 
 def _class_folders(path: Path) -> list[Path]:
     """Return the sub-folders that are classes, sorted."""
     try:
-        entries = sorted(path.iterdir())
+        folders = [e for e in sorted(path.iterdir()) if e.is_dir() and not e.name.startswith(".")]
     except OSError as error:
         raise ValueError(
             f"{path} cannot be listed ({error.strerror}); name a folder with a sub-folder for each "
             "class"
         ) from error
-    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if not folders:
         raise ValueError(
             f"{path} has no sub-folders; put the pictures of each class into a sub-folder of it, "
             "named for the class"
         )
-    if {folder.name.lower() for folder in folders} <= _SPLITS:
+    are_splits = {folder.name.lower() for folder in folders} <= _SPLITS
+    if are_splits and any(next(os.walk(folder), ("", []))[1] for folder in folders):
         raise ValueError(
             f"{path} holds {', '.join(f.name for f in folders)}, which are splits and no classes; "
             "give the one to train on, of which a share is held out to measure against"
@@ -214,30 +216,35 @@ def _pictures_in(
     """Return the files in each folder, at any depth, that have a picture's suffix, sorted."""
     suffixes, root = picture_suffixes(), path.resolve()
     seen = {root, *root.parents, *(folder.resolve() for folder in folders)}
-
-    def pictures_in(folder: Path) -> Iterator[Path]:
+    outside = len(list(path.iterdir())) - len(folders)
+    passed_over += Counter({"outside of the class folders": outside})
+    found: list[list[Path]] = [[] for _ in folders]
+    waiting = deque(enumerate(folders))
+    while waiting:
+        label, folder = waiting.popleft()
+        if folder not in folders:
+            if folder.resolve() in seen:
+                passed_over["folders met again by a link"] += 1
+                continue
+            seen.add(folder.resolve())
         try:
-            entries = sorted(folder.iterdir())
+            entries = [(entry, entry.is_dir()) for entry in sorted(folder.iterdir())]
         except OSError:
             passed_over["folders that cannot be listed"] += 1
-            return
-        for entry in entries:
+            continue
+        for entry, is_folder in entries:
             suffix = entry.suffix.lower()
             if entry.name.startswith("."):
                 passed_over["hidden"] += 1
-            elif entry.is_dir() and entry.resolve() in seen:
-                passed_over["folders met again by a link"] += 1
-            elif entry.is_dir():
-                seen.add(entry.resolve())
-                yield from pictures_in(entry)
+            elif is_folder and entry.is_symlink():
+                waiting.append((label, entry))  # what lies in a class itself is of that class
+            elif is_folder:
+                waiting.appendleft((label, entry))
             elif suffix in suffixes:
-                yield entry
+                found[label].append(entry)
             else:
                 passed_over[printable(suffix) or "without suffix"] += 1
-
-    outside = len(list(path.iterdir())) - len(folders)
-    passed_over += Counter({"outside of the class folders": outside})
-    return [list(pictures_in(folder)) for folder in folders]
+    return [sorted(files) for files in found]
 
 
 def _why_unreadable(file: Path) -> str:

@@ -26,6 +26,11 @@ from deco_lab.files import replacing
 FLAGS = (
     "-x", "c++", "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-Wno-psabi",
 )  # fmt: skip
+KERNELS = {
+    "dct": ("blocks",),
+    "model": ("layer_float32", "blocks_float32", "decoder_float32"),
+}
+"""What each source must hold; of kernels in bfloat16 not every processor has any."""
 PATIENCE = 300.0
 """Seconds that the compiler may take."""
 
@@ -77,6 +82,8 @@ def _found(source: str) -> ctypes.CDLL | str:
                 beside.touch()  # or the linker fails for want of the folder
                 _run([*compiler, *FLAGS, "-shared", "-fPIC", "-o", str(beside), str(path)])
                 beside.chmod(0o700)
+                if missing := _missing(beside, source):
+                    raise KernelError(f"{compiler[0]}: it built no {missing}")
                 digest = _digest(beside)
             with replacing(checksum) as beside:
                 beside.write_text(digest, encoding="utf-8")
@@ -105,6 +112,14 @@ def _is_as_built(built: Path, checksum: Path) -> bool:
         return _is_private(built) and checksum.read_bytes() == _digest(built).encode()
     except FileNotFoundError:
         return False
+
+
+def _missing(built: Path, source: str) -> str:
+    """Return what a compiler that reports no error has not built of a source, or nothing."""
+    if not built.stat().st_size:
+        return "library"
+    loaded = ctypes.CDLL(str(built))
+    return next((kernel for kernel in KERNELS[source] if not hasattr(loaded, kernel)), "")
 
 
 def _run(command: Sequence[str]) -> bytes:

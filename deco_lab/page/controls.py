@@ -70,9 +70,10 @@ class Controls:
         for i, (label, one) in enumerate(zip(labels, value, strict=True)):
             self.parts[f"{name}.{i}"] = _component(setting, one, label=label, **said)
 
-    def shown_scales(self, rule: str) -> list[Any]:
-        """Return which of `scales` a rule of guidance looks at."""
-        return [gr.update(visible=name in GUIDANCE[rule].settings) for name in self.scales]
+    def shown_scales(self, rule: object) -> list[Any]:
+        """Return which of `scales` a rule of guidance looks at, none of what is no rule."""
+        shown = {name for known, of in GUIDANCE.items() if known == rule for name in of.settings}
+        return [gr.update(visible=name in shown) for name in self.scales]
 
     @property
     def components(self) -> list[Control]:
