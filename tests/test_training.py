@@ -354,3 +354,16 @@ def test_accumulated_step_keeps_the_tensors_of_one_part(monkeypatch):
         return max(kept)
 
     assert most_kept(4) < 0.4 * most_kept(1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["step", "model_config", "training_config", "losses", "learner", "average", "optimizers"],
+)
+@pytest.mark.parametrize("value", [None, "text", 3.5, ["one"], {"a": 1}])
+def test_restore_refuses_a_state_with_other_kinds_of_values(tmp_path, name, value):
+    trained(steps=2).save(tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    torch.save(state | {name: value}, tmp_path / "state.pt")
+    with pytest.raises(ResumeError):
+        trained().restore(tmp_path / "state.pt")

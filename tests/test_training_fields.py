@@ -192,3 +192,10 @@ def test_bundled_pair_is_of_the_bench():
     np.testing.assert_allclose(measured["excess"], stored["excess"], atol=0.02, rtol=0.01)
     for name in ("noise_read", "image_read", "noise_share", "algorithm_3"):
         np.testing.assert_allclose(measured[name], stored[name], atol=0.02, rtol=0.02)
+
+
+def test_main_writes_over_no_other_file(tmp_path: Path, capsys):
+    (tmp_path / "bench.json").write_text('{"mine": 1}')
+    with pytest.raises(SystemExit, match=r"out must hold no bench\.json but a bench's"):
+        main(["--arms", "deco", "--seeds", "1", "--steps", "1", "--out", str(tmp_path)])
+    assert [*tmp_path.iterdir()] == [tmp_path / "bench.json"]

@@ -74,7 +74,7 @@ function mountAnswer(root, bands, onChoose) {
     return above.map((value) => value / whole);
   }
 
-  let begin = null, paths, swap, fronts, frequency, power;
+  let begin = null, paths, fronts, frequency, power, finest;
   // Where a band of the predicted image has as much power as the noise: t^2 S = (1 - t)^2.
   function frontOf(k) {
     const edges = [0, 1 / 16, 1 / 8, 1 / 4, Infinity];
@@ -91,12 +91,15 @@ function mountAnswer(root, bands, onChoose) {
     begin = next;
     frequency = begin.frequency;
     paths = bands.map(() => STACK.map(() => ""));
-    swap = power = null;
+    power = null;
+    finest = []; // condition and pixels of the finest band, by step
     root.classList.toggle("dl-undivided", !begin.has_decoder || !begin.decompose);
     find(".dl-every").hidden = begin.num_images === 1;
     find(".dl-rows .dl-note").textContent = !begin.has_decoder
       ? "This model has no pixel decoder: there is nothing to divide."
-      : begin.decompose ? "" : "Steps are not taken apart; turn it on under “More”.";
+      : begin.decompose
+        ? `Dotted: the picture outweighs its noise there from then on.${begin.guided_from === null ? "" : " Dashed: guidance begins."} Gaps: parts cancel.`
+        : "Steps are not taken apart; turn it on under “More”.";
   }
   function add(frame) {
     if (frame.curves.predicted_power) power = frame.curves.predicted_power;
@@ -111,11 +114,16 @@ function mountAnswer(root, bands, onChoose) {
       });
     });
     const [, condition, pixels] = shares.map((part) => part.at(-1));
-    if (swap === null && condition !== null && pixels > condition) swap = frame.t_start;
+    if (condition !== null) finest.push({ t: frame.t_start, byPixels: pixels > condition });
+  }
+  // The time from which the pixels draw more of the finest band than the condition, to the end.
+  function swapped() {
+    const last = finest.findLastIndex(({ byPixels }) => !byPixels);
+    return last < 0 || last === finest.length - 1 ? null : finest[last + 1].t;
   }
   function says(frame) {
     if (!frame.says) return "";
-    const front = fronts.at(-1), also = [];
+    const front = fronts.at(-1), swap = swapped(), also = [];
     if (swap !== null) also.push(`they swap near t = ${swap.toFixed(2)}`);
     if (front !== null) also.push(`the picture outweighs its noise there from t = ${front.toFixed(2)} on`);
     const more = also.join("; ");

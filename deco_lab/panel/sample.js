@@ -95,7 +95,10 @@ function mountSample(root, setup) {
       <dt>DCT energy</dt><dd>Mean squared coefficient of the cosine transform of 8 × 8 blocks, low frequencies first; the paper draws log(1 + E) over its maximum.</dd>
       <dt>Power</dt><dd>Mean squared Fourier coefficient in a ring of frequencies; white noise of variance 1 has 1 everywhere.</dd>
       <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token a patch, so its frequencies end at half a cycle a patch, the pixels’ at half a cycle a pixel.</dd>
-      <dt>The sentence</dt><dd>What condition and pixels draw of the first image as the shown step predicts it.</dd>
+      <dt>The sentence</dt><dd>What condition and pixels draw of the first image as the shown step predicts it; where the pixels begin to draw more of the finest band than the condition, to the end; where that band of the predicted image has more power than the noise in x<sub>t</sub>, t²S = (1 − t)².</dd>
+      <dt>By the condition</dt><dd>What the decoder draws of this condition and the noisy pixels of other pictures: baseline and condition together.</dd>
+      <dt>By its own pixels</dt><dd>What changes when it is given the image’s own pixels: pixels and interaction; shown doubled, grey is 0. With the one before it sums to the predicted image of the class, before guidance.</dd>
+      <dt>Bars and strips</dt><dd>Shares of each band, those above 0 stacked; the number is the condition’s. A click or a drag on a strip goes to that step.</dd>
       <dt>Share</dt><dd>A part’s inner product with the predicted image in a band, over the image’s own energy there; below 0 works against it.</dd>
       <dt>Condition, pixels</dt><dd>Main effects: what the DiT’s condition, and what the noisy pixels past the DiT, do by themselves, in place of those of other pictures. The pixels’ part holds what of the picture already stands in x<sub>t</sub>: it grows as t nears 1, for any model.</dd>
       <dt>Interaction</dt><dd>What both do only together.</dd>
@@ -192,7 +195,7 @@ function mountSample(root, setup) {
       : begin.decompose
         ? "Shares of the class’s predicted image x + (1 − t) · velocity, before guidance, of the first image. In place of an input: " +
           `that of ${begin.others}, at the same t (conditions at the nearest of 16 times). They sum to 100% in each band (cycles/pixel).`
-        : "Steps are not taken apart; turn it on under “Parts”.";
+        : "Steps are not taken apart; turn it on under “More”.";
     root.classList.toggle("dl-absent", !begin.has_decoder || !begin.decompose);
   }
 

@@ -74,11 +74,24 @@ def main(words: Sequence[str] | None = None) -> None:
         refuse(PROGRAM, f"arms must be some of {', '.join(ARMS)}, got {', '.join(given.arms)}")
     try:
         check_writable(given.out)
+        _check_own(given.out)
         found = bench(given)
     except (ValueError, OSError) as error:
         sys.exit(f"{PROGRAM}: error: {error}")
     print(fields.table(found), fields.tokens_table(found), sep="\n")
     print("written:", *_write(given, found))
+
+
+def _check_own(out: Path) -> None:
+    """Raise ValueError where a file that is to be written is there, and is no earlier bench's."""
+    written = out / "bench.json"
+    try:
+        own = json.loads(written.read_text(encoding="utf-8")).keys() == {"settings", "arms"}
+    except (OSError, ValueError, AttributeError):
+        own = False
+    taken = [path for path in (written, out / "bench.png") if path.exists()]
+    if taken and not own:
+        raise ValueError(f"out must hold no {taken[0].name} but a bench's, got {out}; give another")
 
 
 def bench(given: Bench) -> dict[str, list[dict[str, Any]]]:

@@ -327,10 +327,20 @@ class Trainer:
                 f"{path} is damaged ({reason}); put a copy of it back, or give a new --out to "
                 "start again"
             ) from error
+        foreign = f"{path} is not what this version of the package writes; give a new --out"
         if not isinstance(state, dict) or state.keys() != self._state().keys():
-            raise ResumeError(
-                f"{path} is not what this version of the package writes; give a new --out"
-            )
+            raise ResumeError(foreign)
+        try:
+            self._take(state, path)
+        except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
+            if isinstance(error, ResumeError):
+                raise
+            raise ResumeError(foreign) from error
+
+    def _take(self, state: dict[str, Any], path: Path) -> None:
+        """Go on from a state with the right names; whatever else it holds may be anything."""
+        if type(state["step"]) is not int:
+            raise TypeError("step")
         if not state["step"]:
             return
         model = config_to_dict(config_from_dict(state["model_config"]))
