@@ -22,8 +22,7 @@ from deco_lab.fast import share_one_heap
 from deco_lab.proxies import past_proxies
 from deco_lab.setting import Setting
 from deco_lab.terminal import print_any_text
-from deco_lab.workbench import Library, Settings, Workbench
-from deco_lab.workbench.library import ModelFacts
+from deco_lab.workbench import Library, Settings, Workbench, opening_run
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 with past_proxies():
@@ -43,8 +42,6 @@ with past_proxies():
         session_of,
     )
 
-FIRST_CLASSES = (2, 3, 10, 12)
-"""Of the bundled photographs: a cat, a cup, a motorcycle, a rocket."""
 LINE = "Watch a diffusion model draw, frequency by frequency."
 
 
@@ -108,13 +105,6 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
         endpoints(bench)
         blocks.unload(close)
     return blocks.queue(max_size=64, api_open=False), live
-
-
-def opening_run(model: ModelFacts) -> Settings:
-    """Return the run that the page opens with: four images, of four classes if there are."""
-    known = [label for label in FIRST_CLASSES if label < model.num_classes]
-    labels = known if len(known) == len(FIRST_CLASSES) else range(min(4, model.num_classes))
-    return Settings(model=model.name, class_ids=tuple(labels), guidance_scale=2.0)
 
 
 def use_machine() -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,6 +33,9 @@ NO_BACKGROUND = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 ]  # fmt: skip
+
+FIRST = Settings(class_ids=(2, 3, 10, 12), guidance_scale=2.0)
+"""What the page opens with."""
 
 PANEL = "document.querySelector('#panel .dl')"
 
@@ -168,7 +172,7 @@ def test_page_draws_by_itself_within_two_seconds(browser, address):
     counts = [line.get_attribute("d").count(",") for line in lines]
     assert max(counts) == 50  # a part has no share where parts cancel
     assert min(counts[4:]) > 25
-    assert_same_picture(without_gaps(canvas(page, "noisy")), sheet(Settings()))
+    assert_same_picture(without_gaps(canvas(page, "noisy")), sheet(FIRST))
     page.close()
     assert first < 2000 * SLACK
 
@@ -213,7 +217,7 @@ def test_a_knob_released_restarts_the_run_at_once(page):
     step = float(page.locator("[data-fact=ms]").inner_text())
     print(f"restarts after {sorted(round(wait) for wait in waits)} ms, {step:.0f} ms a step")
     assert sorted(waits)[2] < (200 + step) * SLACK
-    assert "guidance_scale=4.25" in page.url
+    assert "guidance_scale=3.25" in page.url
 
 
 def test_refusal_is_a_sentence_and_keeps_the_pictures(page):
@@ -294,7 +298,7 @@ def test_on_a_phone_settings_are_folded_above_the_pictures(browser, address):
     page.goto(f"{address}?num_steps=3")
     until(page, "d.status === 'done'")
     steps, settings = page.get_by_label("Steps", exact=True), page.locator("#controls .fold button")
-    picture = page.locator(".dl-pictures canvas").first.bounding_box()
+    picture = page.locator("[data-canvas=whole]").bounding_box()
     assert picture["y"] + picture["height"] < 800
     assert not steps.is_visible()
     settings.click()
@@ -313,7 +317,7 @@ def test_on_a_phone_settings_are_folded_above_the_pictures(browser, address):
 
 def test_keys_reach_lists_and_leave_them(page):
     for key in ("Tab", "Shift+Tab"):
-        page.get_by_label("Solver", exact=True).focus()
+        page.get_by_label("Model", exact=True).first.focus()
         page.wait_for_selector("[role=listbox]")
         page.keyboard.press(key)
         page.wait_for_selector("[role=listbox]", state="detached")
@@ -359,9 +363,9 @@ def test_preset_says_what_it_shows_and_pins_the_first_of_its_two_runs(page):
     until(page, f"+d.run === {first + 2} && d.status === 'done'")
     until(page, "d.step === '50'")
     assert "Pinned: tiny-dit, chelsea, coffee" in page.locator("[data-note=pinned]").inner_text()
-    settings = Settings(class_ids=(2, 3, 10, 12))
+    settings = FIRST
     assert_same_picture(without_gaps(canvas(page, "noisy")), sheet(settings))
-    baseline = Settings(class_ids=(2, 3, 10, 12), model="tiny-dit")
+    baseline = replace(FIRST, model="tiny-dit")
     assert_same_picture(without_gaps(canvas(page, "pinned-noisy")), sheet(baseline))
 
 
@@ -376,7 +380,7 @@ def test_a_run_comes_back_from_its_picture_and_from_its_link(page, browser, addr
     fill(page, "Seed", 11)
     wait_for_step(page, fill(page, "Steps", 9), 9)
     drawn = canvas(page, "noisy")
-    settings = Settings(guidance_scale=5, seed=11, num_steps=9)
+    settings = replace(FIRST, guidance_scale=5.0, seed=11, num_steps=9)
     assert_same_picture(without_gaps(drawn), sheet(settings))
     name, picture = keep(page, "png")
     assert settings_from_png(picture).settings == settings
@@ -412,7 +416,9 @@ def test_what_is_kept_is_what_was_drawn(page):
     wait_for_step(page, fill(page, "Steps", 6), 6)
     _, content = keep(page, "npz")
     with np.load(io.BytesIO(content)) as stored:
-        assert settings_from(json.loads(str(stored["recipe"]))["settings"]) == Settings(num_steps=6)
+        assert settings_from(json.loads(str(stored["recipe"]))["settings"]) == replace(
+            FIRST, num_steps=6
+        )
         pixels = np.array(to_picture(torch.from_numpy(stored["images"]), 2))
     assert (pixels == without_gaps(canvas(page, "noisy"))).all()
     _, table = keep(page, "csv")

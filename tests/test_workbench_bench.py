@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from test_workbench_watching import DIT, random_model
 
 import deco_lab
 from deco_lab.checkpoints import save
-from deco_lab.workbench import Library, Settings, Workbench
+from deco_lab.workbench import Library, Settings, Workbench, from_query
 from deco_lab.workbench.examples import EXAMPLES
 from deco_lab.workbench.job_queue import Reader
 from deco_lab.workbench.keeping import settings_from_png, to_png
@@ -56,10 +57,8 @@ def test_draw_pins_the_first_of_two_runs(bench):
     messages = list(bench.draw("a", [SHORT, replace(SHORT, seed=1)], unpin=True))
     begins = {message["run"]: message["begin"] for message in messages if message["begin"]}
     assert [begin["pin"] for begin in begins.values()] == ["none", "before"]
-    assert [begin["query"] for begin in begins.values()] == [
-        "num_steps=3&num_images=1&decompose=false",
-        "num_steps=3&seed=1&num_images=1&decompose=false",
-    ]
+    queries = [dict(parse_qsl(begin["query"])) for begin in begins.values()]
+    assert [from_query(query) for query in queries] == [SHORT, replace(SHORT, seed=1)]
     assert bench.sessions.kept("a").settings.seed == 1
 
 

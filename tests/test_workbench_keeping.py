@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import struct
 import tracemalloc
 import zlib
@@ -231,7 +232,9 @@ def test_to_csv_holds_every_value_of_every_curve(record: Record):
 def test_to_snippet_draws_the_same_images(settings: Settings):
     found: dict[str, Any] = {}
     script = to_snippet(settings)
-    assert ("seed=" in script, "PartGains" in script) == (settings.seed > 0, settings.has_gains)
+    assert f"seed={settings.seed}," in script
+    assert f"guidance_scale={settings.guidance_scale}" in script
+    assert ("PartGains" in script) == settings.has_gains
     exec(script, found)
     model: Any = deco_lab.load(settings.model)
     arguments = settings.sampling_arguments()
@@ -260,14 +263,18 @@ def test_to_snippet_quotes_the_models_name(model: str, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("tiny", "deco-lab-tiny-class-1-2-seed-5.png"),
-        ("hf://zehongma/DeCo/i256.ckpt", "deco-lab-i256-class-1-2-seed-5.png"),
-        ("../../a b:*?<é>|.ckpt", "deco-lab-a-b-class-1-2-seed-5.png"),
-        ("/", "deco-lab-model-class-1-2-seed-5.png"),
-        ("x" * 300, f"deco-lab-{'x' * 40}-class-1-2-seed-5.png"),
+        ("tiny", "deco-lab-tiny-class-1-2-seed-5-w-3-"),
+        ("hf://zehongma/DeCo/i256.ckpt", "deco-lab-i256-class-1-2-seed-5-w-3-"),
+        ("../../a b:*?<é>|.ckpt", "deco-lab-a-b-class-1-2-seed-5-w-3-"),
+        ("/", "deco-lab-model-class-1-2-seed-5-w-3-"),
+        ("x" * 300, f"deco-lab-{'x' * 40}-class-1-2-seed-5-w-3-"),
     ],
 )
 def test_file_name_is_safe_on_all_systems(model: str, expected: str, record: Record):
     settings = Settings(model=model, class_ids=(1, 2), seed=5)
     named = replace(record, settings=settings)
-    assert file_name(named, "png") == expected
+    name = file_name(named, "png")
+    assert name.startswith(expected)
+    assert re.fullmatch(r"[0-9a-f]{6}\.png", name.removeprefix(expected))
+    other = replace(record, settings=replace(settings, solver="heun"))
+    assert file_name(other, "png") != name

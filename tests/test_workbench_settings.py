@@ -5,7 +5,14 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from deco_lab.workbench.settings import Settings, check_pixels, from_query, settings_from, to_query
+from deco_lab.workbench.settings import (
+    Settings,
+    check_pixels,
+    from_query,
+    holds_settings,
+    settings_from,
+    to_query,
+)
 
 CHANGED = Settings(
     model="runs/a b&c.safetensors",
@@ -35,9 +42,19 @@ def test_to_query_comes_back_as_the_same_settings():
     assert from_query(as_parameters(to_query(CHANGED)) | {"__theme": "dark"}) == CHANGED
 
 
-def test_to_query_leaves_out_what_is_at_its_default():
-    assert to_query(Settings()) == ""
-    assert to_query(Settings(seed=4)) == "seed=4"
+def test_to_query_says_defaults_too():
+    query = as_parameters(to_query(Settings()))
+    assert query.keys() == {field.name for field in fields(Settings)}
+    assert query["guidance_scale"] == "3.0"
+    assert holds_settings({"seed": "4", "__theme": "dark"})
+    assert not holds_settings({"__theme": "dark"})
+
+
+def test_guided_from_is_where_guidance_begins_and_none_where_it_is_off():
+    assert Settings(guidance_interval=(0.3, 0.9)).guided_from == 0.3
+    assert Settings(guidance_scale=1.0).guided_from is None
+    assert Settings(guidance="by band", band_scales=(1.0,) * 4).guided_from is None
+    assert Settings(guidance="by band", band_scales=(1.0, 1.0, 1.0, 2.0)).guided_from == 0.1
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "nan of", ""])

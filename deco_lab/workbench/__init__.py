@@ -1,11 +1,13 @@
 """The workbench behind the app: settings, runs, models and what is kept, without any widget."""
 
 from deco_lab.workbench.bench import Workbench
+from deco_lab.workbench.examples import opening_run
 from deco_lab.workbench.keeping import to_snippet
 from deco_lab.workbench.library import Library
 from deco_lab.workbench.parts import PartsView
 from deco_lab.workbench.settings import Settings, from_query, to_query
 
 __all__ = [
-    "Library", "PartsView", "Settings", "Workbench", "from_query", "to_query", "to_snippet",
+    "Library", "PartsView", "Settings", "Workbench", "from_query", "opening_run", "to_query",
+    "to_snippet",
 ]  # fmt: skip

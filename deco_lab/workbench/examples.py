@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import NamedTuple
 
+from deco_lab.workbench.library import ModelFacts
 from deco_lab.workbench.settings import Settings
 
 
@@ -17,8 +18,11 @@ class Example(NamedTuple):
     """Drawn one after the other; all but the last are pinned to be compared with the next."""
 
 
+FOUR_CLASSES = (2, 3, 10, 12)
+"""Of the bundled photographs: a cat, a cup, a motorcycle, a rocket."""
+
 _ONE = Settings(class_ids=(2,), num_images=1, guidance_scale=1.0)
-_FOUR = Settings(class_ids=(2, 3, 10, 12), guidance_scale=2.0)
+_FOUR = Settings(class_ids=FOUR_CLASSES, guidance_scale=2.0)
 
 EXAMPLES = (
     Example(
@@ -50,3 +54,10 @@ EXAMPLES = (
         (replace(_FOUR, model="tiny-dit"), _FOUR),
     ),
 )
+
+
+def opening_run(model: ModelFacts) -> Settings:
+    """Return the run that the page opens with: four images, of four classes if there are."""
+    known = max(FOUR_CLASSES) < model.num_classes
+    labels = FOUR_CLASSES if known else tuple(range(min(4, model.num_classes)))
+    return Settings(model=model.name, class_ids=labels, guidance_scale=2.0)

@@ -7,6 +7,7 @@ script what draws the same run, and its spectrum, in a notebook
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -22,7 +23,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from deco_lab.data import to_picture
-from deco_lab.sampling import Plan
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.settings import Settings, settings_from
 
@@ -137,11 +137,11 @@ def to_csv(record: Record) -> str:
 
 def to_snippet(settings: Settings) -> str:
     """Return a script that draws the settings' run in a notebook, its images and their spectrum."""
-    defaults, rule = Plan().arguments(), settings.rule()
+    rule = settings.rule()
     said = {
         name: repr(value)
         for name, value in settings.sampling_arguments().items()
-        if value != defaults.get(name)
+        if value is not None
     }
     uses = {"dct_curves": "deco_lab.plots", "image_grid": "deco_lab.plots"}
     uses["dct_energy"] = "deco_lab.spectra"
@@ -159,7 +159,7 @@ def to_snippet(settings: Settings) -> str:
         gains = f"dit={settings.dit_gains}, decoder={settings.decoder_gains}"
         load.append(f"model = PartGains(model, {gains})")
     imports = "\n".join(f"from {place} import {name}" for name, place in uses.items())
-    arguments = ", ".join(f"{name}={value}" for name, value in said.items())
+    arguments = "\n".join(f"    {name}={value}," for name, value in said.items())
     return _SCRIPT.format(
         imports=imports,
         load="\n".join(load),
@@ -177,7 +177,11 @@ import deco_lab
 
 {load}
 energies = {{}}  # how the predicted image's spectrum settles
-for step in deco_lab.sample_steps(model, {arguments}):
+run = deco_lab.sample_steps(
+    model,
+{arguments}
+)
+for step in run:
     if step.index and step.index % {every} == 0:
         energies[f"t = {{step.t:.2f}}"] = dct_energy(step.predicted_image)
 images = step.x
@@ -198,8 +202,10 @@ def _call(rule: Any) -> str:
 
 
 def file_name(record: Record, suffix: str) -> str:
-    """Return a name for what is kept of a run, safe on all systems."""
+    """Return a name for what is kept of a run, safe on all systems, another for other settings."""
     settings = record.settings
     model = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(settings.model).stem).strip("-")[:40] or "model"
     classes = "-".join(map(str, settings.class_ids[:4]))
-    return f"deco-lab-{model}-class-{classes}-seed-{settings.seed}.{suffix}"
+    said = json.dumps(asdict(settings)).encode()
+    mark = f"w-{settings.guidance_scale:g}-{hashlib.sha256(said).hexdigest()[:6]}"
+    return f"deco-lab-{model}-class-{classes}-seed-{settings.seed}-{mark}.{suffix}"
