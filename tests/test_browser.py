@@ -292,6 +292,79 @@ def test_nothing_jumps(browser, address, width):
     assert sum(shift["value"] for shift in shifts) < 0.02
 
 
+def test_answer_stands_on_the_first_screen_and_its_pictures_sum(page):
+    wait_for_step(page, fill(page, "Steps", 10), 10)
+    for part in (".dl-sentence", ".dl-equation", ".dl-rows", ".dl-scrub"):
+        box = page.locator(f"#panel {part}").bounding_box()
+        assert box["y"] + box["height"] < 800, part
+    page.get_by_label("Step to look at").fill("6")
+    page.wait_for_function("window.painted.at(-1).step === 6")
+    whole, drawn, added = (
+        canvas(page, key).astype(float) for key in ("whole", "of-condition", "of-pixels")
+    )
+    known = (added > 0) & (added < 255)
+    assert known.mean() > 0.9
+    assert np.abs(drawn + (added - 127.5) / 2 - whole)[known].max() <= 2
+    widths = page.evaluate(f"""() => [...{PANEL}.querySelectorAll(".dl-stack span")].map((bar) =>
+        [...bar.children].map((part) => parseFloat(part.style.width)))""")
+    assert np.shape(widths) == (4, 4)
+    np.testing.assert_allclose(np.sum(widths, 1), 100, atol=12)  # without what lies below 0
+
+
+def test_sentence_is_that_of_the_curves_that_are_kept(page):
+    wait_for_step(page, fill(page, "Steps", 20), 20)
+    _, content = keep(page, "npz")
+    with np.load(io.BytesIO(content)) as stored:
+        shares, starts = stored["predicted_shares"][1:], stored["t_start"][1:]
+        power, frequency = stored["predicted_power"][-1], stored["axis_frequency"]
+    page.get_by_label("Step to look at").fill("11")
+    page.wait_for_function("window.painted.at(-1).step === 11")
+    said = page.locator("[data-note=says]").inner_text()
+    condition = shares[10, 1]
+    assert said.startswith(f"t = 0.50: the condition draws {condition[-1]:.0%} of what")
+    bars = page.locator("#panel [data-share]").all_inner_texts()
+    assert bars == [f"{share:.0%}" for share in condition[1:]]
+    ahead = np.flatnonzero(shares[:, 1, -1] >= shares[:, 2, -1])[-1]
+    assert f"They swap near t = {starts[ahead + 1]:.2f};" in said
+    fine = frequency >= 1 / 4
+    mean = np.average(power[fine], weights=frequency[fine])
+    assert f"outweighs its noise there from t = {1 / (1 + mean**0.5):.2f} on." in said
+
+
+def test_a_click_on_a_strip_goes_to_its_step(page):
+    wait_for_step(page, fill(page, "Steps", 10), 10)
+    strip = page.locator(".dl-strip").nth(2)
+    box = strip.bounding_box()
+    strip.click(position={"x": 0.34 * box["width"], "y": box["height"] / 2})
+    page.wait_for_function("window.painted.at(-1).step === 4")  # from t = 0.3 to 0.4
+
+
+def test_more_says_what_is_not_at_its_default_and_takes_it_back(page):
+    said = page.locator("#more-says p")
+    assert said.inner_text() == "All else is at its default."
+    page.get_by_role("button", name="More", exact=False).click()
+    run = fill(page, "Guided from t", 0.3)
+    page.wait_for_function("document.querySelector('#more-says p').textContent.includes('Guided')")
+    assert said.inner_text() == "Not at its default: Guided."
+    page.get_by_role("button", name="Reset all of these").click()
+    until(page, f"+d.run > {run}")
+    page.wait_for_function("document.querySelector('#more-says p').textContent.startsWith('All')")
+    assert page.get_by_label("Guided from t", exact=True).input_value() == "0.1"
+
+
+def test_a_single_dit_has_a_row_without_parts(browser, address):
+    page = browser.new_page()
+    page.goto(f"{address}?model=%22tiny-dit%22&num_steps=4&num_images=1".replace("%22", ""))
+    until(page, "d.status === 'done'")
+    page.wait_for_timeout(300)
+    assert page.locator("#panel .dl-of-condition").is_hidden()
+    assert page.locator("#panel .dl-every").is_hidden()
+    assert canvas(page, "whole").std() > 10
+    note = page.locator("#panel .dl-rows .dl-note").inner_text()
+    assert note == "This model has no pixel decoder: there is nothing to divide."
+    page.close()
+
+
 def test_on_a_phone_settings_are_folded_above_the_pictures(browser, address):
     page = browser.new_page()
     page.set_viewport_size({"width": 390, "height": 800})
