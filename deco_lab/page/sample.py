@@ -17,13 +17,17 @@ from deco_lab.workbench.bench import sentence
 from deco_lab.workbench.examples import EXAMPLES
 from deco_lab.workbench.inlet import from_data_uri
 from deco_lab.workbench.job_queue import Reader
-from deco_lab.workbench.keeping import file_name, settings_from_png, to_csv, to_npz, to_png
+from deco_lab.workbench.keeping import file_name, settings_from_png, to_csv, to_gif, to_npz, to_png
 from deco_lab.workbench.settings import holds_settings
 from deco_lab.workbench.watching import RANGES
 
-_KEEP = {"png": "Picture", "npz": "Spectra", "csv": "Curves", "python": "Python", "link": "Link"}
+_KEEP = {
+    "png": "Picture", "gif": "Film", "npz": "Spectra", "csv": "Curves", "python": "Python",
+    "link": "Link",
+}  # fmt: skip
 _FILES: dict[str, tuple[str, Callable[[Any], bytes]]] = {
     "png": ("image/png", to_png),
+    "gif": ("image/gif", to_gif),
     "npz": ("application/octet-stream", to_npz),
     "csv": ("text/csv", lambda record: to_csv(record).encode()),
 }
@@ -187,16 +191,16 @@ class SampleTab:
         def keep(request: gr.Request) -> str:
             try:
                 record = self._bench.sessions.kept(session_of(request))
+                if kind in _FILES:
+                    media, write = _FILES[kind]
+                    return as_file(file_name(record, kind), media, write(record))
             except ValueError as error:
                 return json.dumps({"says": sentence(error)})
             if kind == "link":
                 text = "?" + to_query(record.settings)
                 return json.dumps({"title": "A link to this run", "text": text, "link": True})
-            if kind == "python":
-                text = to_snippet(record.settings)
-                return json.dumps({"title": "This run in a notebook", "text": text})
-            media, write = _FILES[kind]
-            return as_file(file_name(record, kind), media, write(record))
+            text = to_snippet(record.settings)
+            return json.dumps({"title": "This run in a notebook", "text": text})
 
         return keep
 

@@ -103,7 +103,7 @@ function mountSample(root, setup) {
       <dt>Condition, pixels</dt><dd>Main effects: what the DiT’s condition, and what the noisy pixels past the DiT, do by themselves, in place of those of other pictures. The pixels’ part holds what of the picture already stands in x<sub>t</sub>: it grows as t nears 1, for any model.</dd>
       <dt>Interaction</dt><dd>What both do only together.</dd>
       <dt>Baseline</dt><dd>What is drawn with other pictures’ condition and pixels.</dd>
-      <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
+      <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Film: its predicted image, a frame a step, as a GIF; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
         Python: a script that draws the run; Link: the page’s address, with what was chosen.</dd>
       <dt>Pin</dt><dd>Keeps this run on the screen, so that the next one stands beside it.</dd>
       ${Object.entries(setup.presets).map(([name, help]) => `<dt>${name}</dt><dd>${help}</dd>`).join("")}

@@ -1,6 +1,7 @@
 """What a person takes away from a run: a picture that remembers, spectra, curves, a script.
 
 PNG    the images side by side; its text "deco_lab" holds the settings, and restores the run
+GIF    a film of the predicted image, a frame a step
 NPZ    every curve with its axes and units, the images, and the recipe; no pickles
 CSV    every curve, one value a line
 script what draws the same run, and its spectrum, in a notebook
@@ -29,6 +30,8 @@ from deco_lab.workbench.settings import Settings, settings_from
 _KEY = "deco_lab"
 _FORMAT = 1
 _MAX_TEXT = 64 * 2**10
+_FILM_MS, _LAST_MS = 3000, 1000
+"""How long a film's frames are shown, and its last."""
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -65,6 +68,45 @@ def to_png(record: Record) -> bytes:
     file = io.BytesIO()
     to_picture(record.images, columns).save(file, "PNG", pnginfo=text)
     return file.getvalue()
+
+
+def to_gif(record: Record) -> bytes:
+    """Return a film of the predicted images: those of each step side by side in rows, as `to_png`.
+
+    It lasts four seconds, of which the last frame stands for one, and begins again. A GIF's frame
+    has 256 colours, each its own here, and dithers between them. Of long runs, and of large ones,
+    the frames are those that the record has kept.
+
+    Raises
+    ------
+    ValueError
+        Where no predicted image is kept.
+    """
+    if not record.film:
+        raise ValueError(
+            "a film needs the predicted images of a run's steps, and there are none: it was "
+            "stopped before the first, or made room for other runs; draw it again"
+        )
+    columns = math.ceil(math.sqrt(len(record.images)))
+    frames = [_with_palette(_picture(record.film[step], columns)) for step in sorted(record.film)]
+    # A GIF counts in hundredths of a second.
+    ends = np.linspace(0, _FILM_MS, len(frames)).round(-1).astype(int)
+    times = [*np.diff(ends).tolist(), _LAST_MS]
+    file = io.BytesIO()
+    first, *others = frames
+    first.save(file, "GIF", save_all=True, append_images=others, duration=times, loop=0)
+    return file.getvalue()
+
+
+def _picture(pixels: torch.Tensor, columns: int) -> Image.Image:
+    """Return bytes, (B, height, width, 3), as one picture."""
+    return to_picture(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, columns)
+
+
+def _with_palette(picture: Image.Image) -> Image.Image:
+    """Return a picture in 256 colours of its own."""
+    palette = picture.quantize(256, Image.Quantize.FASTOCTREE)
+    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 def settings_from_png(data: bytes) -> Saved:

@@ -1,6 +1,6 @@
 """What is left of a run: its settings, its images and every measured curve, with named axes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,9 +72,33 @@ class Record:
     """By name, such as "predicted_energy" over ("step", "zigzag")."""
     paused: Paused
     """The last state before t = 1: where the run was stopped, or where its last step started."""
+    states: dict[int, Paused] = field(default_factory=dict)
+    """Those before it that are kept, by the step that reached them; 0 is the noise."""
+    film: dict[int, Tensor] = field(default_factory=dict)
+    """Predicted images that are kept, by step, the last among them: (B, height, width, 3), bytes."""
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        curves = sum(curve.values.nbytes for curve in self.curves.values())
-        return self.images.nbytes + self.paused.x.nbytes + curves
+        states = [self.paused, *self.states.values()]
+        tensors = [self.images, *(state.x for state in states), *self.film.values()]
+        curves = (curve.values for curve in self.curves.values())
+        return sum(values.nbytes for values in (*tensors, *curves))
+
+    @property
+    def paused_at(self) -> int:
+        """The step that reached `paused`."""
+        return self.num_steps - (self.num_steps == self.settings.num_steps)
+
+    def began(self, step: int) -> tuple[int, Paused]:
+        """Return the state where a step began, the nearest that is kept, and which step's it is.
+
+        Step 1 began with the noise, which is also what stands for step 0.
+        """
+        kept = self.states | {self.paused_at: self.paused}
+        nearest = min(kept, key=lambda index: abs(index - max(0, step - 1)))
+        return nearest + 1, kept[nearest]
+
+    def without_steps(self) -> "Record":
+        """Return it with nothing of the steps on the way but their curves."""
+        return replace(self, states={}, film={})

@@ -41,7 +41,8 @@ class Sessions:
     most : int
         Sessions at once; the one that was used longest ago goes.
     most_bytes : int
-        Of all that is kept; likewise, except for the session that keeps.
+        Of all that is kept; likewise, except for the session that keeps. What runs keep of their
+        steps goes before any session does.
     """
 
     def __init__(self, most: int = 1024, most_bytes: int = 256 * 2**20) -> None:
@@ -142,7 +143,12 @@ class Sessions:
         return self._sessions[name]
 
     def _make_room(self) -> None:
-        """Forget sessions, longest unused first, until the rest is small enough."""
+        """Forget steps, then sessions, longest unused first, until the rest is small enough."""
         held = sum(session.size for session in self._sessions.values())
+        for session in [*self._sessions.values()][:-1]:
+            if held > self._most_bytes and session.record:
+                held -= session.size
+                session.record = session.record.without_steps()
+                held += session.size
         while held > self._most_bytes and len(self._sessions) > 1:
             held -= self._sessions.popitem(last=False)[1].size

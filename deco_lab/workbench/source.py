@@ -11,7 +11,7 @@ from torch import Tensor
 from deco_lab.config import PHOTOGRAPHS, ModelConfig
 from deco_lab.data import CropSampler, bundled_crops
 from deco_lab.setting import check_choice, check_whole
-from deco_lab.workbench.record import Record
+from deco_lab.workbench.record import Paused, Record
 from deco_lab.workbench.sessions import Sessions
 
 SOURCES = ("photograph", "last run", "own picture")
@@ -28,6 +28,8 @@ class Chosen(NamedTuple):
     noisy: Tensor | None = None
     """(3, S, S), of the last run: where it stood at t, in place of image and noise."""
     t: float | None = None
+    said: str = ""
+    """Which step of the last run that is, in a sentence or two."""
 
 
 def choose(
@@ -38,6 +40,7 @@ def choose(
     class_id: int,
     index: int,
     seed: int,
+    step: int | None = None,
 ) -> Chosen:
     """Return what a session looks into with a model.
 
@@ -53,6 +56,9 @@ def choose(
         What the picture shows; of a photograph also which one, and which crop of it.
     index : int
         Which image of the last run, from 1; it has its own class.
+    step : int, optional
+        Which step of the last run, taken where it began: from 0, the noise, to the last that was
+        taken. When not given, where the run was stopped, or where its last step began.
 
     Raises
     ------
@@ -62,7 +68,7 @@ def choose(
     check_choice("source", source, SOURCES)
     check_whole("seed", seed, 0, 2**31)
     if source == "last run":
-        return _of_run(sessions.kept(session), config, index, seed)
+        return _of_run(sessions.kept(session), config, index, seed, step)
     if source == "photograph":
         image = photograph(config.image_size, class_id, seed)
     else:
@@ -70,16 +76,35 @@ def choose(
     return Chosen(image, class_id, seed)
 
 
-def _of_run(record: Record, config: ModelConfig, index: int, seed: int) -> Chosen:
+def _of_run(
+    record: Record, config: ModelConfig, index: int, seed: int, step: int | None
+) -> Chosen:
     check_whole("image", index, 1, len(record.images))
+    if step is not None:
+        check_whole("step", step, 0, record.num_steps)
     same = ("image_size", "num_classes", "class_names")
     if any(record.model[name] != getattr(config, name) for name in same):
         raise ValueError(
             "the last run must be of a model with the same classes and image size, so that its "
             f"label means the same, got one of {record.settings.model}; draw with this model first"
         )
-    (x, t), label = record.paused, record.settings.labels[index - 1]
-    return Chosen(record.images[index - 1].clamp(-1, 1), label, seed, x[index - 1], t)
+    (x, t), said = _state(record, step)
+    label = record.settings.labels[index - 1]
+    image = record.images[index - 1].clamp(-1, 1)
+    return Chosen(image, label, seed, x[index - 1], t, f"Image {index} of the last run, {said}")
+
+
+def _state(record: Record, step: int | None) -> tuple[Paused, str]:
+    """Return the state of a run where a step began, and the same in words."""
+    last, count = record.num_steps, record.settings.num_steps
+    if step is None:
+        where = f"it stopped after step {last}" if last < count else f"step {last}, its last, began"
+        return record.paused, f"where {where}."
+    found, state = record.began(step)
+    said = f"where step {found} of {count} began."
+    if found != max(1, step):
+        said += f" It is the nearest to step {step} whose state is still kept."
+    return state, said
 
 
 def photograph(image_size: int, class_id: Any, seed: int) -> Tensor:

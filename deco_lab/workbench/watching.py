@@ -34,6 +34,7 @@ from deco_lab.spectra import (
 )
 from deco_lab.spectra.factorial import PARTS, draws_products
 from deco_lab.spectra.frequencies import ring_frequencies
+from deco_lab.workbench.history import History
 from deco_lab.workbench.live_spectra import in_zigzag, measure, spectra_of
 from deco_lab.workbench.others import Others, others_of, taken_apart
 from deco_lab.workbench.parts import shares_of
@@ -218,6 +219,8 @@ class Watch:
         self._before: Step | None = None
         self._last: Step | None = None
         self._paused: Step | None = None  # the last that leaves something to draw
+        self._history = History()
+        self._predicted: Tensor | None = None  # the last step's, as a frame has it
         self._taken: list[_Taken] = []
         self._measured: list[dict[str, Any]] = []
 
@@ -253,6 +256,8 @@ class Watch:
             others, firsts = [], {}
             for i, (one, images) in enumerate(zip(taken, signals, strict=True)):
                 others.append(self._parts(one) | _shades(images))
+                if self._history.wants(one.step.index):
+                    others[i]["state"] = one.step.x
                 if "predicted" in images:
                     firsts[i] = others[i].pop("whole", images["predicted"][:1])
             if firsts:
@@ -297,6 +302,12 @@ class Watch:
         self._last = step
         if step.t < 1:
             self._paused = step
+        # Copied, as what was measured together is one tensor.
+        if "state" in other:
+            self._history.add_state(step.index, Paused(other["state"].clone(), step.t))
+        if "predicted" in other:
+            self._predicted = other["predicted"].clone()
+            self._history.add_frame(step.index, self._predicted)
         return frame
 
     def _parts(self, taken: _Taken) -> dict[str, Tensor]:
@@ -354,6 +365,11 @@ class Watch:
                     values[step] = measured[name]
             if not np.isnan(values).all():
                 curves[name] = Curve(("step", *names), values, unit)
+        states, film = self._history.states, self._history.film
+        paused = states.pop(self._paused.index, None)
+        states.pop(num_steps, None)  # the images
+        if self._predicted is not None:
+            film[num_steps] = self._predicted
         return Record(
             settings=self.settings,
             model=model_facts,
@@ -361,7 +377,9 @@ class Watch:
             num_steps=num_steps,
             axes=axes,
             curves=curves,
-            paused=Paused(self._paused.x.detach().cpu(), self._paused.t),
+            paused=paused or Paused(self._paused.x.detach().cpu(), self._paused.t),
+            states=states,
+            film=film,
         )
 
 
