@@ -86,10 +86,10 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
             gr.HTML("<h1>DeCo Lab</h1>", padding=False)
             loaded = gr.HTML(header(bench.library.facts(first.model)), padding=False)
             gr.HTML(f"<p>{LINE}</p>", padding=False, elem_id="line")
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Sample"):
                 sample = SampleTab(bench, live, first)
-            with gr.Tab("Decompose") as parts_tab:
+            with gr.Tab("Decompose", id="decompose") as parts_tab:
                 parts = PartsTab(bench, sample.controls)
             with gr.Tab("Measure"):
                 measure = MeasureTab(bench, sample.controls)
@@ -97,10 +97,12 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
                 loss = LossTab(bench, sample.controls)
             with gr.Tab("Models"):
                 models = ModelsTab(bench)
-        sample.wire(blocks, loaded, [parts.choice.class_id, loss.choice.class_id])
-        parts.wire(parts_tab)
+        pictures = [parts.choice, loss.choice]
+        sample.wire(blocks, loaded, [choice.class_id for choice in pictures])
+        parts.wire(parts_tab, pictures)
+        parts.open_from(sample.apart, tabs, "decompose")
         measure.wire()
-        loss.wire(loss_tab)
+        loss.wire(loss_tab, pictures)
         models.wire(sample, loaded)
         endpoints(bench)
         blocks.unload(close)

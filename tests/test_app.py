@@ -293,6 +293,12 @@ def test_class_choice_keeps_the_classes_that_the_model_has(chosen, value):
     assert class_choice(SlowLibrary().facts("slow & steady"), chosen).value == value
 
 
+def taken_apart(tab, step):
+    """Return the Decompose tab's view of the last run's second image at a step."""
+    values = ("last run", 0, 2, 0, step, 0.1, 8, "predicted", "others", "others", "main")
+    return json.loads(list(tab.answers(ANYONE, "tiny", *values))[-1])["view"]
+
+
 @pytest.mark.parametrize("stopped", [True, False])
 def test_decompose_takes_the_last_run_as_it_was(stopped):
     bench = Workbench(Library("tiny", device="cpu"))
@@ -305,13 +311,56 @@ def test_decompose_takes_the_last_run_as_it_was(stopped):
     record = bench.sessions.kept("a")
     x, t = record.paused
     assert t == record.curves["t"].values[-1 if stopped else -2]
-    values = ("tiny", "last run", 0, 2, 0, 0.1, 8, "predicted", "others", "others", "main")
-    view = json.loads(list(tab.answers(ANYONE, *values))[-1])["view"]
+    view = taken_apart(tab, None)
     assert (view["settings"]["class_name"], view["settings"]["t"]) == ("coffee", t)
     model = bench.library.get("tiny")
     with torch.no_grad():
         predicted = x[1:] + (1 - t) * model(x[1:], torch.tensor([t]), torch.tensor([3]))
     assert view["rms"]["whole"] == pytest.approx(float(predicted.square().mean().sqrt()), rel=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_decompose_takes_any_step_where_it_began_bit_for_bit(solver, monkeypatch):
+    bench = Workbench(Library("tiny", device="cpu"))
+    controls = lambda: Controls(["tiny"], Settings(), bench.library.facts("tiny"))  # noqa: E731
+    tab = built(lambda: PartsTab(bench, controls()))
+    settings = Settings(class_ids=(2, 3), num_images=2, num_steps=12, solver=solver, seed=4)
+    list(bench.draw("a", [settings]))
+    model: Any = bench.library.get("tiny")
+    steps = list(deco_lab.sample_steps(model, **settings.sampling_arguments()))
+    asked: list[Any] = []
+    original = model.condition
+    monkeypatch.setattr(
+        model, "condition", lambda *inputs: (asked.append(inputs), original(*inputs))[1]
+    )
+    for step in range(13):
+        asked.clear()
+        view = taken_apart(tab, step)
+        began = steps[max(0, step - 1)]
+        x, t, label = asked[0]
+        assert torch.equal(x, began.x[1:])
+        assert torch.equal(t, torch.tensor([began.t]))
+        assert label.tolist() == [3]
+        assert view["settings"]["t"] == began.t
+        assert view["settings"]["of"] == (
+            f"Image 2 of the last run, where step {max(1, step)} of 12 began."
+        )
+    assert taken_apart(tab, None)["settings"]["of"].endswith("where step 12, its last, began.")
+
+
+def test_decompose_is_told_which_step_is_wanted():
+    bench = Workbench(Library("tiny", device="cpu"))
+    controls = lambda: Controls(["tiny"], Settings(), bench.library.facts("tiny"))  # noqa: E731
+    tab = built(lambda: PartsTab(bench, controls()))
+    with pytest.raises(gr.Error, match="there is no run yet; draw one first"):
+        tab._step(ANYONE, "3", "tiny")
+    list(bench.draw("a", [Settings(class_ids=(5, 2), num_images=2, num_steps=4)]))
+    assert tab._step(ANYONE, "3", "tiny") == ["last run", 1, 3, 5]
+    *others, label = tab._step(ANYONE, "3", "tiny-fm")
+    assert (others, label) == (["last run", 1, 3], gr.skip())
+    for wrong in (None, 3, "-1", "1.5", "9" * 5000, ["3"]):
+        with pytest.raises(gr.Error, match="the step must be a whole number"):
+            tab._step(ANYONE, wrong, "tiny")
 
 
 def test_page_says_what_is_loaded(address):

@@ -1,5 +1,7 @@
 """What a run keeps of its steps: all of them, or an even choice that fits."""
 
+from itertools import pairwise
+
 import torch
 
 from deco_lab.workbench.history import MOST_FRAMES, History
@@ -43,7 +45,7 @@ def test_history_keeps_even_steps_within_its_bytes():
             for places, first in ((history.states, 0), (history.film, 1)):
                 indices = list(places)
                 assert indices[0] == first
-                gaps = {b - a for a, b in zip(indices, indices[1:], strict=False)}
+                gaps = {b - a for a, b in pairwise(indices)}
                 assert len(gaps) <= 1
                 assert all(gap & (gap - 1) == 0 for gap in gaps)
                 if gaps:

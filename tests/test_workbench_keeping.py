@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageSequence
+from skimage.data import astronaut
 from test_workbench_watching import DECO, random_model
 
 import deco_lab
@@ -23,6 +24,7 @@ from deco_lab.workbench.keeping import (
     file_name,
     settings_from_png,
     to_csv,
+    to_gif,
     to_npz,
     to_png,
     to_snippet,
@@ -92,6 +94,69 @@ def test_to_png_says_in_plain_json_how_it_came_about(record: Record):
     assert said["model"] == {"name": "shells", "weights": "0123abcd", "steps": None}
     assert (said["torch"], said["num_steps"], said["format"]) == (torch.__version__, 2, 1)
     assert said["deco_lab"]
+
+
+def frames_of(film: bytes) -> tuple[list[np.ndarray], list[int]]:
+    """The frames of a GIF as bytes, and how many milliseconds each is shown."""
+    frames, times = [], []
+    with Image.open(io.BytesIO(film)) as file:
+        assert (file.format, file.info["loop"]) == ("GIF", 0)
+        for frame in ImageSequence.Iterator(file):
+            frames.append(np.asarray(frame.convert("RGB")).astype(int))
+            times.append(frame.info["duration"])
+    return frames, times
+
+
+def sheet_of(film: dict[int, torch.Tensor], step: int) -> np.ndarray:
+    """Three images of a record's film, in rows as a picture has them."""
+    first, second, third = film[step].numpy().astype(int)
+    rows = [[first, second], [third, np.zeros_like(third)]]
+    return np.concatenate([np.concatenate(row, 1) for row in rows])
+
+
+def test_to_gif_is_the_predicted_images_a_frame_a_step():
+    watch = Watch(random_model(DECO), replace(SETTINGS, num_steps=30))
+    list(watch)
+    record = watch.record(FACTS)
+    frames, times = frames_of(to_gif(record))
+    assert len(frames) == 30
+    assert (times[-1], sum(times)) == (1000, 4000)
+    assert max(times[:-1]) - min(times[:-1]) <= 10  # a GIF counts in hundredths
+    # Three times 256 pixels of as many colours, of which a frame has 256.
+    for step, frame in enumerate(frames, 1):
+        expected = sheet_of(record.film, step)
+        assert frame.shape == expected.shape
+        assert np.abs(frame - expected).mean() < 8
+    last = np.round((record.images.numpy().clip(-1, 1) + 1) * 127.5).transpose(0, 2, 3, 1)
+    assert np.abs(frames[-1][:16, :16] - last[0]).mean() < 8
+
+
+def test_to_gif_of_few_colours_is_exact(record: Record):
+    colours = torch.tensor([[250, 3, 7], [0, 128, 64], [9, 9, 200]], dtype=torch.uint8)
+    still = colours[:, None, None].expand(3, 16, 16, 3)
+    frames, times = frames_of(to_gif(replace(record, film={1: 255 - still, 2: still})))
+    assert times == [3000, 1000]
+    for frame, expected in zip(frames, (255 - still, still), strict=True):
+        assert np.abs(frame - sheet_of({1: expected}, 1)).max() <= 1
+
+
+def test_to_gif_keeps_a_photograph_decent(record: Record):
+    photograph = torch.from_numpy(np.array(Image.fromarray(astronaut()).resize((128, 128))))
+    (frame,), times = frames_of(
+        to_gif(replace(record, images=record.images[:1], film={1: photograph[None]}))
+    )
+    assert times == [1000]
+    difference = frame - photograph.numpy().astype(int)
+    assert np.sqrt((difference**2).mean()) < 8
+    smooth = torch.nn.functional.avg_pool2d(
+        torch.from_numpy(difference).permute(2, 0, 1).float(), 8
+    )
+    assert smooth.abs().mean() < 2  # dither leaves colours where they were
+
+
+def test_to_gif_of_no_step_is_refused(record: Record):
+    with pytest.raises(ValueError, match=r"a film needs the predicted images .*; draw it again"):
+        to_gif(record.without_steps())
 
 
 def test_settings_from_png_reads_back_a_model_of_many_classes(record: Record):

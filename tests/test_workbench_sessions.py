@@ -1,6 +1,7 @@
 """Sessions: the newest run of each, and what is kept until others need the room."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,18 @@ def test_sessions_keep_no_more_than_their_bytes():
     assert [has_kept(sessions, name) for name in "abcd"] == [False, True, True, True]
     sessions.keep("e", sessions.call("e"), record(1000))
     assert [has_kept(sessions, name) for name in "bcde"] == [False, False, False, True]
+
+
+def test_sessions_let_go_of_steps_before_they_let_go_of_runs():
+    sessions = Sessions(most_bytes=24 * 300)
+    x, frame = torch.zeros(100, 1, 1, 2), torch.zeros(1600, dtype=torch.uint8)
+    whole = replace(record(100), states={0: Paused(x, 0.0)}, film={1: frame})
+    assert whole.size == record(100).size + 800 + 1600
+    for name in "ab":
+        sessions.keep(name, sessions.call(name), whole)
+    assert sessions.kept("a").states == sessions.kept("a").film == {}
+    assert sessions.kept("a").size == record(100).size
+    assert sessions.kept("b") is whole
 
 
 def test_sessions_bear_many_threads():

@@ -25,17 +25,20 @@ def sessions():
         settings=Settings(class_ids=(2, 3), num_images=2),
         model={"image_size": 8, "num_classes": 14, "class_names": PHOTOGRAPHS},
         images=IMAGES,
-        num_steps=1,
+        num_steps=8,
         axes={},
         curves={},
         paused=Paused(2 * IMAGES, 0.4),
+        states={0: Paused(3 * IMAGES, 0.0), 4: Paused(4 * IMAGES, 0.2)},
     )
     sessions.keep("a", sessions.call("a"), record)
     return sessions
 
 
-def chosen(sessions, source="last run", session="a", config=CONFIG, class_id=5, index=2, seed=3):
-    return choose(sessions, session, config, source, class_id, index, seed)
+def chosen(
+    sessions, source="last run", session="a", config=CONFIG, class_id=5, index=2, seed=3, step=None
+):
+    return choose(sessions, session, config, source, class_id, index, seed, step)
 
 
 def test_choose_photograph_is_the_classs_crop_of_the_seed(sessions):
@@ -53,6 +56,25 @@ def test_choose_last_run_is_its_image_and_state_of_its_own_class(sessions):
     assert found.noisy is not None
     assert torch.equal(found.noisy, 2 * IMAGES[1])
     assert (found.class_id, found.t) == (3, 0.4)
+    assert found.said == "Image 2 of the last run, where it stopped after step 8."
+
+
+@pytest.mark.parametrize(
+    ("step", "factor", "t", "said"),
+    [
+        (0, 3, 0.0, "where step 1 of 50 began."),
+        (1, 3, 0.0, "where step 1 of 50 began."),
+        (5, 4, 0.2, "where step 5 of 50 began."),
+        (4, 4, 0.2, "where step 5 of 50 began. It is the nearest to step 4 whose state is still"),
+        (8, 2, 0.4, "where step 9 of 50 began. It is the nearest to step 8 whose state is still"),
+    ],
+)
+def test_choose_a_step_of_the_last_run_is_where_it_began(sessions, step, factor, t, said):
+    found = chosen(sessions, step=step)
+    assert torch.equal(found.noisy, factor * IMAGES[1])
+    assert torch.equal(found.image, IMAGES[1].clamp(-1, 1))
+    assert (found.class_id, found.t) == (3, t)
+    assert found.said.startswith(f"Image 2 of the last run, {said}")
 
 
 def test_choose_own_picture_is_its_centre_square(sessions):
@@ -81,6 +103,8 @@ def test_prepare_cuts_the_middle_square_and_averages():
         ("photograph", {"class_id": 3.0}, "class_id must be a whole number .* got 3.0"),
         ("photograph", {"seed": -1}, "seed must be a whole number"),
         ("last run", {"session": "b"}, "there is no run yet; draw one first"),
+        ("last run", {"step": 9}, "step must be a whole number from 0 to 8, got 9"),
+        ("last run", {"step": -1}, "step must be a whole number from 0 to 8, got -1"),
         ("last run", {"index": 3}, "image must be a whole number from 1 to 2, got 3"),
         ("last run", {"config": DiTConfig(num_classes=2)}, "must be of a model with the same"),
         ("own picture", {}, "there is no picture of your own yet; choose a file"),

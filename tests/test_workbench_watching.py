@@ -22,6 +22,7 @@ from deco_lab.spectra import (
     split_bands,
     zigzag_order,
 )
+from deco_lab.workbench.history import History
 from deco_lab.workbench.record import CURVES
 from deco_lab.workbench.settings import Settings
 from deco_lab.workbench.watching import Watch, _bands, run
@@ -280,6 +281,48 @@ def test_record_is_paused_where_something_is_left_to_draw(deco, taken):
     assert paused is not None
     assert torch.equal(paused.x, expected.x)
     assert paused.t == expected.t < 1
+
+
+@pytest.mark.parametrize(("taken", "pause"), [(5, 0), (3, 0), (5, 3600)])
+def test_record_keeps_every_state_and_prediction(deco, taken, pause):
+    watch, left = Watch(deco, SETTINGS), iter(range(taken))
+    list(run(watch, is_wanted=lambda: next(left, None) is not None, pause=pause))
+    record = watch.record({})
+    steps: Any = list(sample_steps(deco, **SETTINGS.sampling_arguments()))[:taken]
+    for step in range(1, taken):
+        found, (x, t) = record.began(step)
+        assert (found, t) == (step, steps[step - 1].t)
+        assert torch.equal(x, steps[step - 1].x)
+    assert list(record.film) == list(range(1, taken))
+    for step, frame in record.film.items():
+        np.testing.assert_array_equal(frame, as_pixels(steps[step].predicted_image))
+    x = steps[0].x.nbytes
+    states = taken if taken < 5 else 4  # of the last state nothing is left to draw
+    curves = sum(curve.values.nbytes for curve in record.curves.values())
+    assert record.size == (states + 1) * x + (taken - 1) * x // 4 + curves
+    # Nothing that is kept holds more than it shows.
+    kept = [*record.film.values(), *(state.x for state in record.states.values())]
+    assert all(values.untyped_storage().nbytes() == values.nbytes for values in kept)
+
+
+def test_record_of_a_large_run_keeps_some_states_and_the_last_prediction(deco, monkeypatch):
+    x = 3 * 3 * 16 * 16 * 4
+    monkeypatch.setattr(History.__init__, "__defaults__", (10 * x,))
+    settings = replace(SETTINGS, num_steps=30)
+    watch = Watch(deco, settings)
+    list(watch)
+    record = watch.record({})
+    assert list(record.states) == [0, 8, 16, 24]
+    assert list(record.film)[-1] == 30
+    assert record.size <= 13 * x + sum(curve.values.nbytes for curve in record.curves.values())
+    steps: Any = list(sample_steps(deco, **settings.sampling_arguments()))
+    for step in (1, 2, 17, 18, 29, 30):
+        found, (state, t) = record.began(step)
+        assert abs(found - step) <= 4
+        assert torch.equal(state, steps[found - 1].x)
+        assert t == steps[found - 1].t
+    assert record.without_steps().size < record.size
+    assert record.without_steps().began(1)[0] == 30
 
 
 def test_run_gives_each_frame_once_and_ends_with_done(deco):

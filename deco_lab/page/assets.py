@@ -76,8 +76,18 @@ def panel(name: str, mount: str, setup: Mapping[str, Any]) -> gr.HTML:
 
 
 def inlet(name: str, label: str) -> gr.HTML:
-    """Return a component for a file that a person chooses or drops: its value is a data URI."""
-    return _mounted(name, "mountInlet(element, props, trigger);", {"label": label})
+    """Return a component for a file that a person chooses or drops: its value is a data URI.
+
+    It shows any other value that it is given.
+    """
+    return _mounted(name, "mountInlet(element, props, trigger, watch);", {"label": label})
+
+
+def sender(name: str) -> gr.HTML:
+    """Return a component without looks, for a panel: `DecoLab.send(name, text)` is its input."""
+    component = _mounted(name, "mountSender(element, props, trigger);", {"name": name})
+    component.visible = "hidden"
+    return component
 
 
 def toast(sentence: str) -> gr.Error:

@@ -1,7 +1,7 @@
 """The Loss weights tab: the loss's tables, a picture split by them, and a model's own loss."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -41,10 +41,11 @@ class LossTab:
                 setup = {"bands": band_names(OCTAVES), "times": TIMES}
                 self._panel = panel("loss", "mountLoss", setup)
 
-    def wire(self, tab: gr.Tab) -> None:
+    def wire(self, tab: gr.Tab, shared: Sequence[PictureChoice]) -> None:
         """Join the components; the tab computes when it is opened."""
         inputs = [self._model, self._quality, self._gamma, *self.choice.components]
-        self.choice.answer([tab.select, self._go.click], self.weighed, inputs, self._panel)
+        events = [tab.select, self._go.click]
+        self.choice.answer(events, self.weighed, inputs, self._panel, shared)
         self._measure.click(self.measured, inputs, self._panel, **ANSWER)
 
     def weighed(self, request: gr.Request, *values: Any) -> Iterator[str]:

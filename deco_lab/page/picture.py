@@ -1,4 +1,4 @@
-"""The choice of a picture to look into, the same in two tabs."""
+"""The choice of a picture to look into, the same in two tabs, which share a person's own."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,29 @@ MAX_KEPT_SIDE = 2048
 
 
 class PictureChoice:
-    """Components that say which picture; `picture` turns their values into it."""
+    """Components that say which picture; `picture` turns their values into it.
 
-    def __init__(self, bench: Workbench, name: str, choices: Sequence[tuple[str, int]]) -> None:
+    Parameters
+    ----------
+    bench : Workbench
+        Where the last run and a person's own picture are kept.
+    name : str
+        The inlet's element id.
+    choices : sequence of (str, int)
+        The model's classes, and their labels.
+    with_step : bool
+        Whether a step of the last run can be chosen.
+    """
+
+    def __init__(
+        self,
+        bench: Workbench,
+        name: str,
+        choices: Sequence[tuple[str, int]],
+        with_step: bool = False,
+    ) -> None:
         self._bench = bench
-        self._source = gr.Radio(
+        self.source = gr.Radio(
             [(source.capitalize(), source) for source in SOURCES],
             value=SOURCES[0],
             label="Picture",
@@ -30,25 +48,49 @@ class PictureChoice:
             self.class_id = gr.Dropdown(
                 list(choices), value=choices[0][1], label="Class", info="What the model is told."
             )
-            self._index = gr.Number(1, label="Image", info="Of the last run, from 1.", step=1)
-        self._seed = gr.Number(0, label="Seed", info="Of the crop and of the noise.", step=1)
-        self._inlet = inlet(name, "A picture of your own: choose it, or drop it on the page")
-        self.components = [self._source, self.class_id, self._index, self._seed]
+            self._seed = gr.Number(0, label="Seed", info="Of crop and noise.", step=1)
+        with gr.Row(elem_classes="pair"):
+            self.index = gr.Number(1, label="Image", info="Of the last run, from 1.", step=1)
+            if with_step:
+                self.step = gr.Number(
+                    None, label="Step", info="Of the last run, where it began.",
+                    placeholder="where it stopped", step=1,
+                )  # fmt: skip
+        self.inlet = inlet(name, "A picture of your own: choose it, or drop it on the page")
+        self.components = [self.source, self.class_id, self.index, self._seed]
+        if with_step:
+            self.components.append(self.step)
 
-    def answer(self, events: Sequence[Any], function: Any, inputs: list[Any], out: Any) -> None:
-        """Let events, another class and a picture of one's own be answered in a panel."""
-        taken = self._inlet.input(self._take, self._inlet, [self._source, self._inlet], **QUIET)
+    def answer(
+        self,
+        events: Sequence[Any],
+        function: Any,
+        inputs: list[Any],
+        out: Any,
+        shared: Sequence["PictureChoice"],
+    ) -> None:
+        """Let events, another class and a picture of one's own be answered in a panel.
+
+        A picture of one's own is chosen in all of `shared`, this one among them.
+        """
+        places = [part for choice in shared for part in (choice.source, choice.inlet)]
+
+        def take(request: gr.Request, uri: str) -> list[str]:
+            return self._take(request, uri) * len(shared)
+
+        taken = self.inlet.input(take, self.inlet, places, **QUIET)
         for event in (*events, self.class_id.input, taken.success):
             event(function, inputs, out, **ANSWER)
 
-    def _take(self, request: gr.Request, uri: str) -> tuple[str, str]:
+    def _take(self, request: gr.Request, uri: str) -> list[str]:
         try:
             picture = read_picture(from_data_uri(uri))
         except ValueError as error:
             raise toast(sentence(error)) from error
+        said = f"Yours, {picture.width} by {picture.height} pixels, is kept for every tab."
         picture.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
         self._bench.sessions.keep_picture(session_of(request), picture)
-        return "own picture", ""
+        return ["own picture", said]
 
     def picture(self, request: gr.Request, config: Any, values: Sequence[Any]) -> Chosen:
         """Return the picture that the components say, for a model's config, as `choose`."""

@@ -6,7 +6,17 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from deco_lab.page.assets import ASK, AT_ONCE, QUIET, as_file, fold, inlet, panel, session_of
+from deco_lab.page.assets import (
+    ASK,
+    AT_ONCE,
+    QUIET,
+    as_file,
+    fold,
+    inlet,
+    panel,
+    sender,
+    session_of,
+)
 from deco_lab.page.controls import MORE, Controls, class_choice, class_names
 from deco_lab.page.header import header
 from deco_lab.page.live import PATIENCE, Live
@@ -88,6 +98,8 @@ class SampleTab:
                     "presets": {example.name: example.help for example in EXAMPLES},
                 }
                 self.panel = panel("panel", "mountSample", setup)
+                self.apart = sender("apart")
+                """Its input is the step that is to be taken apart."""
 
     def wire(self, blocks: gr.Blocks, head: gr.HTML, others: Sequence[gr.Dropdown]) -> None:
         """Join the components; what is loaded shows in `head` and in `others`' classes."""

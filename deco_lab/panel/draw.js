@@ -118,5 +118,8 @@ window.DecoLab = (() => {
   const csvOf = (view) => [["name", "value"], ...rowsOf(view, "")]
     .map((row) => row.map((cell) => `"${String(cell).replaceAll('"', '""')}"`).join(",") + "\n").join("");
 
-  return { svg, line, number, percent, announce, fraction, escape, legend, zigzag, bytesOf, unpackPictures, drawPictures, colour, save, csvOf };
+  const senders = {}; // by name, mountSender of inlet.js
+  const send = (name, text) => senders[name]?.(text);
+
+  return { senders, send, svg, line, number, percent, announce, fraction, escape, legend, zigzag, bytesOf, unpackPictures, drawPictures, colour, save, csvOf };
 })();

@@ -1,7 +1,9 @@
 // A file that a person chooses, or drops anywhere on the page while the inlet's tab is shown.
 //
-//   mountInlet(element, props, trigger);     // Gradio's: props.value becomes a data URI
-function mountInlet(root, props, trigger) {
+//   mountInlet(element, props, trigger, watch);     // Gradio's: props.value becomes a data URI
+//
+// What the page then gives it as value, in words, is shown.
+function mountInlet(root, props, trigger, watch) {
   "use strict";
   const MAX_BYTES = 16 * 2 ** 20; // the server's own limit: spares the way there
   root.classList.add("dl");
@@ -28,6 +30,11 @@ function mountInlet(root, props, trigger) {
     take(input.files[0]);
     input.value = ""; // the same file may be chosen again
   });
+  const say = () => {
+    if (props.value && !props.value.startsWith("data:")) note.textContent = props.value;
+  };
+  watch("value", say);
+  say();
   const isFile = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
   const isShown = () => root.isConnected && root.offsetParent !== null;
   document.addEventListener("dragover", (event) => isFile(event) && isShown() && event.preventDefault());
@@ -36,6 +43,16 @@ function mountInlet(root, props, trigger) {
     event.preventDefault();
     take(event.dataTransfer.files[0]);
   });
+}
+
+// What a panel sends to the page: DecoLab.send(name, text) makes the text the value of the sender of
+// that name, and its input.
+function mountSender(root, props, trigger) {
+  "use strict";
+  DecoLab.senders[props.setup.name] = (text) => {
+    props.value = text;
+    trigger("input");
+  };
 }
 
 // What the server hands over to be kept: {name, type, data} is saved as a file, {title, text} is shown

@@ -162,7 +162,7 @@ function mountParts(root, setup) {
     root.dataset.shown = +root.dataset.shown + 1;
   }
   function show(data) {
-    announce(root, data);
+    announce(root, { ...data, text: data.text || data.view?.settings.of });
     if (data.view) paint((root.view = data.view));
   }
   fill("shares", BANDS, empty(SHARES), 0.25, 1);

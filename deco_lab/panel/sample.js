@@ -42,6 +42,7 @@ function mountSample(root, setup) {
     <div class="dl-scrub">
       <label><span>Look back</span>
         <input type="range" min="0" max="1" value="0" disabled aria-label="Step to look at"></label>
+      <button type="button" class="dl-button" data-do="apart" disabled title="On the Decompose tab, once the run has ended">Take this step apart</button>
       <button type="button" class="dl-button" data-do="pin" disabled aria-pressed="false">Pin this run</button>
     </div>
     <div class="dl-pictures dl-pinned" hidden>
@@ -105,6 +106,7 @@ function mountSample(root, setup) {
       <dt>Baseline</dt><dd>What is drawn with other pictures’ condition and pixels.</dd>
       <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Film: its predicted image, a frame a step, as a GIF; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
         Python: a script that draws the run; Link: the page’s address, with what was chosen.</dd>
+      <dt>Take this step apart</dt><dd>On the Decompose tab: the first image where the shown step began, at its own t and of its own class.</dd>
       <dt>Pin</dt><dd>Keeps this run on the screen, so that the next one stands beside it.</dd>
       ${Object.entries(setup.presets).map(([name, help]) => `<dt>${name}</dt><dd>${help}</dd>`).join("")}
       <dt>Keys</dt><dd><kbd>Space</kbd> starts or stops, <kbd>←</kbd> <kbd>→</kbd> look back and forth, <kbd>P</kbd> pins; when no control has the focus.</dd>
@@ -114,6 +116,7 @@ function mountSample(root, setup) {
   const canvases = Object.fromEntries(
     [...root.querySelectorAll("canvas[data-canvas]")].map((node) => [node.dataset.canvas, node]));
   const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]');
+  const apartButton = find('[data-do="apart"]');
 
   const spectrum = mountSpectrum(find(".dl-spectrum"), SPECTRA, -4, true);
   const heatmap = mountHeatmap(root, (t) => goTo(stepAt(t)));
@@ -287,6 +290,7 @@ function mountSample(root, setup) {
     scrub.value = frame.index;
     scrub.setAttribute("aria-valuetext", `step ${frame.index}, t ${frame.t.toFixed(2)}`);
     pinButton.disabled = false;
+    allowApart();
     for (const key of ["noisy", "velocity"]) clearOrDraw(key, frame[key]);
     answer.paint(frame, history[frame.index - 1]);
     const before = pinned && nearest(pinned.history.filter(Boolean), frame.t);
@@ -302,6 +306,11 @@ function mountSample(root, setup) {
     root.dataset.step = frame.index;
     root.dataset.painted = ++painted;
   }
+  // What a step left is kept when its run has ended.
+  function allowApart() {
+    apartButton.disabled = !shown || !current.begin.has_decoder || ["running", "waiting"].includes(root.dataset.status);
+  }
+  apartButton.addEventListener("click", () => DecoLab.send("apart", String(shown.index)));
   function stepAt(t) {
     const found = history.findLast((frame) => frame && frame.t_start !== null && frame.t_start <= t);
     return found ? found.index : 0;
@@ -368,6 +377,7 @@ function mountSample(root, setup) {
     if (!document.documentElement.matches(".dl-ready")) welcome();
     root.dataset.run = run;
     root.dataset.status = update.status;
+    allowApart();
     const says = find(".dl-says");
     if (says.textContent !== update.text) says.textContent = update.text;
     if (update.begin && update.frames.length && current.run !== run) {

@@ -75,7 +75,7 @@ class Record:
     states: dict[int, Paused] = field(default_factory=dict)
     """Those before it that are kept, by the step that reached them; 0 is the noise."""
     film: dict[int, Tensor] = field(default_factory=dict)
-    """Predicted images that are kept, by step, the last among them: (B, height, width, 3), bytes."""
+    """Predicted images kept, by step, the last among them: bytes, (B, height, width, 3)."""
 
     @property
     def size(self) -> int:

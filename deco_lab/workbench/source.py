@@ -76,9 +76,7 @@ def choose(
     return Chosen(image, class_id, seed)
 
 
-def _of_run(
-    record: Record, config: ModelConfig, index: int, seed: int, step: int | None
-) -> Chosen:
+def _of_run(record: Record, config: ModelConfig, index: int, seed: int, step: int | None) -> Chosen:
     check_whole("image", index, 1, len(record.images))
     if step is not None:
         check_whole("step", step, 0, record.num_steps)
