@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from PIL import Image
+from PIL import Image, ImageSequence
 from playwright.sync_api import sync_playwright
 from served import served
 
@@ -506,6 +506,91 @@ def test_what_is_kept_is_what_was_drawn(page):
     page.locator("#keep-link").click()
     page.wait_for_selector("dialog[open]")
     assert page.locator("dialog pre").inner_text() == page.url
+
+
+def canvas_of(page, panel, key):
+    """Return what a canvas of a panel shows, as bytes."""
+    height, width, values = page.evaluate(f"""() => {{
+        const canvas = document.querySelector("#{panel} [data-canvas={key}]");
+        const {{ width, height }} = canvas;
+        return [height, width, [...canvas.getContext("2d").getImageData(0, 0, width, height).data]];
+    }}""")
+    return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def wait_for_answer(page, panel, more_than=0):
+    """Wait until a panel has shown more than so many answers; return how many."""
+    found = f"document.querySelector('#{panel} .dl')?.dataset"
+    page.wait_for_function(f"{found}?.status === 'done' && +{found}.shown > {more_than}")
+    return int(page.evaluate(f"{found}.shown"))
+
+
+def test_a_step_that_is_shown_is_taken_apart_where_it_began(page):
+    button = page.get_by_role("button", name="Take this step apart")
+    run = fill(page, "Steps", 1000)
+    page.wait_for_function(f"window.painted.some((p) => p.run === {run} && p.step >= 3)")
+    assert button.is_disabled()  # until the run has ended
+    wait_for_step(page, fill(page, "Steps", 10), 10)
+    page.get_by_label("Step to look at").fill("6")
+    page.wait_for_function("window.painted.at(-1).step === 6")
+    said, whole = page.locator("#panel [data-note=says]").inner_text(), canvas(page, "whole")
+    button.click()
+    shown = wait_for_answer(page, "parts")
+    assert page.get_by_role("tab", name="Decompose").get_attribute("aria-selected") == "true"
+    assert page.get_by_label("Last run").first.is_checked()
+    assert page.get_by_label("Step", exact=True).input_value() == "6"
+    assert page.get_by_label("Image", exact=True).first.input_value() == "1"
+    assert page.locator("#parts .dl-says").inner_text() == (
+        "Image 1 of the last run, where step 6 of 10 began."
+    )
+    settings = replace(FIRST, num_steps=10)
+    model = deco_lab.load("tiny", device="cpu")
+    began = list(deco_lab.sample_steps(model, **settings.sampling_arguments()))[5]
+    assert f"chelsea, t = {began.t:.4g}," in page.locator("#parts [data-note=made]").inner_text()
+    assert_same_picture(canvas_of(page, "parts", "noisy"), np.array(to_picture(began.x[:1])))
+    assert_same_picture(canvas_of(page, "parts", "predicted"), whole)
+    assert page.locator("#parts [data-note=says]").inner_text()[:8] == said[:8] == "t = 0.50"
+    step = page.get_by_label("Step", exact=True)
+    step.fill("")
+    step.press("Tab")
+    wait_for_answer(page, "parts", shown)
+    assert page.locator("#parts .dl-says").inner_text() == (
+        "Image 1 of the last run, where step 10, its last, began."
+    )
+
+
+def test_film_of_a_run_is_its_predicted_images(page):
+    wait_for_step(page, fill(page, "Steps", 8), 8)
+    name, film = keep(page, "gif")
+    assert name.startswith("deco-lab-tiny-class-2-3-10-12-seed-0-w-2-")
+    assert name.endswith(".gif")
+    with Image.open(io.BytesIO(film)) as file:
+        frames = [
+            (frame.info["duration"], np.array(frame.convert("RGB")).astype(int))
+            for frame in ImageSequence.Iterator(file)
+        ]
+    times = [milliseconds for milliseconds, _ in frames]
+    assert len(times) == 8
+    assert (sum(times), times[-1]) == (4000, 1000)
+    shown = without_gaps(canvas(page, "predicted"))
+    assert np.abs(frames[-1][1] - shown).mean() < 6
+
+
+def test_own_picture_of_one_tab_is_there_on_the_other(page, tmp_path):
+    colours = Image.new("RGB", (120, 80), (200, 60, 20))
+    colours.save(tmp_path / "own.png")
+    page.get_by_role("tab", name="Decompose").click()
+    shown = wait_for_answer(page, "parts")
+    page.locator("#parts-inlet input").set_input_files(tmp_path / "own.png")
+    wait_for_answer(page, "parts", shown)
+    said = "Yours, 120 by 80 pixels, is kept for every tab."
+    assert page.locator("#parts-inlet p").inner_text() == said
+    assert (canvas_of(page, "parts", "clean") == (200, 60, 20)).all()
+    page.get_by_role("tab", name="Loss weights").click()
+    wait_for_answer(page, "loss")
+    assert page.get_by_label("Own picture").last.is_checked()
+    assert page.locator("#loss-inlet p").inner_text() == said
+    assert (canvas_of(page, "loss", "original") == (200, 60, 20)).all()
 
 
 def test_no_script_runs_that_text_has_brought_into_the_page(browser, address):

@@ -71,6 +71,7 @@ def test_choose_last_run_is_its_image_and_state_of_its_own_class(sessions):
 )
 def test_choose_a_step_of_the_last_run_is_where_it_began(sessions, step, factor, t, said):
     found = chosen(sessions, step=step)
+    assert found.noisy is not None
     assert torch.equal(found.noisy, factor * IMAGES[1])
     assert torch.equal(found.image, IMAGES[1].clamp(-1, 1))
     assert (found.class_id, found.t) == (3, t)

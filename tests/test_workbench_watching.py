@@ -416,7 +416,7 @@ def test_watch_shows_bands_of_large_images_by_their_middle():
 
 def test_watch_without_parts_shows_bands_of_the_predicted_image(dit):
     frame = list(Watch(dit, SETTINGS))[-1]
-    step = list(sample_steps(dit, **SETTINGS.sampling_arguments()))[-1]
+    step: Any = list(sample_steps(dit, **SETTINGS.sampling_arguments()))[-1]
     assert frame.drawn is None
     bands = split_bands(step.predicted_image[:1])[:, 0]
     assert np.abs(pixels_of(frame.bands)[0].astype(int) - as_pixels(bands[:1])[0]).max() <= 1

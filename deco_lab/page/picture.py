@@ -46,14 +46,14 @@ class PictureChoice:
         )
         with gr.Row(elem_classes="pair"):
             self.class_id = gr.Dropdown(
-                list(choices), value=choices[0][1], label="Class", info="What the model is told."
+                list(choices), value=choices[0][1], label="Class", info="What it is told."
             )
             self._seed = gr.Number(0, label="Seed", info="Of crop and noise.", step=1)
         with gr.Row(elem_classes="pair"):
-            self.index = gr.Number(1, label="Image", info="Of the last run, from 1.", step=1)
+            self.index = gr.Number(1, label="Image", info="Of the last run.", step=1)
             if with_step:
                 self.step = gr.Number(
-                    None, label="Step", info="Of the last run, where it began.",
+                    None, label="Step", info="Where it began.",
                     placeholder="where it stopped", step=1,
                 )  # fmt: skip
         self.inlet = inlet(name, "A picture of your own: choose it, or drop it on the page")

@@ -53,6 +53,7 @@ function mountParts(root, setup) {
     <details class="dl-help"><summary>What the words mean</summary><dl>
       <dt>t</dt><dd>Time of sampling: 0 is noise, 1 the image.</dd>
       <dt>Noisy image</dt><dd>x<sub>t</sub> = t · image + (1 − t) · noise, what the model is given.</dd>
+      <dt>Step</dt><dd>Of the last run: its image as it stood where that step began, with its own t and class; left empty, where the run stopped. On the Sample tab “Take this step apart” chooses the one that is shown.</dd>
       <dt>Velocity</dt><dd>What the model answers, its guess of image − noise, for this class and without guidance.</dd>
       <dt>Predicted image</dt><dd>Where that velocity leads at once: x<sub>t</sub> + (1 − t) · velocity.</dd>
       <dt>Condition</dt><dd>What the DiT hands the pixel decoder: one token, a row of numbers, for each patch, so its frequencies end at half a cycle a patch.</dd>
