@@ -314,6 +314,18 @@ def test_decompose_takes_the_last_run_as_it_was(stopped):
     assert view["rms"]["whole"] == pytest.approx(float(predicted.square().mean().sqrt()), rel=1e-3)
 
 
+def test_page_is_compressed_and_its_assets_are_kept(address):
+    page = httpx.get(address)
+    assert page.headers["content-encoding"] == "gzip"
+    assert page.num_bytes_downloaded < len(page.content) / 3
+    config = httpx.get(f"{address}config")
+    assert config.headers["content-encoding"] == "gzip"
+    asset = re.findall(r"assets/index-[\w-]+\.js", page.text)[0]
+    script = httpx.get(f"{address}{asset}")
+    assert script.headers["content-encoding"] in ("br", "gzip")
+    assert "immutable" in script.headers["cache-control"]
+
+
 def test_page_says_what_is_loaded(address):
     assert "DeCo Lab" in httpx.get(address).text
     said = header(SlowLibrary().facts("slow & steady"))
