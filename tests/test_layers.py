@@ -1,5 +1,7 @@
 """Readability by block: the tokens are those that the model has there."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,13 @@ from deco_lab.plots import layer_curves
 from deco_lab.spectra import Crops, layer_readout, linear_readout
 from deco_lab.spectra.layers import _AsFarAs
 
-SIZES = {"image_size": 16, "patch_size": 4, "num_classes": 3, "hidden_size": 16, "num_heads": 2}
+SIZES: Any = {
+    "image_size": 16,
+    "patch_size": 4,
+    "num_classes": 3,
+    "hidden_size": 16,
+    "num_heads": 2,
+}
 CONFIGS = {
     "deco": DeCoConfig(**SIZES, depth=3, decoder_depth=1, decoder_width=8),
     "dit": DiTConfig(**SIZES, depth=3),
@@ -67,7 +75,7 @@ def test_figure_draws_every_band_at_its_block():
     found = layer_readout(random_model("deco"), crops((0.3, 0.5)), folds=3)
     figure = layer_curves(found, "predicted")
     for i, axes in enumerate(figure.axes):
-        drawn = [line.get_ydata() for line in axes.lines if len(line.get_xdata()) == 3]
+        drawn = [line.get_ydata() for line in axes.lines if np.size(line.get_xdata()) == 3]
         expected = [
             [read.r2.value[i, 0, found[0].targets.index("predicted"), k] for read in found]
             for k in range(4)
