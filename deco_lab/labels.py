@@ -89,7 +89,7 @@ def null_rows(labels: Tensor, model: Any) -> Tensor:
 
 
 def labels_of(class_ids: Any, count: int, model: Any = None) -> Labels:
-    """Return `count` labels, on the CPU unless they are `Labels`; the null class is one too.
+    """Return `count` labels, on the device where they are; the null class is one too.
 
     Parameters
     ----------
@@ -111,14 +111,15 @@ def labels_of(class_ids: Any, count: int, model: Any = None) -> Labels:
                 f"labels must be one for each of {count} images, got {len(class_ids)}; repeat them"
             )
         return class_ids
-    values = torch.as_tensor(class_ids).cpu()
+    values = torch.as_tensor(class_ids)
     if values.shape != (count,) or values.is_floating_point():
         raise ValueError(
             f"class_ids must be one whole number for each image, shape ({count},), "
             f"got {tuple(values.shape)} of {values.dtype}; repeat a label for every image"
         )
     known = getattr(getattr(model, "config", None), "num_classes", None)
-    least, most = int(values.min()), int(values.max())
+    on_host = values.cpu()  # where a GPU is waited for once
+    least, most = int(on_host.min()), int(on_host.max())
     if least < 0 or (known is not None and most > known):
         rule = "at least 0" if known is None else f"from 0 to {known}, the null class"
         raise ValueError(

@@ -363,6 +363,18 @@ def test_decompose_is_told_which_step_is_wanted():
             tab._step(ANYONE, wrong, "tiny")
 
 
+def test_page_is_compressed_and_its_assets_are_kept(address):
+    page = httpx.get(address)
+    assert page.headers["content-encoding"] == "gzip"
+    assert page.num_bytes_downloaded < len(page.content) / 3
+    config = httpx.get(f"{address}config")
+    assert config.headers["content-encoding"] == "gzip"
+    asset = re.findall(r"assets/index-[\w-]+\.js", page.text)[0]
+    script = httpx.get(f"{address}{asset}")
+    assert script.headers["content-encoding"] in ("br", "gzip")
+    assert "immutable" in script.headers["cache-control"]
+
+
 def test_page_says_what_is_loaded(address):
     assert "DeCo Lab" in httpx.get(address).text
     said = header(SlowLibrary().facts("slow & steady"))

@@ -14,7 +14,7 @@ PAGE = (
 )
 
 
-def answered(body, kind):
+def answered(body, kind, path="/"):
     """Return the headers of an answer, and check that nothing else of it changed."""
     sent = []
     messages = [
@@ -30,7 +30,7 @@ def answered(body, kind):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Policy(app, HEAD)({"type": "http"}, None, send))  # type: ignore[arg-type]
+    asyncio.run(Policy(app, HEAD)({"type": "http", "path": path}, None, send))  # type: ignore[arg-type]
     assert sent[1:] == messages[1:]
     return {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
@@ -76,3 +76,19 @@ def test_policy_keeps_no_stream_waiting_for_its_first_message():
 
     asyncio.run(Policy(app, HEAD)({"type": "http"}, None, send))  # type: ignore[arg-type]
     assert directives({k.decode(): v.decode() for k, v in sent[0]["headers"]})["script-src"]
+
+
+@pytest.mark.parametrize(
+    ("path", "is_kept"),
+    [
+        ("/assets/index-DphvyggB.js", True),
+        ("/assets/Index-Akn07EZk2.js", True),
+        ("/assets/index.js", False),
+        ("/static/img-DphvyggB.js", False),
+        ("/", False),
+        ("/config", False),
+    ],
+)
+def test_policy_lets_a_browser_keep_what_is_named_by_its_content(path, is_kept):
+    kept = answered(b"", b"text/javascript", path).get("cache-control")
+    assert kept == ("public, max-age=31536000, immutable" if is_kept else None)

@@ -29,6 +29,7 @@ def sessions():
         axes={},
         curves={},
         paused=Paused(2 * IMAGES, 0.4),
+        paused_at=8,
         states={0: Paused(3 * IMAGES, 0.0), 4: Paused(4 * IMAGES, 0.2)},
     )
     sessions.keep("a", sessions.call("a"), record)

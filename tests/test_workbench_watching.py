@@ -322,6 +322,7 @@ def test_record_of_a_large_run_keeps_some_states_and_the_last_prediction(deco, m
         assert torch.equal(state, steps[found - 1].x)
         assert t == steps[found - 1].t
     assert record.without_steps().size < record.size
+    assert record.paused_at == 29
     assert record.without_steps().began(1)[0] == 30
 
 

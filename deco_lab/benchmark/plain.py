@@ -4,11 +4,11 @@ This is the reference of tests and benchmark, never a second product. It compute
 model of [1] as the published code does, eagerly and one operation after the other: patches are
 unfolded, channels rotated as complex numbers in float32, every RMSNorm goes through float32, the
 64 features of a pixel's place are joined to each pixel, and each of the decoder's blocks takes the
-SiLU of the condition anew. Its sampler computes a pair of velocities at every step,
+SiLU of the condition again. Its sampler computes a pair of velocities at every step,
 
     velocity = uncond + w (cond - uncond),        w = 1 outside the guidance interval,
 
-though a pair of scale 1 is the conditional velocity alone. Tables of positions are kept by size, as
+though a pair of scale 1 is only the conditional velocity. Tables of positions are kept by size, as
 they are in the published code.
 
 References

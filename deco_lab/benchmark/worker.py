@@ -84,7 +84,7 @@ class Worker:
 
 
 def _serve(pipe: Connection, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Answer until the pipe ends; by pickle alone, which shares no memory of tensors."""
+    """Answer until the pipe ends; only by pickle, which shares no memory of tensors."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for who asks, and who then closes this
     held, answer = make(*arguments), None
     while True:

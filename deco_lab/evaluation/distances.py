@@ -32,7 +32,7 @@ def frechet_distance(first: Array, second: Array) -> float:
     ----------
     first, second : array
         (M, F) and (N, F), features of any kind. The estimate is larger for fewer rows: compare
-        distances of equal M and N alone.
+        distances of equal M and N only.
 
     Raises
     ------

@@ -6,7 +6,7 @@
 
 The classifier is trained on training crops and tested on fresh ones; spectra and features are
 compared with fresh ones; only the nearest crop is looked for among the training crops. Samples are
-rounded to 8 bits first, as the crops are. All that is drawn depends on the seed alone.
+rounded to 8 bits first, as the crops are. All that is drawn depends only on the seed.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """What a browser may do with the app's answers: show them as they are, with nothing from elsewhere.
 
+It may keep those whose names change when they do.
+
 Scripts run where they come from the app's files, or stand in the page as it was served: each of
 these is named by its hash, so that one which text from a file or a link has brought into the page
 does not run, nor does an event handler in it [1].
@@ -17,6 +19,8 @@ from collections.abc import Iterable
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_HASHED = re.compile(r"/assets/[\w.-]+-[\w-]{8,10}\.(js|css|woff2?)", re.ASCII)
+"""Gradio's files that hold a hash of their content in their names."""
 _INLINE = re.compile(rb"<script[^>]*>(.*?)</script>", re.DOTALL)
 
 
@@ -43,6 +47,8 @@ class Policy:
                 headers = MutableHeaders(scope=message)
                 headers["x-content-type-options"] = "nosniff"
                 headers["x-frame-options"] = "DENY"
+                if _HASHED.fullmatch(scope.get("path", "")) and message["status"] == 200:
+                    headers["cache-control"] = "public, max-age=31536000, immutable"
                 if headers.get("content-type", "").startswith("text/html"):
                     page = message
                     return

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 from gradio import themes
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from deco_lab.page.assets import head
@@ -115,6 +116,7 @@ def serve(
                 "openapi_url": None,
                 "routes": [live.route],
                 "middleware": [
+                    Middleware(GZipMiddleware, compresslevel=5),  # Gradio's assets are already
                     Middleware(Policy, head=head()),
                     Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
                     Middleware(Login),

@@ -15,6 +15,7 @@ from deco_lab.plots.guidance import (
     guided_figure,
 )
 from deco_lab.plots.interventions import intervention_figure
+from deco_lab.plots.layers import layer_curves
 from deco_lab.plots.loss import (
     error_change_figure,
     favoured_figure,
@@ -70,6 +71,7 @@ __all__ = [
     "guided_figure",
     "image_grid",
     "intervention_figure",
+    "layer_curves",
     "loss_curve",
     "loss_share_bars",
     "measures_figure",

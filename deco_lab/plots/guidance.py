@@ -126,7 +126,7 @@ def guidance_growth(spectra: Mapping[str, GuidanceSpectrum]) -> Figure:
 
 
 def burnt_pixels(images: Any) -> np.ndarray:
-    """Return pictures (B, 3, H, W) in [-1, 1], faint grey but for pixels outside [-1, 1].
+    """Return pictures (B, 3, H, W) in [-1, 1], faint grey except for pixels outside [-1, 1].
 
     A pixel is burnt where any of its channels leaves the range.
     """
@@ -226,7 +226,7 @@ def guided_figure(
     Parameters
     ----------
     images : array
-        (B, 3, H, W), in [-1, 1] but for what is burnt.
+        (B, 3, H, W), in [-1, 1] except for what is burnt.
     frequency : array
         (R,), the rings in cycles per pixel, DC first.
     change, reference : Estimate

@@ -216,7 +216,7 @@ def favoured_figure(
     titles : sequence of str
         One for each image.
     scale : float, optional
-        The value of full colour, grey being 0; by default the images' largest but for the topmost
+        The value of full colour, grey being 0; by default the images' largest, without the topmost
         0.5%. The figure says it.
     """
     parts = favoured_parts(torch.from_numpy(array_of(images)), torch.from_numpy(array_of(weights)))

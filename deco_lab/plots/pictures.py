@@ -82,7 +82,7 @@ def decomposition_figure(parts: Decomposition, max_images: int = 4) -> Figure:
     """Return a row of five pictures for each image: the parts, the interaction and the velocity.
 
     All pictures share one scale, so that what is pale is small: grey is 0, and the largest value
-    of all (but for the topmost 0.5%) is full colour. The title gives it and the references.
+    of all (except for the topmost 0.5%) is full colour. The title gives it and the references.
 
     Parameters
     ----------

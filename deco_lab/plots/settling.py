@@ -213,7 +213,7 @@ def few_steps_figure(
 ) -> Figure:
     """Return images drawn in few steps beside the reference, and their differences below.
 
-    All differences share one scale: grey is none, and the largest of all (but for the topmost
+    All differences share one scale: grey is none, and the largest of all (except for the topmost
     0.5%) is full colour. The rms is in grey levels of 255.
 
     Parameters
@@ -253,7 +253,7 @@ def band_pictures(
     """Return an image and its bands, above those of the final image, and their correlation.
 
     Each band has its own scale, that of the final image's band: grey is 0, full colour its
-    largest value but for the topmost 0.5%.
+    largest value except for the topmost 0.5%.
 
     Parameters
     ----------

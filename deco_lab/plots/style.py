@@ -240,7 +240,7 @@ def band_title(name: str, gap: str = " ") -> str:
 
 
 def note_below(figure: Figure, sentences: Sequence[str]) -> None:
-    """Write sentences below all panels, but for the empty ones."""
+    """Write sentences below all panels, except for the empty ones."""
     said = [sentence for sentence in sentences if sentence]
     if said:
         width = int(15 * figure.get_figwidth())  # characters of that size

@@ -16,9 +16,10 @@ from deco_lab.sampling.loop import Step, sample, sample_steps
 from deco_lab.sampling.plan import Plan
 from deco_lab.sampling.reuse import ReusedCondition
 from deco_lab.sampling.solvers import SOLVERS, Solver
+from deco_lab.sampling.start import Start
 
 __all__ = [
     "GUIDANCE", "SOLVERS", "BandGuidance", "Guidance", "GuidanceRule", "GuidedPair", "NamedRule",
     "PlainGuidance", "Plan", "ProjectedGuidance", "RescaledGuidance", "ReusedCondition", "Solver",
-    "Step", "ZeroStarGuidance", "sample", "sample_steps",
+    "Start", "Step", "ZeroStarGuidance", "sample", "sample_steps",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ from deco_lab.sampling.guidance import Guidance, GuidanceRule, GuidedPair, Veloc
 from deco_lab.sampling.plan import Plan, check_seeds
 from deco_lab.sampling.reuse import with_reuse
 from deco_lab.sampling.solvers import SOLVERS, Solver
+from deco_lab.sampling.start import Start, State, check_time
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,14 @@ def sample(
     noise: Tensor | None = None,
     guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None = None,
     condition_reuse: int = 1,
+    start: Start | State | None = None,
 ) -> Tensor:
     """Return images of the given classes, the last state of `sample_steps`.
 
     Parameters
     ----------
     model, class_ids, num_steps, guidance_scale, guidance_interval, solver, time_shift, seed
-        As for `sample_steps`, as are noise, guidance and condition_reuse.
+        As for `sample_steps`, as are noise, guidance, condition_reuse and start.
 
     Returns
     -------
@@ -110,6 +112,7 @@ def sample_steps(
     noise: Tensor | None = None,
     guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None = None,
     condition_reuse: int = 1,
+    start: Start | State | None = None,
 ) -> Generator[Step, None, None]:
     """Check the arguments, then give the noise and each step towards the images as it is computed.
 
@@ -146,11 +149,16 @@ def sample_steps(
         Evaluations of the velocity for which one pass of the DiT serves, at least 1, which is
         none: see `ReusedCondition`. Needs a model with a pixel decoder; what is around the model,
         such as an `Intervened`, stays around it.
+    start : Start or Step, optional
+        Where to start instead of the noise: a picture with noise at a time, of which some may stay
+        as it is (see `Start`), or the state of another run, such as one of its steps, to go on from
+        with other settings. Of the num_steps those are taken that end later, the first from there.
 
     Yields
     ------
     Step
-        num_steps + 1 of them; the first is the noise. Closing the generator early is safe.
+        num_steps + 1 of them without a `start`; the first is the noise, or the start. Closing the
+        generator early is safe.
 
     Raises
     ------
@@ -172,6 +180,8 @@ def sample_steps(
         labels = class_ids
     else:
         labels = class_labels(class_ids, getattr(config, "num_classes", None))
+    if start is not None:
+        noise = _noise_of(start, noise, plan.seed, len(labels))
     if noise is not None:
         _check_noise(noise, len(labels), getattr(config, "patch_size", 1))
     elif side := getattr(config, "image_size", None):
@@ -199,12 +209,22 @@ def sample_steps(
             "take more steps"
         )
     times = time_grid(plan.num_steps, time_shift=plan.time_shift).tolist()
-    start = noise.detach().to(device=device, dtype=torch.float32)
-    return _steps(guided, SOLVERS[plan.solver](), start, times)
+    noise = noise.detach().to(device=device, dtype=torch.float32)
+    x = noise
+    if start is not None:
+        x = start.state(noise, start.t) if isinstance(start, Start) else noise
+        times = [start.t, *(t for t in times if t > start.t + 1e-9)]
+    kept = start if isinstance(start, Start) and start.keep is not None else None
+    return _steps(guided, SOLVERS[plan.solver](), x, times, noise, kept)
 
 
 def _steps(
-    guidance: Guidance, solver: Solver, x: Tensor, times: list[float]
+    guidance: Guidance,
+    solver: Solver,
+    x: Tensor,
+    times: list[float],
+    noise: Tensor,
+    kept: Start | None,
 ) -> Generator[Step, None, None]:
     yield Step(0, times[0], x, None, None, 0)
     for index, (t, t_next) in enumerate(pairwise(times), start=1):
@@ -216,7 +236,37 @@ def _steps(
                 velocity = solver.step(guidance.field(t), x, t, t_next)
             image = predicted_image(x, velocity, t)
             x = x + (t_next - t) * velocity
+            if kept is not None:
+                x = kept.kept(x, noise, t_next)
         yield Step(index, t_next, x, velocity, image, guidance.nfe)
+
+
+def _noise_of(start: Start | State, noise: Tensor | None, seed: int, count: int) -> Tensor:
+    """Return the noise of a run that starts from a picture; of one that goes on, its state."""
+    if not isinstance(start, Start):
+        check_time(start.t)
+        if noise is not None:
+            raise ValueError("noise must be left out where start is a state, which has its own")
+        return start.x
+    sizes = {
+        len(tensor)
+        for tensor in (start.image, start.keep)
+        if tensor is not None and tensor.ndim == 4
+    }
+    if not sizes <= {1, count}:
+        raise ValueError(
+            f"start must have one image and one mask, or {count}, the number of class_ids, got "
+            f"{max(sizes)}"
+        )
+    if noise is None:
+        check_seeds(seed, count)
+        return seeded_noise(count, start.image.shape[1:], seed)
+    if noise.shape[1:] != start.image.shape[1:]:
+        raise ValueError(
+            f"noise must have the size of the start's image, {tuple(start.image.shape[1:])}, got "
+            f"{tuple(noise.shape[1:])}"
+        )
+    return noise
 
 
 def _check_noise(noise: Tensor, count: int, patch_size: int) -> None:

@@ -40,6 +40,7 @@ from deco_lab.spectra.interventions import (
 )
 from deco_lab.spectra.jacobian import pixel_jacobian
 from deco_lab.spectra.jpeg import frequency_weights, jpeg_table, rgb_to_ycbcr
+from deco_lab.spectra.layers import layer_readout
 from deco_lab.spectra.loss_bands import (
     LossBands,
     WeightTable,
@@ -105,6 +106,7 @@ __all__ = [
     "intervention_effect",
     "inverse_block_dct",
     "jpeg_table",
+    "layer_readout",
     "linear_readout",
     "load_result",
     "log_energy",

@@ -1,6 +1,6 @@
 """Figures and curves with their intervals: Student's, with the bootstrap's standard error.
 
-The groups are drawn anew, with replacement, each with all its images, and the figure computed
+The groups are drawn again, with replacement, each with all its images, and the figure computed
 again. A group is what was drawn independently of the others: a photograph, whose crops are alike,
 or, where no groups are given, each image by itself. With G groups of m_1 ... m_G images,
 
@@ -9,7 +9,7 @@ or, where no groups are given, each image by itself. With G groups of m_1 ... m_
 
 t is Student's 97.5% quantile. sqrt(G / n) makes up for means that were taken from the same groups,
 one at least [2]; e for the large groups among small ones, which tell the spread nearly by
-themselves [3]. Images within a group are not drawn anew: the spread between groups holds theirs
+themselves [3]. Images within a group are not drawn again: the spread between groups holds theirs
 already, and drawing both would count it twice [2, section 3.8]. There are two ways in:
 
 `bootstrap` takes any figure of a set of images and draws class by class: one mean is removed for
@@ -118,7 +118,7 @@ def bootstrap(
         (M,), as for `group_numbers`; one that lies in several classes is drawn with that of its
         first image.
     resamples : int
-        How often the groups are drawn anew.
+        How often the groups are drawn again.
     seed : int
         Of the draws.
 
@@ -191,7 +191,7 @@ def bootstrap_intervals(
     within : (float, float)
         What the figure can be: intervals end there.
     resamples : int
-        How often the groups are drawn anew, at least 2.
+        How often the groups are drawn again, at least 2.
     seed : int
         Of the draws.
 

@@ -2,7 +2,7 @@
 
     white_noise       images without any frequency that stands out
     phase_shuffled    images with the power spectrum of photographs, and none of their edges: a
-                      random-phase texture. What a model does to them it does to the spectrum alone
+                      random-phase texture. What a model does to them it does to the spectrum only
     untrained         a model of the same architecture that has learned nothing; use several seeds
 
 An effect that remains under a control is the estimator's, or the architecture's, not the thing

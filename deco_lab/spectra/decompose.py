@@ -72,7 +72,7 @@ class Decomposition:
     decoder: Tensor
     """What the pixels add: the decoder's direct path, past the DiT."""
     interaction: Tensor
-    """What neither adds alone; already in the parts, half in each under the order "shapley"."""
+    """What neither adds by itself; already in the parts, half in each under the order "shapley"."""
     velocity: Tensor
     """The model's velocity, unguided."""
     condition_reference: str

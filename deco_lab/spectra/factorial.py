@@ -20,7 +20,7 @@ would leave of this one, noise included.
 What stands for none is best an input of *other images*: the condition and the pixels of another
 image at the same t, of the same label where there are enough, and the parts' mean over several of
 them. A constant is no condition that the decoder has ever seen, nor are grey pixels, and what it
-draws then says little of what it does with real ones: on a trained model the interaction alone may
+draws then says little of what it does with real ones: on a trained model the interaction may
 exceed the whole. Parts that cancel each other have no shares: `cancellation` tells.
 
 References

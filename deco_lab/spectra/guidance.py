@@ -15,7 +15,7 @@ and it has the cosine 0 with uncond, as with all that follows from x. What is me
 `chance` there says how far the two are from being calibrated to each other.
 
 Re-noised crops ask what guidance adds on the path the model was trained on, a sampling run what it
-adds on its own states, which may have left that path; the test holds for crops alone.
+adds on its own states, which may have left that path; the test holds only for crops.
 """
 
 from collections.abc import Callable, Sequence

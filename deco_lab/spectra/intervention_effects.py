@@ -46,7 +46,7 @@ class InterventionEffect(Result):
     """(..., K), energy over that of the images left alone; 1 is no change. NaN, as all values,
     where those have none."""
     correlation: Estimate
-    """(..., K), from -1 to 1: 1 where a band is the same but for its strength, -1 its reverse."""
+    """(..., K), from -1 to 1: 1 where a band is the same at any strength, -1 its reverse."""
     count: int
     """M, images."""
     conditions: tuple[str, ...] = ()
@@ -164,7 +164,7 @@ def crossed_effects(
     Returns
     -------
     InterventionEffect
-        Arrays of (Q, R, K). All pairs are drawn anew alike, so intervals of pairs compare.
+        Arrays of (Q, R, K). All pairs are drawn again alike, so intervals of pairs compare.
 
     Raises
     ------

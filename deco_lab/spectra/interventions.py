@@ -151,7 +151,7 @@ class Intervened(Wrapper):
 
 
 def _band_of_tokens(tokens: Tensor, height: int, width: int, band: BandLimit) -> Tensor:
-    """Return tokens, (B, N, D), with the frequencies of a band alone on their grid."""
+    """Return tokens, (B, N, D), with the frequencies of only that band on their grid."""
     rows, columns = token_grid(tokens, height, width)
     patch = height // rows
     dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
@@ -166,7 +166,7 @@ def _band_of_tokens(tokens: Tensor, height: int, width: int, band: BandLimit) ->
 
 
 def _band_of_pixels(x: Tensor, band: BandLimit) -> Tensor:
-    """Return images with the frequencies of a band alone."""
+    """Return images with the frequencies of only that band."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     frequency = radial_frequency(*x.shape[-2:], half=True)
     kept = ((frequency >= band.low) & (frequency < band.high)).to(x.device)

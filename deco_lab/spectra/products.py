@@ -5,7 +5,7 @@
 
 The coefficients of real images at k and -k are each other's conjugates, so over a band or a ring
 the imaginary parts cancel and nothing is lost. One value stays for each image, so that images can
-be drawn anew.
+be drawn again.
 """
 
 from collections.abc import Sequence

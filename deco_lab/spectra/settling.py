@@ -4,7 +4,7 @@ The image that each step predicts is compared with the last one, image by image 
 
     correlation_k(t) = <P_k predicted(t), P_k final> / (|P_k predicted(t)| |P_k final|)
 
-summed over the band and the channels: 1 is the same but for its strength, -1 its reverse. It asks
+summed over the band and the channels: 1 is the same at any strength, -1 its reverse. It asks
 for likeness and not for strength: a band that only grows is settled. A band settles at a level at
 the t from which its correlation never falls below it again, interpolated between steps:
 

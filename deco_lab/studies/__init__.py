@@ -36,6 +36,7 @@ from deco_lab.spectra import (
     excess_error,
     find_seams,
     guidance_spectrum,
+    layer_readout,
     linear_readout,
     settling_times,
     tap_spectrum,
@@ -220,6 +221,12 @@ STUDIES: dict[str, Study] = {
         "How many patterns of a patch can the condition write, and of which frequency?",
         lambda model, crops: (condition_budget(model, crops),),
         lambda found: plots.budget_figure(found, found.times[len(found.times) // 2]),
+    ),
+    "layers": Study(
+        "What each block knows",
+        "How much of the true image can be read from the tokens after each block of the DiT?",
+        lambda model, crops: tuple(layer_readout(model, crops)),
+        lambda *blocks: plots.layer_curves(blocks),
     ),
     "taps": Study(
         "Spectra of tokens, condition and velocity",

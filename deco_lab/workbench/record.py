@@ -72,8 +72,10 @@ class Record:
     """By name, such as "predicted_energy" over ("step", "zigzag")."""
     paused: Paused
     """The last state before t = 1: where the run was stopped, or where its last step started."""
+    paused_at: int = 0
+    """The step that reached it; 0 is the noise."""
     states: dict[int, Paused] = field(default_factory=dict)
-    """Those before it that are kept, by the step that reached them; 0 is the noise."""
+    """Those before it that are kept, by the step that reached them."""
     film: dict[int, Tensor] = field(default_factory=dict)
     """Predicted images kept, by step, the last among them: bytes, (B, height, width, 3)."""
 
@@ -84,11 +86,6 @@ class Record:
         tensors = [self.images, *(state.x for state in states), *self.film.values()]
         curves = (curve.values for curve in self.curves.values())
         return sum(values.nbytes for values in (*tensors, *curves))
-
-    @property
-    def paused_at(self) -> int:
-        """The step that reached `paused`."""
-        return self.num_steps - (self.num_steps == self.settings.num_steps)
 
     def began(self, step: int) -> tuple[int, Paused]:
         """Return the state where a step began, the nearest that is kept, and which step's it is.

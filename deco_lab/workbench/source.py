@@ -96,7 +96,8 @@ def _state(record: Record, step: int | None) -> tuple[Paused, str]:
     """Return the state of a run where a step began, and the same in words."""
     last, count = record.num_steps, record.settings.num_steps
     if step is None:
-        where = f"it stopped after step {last}" if last < count else f"step {last}, its last, began"
+        is_left = record.paused_at == last  # something to draw
+        where = f"it stopped after step {last}" if is_left else f"step {last}, its last, began"
         return record.paused, f"where {where}."
     found, state = record.began(step)
     said = f"where step {found} of {count} began."

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -253,16 +254,14 @@ class Watch:
             return []
         signals = [one.signals() for one in taken]
         with torch.no_grad():
-            others, firsts = [], {}
-            for i, (one, images) in enumerate(zip(taken, signals, strict=True)):
-                others.append(self._parts(one) | _shades(images))
-                if self._history.wants(one.step.index):
-                    others[i]["state"] = one.step.x
+            others = []
+            for one, images in zip(taken, signals, strict=True):
+                found = self._parts(one) | _shades(images)
                 if "predicted" in images:
-                    firsts[i] = others[i].pop("whole", images["predicted"][:1])
-            if firsts:
-                for i, shades in zip(firsts, _bands(torch.cat([*firsts.values()])), strict=True):
-                    others[i]["bands"] = shades
+                    found["bands"] = _bands(found.pop("whole", images["predicted"][:1]))[0]
+                if self._history.wants(one.step.index):
+                    found["state"] = one.step.x
+                others.append(found)
             on_device = [*measure(signals), *(t for other in others for t in other.values())]
             energies, power, *rest = to_host(on_device)
         copied = iter(rest)
@@ -378,6 +377,7 @@ class Watch:
             axes=axes,
             curves=curves,
             paused=paused or Paused(self._paused.x.detach().cpu(), self._paused.t),
+            paused_at=self._paused.index,
             states=states,
             film=film,
         )
@@ -433,13 +433,22 @@ def run(
 
 def _bands(images: Tensor) -> Tensor:
     """Return the bytes of each image's bands, (B, 4, side, side, 3)."""
-    side = min(BAND_SIDE, *images.shape[-2:])
-    low, *others = split_bands(images)
-    low = F.adaptive_avg_pool2d(low, side)
-    top, left = ((size - side) // 2 for size in images.shape[-2:])
-    cut = (band[..., top : top + side, left : left + side] for band in others)
-    shown = [band / most for band, most in zip((low, *cut), BAND_RANGES, strict=True)]
-    return shades_of(torch.stack(shown, 1).flatten(0, 1), shrink=1).unflatten(0, (len(images), -1))
+    bands = split_bands(images) / _ranges_on(images.device)
+    height, width = images.shape[-2:]
+    side = min(BAND_SIDE, height, width)
+    if (height, width) != (side, side):
+        top, left = (height - side) // 2, (width - side) // 2
+        cut = bands[..., top : top + side, left : left + side].clone()
+        cut[0] = F.adaptive_avg_pool2d(bands[0], side)
+        bands = cut
+    flat = bands.transpose(0, 1).flatten(0, 1)
+    return shades_of(flat, shrink=1).unflatten(0, (len(images), -1))
+
+
+@lru_cache(maxsize=4)
+def _ranges_on(device: torch.device) -> Tensor:
+    """Return BAND_RANGES, (4, 1, 1, 1, 1), so that a GPU gets them once."""
+    return torch.tensor(BAND_RANGES, device=device).view(-1, 1, 1, 1, 1)
 
 
 def _shades(images: dict[str, Tensor]) -> dict[str, Tensor]:
