@@ -2,14 +2,14 @@
 
 import html
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import gradio as gr
 
-from deco_lab.page.assets import toast
 from deco_lab.page.controls import class_choice
 from deco_lab.page.header import header, image_side
 from deco_lab.page.sample import SampleTab
+from deco_lab.setting import RuleError
 from deco_lab.workbench import Workbench
 from deco_lab.workbench.bench import sentence
 from deco_lab.workbench.library import PUBLISHED, ModelFacts
@@ -106,9 +106,11 @@ class ModelsTab:
         try:
             _, facts = library.load(name, image_size or None)
         except ValueError as error:
-            says = f"{sentence(error)} What was loaded before goes on."
+            text = f"{self._size.label} {error.rule}" if _is_of_size(error) else error
+            says = f"{sentence(text)} What was loaded before goes on."
             yield [_said(says), *unchanged]
-            raise toast(says) from error
+            # What draws next listens for success. The place itself says why there is none.
+            raise gr.Error(says, visible=False, print_exception=False) from error
         yield [
             _said(f"Loaded {name}, which draws images of {image_side(facts)}."),
             self._facts(),
@@ -133,6 +135,10 @@ class ModelsTab:
             '<div class="dl"><details class="dl-help"><summary>What the words mean</summary>'
             f"<dl>{meanings}</dl></details></div>"
         )
+
+
+def _is_of_size(error: ValueError) -> TypeGuard[RuleError]:
+    return isinstance(error, RuleError) and error.names == ("image_size",)
 
 
 def _said(text: str) -> str:
