@@ -13,8 +13,8 @@ import gradio as gr
 from deco_lab.palette import as_css
 
 _SCRIPTS = (
-    "page.js", "draw.js", "answer.js", "spectrum.js", "heatmap.js", "sample.js", "parts.js",
-    "loss.js", "measure.js", "inlet.js",
+    "page.js", "draw.js", "keys.js", "refused.js", "enlarge.js", "figure.js", "answer.js",
+    "spectrum.js", "heatmap.js", "sample.js", "parts.js", "loss.js", "measure.js", "inlet.js",
 )  # fmt: skip
 _STYLES = (
     "page.css",

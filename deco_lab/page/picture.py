@@ -25,13 +25,19 @@ class PictureChoice:
             value=SOURCES[0],
             label="Picture",
             info="A crop of a bundled photograph, an image drawn last, or one of yours.",
+            elem_classes="of-source",
         )
         with gr.Row(elem_classes="pair"):
             self.class_id = gr.Dropdown(
-                list(choices), value=choices[0][1], label="Class", info="What the model is told."
+                list(choices), value=choices[0][1], label="Class", info="What the model is told.",
+                elem_classes="of-class_id",
+            )  # fmt: skip
+            self._index = gr.Number(
+                1, label="Image", info="Of the last run, from 1.", step=1, elem_classes="of-image"
             )
-            self._index = gr.Number(1, label="Image", info="Of the last run, from 1.", step=1)
-        self._seed = gr.Number(0, label="Seed", info="Of the crop and of the noise.", step=1)
+        self._seed = gr.Number(
+            0, label="Seed", info="Of the crop and of the noise.", step=1, elem_classes="of-seed"
+        )
         self._inlet = inlet(name, "A picture of your own: choose it, or drop it on the page")
         self.components = [self._source, self.class_id, self._index, self._seed]
 
