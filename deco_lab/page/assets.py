@@ -80,9 +80,12 @@ def inlet(name: str, label: str) -> gr.HTML:
     return _mounted(name, "mountInlet(element, props, trigger);", {"label": label})
 
 
-def toast(sentence: str) -> gr.Error:
-    """Return what shows a sentence, which may quote a file, over the page: as HTML, by Gradio."""
-    return gr.Error(html.escape(sentence), print_exception=False)
+def toast(sentence: str, visible: bool = True) -> gr.Error:
+    """Return what shows a sentence, which may quote a file, over the page: as HTML, by Gradio.
+
+    One that is not visible only keeps what would come next from coming.
+    """
+    return gr.Error(html.escape(sentence), visible=visible, print_exception=False)
 
 
 def fold() -> gr.HTML:

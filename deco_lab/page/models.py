@@ -6,6 +6,7 @@ from typing import Any, TypeGuard
 
 import gradio as gr
 
+from deco_lab.page.assets import toast
 from deco_lab.page.controls import class_choice
 from deco_lab.page.header import header, image_side
 from deco_lab.page.sample import SampleTab
@@ -108,9 +109,9 @@ class ModelsTab:
         except ValueError as error:
             text = f"{self._size.label} {error.rule}" if _is_of_size(error) else error
             says = f"{sentence(text)} What was loaded before goes on."
-            yield [_said(says), *unchanged]
+            yield [_said(says, is_wrong=True), *unchanged]
             # What draws next listens for success. The place itself says why there is none.
-            raise gr.Error(says, visible=False, print_exception=False) from error
+            raise toast(says, visible=False) from error
         yield [
             _said(f"Loaded {name}, which draws images of {image_side(facts)}."),
             self._facts(),
@@ -123,7 +124,8 @@ class ModelsTab:
     def _facts(self) -> str:
         """Return what is known of the models that can draw, as a table with a column for each."""
         models = self._bench.library.all_facts()
-        head = "".join(f'<th scope="col">{html.escape(facts.name)}</th>' for facts in models)
+        names = [html.escape(facts.name) for facts in models]
+        head = "".join(f'<th scope="col" title="{name}"><span>{name}</span></th>' for name in names)
         rows = "".join(
             f'<tr><th scope="row">{word}</th>'
             + "".join(f"<td>{html.escape(text)}</td>" for text in texts)
@@ -141,5 +143,6 @@ def _is_of_size(error: ValueError) -> TypeGuard[RuleError]:
     return isinstance(error, RuleError) and error.names == ("image_size",)
 
 
-def _said(text: str) -> str:
-    return f'<p role="status">{html.escape(text)}</p>'
+def _said(text: str, is_wrong: bool = False) -> str:
+    look = ' class="dl-wrong"' if is_wrong else ""
+    return f'<p role="status"{look}>{html.escape(text)}</p>'
