@@ -169,14 +169,22 @@ def test_nothing_jumps(browser, address, width):
     during = page.evaluate(boxes)
     page.locator("#start").click()
     until(page, "d.run >= 2 && d.status === 'done'")
-    page.get_by_role("button", name="Watch it settle").click()
-    until(page, "d.run >= 3 && d.status === 'done'")
     page.wait_for_timeout(500)
     after = page.evaluate(boxes)
+    page.get_by_role("button", name="Watch it settle").click()
+    until(page, "d.shownRun >= 3 && d.step >= 1")
+    begun = page.evaluate(boxes)
+    until(page, "d.status === 'done'")
+    page.wait_for_timeout(500)
+    ended = page.evaluate(boxes)
     shifts = page.evaluate("window.shifts")
     page.close()
     print([shift for shift in shifts if shift["value"] > 0.001])
     assert before == during == after
+    # Without guidance, its plot is gone from the run's first step on.
+    assert begun == ended
+    assert [box for box in ended if box not in before] == []
+    assert len(before) - len(ended) == 1
     assert sum(shift["value"] for shift in shifts) < 0.02
 
 
