@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from deco_lab.setting import check_whole
+from deco_lab.setting import RuleError, check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +153,9 @@ def class_labels(class_ids: Any, num_classes: int | None) -> Labels:
     if num_classes is None:
         return Labels(torch.tensor(ids))
     if max(ids) >= num_classes:
-        raise ValueError(
-            f"class_ids must be at most {num_classes - 1}, since the model knows {num_classes} "
-            f"classes, got {max(ids)}"
+        raise RuleError(
+            "class_ids",
+            f"must be at most {num_classes - 1}, since the model knows {num_classes} "
+            f"classes, got {max(ids)}",
         )
     return Labels(torch.tensor(ids), torch.full((len(ids),), num_classes))

@@ -5,6 +5,7 @@ A dataclass says it once, in its fields' annotations:
     num_steps: Annotated[int, Setting("Solver steps.", "Steps", 1, limits=(1, 1000))] = 50
 
 and checks all with `check_settings`. Command lines show the help; forms the label, help and range.
+What breaks a rule raises a `RuleError`, in whose sentence a form puts the label for the name.
 """
 
 import math
@@ -15,6 +16,30 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from typing_extensions import Doc
+
+
+class RuleError(ValueError):
+    """A value that breaks a rule: the sentence is the argument's name and the rule.
+
+    Parameters
+    ----------
+    name : str or tuple of str
+        The argument, or those that the rule joins.
+    rule : str
+        What follows the name: the rule, what came and the remedy.
+    place : int, optional
+        Which of several numbers breaks it.
+    text : str, optional
+        The whole sentence, where it is not just that.
+    """
+
+    def __init__(
+        self, name: str | tuple[str, ...], rule: str, place: int | None = None, text: str = ""
+    ) -> None:
+        self.names = (name,) if isinstance(name, str) else name
+        self.rule = rule
+        self.place = place
+        super().__init__(text or f"{' and '.join(self.names)} {rule}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +81,7 @@ class Setting(Doc):
             return check_choice(name, value, self.choices)
         if isinstance(default, bool):
             if not isinstance(value, bool):
-                raise ValueError(f"{name} must be true or false, got {said(value)}")
+                raise RuleError(name, f"must be true or false, got {said(value)}")
             return value
         if isinstance(default, int | float):
             low, high = (limited and self.limits) or (self.low, self.high)
@@ -68,10 +93,16 @@ class Setting(Doc):
         if not isinstance(default, tuple) or not default:
             return value
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{name} must be a list of numbers, got {said(value)}")
+            raise RuleError(name, f"must be a list of numbers, got {said(value)}")
         if not self.counts[0] <= len(value) <= self.counts[1]:
-            raise ValueError(f"{name} must be {self.what}, got {len(value)}")
-        return tuple(self.check(f"each of {name}", one, default[0], limited) for one in value)
+            raise RuleError(name, f"must be {self.what}, got {len(value)}")
+        checked = []
+        for place, one in enumerate(value):
+            try:
+                checked.append(self.check(name, one, default[0], limited))
+            except RuleError as error:
+                raise RuleError(name, error.rule, place, f"each of {error}") from error
+        return tuple(checked)
 
 
 class Interval(Setting):
@@ -79,15 +110,21 @@ class Interval(Setting):
 
     def check(self, name: str, value: Any, default: Any, limited: bool) -> Any:
         """Return (low, high), or raise ValueError in a sentence."""
-        try:
-            low, high = (check_number(name, one) for one in value)
-            if isinstance(value, list | tuple) and 0 <= low < high <= 1:
-                return low, high
-        except (TypeError, ValueError):
-            pass
-        raise ValueError(
-            f"{name} must be two times (low, high) with 0 <= low < high <= 1, got {said(value)}"
-        )
+        rule = f"must be two times (low, high) with 0 <= low < high <= 1, got {said(value)}"
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise RuleError(name, rule)
+        times: list[float] = []
+        for place, one in enumerate(value):
+            try:
+                times.append(check_number(name, one, 0, 1))
+            except RuleError as error:
+                raise RuleError(name, error.rule, place, f"{name} {rule}") from error
+        low, high = times
+        if low >= high:
+            end = self.label[1] if isinstance(self.label, tuple) else "the second"
+            order = f"must be before {end[0].lower()}{end[1:]}, got {low:g} and {high:g}"
+            raise RuleError(name, order, 0, f"{name} {rule}")
+        return low, high
 
 
 @cache
@@ -132,7 +169,7 @@ def check_whole(
         number = None
     if number is None or isinstance(value, bool) or not low <= number <= high:
         bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise ValueError(f"{name} must be a whole number {bounds}, got {said(value)}{remedy}")
+        raise RuleError(name, f"must be a whole number {bounds}, got {said(value)}{remedy}")
     return number
 
 
@@ -155,12 +192,12 @@ def check_number(
             bounds = "finite number"
             if low > -math.inf:
                 bounds += f" {'greater than' if above else 'of at least'} {low:g}"
-        raise ValueError(f"{name} must be a {bounds}, got {said(value)}{remedy}")
+        raise RuleError(name, f"must be a {bounds}, got {said(value)}{remedy}")
     return number
 
 
 def check_choice(name: str, value: Any, choices: Any) -> str:
     """Return a value; raise ValueError unless it is one of the names."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {said(value)}")
+        raise RuleError(name, f"must be one of {', '.join(choices)}, got {said(value)}")
     return value

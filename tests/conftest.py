@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from browsing import CHROMIUM, NO_BACKGROUND, WATCH, until
 from safetensors.torch import load_file
+from served import served
 
 from deco_lab.checkpoints import published_name
 from deco_lab.config import DeCoConfig, DiTConfig, ModelConfig
@@ -79,3 +82,50 @@ def full_disk() -> FullDisk:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    log = tmp_path_factory.mktemp("browser") / "log"
+    with served("--port", "7960", log=log) as (address, _):
+        yield address
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("Chromium is missing: install it, on Debian with `apt-get install chromium`")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")),
+            executable_path=CHROMIUM,
+            args=NO_BACKGROUND,
+            viewport={"width": 1280, "height": 800},
+        )
+        browser.set_default_timeout(60_000)  # two cores may be busy with other tests
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, its first run cut short; at the end, no error and no request to elsewhere."""
+    page = browser.new_page()
+    errors, hosts = [], set()
+    page.on("console", lambda m: errors.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    page.goto(address)
+    until(page, "d.step >= 3")
+    page.evaluate("document.getElementById('stop').click()")
+    # A fast machine may have finished the run by now.
+    until(page, "['stopped', 'done'].includes(d.status)")
+    page.evaluate(WATCH)
+    yield page
+    page.close()
+    # The tests' own reading of canvases.
+    assert [text for text in errors if not text.startswith("Canvas2D: Multiple readback")] == []
+    assert hosts - {None} == {"127.0.0.1"}  # None: what the page makes itself

@@ -263,10 +263,12 @@ def test_models_tab_shows_what_a_file_says_as_text(tmp_path):
     said = []
     with pytest.raises(gr.Error) as refused:
         said.extend(update[0] for update in loading)
-    for text in (refused.value.message, said[-1].removeprefix('<p role="status">')):
+    shown = said[-1].removeprefix('<p role="status" class="dl-wrong">')
+    for text in (refused.value.message, shown):
         assert "&lt;img src=" in text
         assert "<" not in text.removesuffix("</p>")
-    assert said[-1].removeprefix('<p role="status">').removesuffix("</p>") == refused.value.message
+    assert shown.removesuffix("</p>") == refused.value.message
+    assert not refused.value.visible  # its place says it
 
 
 def test_toasts_are_made_at_one_place():

@@ -3,20 +3,17 @@
 import io
 import json
 import re
-import shutil
 import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from browsing import PANEL, SLACK, canvas, data, fill, run_of, says, until, wait_for_step
 from PIL import Image, ImageSequence
-from playwright.sync_api import sync_playwright
-from served import served
 
 import deco_lab
 from deco_lab.data import to_picture
@@ -27,117 +24,8 @@ from deco_lab.workbench.settings import settings_from
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-SLACK = 3  # times what is promised on an idle machine: tests may share theirs
-NO_BACKGROUND = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
-
 FIRST = Settings(class_ids=(2, 3, 10, 12), guidance_scale=2.0)
 """What the page opens with."""
-
-PANEL = "document.querySelector('#panel .dl')"
-
-# Note each painted step with the three pictures as they stand on the screen.
-WATCH = f"""
-    window.painted = [];
-    new MutationObserver(() => {{
-        const pictures = ["noisy", "predicted", "velocity"].map((key) =>
-            {PANEL}.querySelector(`[data-canvas=${{key}}]`).toDataURL());
-        window.painted.push({{run: +{PANEL}.dataset.shownRun, step: +{PANEL}.dataset.step, pictures,
-            at: performance.now()}});
-    }}).observe({PANEL}, {{attributeFilter: ["data-painted"]}});
-"""
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    log = tmp_path_factory.mktemp("browser") / "log"
-    with served("--port", "7960", log=log) as (address, _):
-        yield address
-    assert "Traceback" not in log.read_text()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("Chromium is missing: install it, on Debian with `apt-get install chromium`")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")),
-            executable_path=CHROMIUM,
-            args=NO_BACKGROUND,
-            viewport={"width": 1280, "height": 800},
-        )
-        browser.set_default_timeout(60_000)  # two cores may be busy with other tests
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, address):
-    """The page, its first run cut short; at the end, no error and no request to elsewhere."""
-    page = browser.new_page()
-    errors, hosts = [], set()
-    page.on("console", lambda m: errors.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
-    page.goto(address)
-    until(page, "d.step >= 3")
-    page.locator("#stop").click()
-    # A fast machine may have finished the run by now.
-    until(page, "['stopped', 'done'].includes(d.status)")
-    page.evaluate(WATCH)
-    yield page
-    page.close()
-    # The tests' own reading of canvases.
-    assert [text for text in errors if not text.startswith("Canvas2D: Multiple readback")] == []
-    assert hosts - {None} == {"127.0.0.1"}  # None: what the page makes itself
-
-
-def until(page, condition):
-    """Wait until a condition on the panel's dataset, d, holds."""
-    ready = f"() => {{ const d = {PANEL}?.dataset; return d && ({condition}); }}"
-    page.wait_for_function(ready)
-
-
-def fill(page, label, value):
-    """Put a value into a field and leave it, which starts a run; return that run's number."""
-    before = run_of(page)
-    page.get_by_label(label, exact=True).fill(str(value))
-    page.get_by_label(label, exact=True).press("Tab")
-    until(page, f"+d.run > {before}")
-    return run_of(page)
-
-
-def wait_for_step(page, run, step):
-    """Wait until a run has come to its end and its last step is on the screen."""
-    until(page, "d.status === 'done'")
-    page.wait_for_function(f"window.painted.some((p) => p.run === {run} && p.step === {step})")
-
-
-def run_of(page):
-    return int(page.evaluate(f"{PANEL}.dataset.run"))
-
-
-def data(page, name):
-    return page.evaluate(f"{PANEL}.dataset.{name}")
-
-
-def says(page):
-    return page.locator("#panel .dl-says").inner_text()
-
-
-def canvas(page, key):
-    """Return the images on a canvas, one by one, as arrays of bytes."""
-    pixels = page.evaluate(f"""() => {{
-        const canvas = {PANEL}.querySelector("[data-canvas={key}]");
-        const {{ width, height }} = canvas;
-        return [width, height, [...canvas.getContext("2d").getImageData(0, 0, width, height).data]];
-    }}""")
-    width, height, values = pixels
-    return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
 
 def sheet(settings):
@@ -224,7 +112,7 @@ def test_refusal_is_a_sentence_and_keeps_the_pictures(page):
     before = canvas(page, "noisy")
     fill(page, "Steps", 0)
     until(page, "d.status === 'refused'")
-    assert says(page) == "num_steps must be a whole number from 1 to 1000, got 0."
+    assert says(page) == "Steps must be a whole number from 1 to 1000, got 0."
     assert (canvas(page, "noisy") == before).all()
 
 
@@ -279,16 +167,27 @@ def test_nothing_jumps(browser, address, width):
     before = page.evaluate(boxes)
     until(page, "d.step >= 20")
     during = page.evaluate(boxes)
+    first = run_of(page)  # the server counts all pages' runs
     page.locator("#start").click()
-    until(page, "d.run >= 2 && d.status === 'done'")
-    page.get_by_role("button", name="Watch it settle").click()
-    until(page, "d.run >= 3 && d.status === 'done'")
+    until(page, f"d.shownRun > {first} && d.status === 'done'")
     page.wait_for_timeout(500)
     after = page.evaluate(boxes)
+    second = run_of(page)
+    page.get_by_role("button", name="Watch it settle").click()
+    until(page, f"d.shownRun > {second} && d.step >= 1")
+    begun = page.evaluate(boxes)
+    until(page, "d.status === 'done'")
+    page.wait_for_timeout(500)
+    ended = page.evaluate(boxes)
     shifts = page.evaluate("window.shifts")
     page.close()
     print([shift for shift in shifts if shift["value"] > 0.001])
     assert before == during == after
+    # Without guidance, its plot is gone from the run's first step on; what is left stays in place.
+    assert begun == ended
+    places = [box[:3] for box in before]
+    assert [box for box in ended if box[:3] not in places] == []
+    assert len(before) - len(ended) == 1
     assert sum(shift["value"] for shift in shifts) < 0.02
 
 

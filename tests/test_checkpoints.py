@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import time
 import warnings
 import zipfile
 from dataclasses import replace
@@ -596,6 +597,27 @@ def test_load_from_the_hub_begins_no_download_that_the_disk_cannot_hold(monkeypa
     with pytest.raises(CheckpointError, match=r"1,073,741,824\.0 GiB, and .* GiB free") as caught:
         load("hf://someone/something/model.ckpt")
     assert one_sentence(caught, "model.ckpt")
+
+
+def test_load_from_the_hub_gives_up_in_time_and_takes_what_is_in_the_cache(monkeypatch, golden):
+    cached = [str(golden / "official_layout.ckpt")]
+
+    def download(repo_id, filename, dry_run=False, local_files_only=False):
+        if not local_files_only:
+            time.sleep(5)
+        elif not cached:
+            raise errors.LocalEntryNotFoundError("offline")
+        return SimpleNamespace(file_size=1, will_download=False) if dry_run else cached[0]
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr("deco_lab.checkpoints.files.PATIENCE", 0.1)
+    started = time.monotonic()
+    load("hf://someone/something/model.ckpt", device="cpu")
+    cached.clear()
+    with pytest.raises(CheckpointError, match="Hugging Face cannot be reached") as caught:
+        load("hf://someone/something/model.ckpt")
+    assert one_sentence(caught, "model.ckpt")
+    assert time.monotonic() - started < 4
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/repo", "hf://owner/repo/"])

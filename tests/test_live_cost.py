@@ -7,9 +7,9 @@ import sys
 import time
 
 import pytest
+from browsing import CHROMIUM, NO_BACKGROUND, PANEL, SLACK
 from playwright.sync_api import sync_playwright
 from test_app import load_app
-from test_browser import CHROMIUM, NO_BACKGROUND, PANEL, SLACK
 
 import deco_lab
 from deco_lab.page import serve

@@ -151,8 +151,14 @@ def test_ask_gives_the_answer_under_its_name_or_refuses_in_a_sentence(bench):
     assert message == {"status": "done", "text": "", "settings": Settings(seed=5)}
     (*_, message) = bench.ask(lambda: Settings(seed=-5))
     assert message == {
-        "status": "refused", "text": "seed must be a whole number of at least 0, got -5."
-    }  # fmt: skip
+        "status": "refused",
+        "text": "seed must be a whole number of at least 0, got -5.",
+        "wrong": {
+            "names": ["seed"],
+            "rule": "must be a whole number of at least 0, got -5.",
+            "place": None,
+        },
+    }
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from deco_lab.setting import RuleError
 from deco_lab.workbench.settings import (
     Settings,
     check_pixels,
@@ -117,3 +118,28 @@ def test_check_pixels_bounds_those_of_all_images_together():
     check_pixels(Settings(num_images=2), 1024)
     with pytest.raises(ValueError, match="num_images must be at most 2 for images of 1024 x 1024"):
         check_pixels(Settings(num_images=3), 1024)
+
+
+@pytest.mark.parametrize(
+    ("changed", "names", "place", "rule"),
+    [
+        ({"num_steps": 0}, ("num_steps",), None, "must be a whole number from 1 to 1000, got 0"),
+        ({"class_ids": []}, ("class_ids",), None, "must be 1 to 16 labels, got 0"),
+        (
+            {"dit_gains": (1, 1, 11, 1)}, ("dit_gains",), 2,
+            "must be a number from -10 to 10, got 11",
+        ),
+        (
+            {"guidance_interval": (0.5, 0.5)}, ("guidance_interval",), 0,
+            "must be before guided to t, got 0.5 and 0.5",
+        ),
+        (
+            {"guidance_interval": (0.5, 2)}, ("guidance_interval",), 1,
+            "must be a number from 0 to 1, got 2",
+        ),
+    ],
+)  # fmt: skip
+def test_refusals_tell_a_form_what_to_mark_and_what_to_say(changed, names, place, rule):
+    with pytest.raises(RuleError) as caught:
+        Settings(**changed)
+    assert (caught.value.names, caught.value.place, caught.value.rule) == (names, place, rule)

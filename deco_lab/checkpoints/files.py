@@ -10,11 +10,14 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import as_file, files
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from threading import Thread
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +32,10 @@ DAMAGED = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, 
 # Where Lightning keeps what a model and its data were made with, and what a size is called there.
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 _SIZE_NAMES = ("image_size", "img_size", "resolution")
+
+PATIENCE = 3.5
+"""Seconds that Hugging Face has to say what it knows of a file: its library would ask six times,
+for half a minute or more where there is no network."""
 
 
 class CheckpointError(ValueError):
@@ -100,7 +107,13 @@ def _download(address: str, check_size: Callable[[int], None]) -> Path:
             known = (said for kind, said in reasons.items() if isinstance(error, kind))
             raise CheckpointError(f"{address} {next(known, other)}") from error
 
-    found, cache = fetch(dry_run=True), Path(constants.HF_HUB_CACHE).absolute()
+    how = {}
+    try:
+        found = _within(PATIENCE, partial(fetch, dry_run=True))
+    except TimeoutError:
+        how = {"local_files_only": True}
+        found = fetch(dry_run=True, **how)
+    cache = Path(constants.HF_HUB_CACHE).absolute()
     size = found.file_size or 0
     check_size(size)
     free = shutil.disk_usage(next(f for f in (cache, *cache.parents) if f.exists())).free
@@ -109,7 +122,24 @@ def _download(address: str, check_size: Callable[[int], None]) -> Path:
             f"{address} has {size / 2**30:,.1f} GiB, and {cache} has {free / 2**30:,.1f} GiB free; "
             "make room, or name a folder on another disk in the variable HF_HOME"
         )
-    return Path(fetch())
+    return Path(fetch(**how))
+
+
+_T = TypeVar("_T")
+
+
+def _within(seconds: float, function: Callable[[], _T]) -> _T:
+    """Return what a function returns; raise TimeoutError where it takes longer, and let it be."""
+    answer: Future[_T] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(function())
+        except BaseException as error:  # which the caller raises
+            answer.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return answer.result(seconds)
 
 
 class File(NamedTuple):

@@ -13,8 +13,8 @@ import gradio as gr
 from deco_lab.palette import as_css
 
 _SCRIPTS = (
-    "page.js", "draw.js", "answer.js", "spectrum.js", "heatmap.js", "sample.js", "parts.js",
-    "loss.js", "measure.js", "inlet.js",
+    "page.js", "draw.js", "keys.js", "refused.js", "enlarge.js", "figure.js", "answer.js",
+    "spectrum.js", "heatmap.js", "sample.js", "parts.js", "loss.js", "measure.js", "inlet.js",
 )  # fmt: skip
 _STYLES = (
     "page.css",
@@ -90,9 +90,12 @@ def sender(name: str) -> gr.HTML:
     return component
 
 
-def toast(sentence: str) -> gr.Error:
-    """Return what shows a sentence, which may quote a file, over the page: as HTML, by Gradio."""
-    return gr.Error(html.escape(sentence), print_exception=False)
+def toast(sentence: str, visible: bool = True) -> gr.Error:
+    """Return what shows a sentence, which may quote a file, over the page: as HTML, by Gradio.
+
+    One that is not visible only keeps what would come next from coming.
+    """
+    return gr.Error(html.escape(sentence), visible=visible, print_exception=False)
 
 
 def fold() -> gr.HTML:

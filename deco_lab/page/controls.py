@@ -28,7 +28,10 @@ class Controls:
         self.first = first
         self.parts: dict[str, Control] = {
             "model": gr.Dropdown(
-                list(names), value=first.model, **_said(settings_of(Settings)["model"])
+                list(names),
+                value=first.model,
+                elem_classes="of-model",
+                **_said(settings_of(Settings)["model"]),
             ),
             "class_ids": class_choice(model, first.class_ids),
         }
@@ -59,8 +62,9 @@ class Controls:
     def _add(self, name: str) -> None:
         """Add the component of a field, or one for each of its numbers."""
         setting, value = settings_of(Settings)[name], getattr(self.first, name)
+        which = f"of-{name}"  # where panel/refused.js says what is wrong
         if not isinstance(value, tuple):
-            self.parts[name] = _component(setting, value, **_said(setting))
+            self.parts[name] = _component(setting, value, elem_classes=which, **_said(setting))
             return
         labels, said = setting.label, {"info": setting.help}
         if isinstance(labels, str):
@@ -68,7 +72,9 @@ class Controls:
             said = {}
             labels = [f"{setting.label}, {band}" for band in band_names(OCTAVES)]
         for i, (label, one) in enumerate(zip(labels, value, strict=True)):
-            self.parts[f"{name}.{i}"] = _component(setting, one, label=label, **said)
+            self.parts[f"{name}.{i}"] = _component(
+                setting, one, elem_classes=which, label=label, **said
+            )
 
     def shown_scales(self, rule: object) -> list[Any]:
         """Return which of `scales` a rule of guidance looks at, none of what is no rule."""
@@ -132,6 +138,7 @@ def class_choice(model: ModelFacts, chosen: Any) -> gr.Dropdown:
         multiselect=True,
         label="Classes",
         info="Images take them in turn.",
+        elem_classes="of-class_ids",
     )
 
 

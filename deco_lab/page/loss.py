@@ -11,7 +11,7 @@ from deco_lab.page.controls import Controls, class_names
 from deco_lab.page.picture import PictureChoice
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.workbench import Workbench
-from deco_lab.workbench.bench import sentence
+from deco_lab.workbench.bench import refusal
 from deco_lab.workbench.loss import MAX_GAMMA, TIMES, loss_share, split, weights
 
 
@@ -27,11 +27,11 @@ class LossTab:
                 self._go = gr.Button("Weigh", variant="primary", size="md", elem_classes="go")
                 fold()
                 self._quality = gr.Slider(
-                    1, 100, 85, step=1, label="Quality", buttons=[],
+                    1, 100, 85, step=1, label="Quality", buttons=[], elem_classes="of-quality",
                     info="JPEG's, whose steps make the weights; at 100 all are 1.",
                 )  # fmt: skip
                 self._gamma = gr.Slider(
-                    0, MAX_GAMMA, 1.0, step=0.1, label="Gamma", buttons=[],
+                    0, MAX_GAMMA, 1.0, step=0.1, label="Gamma", buttons=[], elem_classes="of-gamma",
                     info="Exponent of the weights; 0 makes all of them 1.",
                 )  # fmt: skip
                 self.choice = PictureChoice(bench, "loss-inlet", names)
@@ -59,7 +59,7 @@ class LossTab:
         try:
             table = weights(quality, gamma)
         except ValueError as error:
-            yield json.dumps({"status": "refused", "text": sentence(error)})
+            yield json.dumps(refusal(error))
             return
         yield from as_json([{"status": "running", "text": "", "weights": table}])
         yield from as_json(self._bench.ask(question, "split"))

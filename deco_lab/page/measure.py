@@ -8,7 +8,7 @@ import gradio as gr
 
 from deco_lab.page.assets import ANSWER, as_json, fold, panel
 from deco_lab.page.controls import Controls
-from deco_lab.setting import check_choice, check_number, check_whole, said
+from deco_lab.setting import RuleError, check_choice, check_number, check_whole, said
 from deco_lab.studies import STUDIES, crops_for, study
 from deco_lab.workbench import Workbench
 
@@ -29,15 +29,20 @@ class MeasureTab:
                 self._study = gr.Dropdown(
                     [(study.label, name) for name, study in STUDIES.items()],
                     value="parts", label="Study", info="What the model is asked.",
+                    elem_classes="of-study",
                 )  # fmt: skip
                 self._times = gr.CheckboxGroup(
                     TIMES, value=[0.3, 0.5, 0.9], label="t", info="0 is noise, 1 the image.",
+                    elem_classes="of-t",
                 )  # fmt: skip
                 self._count = gr.Slider(
                     14, MAX_COUNT, 14, step=14, label="Images", buttons=[],
+                    elem_classes="of-images",
                     info="Crops of bundled photographs, or fields: 14 take seconds.",
                 )  # fmt: skip
-                self._seed = gr.Number(0, label="Seed", info="Of images and noise.", step=1)
+                self._seed = gr.Number(
+                    0, label="Seed", info="Of images and noise.", step=1, elem_classes="of-seed"
+                )
                 gr.Button("Keep figure and numbers (ZIP)", size="sm", elem_id="measure-zip")
             with gr.Column(elem_classes="answer"):
                 questions = {name: study.question for name, study in STUDIES.items()}
@@ -55,7 +60,7 @@ class MeasureTab:
             check_choice("study", asked, STUDIES)
             check_whole("images", count, 1, MAX_COUNT)
             if not isinstance(times, list):
-                raise ValueError(f"t must be a list of times, got {said(times)}")
+                raise RuleError("t", f"must be a list of times, got {said(times)}")
             at = sorted({check_number("t", t, 0, 1) for t in times})
             model = self._bench.library.get(name)
             found = study(asked, model, crops_for(model, count, at, seed=seed))

@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import gradio as gr
 
@@ -10,6 +10,7 @@ from deco_lab.page.assets import toast
 from deco_lab.page.controls import class_choice
 from deco_lab.page.header import header, image_side
 from deco_lab.page.sample import SampleTab
+from deco_lab.setting import RuleError
 from deco_lab.workbench import Workbench
 from deco_lab.workbench.bench import sentence
 from deco_lab.workbench.library import PUBLISHED, ModelFacts
@@ -106,9 +107,11 @@ class ModelsTab:
         try:
             _, facts = library.load(name, image_size or None)
         except ValueError as error:
-            says = f"{sentence(error)} What was loaded before goes on."
-            yield [_said(says), *unchanged]
-            raise toast(says) from error
+            text = f"{self._size.label} {error.rule}" if _is_of_size(error) else error
+            says = f"{sentence(text)} What was loaded before goes on."
+            yield [_said(says, is_wrong=True), *unchanged]
+            # What draws next listens for success. The place itself says why there is none.
+            raise toast(says, visible=False) from error
         yield [
             _said(f"Loaded {name}, which draws images of {image_side(facts)}."),
             self._facts(),
@@ -121,7 +124,8 @@ class ModelsTab:
     def _facts(self) -> str:
         """Return what is known of the models that can draw, as a table with a column for each."""
         models = self._bench.library.all_facts()
-        head = "".join(f'<th scope="col">{html.escape(facts.name)}</th>' for facts in models)
+        names = [html.escape(facts.name) for facts in models]
+        head = "".join(f'<th scope="col" title="{name}"><span>{name}</span></th>' for name in names)
         rows = "".join(
             f'<tr><th scope="row">{word}</th>'
             + "".join(f"<td>{html.escape(text)}</td>" for text in texts)
@@ -135,5 +139,10 @@ class ModelsTab:
         )
 
 
-def _said(text: str) -> str:
-    return f'<p role="status">{html.escape(text)}</p>'
+def _is_of_size(error: ValueError) -> TypeGuard[RuleError]:
+    return isinstance(error, RuleError) and error.names == ("image_size",)
+
+
+def _said(text: str, is_wrong: bool = False) -> str:
+    look = ' class="dl-wrong"' if is_wrong else ""
+    return f'<p role="status"{look}>{html.escape(text)}</p>'

@@ -37,12 +37,13 @@ class PartsTab:
                 fold()
                 self.choice = PictureChoice(bench, "parts-inlet", names, with_step=True)
                 self._t = gr.Slider(
-                    0, 0.99, 0.5, step=0.01, label="t", buttons=[],
+                    0, 0.99, 0.5, step=0.01, label="t", buttons=[], elem_classes="of-t",
                     info="From noise, 0, to image, 1; a step has its own.",
                 )  # fmt: skip
                 self._choices = [_choice(argument) for argument in CHOICES]
                 self._clusters = gr.Slider(
                     2, MAX_CLUSTERS, 8, step=1, label="Clusters", buttons=[],
+                    elem_classes="of-num_clusters",
                     info="Colours of the condition's map; the paper has 8.",
                 )  # fmt: skip
                 gr.Button("Keep the curves (CSV)", size="sm", elem_id="parts-csv")
@@ -102,4 +103,5 @@ class PartsTab:
 def _choice(argument: str) -> gr.Dropdown:
     label, info = _LABELS[argument]
     shown = [(f"{key.replace('_', ' ')}: {said}", key) for key, said in CHOICES[argument].items()]
-    return gr.Dropdown(shown, value=shown[0][1], label=label, info=info)
+    which = f"of-{argument}"
+    return gr.Dropdown(shown, value=shown[0][1], label=label, info=info, elem_classes=which)

@@ -43,18 +43,24 @@ class PictureChoice:
             value=SOURCES[0],
             label="Picture",
             info="A crop of a bundled photograph, an image drawn last, or one of yours.",
+            elem_classes="of-source",
         )
         with gr.Row(elem_classes="pair"):
             self.class_id = gr.Dropdown(
-                list(choices), value=choices[0][1], label="Class", info="What it is told."
+                list(choices), value=choices[0][1], label="Class", info="What it is told.",
+                elem_classes="of-class_id",
+            )  # fmt: skip
+            self._seed = gr.Number(
+                0, label="Seed", info="Of crop and noise.", step=1, elem_classes="of-seed"
             )
-            self._seed = gr.Number(0, label="Seed", info="Of crop and noise.", step=1)
         with gr.Row(elem_classes="pair"):
-            self.index = gr.Number(1, label="Image", info="Of the last run.", step=1)
+            self.index = gr.Number(
+                1, label="Image", info="Of the last run.", step=1, elem_classes="of-image"
+            )
             if with_step:
                 self.step = gr.Number(
                     None, label="Step", info="Where it began.",
-                    placeholder="where it stopped", step=1,
+                    placeholder="where it stopped", step=1, elem_classes="of-step",
                 )  # fmt: skip
         self.inlet = inlet(name, "A picture of your own: choose it, or drop it on the page")
         self.components = [self.source, self.class_id, self.index, self._seed]

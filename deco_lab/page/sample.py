@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -23,7 +24,7 @@ from deco_lab.page.live import PATIENCE, Live
 from deco_lab.setting import settings_of
 from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
 from deco_lab.workbench import Settings, Workbench, from_query, to_query, to_snippet
-from deco_lab.workbench.bench import sentence
+from deco_lab.workbench.bench import refusal, sentence
 from deco_lab.workbench.examples import EXAMPLES
 from deco_lab.workbench.inlet import from_data_uri
 from deco_lab.workbench.job_queue import Reader
@@ -68,7 +69,7 @@ class SampleTab:
         self._live = live
         with gr.Row(elem_id="watch", elem_classes="workbench"):
             with gr.Column(elem_id="controls", elem_classes="side instant"):
-                with gr.Row(elem_classes="pair"):
+                with gr.Row(elem_id="run"):  # of which one shows: panel/keys.js
                     self._start = gr.Button(
                         "Start", variant="primary", size="md", elem_id="start", elem_classes="go"
                     )
@@ -95,6 +96,7 @@ class SampleTab:
                     "shareBands": band_names(MEAN_AND_OCTAVES),
                     "velocityRange": f"{RANGES['velocity']:g}",
                     "more": {name: _labels_of(name) for name in MORE},
+                    "labels": {name: said.label for name, said in settings_of(Settings).items()},
                     "presets": {example.name: example.help for example in EXAMPLES},
                 }
                 self.panel = panel("panel", "mountSample", setup)
@@ -146,13 +148,19 @@ class SampleTab:
             is_same = False
         return gr.skip() if is_same else self._draw(request, *values)
 
-    def _drawn(self, request: gr.Request, ask: Callable[[], _Wanted], unpin: bool = False) -> str:
+    def _drawn(
+        self,
+        request: gr.Request,
+        ask: Callable[[], _Wanted],
+        unpin: bool = False,
+        of_form: bool = True,
+    ) -> str:
         session, reader = session_of(request), Reader(PATIENCE)
         try:
             runs, note = ask()
         except ValueError as error:
             number = self._bench.sessions.call(session)
-            return json.dumps({"run": number, "status": "refused", "text": sentence(error)})
+            return json.dumps(refusal(error) | {"run": number, "of_form": of_form})
         messages = self._bench.draw(session, runs, unpin=unpin, note=note, reader=reader)
         return json.dumps(self._live.offer(messages, reader))
 
@@ -176,7 +184,8 @@ class SampleTab:
             return [*controls.filled(settings, facts), header(facts)]
 
         def draw(request: gr.Request, *value: Any) -> str:
-            return self._drawn(request, lambda: wanted_of(value[0] if value else request), unpin)
+            wanted = partial(wanted_of, value[0] if value else request)
+            return self._drawn(request, wanted, unpin, of_form=False)
 
         event(fill, source, [*controls.components, head], **AT_ONCE)
         event(draw, source, self.panel, **ASK)

@@ -24,8 +24,8 @@ function mountAnswer(root, bands, onChoose) {
     <div class="dl-equation">${PICTURES.map(figure).join("")}
       <figure class="dl-every"><h2>All images</h2>
         <canvas class="dl-picture" data-canvas="predicted" width="64" height="64" role="img" aria-label="Predicted images"></canvas></figure></div>
-    <div class="dl-rows">
-      <h2>Who draws each band <span>cycles/pixel</span></h2><div class="dl-legend">${
+    <div class="dl-rows" data-figure>
+      <div class="dl-head"><h2><b data-word="rows">Who draws each band</b> <span>cycles/pixel</span></h2>${DecoLab.svgButton("bands")}</div><div class="dl-legend">${
         legend(STACK.map((name) => ({ name, look: `dl-area dl-${name}` })))}</div>
       ${bands.map((name, k) => `<canvas class="dl-picture" data-band="${k}" width="64" height="64" role="img" aria-label="The predicted image ${name} cycles per pixel"></canvas>
         <p><b>${k ? (k === bands.length - 1 ? "fine" : "") : "coarse"}</b> ${name}</p>
@@ -35,10 +35,6 @@ function mountAnswer(root, bands, onChoose) {
     </div>`;
   const find = (selector) => root.querySelector(selector);
   const canvases = Object.fromEntries([...root.querySelectorAll("[data-canvas]")].map((node) => [node.dataset.canvas, node]));
-  const clearOrDraw = (node, pictures) => {
-    if (pictures) drawPictures(node, pictures);
-    else node.getContext("2d").clearRect(0, 0, node.width, node.height);
-  };
   const one = (pictures, i) => {
     const size = pictures.height * pictures.width * 3;
     return { ...pictures, count: 1, bytes: pictures.bytes.subarray(i * size, (i + 1) * size) };
@@ -94,6 +90,8 @@ function mountAnswer(root, bands, onChoose) {
     power = null;
     finest = []; // condition and pixels of the finest band, by step
     root.classList.toggle("dl-undivided", !begin.has_decoder || !begin.decompose);
+    const divided = begin.has_decoder && begin.decompose;
+    find('[data-word="rows"]').textContent = divided ? "Who draws each band" : "The predicted image by band";
     find(".dl-every").hidden = begin.num_images === 1;
     find(".dl-rows .dl-note").textContent = !begin.has_decoder
       ? "This model has no pixel decoder: there is nothing to divide."
@@ -133,15 +131,15 @@ function mountAnswer(root, bands, onChoose) {
   function paint(frame, before) {
     fronts = bands.map((_, k) => (power ? frontOf(k) : null));
     find('[data-note="says"]').textContent = says(frame);
-    clearOrDraw(canvases["first-noisy"], one((before || frame).noisy, 0));
+    drawPictures(canvases["first-noisy"], one((before || frame).noisy, 0));
     const { drawn, predicted } = frame;
-    clearOrDraw(canvases.whole, drawn ? one(drawn, 0) : predicted && one(predicted, 0));
-    clearOrDraw(canvases["of-condition"], drawn && one(drawn, 1));
-    clearOrDraw(canvases["of-pixels"], drawn && one(drawn, 2));
-    clearOrDraw(canvases.predicted, predicted);
+    drawPictures(canvases.whole, drawn ? one(drawn, 0) : predicted && one(predicted, 0));
+    drawPictures(canvases["of-condition"], drawn && one(drawn, 1));
+    drawPictures(canvases["of-pixels"], drawn && one(drawn, 2));
+    drawPictures(canvases.predicted, predicted, frame.noisy);
     const shares = frame.curves.predicted_shares;
     bands.forEach((_, k) => {
-      clearOrDraw(find(`[data-band="${k}"]`), frame.bands && one(frame.bands, k));
+      drawPictures(find(`[data-band="${k}"]`), frame.bands && one(frame.bands, k));
       const parts = shares && stacked(shares, k);
       find(`[data-share="${k}"]`).textContent = shares ? percent(shares[1][k + 1]) : "–";
       root.querySelectorAll(".dl-stack")[k].querySelectorAll("i").forEach((bar, i) => {

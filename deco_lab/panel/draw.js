@@ -25,9 +25,10 @@ window.DecoLab = (() => {
   }
   const percent = (share, digits = 0) => (share === null ? "–" : `${number(100 * share, digits)}%`);
   // Say in a panel where its answer stands.
-  function announce(root, { status, text }) {
+  function announce(root, data) {
+    const { status, text } = data;
     root.dataset.status = status;
-    root.querySelector(".dl-says").textContent = text || (status === "done" ? "Done." : "");
+    root.querySelector(".dl-says").textContent = DecoLab.worded(root, data) || text || (status === "done" ? "Done." : "");
   }
   // A fraction of small numbers, such as 3/64 for numerator 3 and denominator 64.
   function fraction(numerator, denominator) {
@@ -63,18 +64,24 @@ window.DecoLab = (() => {
   const unpackPictures = (pictures) =>
     pictures && { ...pictures, pixels: undefined, bytes: bytesOf(pictures.pixels) };
 
-  // Draw pictures in rows of equal length on a square canvas with thin gaps, at their own size: CSS
-  // scales the canvas. Assigning a canvas's size clears it, so that happens only when it changes.
-  function drawPictures(canvas, pictures) {
-    const { count, height: h, width: w, bytes } = pictures;
+  // Give a canvas the size of pictures in rows of equal length with thin gaps; return how they lie.
+  // Assigning a canvas's size clears it, so that happens only when it changes.
+  function layOut(canvas, { count, height: h, width: w }) {
     const columns = Math.ceil(Math.sqrt(count)), rows = Math.ceil(count / columns);
     const gap = count > 1 ? Math.max(2, Math.round(w / 32)) : 0;
     const width = columns * (w + gap) - gap, height = rows * (h + gap) - gap;
-    const side = Math.max(width, height);
-    if (canvas.width !== side) canvas.width = canvas.height = side;
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    return { columns, gap };
+  }
+  // Draw pictures on a canvas at their own size: CSS scales it. Where there are none it is cleared, and
+  // takes the size of those that are to come, if that is known.
+  function drawPictures(canvas, pictures, like) {
     const context = canvas.getContext("2d");
-    context.clearRect(0, 0, side, side);
-    const dx = Math.floor((side - width) / 2), dy = Math.floor((side - height) / 2);
+    if (!pictures && like) layOut(canvas, like);
+    canvas.classList.toggle("dl-drawn", Boolean(pictures));
+    if (!pictures) return context.clearRect(0, 0, canvas.width, canvas.height);
+    const { count, height: h, width: w, bytes } = pictures, { columns, gap } = layOut(canvas, pictures);
+    context.clearRect(0, 0, canvas.width, canvas.height);
     const image = context.createImageData(w, h);
     const target = image.data;
     for (let n = 0; n < count; n++) {
@@ -84,8 +91,9 @@ window.DecoLab = (() => {
         target[4 * i + 2] = bytes[from + 2];
         target[4 * i + 3] = 255;
       }
-      context.putImageData(image, dx + (n % columns) * (w + gap), dy + Math.floor(n / columns) * (h + gap));
+      context.putImageData(image, (n % columns) * (w + gap), Math.floor(n / columns) * (h + gap));
     }
+    DecoLab.drawn(canvas);
   }
 
   // ---- heatmaps ----------------------------------------------------------------------------------

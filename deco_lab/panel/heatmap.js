@@ -109,6 +109,8 @@ function mountHeatmap(root, onChoose) {
   return {
     clear(begin) {
       frames = [];
+      root.querySelector('[data-signal="guidance_power"]').hidden = begin.guided_from === null;
+      if (begin.guided_from === null && signal.key === "guidance_power") choose(heatmapSignals[0]);
       frequency = begin.frequency;
       drawPatchLines(begin.patch_size);
       context.clearRect(0, 0, canvas.width, canvas.height);

@@ -117,9 +117,7 @@ function mountParts(root, setup) {
     drawPictures(canvas, { count: 1, height: rows, width: columns, bytes });
   }
   function draw(key, pictures) {
-    const canvas = find(`[data-canvas="${key}"]`);
-    if (pictures) drawPictures(canvas, unpackPictures(pictures));
-    else canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    drawPictures(find(`[data-canvas="${key}"]`), pictures && unpackPictures(pictures));
   }
   function paint(view) {
     const { settings, gain, clusters } = view, plain = (name) => String(name).replace("_", " ");

@@ -9,7 +9,7 @@
 // screen), data-seen (frames that arrived) and data-painted (screens drawn).
 function mountSample(root, setup) {
   "use strict";
-  const { svg, line, percent, legend, unpackPictures, drawPictures } = DecoLab;
+  const { svg, line, percent, legend, unpackPictures, drawPictures, svgButton } = DecoLab;
   const HISTORY_BYTES = 96e6; // pictures kept for looking back; older ones are thinned beyond this
 
   const SPECTRA = [
@@ -42,6 +42,7 @@ function mountSample(root, setup) {
     <div class="dl-scrub">
       <label><span>Look back</span>
         <input type="range" min="0" max="1" value="0" disabled aria-label="Step to look at"></label>
+      <button type="button" class="dl-button" data-do="live" title="To the newest step, and on with the run">Live</button>
       <button type="button" class="dl-button" data-do="apart" disabled title="On the Decompose tab, once the run has ended">Take this step apart</button>
       <button type="button" class="dl-button" data-do="pin" disabled aria-pressed="false">Pin this run</button>
     </div>
@@ -58,8 +59,8 @@ function mountSample(root, setup) {
     </div>
     <div class="dl-pair">
       <section class="dl-spectrum"></section>
-      <section class="dl-heat">
-        <div class="dl-head"><h2>Power over t and frequency</h2>
+      <section class="dl-heat" data-figure>
+        <div class="dl-head"><h2>Power over t and frequency</h2>${svgButton("power")}
           <div class="dl-modes" role="group" aria-label="Whose power">${heatmapSignals.map((signal, i) =>
             `<button type="button" data-signal="${signal.key}" aria-pressed="${i === 0}">${signal.name}</button>`).join("")}</div></div>
         <div data-plot="heatmap"></div>
@@ -68,16 +69,16 @@ function mountSample(root, setup) {
     </div>
     <section class="dl-over-t">
       <div class="dl-over-t-rows">
-        <div class="dl-share-plots">
-          <h2>Who draws the predicted image, band by band</h2>
+        <div class="dl-share-plots" data-figure>
+          <div class="dl-head"><h2>Who draws the predicted image, band by band</h2>${svgButton("shares")}</div>
           <p class="dl-note" data-note="shares"></p>
           <div class="dl-legend">${legend(PARTS)}</div>
           <div class="dl-bands"></div>
         </div>
-        <div class="dl-guidance">
-          <h2>What guidance changes</h2>
+        <div class="dl-guidance" data-figure>
+          <div class="dl-head"><h2>What guidance changes</h2>${svgButton("guidance")}</div>
           <p class="dl-note">Energy of guided − class velocity over the class velocity’s, in each band (cycles/pixel): at 1 guidance
-            moves the band by as much as the class has there. Nothing is drawn where guidance is off.</p>
+            moves the band by as much as the class has there.</p>
           <div class="dl-legend">${legend(BANDS)}</div>
           <div data-plot="guidance"></div>
         </div>
@@ -109,13 +110,14 @@ function mountSample(root, setup) {
       <dt>Take this step apart</dt><dd>On the Decompose tab: the first image where the shown step began, at its own t and of its own class.</dd>
       <dt>Pin</dt><dd>Keeps this run on the screen, so that the next one stands beside it.</dd>
       ${Object.entries(setup.presets).map(([name, help]) => `<dt>${name}</dt><dd>${help}</dd>`).join("")}
-      <dt>Keys</dt><dd><kbd>Space</kbd> starts or stops, <kbd>←</kbd> <kbd>→</kbd> look back and forth, <kbd>P</kbd> pins; when no control has the focus.</dd>
+      <dt>Keys</dt><dd><kbd>Space</kbd> starts or stops, <kbd>←</kbd> <kbd>→</kbd> look back and forth, <kbd>P</kbd> pins; a control that has
+        the focus keeps the keys that it needs. A picture: a click or <kbd>Enter</kbd> enlarges it.</dd>
     </dl></details>`;
   const find = (selector) => root.querySelector(selector);
   const answer = mountAnswer(find(".dl-answer"), setup.bands, (t) => goTo(stepAt(t)));
   const canvases = Object.fromEntries(
     [...root.querySelectorAll("canvas[data-canvas]")].map((node) => [node.dataset.canvas, node]));
-  const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]');
+  const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]'), liveButton = find('[data-do="live"]');
   const apartButton = find('[data-do="apart"]');
 
   const spectrum = mountSpectrum(find(".dl-spectrum"), SPECTRA, -4, true);
@@ -192,14 +194,16 @@ function mountSample(root, setup) {
   })();
   const overT = [...bands, guidance];
 
+  // Plots that do not apply to a run are gone from its beginning on; the answer's note says why.
+  const isDivided = ({ has_decoder, decompose }) => has_decoder && decompose;
   function describe(begin) {
-    find('[data-note="shares"]').textContent = !begin.has_decoder
-      ? "This model has no pixel decoder: there is no condition to show and nothing to divide."
-      : begin.decompose
-        ? "Shares of the class’s predicted image x + (1 − t) · velocity, before guidance, of the first image. In place of an input: " +
-          `that of ${begin.others}, at the same t (conditions at the nearest of 16 times). They sum to 100% in each band (cycles/pixel).`
-        : "Steps are not taken apart; turn it on under “More”.";
-    root.classList.toggle("dl-absent", !begin.has_decoder || !begin.decompose);
+    find('[data-note="shares"]').textContent =
+      "Shares of the class’s predicted image x + (1 − t) · velocity, before guidance, of the first image. In place of an input: " +
+      `that of ${begin.others}, at the same t (conditions at the nearest of 16 times). They sum to 100% in each band (cycles/pixel).`;
+    find(".dl-share-plots").hidden = !isDivided(begin);
+    find(".dl-guidance").hidden = begin.guided_from === null;
+    find(".dl-over-t").hidden = !isDivided(begin) && begin.guided_from === null;
+    spectrum.leaveOut("condition_energy", !isDivided(begin));
   }
 
   // What behind "More" is not at its default.
@@ -226,10 +230,16 @@ function mountSample(root, setup) {
     pinButton.setAttribute("aria-pressed", Boolean(pinned));
     find(".dl-pinned").hidden = !pinned;
     spectrum.compare(Boolean(pinned));
-    if (pinned) find('[data-note="pinned"]').textContent =
-      `Pinned: ${pinned.begin.title}. Both runs at the same t; pale lines are the pinned run’s. ` +
-      "The difference is new − pinned of the 8-bit pictures, doubled; grey is none.";
+    sayPinned();
     schedule();
+  }
+  function sayPinned() {
+    if (!pinned) return;
+    const counts = [pinned.begin, current.begin].map((begin) => begin.num_images), [few, many] = [Math.min(...counts), Math.max(...counts)];
+    find('[data-note="pinned"]').textContent =
+      `Pinned: ${pinned.begin.title}. Both runs at the same t; pale lines are the pinned run’s. ` +
+      "The difference is new − pinned of the 8-bit pictures, doubled; grey is none" +
+      (few < many ? `; the first ${few} of ${many} are compared.` : ".");
   }
   const nearest = (frames, t) =>
     frames.reduce((best, frame) => (!best || Math.abs(frame.t - t) < Math.abs(best.t - t) ? frame : best), null);
@@ -240,9 +250,7 @@ function mountSample(root, setup) {
     return { ...now, count, bytes };
   }
   function clearOrDraw(key, pictures) {
-    const node = canvases[key];
-    if (pictures) drawPictures(node, pictures);
-    else node.getContext("2d").clearRect(0, 0, node.width, node.height);
+    drawPictures(canvases[key], pictures, shown.noisy);
   }
 
   // ---- updates in, paints out ------------------------------------------------------------------------
@@ -291,6 +299,7 @@ function mountSample(root, setup) {
     scrub.setAttribute("aria-valuetext", `step ${frame.index}, t ${frame.t.toFixed(2)}`);
     pinButton.disabled = false;
     allowApart();
+    showLive();
     for (const key of ["noisy", "velocity"]) clearOrDraw(key, frame[key]);
     answer.paint(frame, history[frame.index - 1]);
     const before = pinned && nearest(pinned.history.filter(Boolean), frame.t);
@@ -299,9 +308,10 @@ function mountSample(root, setup) {
       clearOrDraw("pinned-predicted", before.predicted);
       clearOrDraw("difference", difference(frame.predicted, before.predicted));
     }
-    spectrum.paint(frame.curves, before && before.curves, current.begin.has_decoder ? current.begin.patch_size : 0);
+    spectrum.paint(frame.curves, before && before.curves, isDivided(current.begin) ? current.begin.patch_size : 0);
     heatmap.paint(frame);
     overT.forEach((plot) => plot.paint(frame));
+    root.dataset.title = current.begin.title;
     root.dataset.shownRun = current.run;
     root.dataset.step = frame.index;
     root.dataset.painted = ++painted;
@@ -324,17 +334,23 @@ function mountSample(root, setup) {
     shown = history[index];
     schedule();
   }
+  // While a run goes on past what is looked at there is a way back to it.
+  function showLive() {
+    const isBehind = !following && isRunning();
+    if (!isBehind && document.activeElement === liveButton) scrub.focus();
+    liveButton.style.visibility = isBehind ? "visible" : "hidden";
+  }
+  const isRunning = () => ["running", "waiting"].includes(root.dataset.status);
+  liveButton.addEventListener("click", () => goTo(history.length - 1));
   scrub.addEventListener("input", () => goTo(+scrub.value));
   pinButton.addEventListener("click", () => (pinned ? unpin() : pin()));
   document.addEventListener("keydown", (event) => {
-    if (!root.isConnected || !root.offsetParent || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target !== document.body && event.target !== root) return; // a control has the focus
+    if (!root.isConnected || !root.offsetParent || !DecoLab.isFree(event)) return;
     if (event.key === "ArrowLeft") goTo((shown ? shown.index : 0) - 1);
     else if (event.key === "ArrowRight") goTo((shown ? shown.index : 0) + 1);
     else if (event.key === "p" || event.key === "P") !pinButton.disabled && pinButton.click();
     else if (event.key === " ") {
-      const busy = ["running", "waiting"].includes(root.dataset.status);
-      document.getElementById(busy ? "stop" : "start")?.click();
+      if (!event.repeat) document.getElementById(isRunning() ? "stop" : "start")?.click();
     } else return;
     event.preventDefault();
   });
@@ -357,6 +373,8 @@ function mountSample(root, setup) {
       source.close();
       if (stream !== source) return;
       root.dataset.status = "stopped";
+      DecoLab.showRunning(false);
+      showLive();
       find(".dl-says").textContent = "The connection to the server was lost; start again.";
     };
   }
@@ -378,8 +396,9 @@ function mountSample(root, setup) {
     root.dataset.run = run;
     root.dataset.status = update.status;
     allowApart();
-    const says = find(".dl-says");
-    if (says.textContent !== update.text) says.textContent = update.text;
+    DecoLab.showRunning(isRunning());
+    const says = find(".dl-says"), text = DecoLab.worded(root, update, setup.labels) || update.text;
+    if (says.textContent !== text) says.textContent = text;
     if (update.begin && update.frames.length && current.run !== run) {
       if (update.begin.pin === "before" && history.length) pin();
       if (update.begin.pin === "none") unpin();
@@ -392,13 +411,16 @@ function mountSample(root, setup) {
       answer.clear(update.begin);
       describe(update.begin);
       sayMore(update.begin.changed);
+      sayPinned();
       putInAddress(update.begin.query);
     }
     for (const frame of update.frames || []) keep(frame);
+    showLive();
     if (!(update.frames || []).length) return;
     if (following) shown = history.at(-1);
     schedule();
   }
   showPinned();
+  showLive();
   return { show };
 }

@@ -30,12 +30,13 @@ function mountSpectrum(section, curves, lowest, canCompare) {
   };
   const modes = Object.keys(SCALES).filter((mode) => mode !== "ratio" || canCompare);
   section.innerHTML = `
-    <div class="dl-head"><h2>DCT energy of 8 × 8 blocks</h2>
+    <div class="dl-head"><h2>DCT energy of 8 × 8 blocks</h2>${DecoLab.svgButton("spectrum")}
       <div class="dl-modes" role="group" aria-label="Energy scale">${modes.map((mode) =>
         `<button type="button" data-mode="${mode}">${SCALES[mode].name}</button>`).join("")}</div></div>
     <div class="dl-legend">${legend(curves)}</div>
     <div data-plot="spectrum"></div>
     <p class="dl-note"></p>`;
+  section.dataset.figure = "";
   const note = section.querySelector(".dl-note"), buttons = section.querySelectorAll("[data-mode]");
   const plot = svg(section.querySelector("[data-plot]"), "svg", {
     viewBox: `0 0 ${W} ${H}`, role: "img", tabindex: 0,
@@ -152,7 +153,13 @@ function mountSpectrum(section, curves, lowest, canCompare) {
     section.querySelector('[data-mode="ratio"]').disabled = !on;
     if (!on && mode === "ratio") choose("curve");
   }
+  // Leave a curve out, or take it in again.
+  function leaveOut(key, out) {
+    const at = curves.findIndex((curve) => curve.key === key);
+    for (const node of [section.querySelectorAll(".dl-legend span")[at], lines[at], before[at]])
+      node.style.display = out ? "none" : "";
+  }
   choose(mode);
   paint({}, null, 0);
-  return { paint, compare };
+  return { paint, compare, leaveOut };
 }

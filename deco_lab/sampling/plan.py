@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from deco_lab.sampling.guidance import GUIDANCE, GuidanceRule
 from deco_lab.sampling.solvers import SOLVERS
-from deco_lab.setting import Interval, Setting, check_settings
+from deco_lab.setting import Interval, RuleError, Setting, check_settings
 
 MAX_SCALE = 100.0
 """Greatest guidance scale, and greatest time shift, of whom the limits bind."""
@@ -80,7 +80,8 @@ class Plan:
 def check_seeds(first: int, count: int) -> None:
     """Raise ValueError unless each of `count` images has a seed of its own."""
     if first + count > 2**32:
-        raise ValueError(
-            f"seed must be below 2**32 for every image, got {first}, since PyTorch's CPU generator "
-            "uses no more of it; use a smaller one"
+        raise RuleError(
+            "seed",
+            f"must be below 2**32 for every image, got {first}, since PyTorch's CPU generator "
+            "uses no more of it; use a smaller one",
         )

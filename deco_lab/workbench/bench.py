@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deco_lab.files import printable
+from deco_lab.setting import RuleError
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.job_queue import JobQueue, Reader, Waiting
@@ -73,8 +74,8 @@ class Workbench:
         ------
         dict
             "run" (a number that rises), "status" ("waiting", "running", "done", "stopped" or
-            "refused"), "text" (a sentence), "frames" (those since the last message, see
-            `deco_lab.workbench.watching.Frame`) and "begin" (what holds for the whole run; None
+            "refused", see `refusal`), "text" (a sentence), "frames" (those since the last message,
+            see `deco_lab.workbench.watching.Frame`) and "begin" (what holds for the whole run; None
             while it waits). The last of a run is none of the first two.
         """
         for settings in runs:
@@ -123,7 +124,7 @@ class Workbench:
                 said = {"status": status, "text": updates[-1].text, "frames": frames}
                 yield said | {"begin": begin or None}
         except ValueError as error:
-            yield {"status": "refused", "text": sentence(error)}
+            yield refusal(error)
         else:
             if status == "waiting":
                 yield {"status": "stopped", "text": STOPPED_WAITING}
@@ -152,7 +153,7 @@ class Workbench:
                     last = {"status": answer.status, "text": answer.text}
                 yield last
         except ValueError as error:
-            last = {"status": "refused", "text": sentence(error)}
+            last = refusal(error)
             yield last
         if last["status"] == "waiting":
             yield {"status": "stopped", "text": STOPPED_WAITING}
@@ -170,7 +171,20 @@ class Workbench:
         )
 
 
-def sentence(error: Exception) -> str:
+def refusal(error: ValueError) -> Message:
+    """Return the message that something is refused, in the words of arguments.
+
+    Where one broke its rule, "wrong" has its "names", the "rule" that follows them in the sentence,
+    and the "place" of several numbers or None: a form says its labels instead.
+    """
+    said: Message = {"status": "refused", "text": sentence(error)}
+    if isinstance(error, RuleError):
+        rule = sentence(error.rule)
+        said["wrong"] = {"names": list(error.names), "rule": rule, "place": error.place}
+    return said
+
+
+def sentence(error: Exception | str) -> str:
     """Return an error's message as one sentence of bounded length: it may quote what was sent."""
     text = printable(" ".join(str(error).split()))
     return f"{text if len(text) <= 300 else text[:300] + ' ...'}."

@@ -29,7 +29,7 @@ from deco_lab.checkpoints.store import PUBLISHED_SIZES
 from deco_lab.fast.graphs import empty_cache
 from deco_lab.files import printable
 from deco_lab.models import Model
-from deco_lab.setting import check_whole, said
+from deco_lab.setting import RuleError, check_whole, said
 from deco_lab.spectra import weights_hash
 from deco_lab.workbench.settings import MAX_PIXELS
 
@@ -207,7 +207,7 @@ class Library:
 
     def _loaded(self, name: str) -> Entry | None:
         if not isinstance(name, str):  # a script may send anything
-            raise ValueError(f"model must be the name of a model, got {said(name)}")
+            raise RuleError("model", f"must be the name of a model, got {said(name)}")
         return self._models.get(name)
 
     def _path(self, name: str) -> Path | None:
@@ -216,9 +216,10 @@ class Library:
             return None
         if path := self.found().get(name):
             return path
-        raise ValueError(
-            f"model must be one of {', '.join(self.names())}, a .safetensors or .ckpt "
-            f"file in the folder of models, or hf://owner/repo/file, got {said(name)}"
+        raise RuleError(
+            "model",
+            f"must be one of {', '.join(self.names())}, a .safetensors or .ckpt "
+            f"file in the folder of models, or hf://owner/repo/file, got {said(name)}",
         )
 
     def _load(self, name: str, path: Path | None, image_size: int | None) -> Model:

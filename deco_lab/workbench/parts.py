@@ -19,7 +19,7 @@ from torch import Tensor
 
 from deco_lab.flow import interpolate, seeded_noise
 from deco_lab.labels import labels_of
-from deco_lab.setting import check_choice, check_number, check_whole
+from deco_lab.setting import RuleError, check_choice, check_number, check_whole
 from deco_lab.spectra import (
     MEAN_AND_OCTAVES,
     Crops,
@@ -251,7 +251,7 @@ def explain(
     check_whole("class_id", class_id, 0, config.num_classes)
     check_number("t", t, 0, 1)
     if t == 1:
-        raise ValueError("t must be below 1, where nothing is left to draw, got 1; use 0.95")
+        raise RuleError("t", "must be below 1, where nothing is left to draw, got 1; use 0.95")
     check_whole("seed", seed, 0, 2**32 - 1)
     chosen = (whole, condition_reference, pixel_reference, effects)
     choices = dict(zip(CHOICES, chosen, strict=True))

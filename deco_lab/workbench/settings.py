@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
 from deco_lab.sampling.plan import NUM_BANDS, Plan, check_seeds, one_a_band
-from deco_lab.setting import Setting, said
+from deco_lab.setting import RuleError, Setting, said
 
 MAX_IMAGES = 16
 """Most images of one run."""
@@ -53,7 +53,7 @@ class Settings(Plan):
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
-            raise ValueError(f"model must be the name of a loaded model, got {said(self.model)}")
+            raise RuleError("model", f"must be the name of a loaded model, got {said(self.model)}")
         super().__post_init__()
         check_seeds(self.seed, self.num_images)
 
@@ -150,7 +150,8 @@ def check_pixels(settings: Settings, image_size: int) -> None:
     """Raise ValueError where a run's images would have too many pixels together."""
     most = MAX_PIXELS // image_size**2
     if settings.num_images > most:
-        raise ValueError(
-            f"num_images must be at most {most} for images of {image_size} x {image_size} pixels, "
-            f"got {settings.num_images}"
+        raise RuleError(
+            "num_images",
+            f"must be at most {most} for images of {image_size} x {image_size} pixels, "
+            f"got {settings.num_images}",
         )

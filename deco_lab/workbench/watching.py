@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deco_lab.sampling import GuidanceRule, GuidedPair, ReusedCondition, Step, sample_steps
+from deco_lab.setting import RuleError
 from deco_lab.spectra import (
     MEAN_AND_OCTAVES,
     OCTAVES,
@@ -197,9 +198,10 @@ class Watch:
         self._model = self._watched = sampled = model
         decodes = hasattr(model, "condition") and hasattr(model, "decode")
         if settings.has_gains and not decodes:
-            raise ValueError(
-                f"dit_gains and decoder_gains must be 1, since {settings.model} has no pixel "
-                "decoder and so no parts; choose a DeCo model"
+            raise RuleError(
+                ("dit_gains", "decoder_gains"),
+                f"must be 1, since {settings.model} has no pixel decoder and so no parts; choose "
+                "a DeCo model",
             )
         self.others: Others | None = None
         """What stands for none of an input; None where nothing is taken apart."""
