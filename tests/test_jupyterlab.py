@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 import matplotlib
 import pytest
+from browsing import CHROMIUM, NO_BACKGROUND
 from playwright.sync_api import BrowserContext, Locator, Page, sync_playwright
-from test_browser import CHROMIUM, NO_BACKGROUND
 from test_notebooks import IN_JUPYTERLAB
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]

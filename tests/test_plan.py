@@ -17,7 +17,7 @@ from deco_lab.workbench import Settings, from_query, to_query, to_snippet
 def test_sample_takes_the_plans_settings_and_defaults(function):
     parameters = inspect.signature(function).parameters
     known = {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert known == {**Plan().arguments(), "noise": None}
+    assert known == {**Plan().arguments(), "noise": None, "start": None}
 
 
 @pytest.mark.parametrize("kind", [Plan, Settings, SamplingConfig])
@@ -46,4 +46,4 @@ def test_a_rule_from_outside_reaches_command_line_link_and_script(monkeypatch):
     settings = Settings(guidance="halved")
     query = {name: values[0] for name, values in parse_qs(to_query(settings)).items()}
     assert from_query(query) == settings
-    assert "guidance=Halved())" in to_snippet(settings)
+    assert "guidance=Halved()," in to_snippet(settings)
