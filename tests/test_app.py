@@ -345,7 +345,7 @@ def test_decompose_takes_any_step_where_it_began_bit_for_bit(solver, monkeypatch
         assert label.tolist() == [3]
         assert view["settings"]["t"] == began.t
         assert view["settings"]["of"] == (
-            f"Image 2 of the last run, where step {max(1, step)} of 12 began."
+            f"Image 2 of the last run, where step {max(1, step)} began."
         )
     assert taken_apart(tab, None)["settings"]["of"].endswith("where step 12, its last, began.")
 

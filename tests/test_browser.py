@@ -251,6 +251,23 @@ def test_more_says_what_is_not_at_its_default_and_takes_it_back(page):
     assert page.get_by_label("Guided from t", exact=True).input_value() == "0.1"
 
 
+def test_a_run_starts_from_a_picture_of_ones_own(page, tmp_path):
+    wait_for_step(page, fill(page, "Steps", 10), 10)
+    page.get_by_role("button", name="More", exact=False).click()
+    Image.linear_gradient("L").convert("RGB").save(tmp_path / "mine.png")
+    run = run_of(page)
+    page.locator("#start-inlet input").set_input_files(tmp_path / "mine.png")
+    until(page, f"+d.run > {run} && d.status === 'done' && d.step === '5'")
+    assert page.locator("[data-fact=step]").inner_text() == "5/5"
+    assert "kept for every tab" in page.locator("#start-inlet").inner_text()
+    said = page.locator("#more-says p").inner_text()
+    assert said == "Not at its default: Start from."
+    page.get_by_label("Step to look at").fill("0")
+    page.wait_for_function("window.painted.at(-1).step === 0")
+    top, *_, bottom = canvas(page, "noisy")[:64, :64].mean((1, 2))
+    assert bottom - top > 60  # half of the gradient, from black to white
+
+
 def test_a_single_dit_has_a_row_without_parts(browser, address):
     page = browser.new_page()
     page.goto(f"{address}?model=%22tiny-dit%22&num_steps=4&num_images=1".replace("%22", ""))
@@ -440,7 +457,7 @@ def test_a_step_that_is_shown_is_taken_apart_where_it_began(page):
     assert page.get_by_label("Step", exact=True).input_value() == "6"
     assert page.get_by_label("Image", exact=True).first.input_value() == "1"
     assert page.locator("#parts .dl-says").inner_text() == (
-        "Image 1 of the last run, where step 6 of 10 began."
+        "Image 1 of the last run, where step 6 began."
     )
     settings = replace(FIRST, num_steps=10)
     model = deco_lab.load("tiny", device="cpu")

@@ -8,14 +8,17 @@ from urllib.parse import parse_qsl
 
 import pytest
 import torch
+from PIL import Image
 from test_workbench_watching import DIT, random_model
 
 import deco_lab
 from deco_lab.checkpoints import save
+from deco_lab.sampling import Start
 from deco_lab.workbench import Library, Settings, Workbench, from_query
 from deco_lab.workbench.examples import EXAMPLES
 from deco_lab.workbench.job_queue import Reader
 from deco_lab.workbench.keeping import settings_from_png, to_png
+from deco_lab.workbench.source import prepare
 
 SHORT = Settings(num_images=1, num_steps=3, decompose=False)
 
@@ -167,3 +170,19 @@ def test_examples_draw_from_the_same_noise_what_is_compared(example):
     assert len({run.seed for run in example.runs}) == 1
     assert len({run.class_ids for run in example.runs}) == 1
     assert len(set(example.runs)) == len(example.runs)
+
+
+def test_draw_starts_from_the_sessions_own_picture(bench):
+    settings = replace(SHORT, num_steps=10, start_from="own picture", start_t=0.7)
+    (*_, message) = bench.draw("nobody", [settings])
+    assert message["status"] == "refused"
+    assert message["text"].startswith("there is no picture of your own yet; choose a file")
+    picture = Image.linear_gradient("L").convert("RGB")
+    bench.sessions.keep_picture("a", picture)
+    messages = list(bench.draw("a", [settings]))
+    assert messages[-1]["status"] == "done"
+    assert messages[-1]["begin"]["num_steps"] == 3
+    start = Start(prepare(picture, 64)[None], 0.7)
+    model = bench.library.get("tiny")
+    expected = deco_lab.sample(model, **settings.sampling_arguments(), start=start)
+    assert torch.equal(bench.sessions.kept("a").images, expected)

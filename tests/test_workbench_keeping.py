@@ -18,7 +18,7 @@ from skimage.data import astronaut
 from test_workbench_watching import DECO, random_model
 
 import deco_lab
-from deco_lab.sampling import ReusedCondition
+from deco_lab.sampling import ReusedCondition, Start
 from deco_lab.spectra import PartGains
 from deco_lab.workbench.keeping import (
     file_name,
@@ -31,6 +31,7 @@ from deco_lab.workbench.keeping import (
 )
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.settings import Settings
+from deco_lab.workbench.source import prepare
 from deco_lab.workbench.watching import Watch
 
 SETTINGS = Settings(
@@ -343,3 +344,17 @@ def test_file_name_is_safe_on_all_systems(model: str, expected: str, record: Rec
     assert re.fullmatch(r"[0-9a-f]{6}\.png", name.removeprefix(expected))
     other = replace(record, settings=replace(settings, solver="heun"))
     assert file_name(other, "png") != name
+
+
+def test_to_snippet_starts_from_the_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture = Image.linear_gradient("L").convert("RGB")
+    picture.save("picture.png")
+    settings = Settings(num_steps=10, num_images=2, start_from="own picture", start_t=0.7)
+    found: dict[str, Any] = {}
+    exec(to_snippet(settings), found)
+    model: Any = deco_lab.load("tiny")
+    start = Start(prepare(picture, 64)[None], 0.7)
+    expected = deco_lab.sample(model, **settings.sampling_arguments(), start=start)
+    assert torch.equal(found["images"], expected)
+    assert found["step"].index == 3

@@ -30,6 +30,8 @@ CHANGED = Settings(
     dit_gains=(1, 0, -1, 0.1),
     decoder_gains=(0.3, 1, 1, 2),
     condition_reuse=2,
+    start_from="own picture",
+    start_t=0.3,
     decompose=False,
 )
 

@@ -12,7 +12,7 @@ import torch
 
 from deco_lab.config import DeCoConfig, DiTConfig
 from deco_lab.models import build
-from deco_lab.sampling import sample, sample_steps
+from deco_lab.sampling import Start, sample, sample_steps
 from deco_lab.spectra import (
     MEAN_AND_OCTAVES,
     PartGains,
@@ -421,3 +421,20 @@ def test_watch_without_parts_shows_bands_of_the_predicted_image(dit):
     assert frame.drawn is None
     bands = split_bands(step.predicted_image[:1])[:, 0]
     assert np.abs(pixels_of(frame.bands)[0].astype(int) - as_pixels(bands[:1])[0]).max() <= 1
+
+
+def test_watch_starts_from_a_picture_and_counts_the_steps_that_are_left(deco):
+    settings = replace(SETTINGS, num_steps=10, start_from="own picture", start_t=0.65)
+    picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    start = Start(picture, 0.65)
+    watch = Watch(deco, settings, start)
+    assert watch.num_steps == 4
+    updates = list(run(watch))
+    assert updates[-1].status == "done"
+    assert updates[-1].text.startswith("Done: 4 steps, ")
+    frames = [frame for update in updates for frame in update.frames]
+    assert [round(frame.t, 6) for frame in frames] == [0.65, 0.7, 0.8, 0.9, 1.0]
+    expected = sample(deco, **settings.sampling_arguments(), start=start)
+    record = watch.record({})
+    assert torch.equal(record.images, expected)
+    assert record.num_steps == 4

@@ -75,12 +75,14 @@ def panel(name: str, mount: str, setup: Mapping[str, Any]) -> gr.HTML:
     return _mounted(name, script, setup)
 
 
-def inlet(name: str, label: str) -> gr.HTML:
+def inlet(name: str, label: str, *, drops: bool = True) -> gr.HTML:
     """Return a component for a file that a person chooses or drops: its value is a data URI.
 
     It shows any other value that it is given.
     """
-    return _mounted(name, "mountInlet(element, props, trigger, watch);", {"label": label})
+    return _mounted(
+        name, "mountInlet(element, props, trigger, watch);", {"label": label, "drops": drops}
+    )
 
 
 def sender(name: str) -> gr.HTML:

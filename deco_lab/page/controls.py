@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from deco_lab.page.assets import inlet
 from deco_lab.sampling import GUIDANCE
 from deco_lab.setting import Interval, Setting, settings_of
 from deco_lab.spectra import OCTAVES, band_names
@@ -13,8 +14,8 @@ from deco_lab.workbench import Settings
 from deco_lab.workbench.library import ModelFacts
 
 MORE = (
-    "guidance", "band_scales", "guidance_interval", "solver", "time_shift", "condition_reuse",
-    "decompose", "dit_gains", "decoder_gains",
+    "guidance", "band_scales", "guidance_interval", "start_from", "start_t", "solver", "time_shift",
+    "condition_reuse", "decompose", "dit_gains", "decoder_gains",
 )  # fmt: skip
 """Settings that few need, behind "More"."""
 
@@ -43,7 +44,11 @@ class Controls:
             self._add("guidance")
             self._scale("band_scales")
             self._row("guidance_interval")
-            for name in MORE[3:]:
+            self._add("start_from")
+            self.start_inlet = inlet(
+                "start-inlet", "A picture of your own to start from: choose it", drops=False
+            )
+            for name in MORE[4:]:
                 self._add(name)
             self.reset = gr.Button("Reset all of these", size="sm")
         gr.HTML("<p></p>", padding=False, elem_id="more-says")  # panel/sample.js

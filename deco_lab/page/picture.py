@@ -15,6 +15,18 @@ MAX_KEPT_SIDE = 2048
 """Longest side, in pixels, of a picture that a session keeps."""
 
 
+def keep_own(bench: Workbench, request: gr.Request, uri: str) -> str:
+    """Keep a picture that a person chose or dropped, for all tabs, and say so in a sentence."""
+    try:
+        picture = read_picture(from_data_uri(uri))
+    except ValueError as error:
+        raise toast(sentence(error)) from error
+    said = f"Yours, {picture.width} by {picture.height} pixels, is kept for every tab."
+    picture.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
+    bench.sessions.keep_picture(session_of(request), picture)
+    return said
+
+
 class PictureChoice:
     """Components that say which picture; `picture` turns their values into it.
 
@@ -82,21 +94,11 @@ class PictureChoice:
         places = [part for choice in shared for part in (choice.source, choice.inlet)]
 
         def take(request: gr.Request, uri: str) -> list[str]:
-            return self._take(request, uri) * len(shared)
+            return ["own picture", keep_own(self._bench, request, uri)] * len(shared)
 
         taken = self.inlet.input(take, self.inlet, places, **QUIET)
         for event in (*events, self.class_id.input, taken.success):
             event(function, inputs, out, **ANSWER)
-
-    def _take(self, request: gr.Request, uri: str) -> list[str]:
-        try:
-            picture = read_picture(from_data_uri(uri))
-        except ValueError as error:
-            raise toast(sentence(error)) from error
-        said = f"Yours, {picture.width} by {picture.height} pixels, is kept for every tab."
-        picture.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
-        self._bench.sessions.keep_picture(session_of(request), picture)
-        return ["own picture", said]
 
     def picture(self, request: gr.Request, config: Any, values: Sequence[Any]) -> Chosen:
         """Return the picture that the components say, for a model's config, as `choose`."""

@@ -21,6 +21,7 @@ from deco_lab.page.assets import (
 from deco_lab.page.controls import MORE, Controls, class_choice, class_names
 from deco_lab.page.header import header
 from deco_lab.page.live import PATIENCE, Live
+from deco_lab.page.picture import keep_own
 from deco_lab.setting import settings_of
 from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
 from deco_lab.workbench import Settings, Workbench, from_query, to_query, to_snippet
@@ -114,6 +115,8 @@ class SampleTab:
         self._stop.click(self._stop_run, **AT_ONCE)
         every = controls.components
         self.draw_after(controls.reset.click(self._without_more, every, every, **AT_ONCE))
+        place = controls.start_inlet
+        self.draw_after(place.input(self._start_with, place, [parts["start_from"], place], **QUIET))
         told = [parts["class_ids"], head, *others]
         model = parts["model"]
         model.input(self._model_changed, [model, parts["class_ids"]], told, **AT_ONCE)
@@ -130,6 +133,9 @@ class SampleTab:
     def draw_after(self, event: Any) -> None:
         """Draw with what the controls say once another event has ended well."""
         event.success(self._draw, self.controls.components, self.panel, **ASK)
+
+    def _start_with(self, request: gr.Request, uri: str) -> tuple[str, str]:
+        return "own picture", keep_own(self._bench, request, uri)
 
     def _without_more(self, *values: Any) -> list[Any]:
         return self.controls.without_more(values)

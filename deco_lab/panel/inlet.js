@@ -36,7 +36,7 @@ function mountInlet(root, props, trigger, watch) {
   watch("value", say);
   say();
   const isFile = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
-  const isShown = () => root.isConnected && root.offsetParent !== null;
+  const isShown = () => props.setup.drops && root.isConnected && root.offsetParent !== null;
   document.addEventListener("dragover", (event) => isFile(event) && isShown() && event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!isFile(event) || !isShown()) return;

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deco_lab.files import printable
+from deco_lab.sampling import Start
 from deco_lab.setting import RuleError
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.spectra.frequencies import ring_frequencies
@@ -18,6 +19,7 @@ from deco_lab.workbench.keeping import Saved
 from deco_lab.workbench.library import Library, out_of_memory_as_sentence
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
+from deco_lab.workbench.source import prepare
 from deco_lab.workbench.watching import Update, Watch, run
 
 Message = dict[str, Any]
@@ -98,9 +100,15 @@ class Workbench:
 
         def work() -> Generator[Update, None, None]:
             model, facts = self.library.entry(settings.model)
-            watch = Watch(model, settings)
+            start = None
+            if settings.start_from == "own picture":
+                picture = self.sessions.picture(session)
+                image = prepare(picture, model.config.image_size)
+                start = Start(image[None], settings.start_t)
+            watch = Watch(model, settings, start)
             others = watch.others.said if watch.others else ""
             begin.update(_begin(settings, model), pin=pin, others=others)
+            begin["num_steps"] = watch.num_steps
             try:
                 with out_of_memory_as_sentence():
                     yield from run(
@@ -201,7 +209,6 @@ def _begin(settings: Settings, model: Any) -> Message:
     return {
         "title": f"{settings.model}, {', '.join(classes)}, seed {settings.seed}, {guidance}",
         "query": to_query(settings),
-        "num_steps": settings.num_steps,
         "num_images": settings.num_images,
         "guided_from": settings.guided_from,
         "changed": list(settings.changed()),

@@ -200,6 +200,12 @@ def to_snippet(settings: Settings) -> str:
         uses["PartGains"] = "deco_lab.spectra"
         gains = f"dit={settings.dit_gains}, decoder={settings.decoder_gains}"
         load.append(f"model = PartGains(model, {gains})")
+    if settings.start_from == "own picture":
+        uses |= {"open_picture": "deco_lab.data", "Start": "deco_lab.sampling"}
+        uses["prepare"] = "deco_lab.workbench.source"
+        load.append('picture = open_picture("picture.png")  # the one that the run started from')
+        load.append("image = prepare(picture, model.config.image_size)[None]")
+        said["start"] = f"Start(image, {settings.start_t})"
     imports = "\n".join(f"from {place} import {name}" for name, place in uses.items())
     arguments = "\n".join(f"    {name}={value}," for name, value in said.items())
     return _SCRIPT.format(

@@ -20,6 +20,9 @@ MAX_PIXELS = 2**21
 """Most pixels of one run's images together: two of 1024 x 1024."""
 
 
+STARTS: dict[str, None] = {"noise": None, "own picture": None}
+"""What a run may start from."""
+
 _gains = partial(one_a_band, low=-10, high=10, slider=(-1, 3, 0.1))
 
 
@@ -45,6 +48,13 @@ class Settings(Plan):
     decoder_gains: Annotated[tuple[float, ...], _gains(
         "Gains of the pixels' Shapley value there, by band; 1 leaves it.", "Decoder"
     )] = (1.0,) * NUM_BANDS
+    start_from: Annotated[str, Setting(
+        "Noise, or a picture of yours with noise.", "Start from", choices=STARTS
+    )] = "noise"
+    start_t: Annotated[float, Setting(
+        "How much of the picture there is at the start.", "Start at t", 0, 0.95,
+        slider=(0, 0.95, 0.05),
+    )] = 0.5
     decompose: Annotated[bool, Setting(
         "Shares of the first image, and condition; costs seven decoder passes.",
         "Take each step apart",

@@ -94,13 +94,13 @@ def _of_run(record: Record, config: ModelConfig, index: int, seed: int, step: in
 
 def _state(record: Record, step: int | None) -> tuple[Paused, str]:
     """Return the state of a run where a step began, and the same in words."""
-    last, count = record.num_steps, record.settings.num_steps
+    last = record.num_steps
     if step is None:
         is_left = record.paused_at == last  # something to draw
         where = f"it stopped after step {last}" if is_left else f"step {last}, its last, began"
         return record.paused, f"where {where}."
     found, state = record.began(step)
-    said = f"where step {found} of {count} began."
+    said = f"where step {found} began."
     if found != max(1, step):
         said += f" It is the nearest to step {step} whose state is still kept."
     return state, said

@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deco_lab.sampling import GuidanceRule, GuidedPair, ReusedCondition, Step, sample_steps
+from deco_lab.flow import time_grid
+from deco_lab.sampling import GuidanceRule, GuidedPair, ReusedCondition, Start, Step, sample_steps
 from deco_lab.setting import RuleError
 from deco_lab.spectra import (
     MEAN_AND_OCTAVES,
@@ -185,6 +186,8 @@ class Watch:
         frames also hold the condition's spectrum and the parts' shares.
     settings : Settings
         What to draw; `settings.model` is only a name here.
+    start : Start, optional
+        The picture to start from, where the settings ask for one.
 
     Raises
     ------
@@ -192,7 +195,7 @@ class Watch:
         Where the settings do not go with the model.
     """
 
-    def __init__(self, model: Any, settings: Settings) -> None:
+    def __init__(self, model: Any, settings: Settings, start: Start | None = None) -> None:
         check_pixels(settings, model.config.image_size)
         self.settings = settings
         self._model = self._watched = sampled = model
@@ -217,6 +220,10 @@ class Watch:
             sampled = PartGains(sampled, dit=settings.dit_gains, decoder=settings.decoder_gains)
         self._heard = _Heard(settings.rule())
         arguments: dict[str, Any] = {**settings.sampling_arguments(), "guidance": self._heard}
+        times = time_grid(settings.num_steps, time_shift=settings.time_shift)
+        self.num_steps = int((times > (start.t + 1e-9 if start else 0)).sum())
+        """How many it takes: those of the settings that end after the start."""
+        arguments["start"] = start
         del arguments["condition_reuse"]  # below what is remembered, so that parts are what drew
         self._steps = sample_steps(sampled, **arguments)
         self._before: Step | None = None
@@ -412,7 +419,7 @@ def run(
         With each step's frame once. The last one's status is "done" or "stopped".
     """
     started = due = time.monotonic()
-    num_steps, at = watch.settings.num_steps, "before the first step"
+    num_steps, at = watch.num_steps, "before the first step"
     while True:
         seconds = time.monotonic() - started
         if not is_wanted() or seconds > time_limit:
