@@ -197,6 +197,11 @@ def _excess_figure(*found: Any) -> Any:
     return plots.excess_figure(found[0].times, curves)
 
 
+def _middle(found: Any) -> float:
+    """Return the time in the middle, for figures of one."""
+    return found.times[len(found.times) // 2]
+
+
 STUDIES: dict[str, Study] = {
     "measures": Study(
         "Three measures, side by side",
@@ -220,7 +225,7 @@ STUDIES: dict[str, Study] = {
         "What a patch may hold",
         "How many patterns of a patch can the condition write, and of which frequency?",
         lambda model, crops: (condition_budget(model, crops),),
-        lambda found: plots.budget_figure(found, found.times[len(found.times) // 2]),
+        lambda found: plots.budget_figure(found, _middle(found)),
     ),
     "layers": Study(
         "What each block knows",
@@ -238,7 +243,7 @@ STUDIES: dict[str, Study] = {
         "Detail against the best linear filter",
         "How much of each frequency does the predicted image have, and how wrong is it?",
         lambda model, crops: (detail_spectra(model, crops),),
-        lambda found: plots.detail_curves(found, found.times[len(found.times) // 2]),
+        lambda found: plots.detail_curves(found, _middle(found)),
     ),
     "guidance": Study(
         "What guidance adds",
