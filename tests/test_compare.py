@@ -128,7 +128,7 @@ def test_main_compares_the_bundled_pair(tmp_path: Path, capsys):
     main(["tiny", "tiny-dit", "--per-class", "2", "--out", str(tmp_path / "pair")])
     printed = capsys.readouterr().out
     assert "28 noisy crops, 2 a class" in printed
-    assert "95% intervals over the 14 photographs" in printed
+    assert "95% intervals over the 17 photographs" in printed
     assert "one training each: this says what these files do, not what their losses" in printed
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"pair.json", "pair_token.png", "pair_velocity.png"}
@@ -138,7 +138,7 @@ def test_main_compares_the_bundled_pair(tmp_path: Path, capsys):
 
 def small_file(folder: Path, seed: int = 0) -> str:
     config = DiTConfig(
-        image_size=16, patch_size=8, num_classes=14, class_names=PHOTOGRAPHS, hidden_size=16,
+        image_size=16, patch_size=8, num_classes=17, class_names=PHOTOGRAPHS, hidden_size=16,
         num_heads=2, depth=1,
     )  # fmt: skip
     torch.manual_seed(seed)
@@ -179,7 +179,7 @@ def test_main_shows_what_it_found_where_the_disk_is_full_and_goes_on(
     with full_disk(1000), pytest.raises(SystemExit) as stop:
         main(options)
     assert f"error: {tmp_path}/x.json cannot be written (File too large)" in str(stop.value)
-    assert "14 noisy crops" in capsys.readouterr().out
+    assert "17 noisy crops" in capsys.readouterr().out
     main(options)
     assert {p.name for p in tmp_path.glob("x*")} == {"x.json", "x_token.png", "x_velocity.png"}
 

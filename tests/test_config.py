@@ -41,7 +41,7 @@ def test_tiny_presets_are_the_photographs_alike():
     for preset in ("tiny", "tiny-dit"):
         config = PRESETS[preset]
         assert config.class_names == PHOTOGRAPHS
-        assert config.num_classes == config.null_class == len(set(PHOTOGRAPHS)) == 14
+        assert config.num_classes == config.null_class == len(set(PHOTOGRAPHS)) == 17
         assert config.image_size // config.patch_size == 8  # the token grid is one DCT block
 
 

@@ -34,7 +34,7 @@ from deco_lab.evaluation import (
 )
 from deco_lab.evaluation.__main__ import main, source_of
 from deco_lab.evaluation.distances import class_spectral_errors, radial_powers
-from deco_lab.evaluation.features import as_stored, coefficient_energy
+from deco_lab.evaluation.features import as_stored, coefficient_energy, gradient_features
 from deco_lab.evaluation.report import name_of
 from deco_lab.models import build
 
@@ -140,6 +140,24 @@ def test_image_features_pass_over_what_jpeg_would_not_keep():
     )
     assert seen < 0.6
     assert strict > 3
+
+
+@pytest.mark.parametrize(("axis", "orientation"), [(3, 0), (2, 4)])
+def test_gradient_features_of_a_ramp_are_closed(axis: int, orientation: int):
+    """4 grey levels a pixel one way: as much at each size times its step, all in one bin."""
+    ramp = torch.arange(32.0).mul(4).sub(64) / 127.5
+    picture = ramp.reshape([32 if i == axis else 1 for i in range(4)]).expand(2, 3, 32, 32)
+    features = gradient_features(picture)
+    assert features.shape == (2, 33)
+    histograms = features[0, :24].reshape(3, 8)
+    assert histograms[:, orientation] == pytest.approx(np.log(np.array([4, 8, 16]) + 1 / 8))
+    others = np.delete(histograms, orientation, axis=1)
+    assert others == pytest.approx(np.full((3, 7), math.log(1 / 8)))
+    colours = features[0, 24:].reshape(3, 3)
+    spread = 4 * ((32**2 - 1) / 12) ** 0.5
+    assert colours[0] == pytest.approx([-2 / 32] * 3, rel=1e-5)
+    assert colours[1] == pytest.approx([(spread + 1) / 16] * 3, rel=0.05)  # of n - 1
+    assert colours[2] == pytest.approx([0] * 3, abs=1e-6)
 
 
 def test_as_stored_rounds_to_eight_bits_and_clips():
@@ -282,7 +300,7 @@ def test_judge_refuses(judge: Judge, crops: CropSampler):
         (lambda: judge(images * math.nan, [0, 1, 2]), "images must be finite"),
         (lambda: Judge(crops, crops, class_ids=(1, 1)), r"labels from 0 to 2, .* got \(1, 1\)"),
         (lambda: Judge(crops, crops, class_ids=()), r"at least one, got \(\)"),
-        (lambda: Judge(crops, bundled_crops(16)), "num_classes of training, 3, got 14"),
+        (lambda: Judge(crops, bundled_crops(16)), "num_classes of training, 3, got 17"),
     ):
         with pytest.raises(ValueError, match=message):
             ask()
@@ -313,7 +331,7 @@ def test_name_of_tells_runs_apart(model: str, name: str):
 
 
 CONFIG = DeCoConfig(
-    image_size=16, patch_size=4, num_classes=14, class_names=PHOTOGRAPHS, hidden_size=16,
+    image_size=16, patch_size=4, num_classes=17, class_names=PHOTOGRAPHS, hidden_size=16,
     num_heads=2, depth=1, decoder_depth=1, decoder_width=8,
 )  # fmt: skip
 

@@ -79,13 +79,13 @@ def like(num_classes: int, class_names: tuple[str, ...]) -> SimpleNamespace:
 
 
 def test_crops_are_of_each_class_in_turn_and_grouped_by_photograph():
-    crops = crops_for(like(14, PHOTOGRAPHS), 16, (0.5,))
-    assert crops.labels_for().values.tolist() == [*range(14), 0, 1]
+    crops = crops_for(like(17, PHOTOGRAPHS), 19, (0.5,))
+    assert crops.labels_for().values.tolist() == [*range(17), 0, 1]
     assert crops.groups.tolist() == crops.labels_for().values.tolist()
-    assert torch.equal(crops.images, crops_for(like(14, PHOTOGRAPHS), 16, (0.1,)).images)
-    assert not torch.equal(crops.images, crops_for(like(14, PHOTOGRAPHS), 16, seed=1).images)
-    other = crops_for(like(1000, ()), 16)
-    assert other.labels_for().values.tolist() == [1000] * 16
+    assert torch.equal(crops.images, crops_for(like(17, PHOTOGRAPHS), 19, (0.1,)).images)
+    assert not torch.equal(crops.images, crops_for(like(17, PHOTOGRAPHS), 19, seed=1).images)
+    other = crops_for(like(1000, ()), 19)
+    assert other.labels_for().values.tolist() == [1000] * 19
     assert torch.equal(other.images, crops.images)
     assert other.groups.tolist() == crops.groups.tolist()
     fields = crops_for(like(5, FIELDS), 6)
@@ -97,7 +97,7 @@ def test_crops_are_of_each_class_in_turn_and_grouped_by_photograph():
 
 def test_excess_of_photographs_is_refused_by_name():
     with pytest.raises(ValueError, match=r"least error.*fields"):
-        study("excess", like(14, PHOTOGRAPHS), crops_for(like(14, PHOTOGRAPHS), 2))
+        study("excess", like(17, PHOTOGRAPHS), crops_for(like(17, PHOTOGRAPHS), 2))
 
 
 def test_command_line_writes_the_archive_it_names(tmp_path, monkeypatch, capsys):

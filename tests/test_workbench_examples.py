@@ -79,7 +79,7 @@ def test_baseline_is_a_single_dit_from_the_same_noise():
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "class_ids"), [(14, (2, 3, 10, 12)), (5, (0, 1, 2, 3)), (2, (0, 1))]
+    ("num_classes", "class_ids"), [(17, (2, 3, 10, 12)), (5, (0, 1, 2, 3)), (2, (0, 1))]
 )
 def test_page_opens_with_four_images_of_different_classes(num_classes, class_ids):
     facts: Any = SimpleNamespace(name="some", num_classes=num_classes)

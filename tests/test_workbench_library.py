@@ -77,7 +77,7 @@ def test_facts_say_what_a_bundled_model_is(library: Library):
     assert (facts.num_heads, facts.depth, facts.hidden_size) == (4, 6, 192)
     assert (facts.device, facts.dtype, facts.steps) == ("cpu", "float32", 10000)
     assert "toy" in facts.trained_on
-    assert "fourteen photographs" in facts.trained_on
+    assert "seventeen photographs" in facts.trained_on
     assert json.loads(json.dumps(asdict(facts)))["class_names"] == list(facts.class_names)
 
 

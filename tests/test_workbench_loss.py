@@ -116,14 +116,14 @@ def test_loss_share_of_a_known_error_is_in_its_band():
 
 
 def test_loss_share_is_the_training_losses_on_the_crops(tiny, tiny_view):
-    labels = torch.arange(14).repeat(2)
+    labels = torch.arange(17).repeat(2)
     sampler = CropSampler([load_photograph(name) for name in PHOTOGRAPHS], 64, num_scales=8)
-    crops = sampler.sample(28, torch.Generator().manual_seed(3), labels)
-    noise = seeded_noise(28, (3, 64, 64), 3)
+    crops = sampler.sample(34, torch.Generator().manual_seed(3), labels)
+    noise = seeded_noise(34, (3, 64, 64), 3)
     time = loss.TIMES.index(0.7)
     with torch.no_grad():
         x = interpolate(crops.images, noise, 0.7)
-        velocity = tiny(x, torch.full((28,), 0.7), labels)
+        velocity = tiny(x, torch.full((34,), 0.7), labels)
     target = crops.images - noise
     in_groups = loss_bands(velocity, target, quality=75, gamma=2.0, groups=labels).band_shares()
     assert tiny_view.shares["FM"][time][0]["low"] == pytest.approx(in_groups["FM"][0].low, rel=1e-3)
@@ -133,7 +133,7 @@ def test_loss_share_is_the_training_losses_on_the_crops(tiny, tiny_view):
 
 
 def test_loss_share_has_intervals_and_sums_to_one(tiny_view):
-    assert tiny_view.interval_over == "14 photographs"
+    assert tiny_view.interval_over == "17 photographs"
     assert tiny_view.times == list(loss.TIMES)
     for term in ("FM", "FreqFM"):
         for shares in tiny_view.shares[term]:

@@ -20,7 +20,7 @@ def config_of(names, count):
     ("names", "class_id", "label", "said"),
     [
         (PHOTOGRAPHS, 3, 3, "2 other crops of the class coffee"),
-        (PHOTOGRAPHS, 14, 14, "2 crops of several classes, told no class"),
+        (PHOTOGRAPHS, 17, 17, "2 crops of several classes, told no class"),
         (FIELDS, 4, 4, "2 other fields of the class leaves, phases shuffled"),
         (FIELDS, 5, 5, "2 fields of several classes, told no class"),
         (

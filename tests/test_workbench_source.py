@@ -14,7 +14,7 @@ from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings
 from deco_lab.workbench.source import choose, photograph, prepare
 
-CONFIG = DiTConfig(image_size=8, patch_size=2, num_classes=14, class_names=PHOTOGRAPHS)
+CONFIG = DiTConfig(image_size=8, patch_size=2, num_classes=17, class_names=PHOTOGRAPHS)
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
 
 
@@ -23,7 +23,7 @@ def sessions():
     sessions = Sessions()
     record = Record(
         settings=Settings(class_ids=(2, 3), num_images=2),
-        model={"image_size": 8, "num_classes": 14, "class_names": PHOTOGRAPHS},
+        model={"image_size": 8, "num_classes": 17, "class_names": PHOTOGRAPHS},
         images=IMAGES,
         num_steps=8,
         axes={},
@@ -101,7 +101,7 @@ def test_prepare_cuts_the_middle_square_and_averages():
 @pytest.mark.parametrize(
     ("source", "values", "message"),
     [
-        ("photograph", {"class_id": 14}, r"class_id must be .* from 0 to 13, got 14; only photo"),
+        ("photograph", {"class_id": 17}, r"class_id must be .* from 0 to 16, got 17; only photo"),
         ("photograph", {"class_id": 3.0}, "class_id must be a whole number .* got 3.0"),
         ("photograph", {"seed": -1}, "seed must be a whole number"),
         ("last run", {"session": "b"}, "there is no run yet; draw one first"),

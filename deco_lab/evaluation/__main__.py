@@ -27,6 +27,7 @@ PROGRAM = "python -m deco_lab.evaluation"
 TITLES = {
     "class_accuracy": "class accuracy",
     "strict_class_accuracy": "class accuracy, to one grey level",
+    "gradient_class_accuracy": "class accuracy, edges and colours",
     "spectral_error": "spectral error (dB)",
     "frechet_distance": "Fréchet distance",
     "nearest_crop": "nearest training crop (grey levels)",

@@ -15,6 +15,7 @@ References
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -80,6 +81,36 @@ def image_features(images: Tensor, floor: Tensor | float | None = None) -> Featu
     colours = images.detach().cpu().double().flatten(2)
     parts = [energy.log().flatten(1), colours.mean(2), colours.std(2)]
     return torch.cat(parts, dim=1).numpy()
+
+
+def gradient_features(images: Tensor) -> Features:
+    """Return which way edges run in images, and their colours: no power spectrum is among them.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, 3, H, W), in [-1, 1], at least 8 pixels a side.
+
+    Returns
+    -------
+    array
+        (B, 33): of luma at full, half and quarter size, the logarithm of the mean gradient, in grey
+        levels, that runs in each of 8 orientations (24); then mean, standard deviation and skewness
+        of R, G and B (9), in 32, 16 and 1 of their units.
+    """
+    pixels = images.detach().cpu().double() * GREY_LEVELS
+    luma = rgb_to_ycbcr(pixels)[:, :1]
+    histograms = []
+    for size in (1, 2, 4):
+        down, across = torch.gradient(F.avg_pool2d(luma, size), dim=(2, 3))
+        bins = (torch.atan2(down, across) / torch.pi * 8).round().long() % 8
+        length = torch.hypot(down, across)
+        mean = [torch.where(bins == i, length, 0).mean((1, 2, 3)) for i in range(8)]
+        histograms.append((torch.stack(mean, 1) + 1 / 8).log())
+    colours = pixels.flatten(2)
+    mean, std = colours.mean(2), colours.std(2) + 1
+    skewness = ((colours - mean[..., None]) ** 3).mean(2) / std**3
+    return torch.cat([*histograms, mean / 32, std / 16, skewness], 1).numpy()
 
 
 def fit_classifier(features: Features, labels: NDArray[np.int64]) -> Pipeline:

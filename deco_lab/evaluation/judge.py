@@ -33,6 +33,7 @@ from deco_lab.evaluation.features import (
     as_stored,
     coefficient_energy,
     fit_classifier,
+    gradient_features,
     image_features,
 )
 from deco_lab.spectra import Estimate, bootstrap
@@ -59,6 +60,8 @@ class Figures:
     """Share of images that the classifier puts into their class."""
     strict_class_accuracy: Estimate
     """The same with a classifier that sees energies down to one grey level squared."""
+    gradient_class_accuracy: Estimate
+    """The same with one that sees no spectrum: which way edges run, and colours."""
     spectral_error: Estimate
     """Mean over classes and rings of the difference of radial power, in dB."""
     frechet_distance: Estimate
@@ -168,6 +171,7 @@ class Judge:
         images, labels, _ = self._draw(training, "classifier", training_per_class)
         self._classifier = fit_classifier(image_features(images), labels)
         self._strict_classifier = fit_classifier(image_features(images, floor=1.0), labels)
+        self._gradient_classifier = fit_classifier(gradient_features(images), labels)
         images, self._labels, _ = self._draw(fresh, "reference", reference_per_class)
         reference = image_features(images)
         self._mean, self._covariance = reference.mean(0), covariance(reference)
@@ -228,6 +232,7 @@ class Judge:
         seen = image_features(images)
         predicted = self._classifier.predict(seen)
         strictly = self._strict_classifier.predict(image_features(images, floor=1.0))
+        by_gradients = self._gradient_classifier.predict(gradient_features(images))
         power = radial_powers(images)
         nearest = self._nearest(images, labels)
 
@@ -236,6 +241,7 @@ class Judge:
         figures = Figures(
             class_accuracy=_proportion(predicted == labels, trials),
             strict_class_accuracy=_proportion(strictly == labels, trials),
+            gradient_class_accuracy=_proportion(by_gradients == labels, trials),
             spectral_error=estimate(
                 lambda i: spectral_error(power[i], labels[i], self._power, self._labels)
             ),

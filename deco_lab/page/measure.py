@@ -13,7 +13,7 @@ from deco_lab.studies import STUDIES, crops_for, study
 from deco_lab.workbench import Workbench
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-MAX_COUNT = 112
+MAX_COUNT = 119
 
 
 class MeasureTab:
@@ -36,9 +36,9 @@ class MeasureTab:
                     elem_classes="of-t",
                 )  # fmt: skip
                 self._count = gr.Slider(
-                    14, MAX_COUNT, 14, step=14, label="Images", buttons=[],
+                    17, MAX_COUNT, 17, step=17, label="Images", buttons=[],
                     elem_classes="of-images",
-                    info="Crops of bundled photographs, or fields: 14 take seconds.",
+                    info="Crops of bundled photographs, or fields: 17 take seconds.",
                 )  # fmt: skip
                 self._seed = gr.Number(
                     0, label="Seed", info="Of images and noise.", step=1, elem_classes="of-seed"

@@ -44,7 +44,7 @@ from deco_lab.spectra import (
 
 TIMES = (0.3, 0.5, 0.9)
 """Where a model is asked if not told otherwise."""
-COUNT = 28
+COUNT = 34
 """Images that it is asked about: of the bundled photographs two each."""
 _RUN: dict[str, Any] = {"num_steps": 25, "solver": "adams2", "guidance_scale": 2.0}
 

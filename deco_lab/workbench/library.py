@@ -34,9 +34,9 @@ from deco_lab.spectra import weights_hash
 from deco_lab.workbench.settings import MAX_PIXELS
 
 BUNDLED = {
-    "tiny": "a toy: crops of fourteen photographs",
-    "tiny-fm": "a toy: crops of fourteen photographs, without the frequency loss",
-    "tiny-dit": "a toy: crops of fourteen photographs, without a pixel decoder",
+    "tiny": "a toy: crops of seventeen photographs",
+    "tiny-fm": "a toy: crops of seventeen photographs, without the frequency loss",
+    "tiny-dit": "a toy: crops of seventeen photographs, without a pixel decoder",
     "fields": "a toy: random fields whose best denoiser is known",
     "fields-dit": "a toy: random fields whose best denoiser is known, without a pixel decoder",
 }

@@ -42,7 +42,7 @@ NOISES = 8
 CHANNELS = ("Y", "Cb", "Cr")
 TERMS = ("FM", "FreqFM")
 
-_AT_ONCE = 14
+_AT_ONCE = 17
 _LIKE_ONE = 1 - 1e-9  # weights that normalisation has rounded count as 1, as in favoured_parts
 
 

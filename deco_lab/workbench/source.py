@@ -139,5 +139,5 @@ def prepare(picture: Image.Image, image_size: int) -> Tensor:
 
 @lru_cache(maxsize=2)
 def _photographs(image_size: int) -> CropSampler:
-    """Return the sampler, kept: resizing fourteen photographs takes longer than a model."""
+    """Return the sampler, kept: resizing seventeen photographs takes longer than a model."""
     return bundled_crops(image_size)
