@@ -116,6 +116,16 @@ def test_watch_energies_match_scipy(deco):
             assert_close(frame.curves[f"{name}_energy"], energy, rtol=1e-3)
 
 
+def test_watch_bands_are_mean_squares_of_the_split_prediction(deco):
+    steps = list(sample_steps(deco, **SETTINGS.sampling_arguments()))
+    frames = list(Watch(deco, SETTINGS))
+    assert "predicted_bands" not in frames[0].curves
+    for frame, step in zip(frames[1:], steps[1:], strict=True):
+        energies = split_bands(step.predicted_image).square().mean((1, 2, 3, 4))
+        # Of three channels.
+        assert_close(frame.curves["predicted_bands"], energies, rtol=2e-3)
+
+
 def test_watch_guidance_is_what_the_rule_changed(deco):
     settings = replace(SETTINGS, guidance_scale=4.0)
     steps = list(sample_steps(deco, **settings.sampling_arguments()))

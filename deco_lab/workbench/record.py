@@ -26,6 +26,7 @@ CURVES: dict[str, tuple[tuple[str, ...], str]] = {
     "predicted_power": (("frequency",), _POWER),
     "velocity_power": (("frequency",), _POWER),
     "guidance_power": (("frequency",), _POWER),
+    "predicted_bands": (("band",), "mean square of the predicted image's band"),
     "guidance_bands": (("band",), "energy of guided - class velocity / energy of class velocity"),
     "predicted_shares": (
         ("part", "share_band"),
