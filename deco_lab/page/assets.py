@@ -14,13 +14,15 @@ from deco_lab.palette import as_css
 
 _SCRIPTS = (
     "page.js", "draw.js", "keys.js", "refused.js", "enlarge.js", "figure.js", "answer.js",
-    "spectrum.js", "heatmap.js", "sample.js", "parts.js", "loss.js", "measure.js", "inlet.js",
+    "spectrum.js", "heatmap.js", "compare.js", "keep.js", "sample.js", "parts.js", "loss.js",
+    "measure.js", "inlet.js",
 )  # fmt: skip
 _STYLES = (
     "page.css",
     "panel.css",
     "answer.css",
     "sample.css",
+    "keep.css",
     "parts.css",
     "loss.css",
     "measure.css",

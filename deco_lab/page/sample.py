@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
@@ -17,6 +18,7 @@ from deco_lab.page.assets import (
     panel,
     sender,
     session_of,
+    toast,
 )
 from deco_lab.page.controls import MORE, Controls, class_choice, class_names
 from deco_lab.page.header import header
@@ -103,6 +105,7 @@ class SampleTab:
                 self.panel = panel("panel", "mountSample", setup)
                 self.apart = sender("apart")
                 """Its input is the step that is to be taken apart."""
+                self._again, self._refill = sender("again"), sender("refill")
 
     def wire(self, blocks: gr.Blocks, head: gr.HTML, others: Sequence[gr.Dropdown]) -> None:
         """Join the components; what is loaded shows in `head` and in `others`' classes."""
@@ -127,6 +130,8 @@ class SampleTab:
             self._restore(button.click, lambda _, wanted=wanted: wanted, head, unpin=True)
         self._restore(self._inlet.input, self._saved_run, head, self._inlet)
         self._restore(blocks.load, self._linked_run, head)
+        self._again.input(self._show_again, self._again, None, **AT_ONCE)
+        self._refill.input(self._refilled, self._refill, [*every, head], **AT_ONCE)
         for kind, button in self._keep_buttons.items():
             button.click(self._keep(kind), None, self._keeper, **QUIET)
 
@@ -205,6 +210,20 @@ class SampleTab:
         if not holds_settings(query):
             return _Wanted([first])
         return _Wanted([from_query({"model": first.model} | query)])
+
+    def _show_again(self, request: gr.Request, number: Any) -> None:
+        """Let what is kept be of the run that a person sees again."""
+        if isinstance(number, str) and number.isdecimal() and len(number) < 16:
+            self._bench.sessions.show_again(session_of(request), int(number))
+
+    def _refilled(self, query: Any) -> list[Any]:
+        """Return what the form says of a run of the strip, which is told by its link's query."""
+        try:
+            settings = from_query(dict(parse_qsl(query if isinstance(query, str) else "")))
+            facts = self._bench.library.facts(settings.model)
+        except ValueError as error:
+            raise toast(sentence(error)) from error
+        return [*self.controls.filled(settings, facts), header(facts)]
 
     def _model_changed(self, name: str, labels: list[int]) -> list[Any]:
         try:
