@@ -55,12 +55,10 @@ def final(settings):
     return deco_lab.sample(model, **settings.sampling_arguments())
 
 
-def decibels(*both):
+def decibels(now, before):
     """Return by how much the energy of each octave differs, computed from the images."""
-    energies = [
-        split_bands(images).double().square().mean((1, 2, 3, 4)) for images in (now, before)
-    ]
-    return 10 * torch.log10(energies[0] / energies[1])
+    after, first = (split_bands(images).double().square() for images in (now, before))
+    return 10 * torch.log10(after.mean((1, 2, 3, 4)) / first.mean((1, 2, 3, 4)))
 
 
 def test_strip_says_what_differs_and_shows_any_run_again(page):
