@@ -239,7 +239,8 @@ def test_what_cannot_be_compared_is_said(page):
     page.get_by_role("option", name="fields", exact=True).click()
     until(page, f"+d.shownRun > {run} && d.status === 'done'")
     page.wait_for_timeout(100)
-    assert "so there is neither wipe nor difference" in note.inner_text()
+    said = "its pictures have 64 x 64 points here and those shown 32 x 32, so there is neither"
+    assert said.replace(" x ", " \N{MULTIPLICATION SIGN} ") in note.inner_text()
     assert page.locator(".dl-beside h2:visible").count() == 2
 
 

@@ -120,7 +120,7 @@ function mountKept(places, setup, hooks) {
     if (shown && shown !== run) thin(shown);
     [shown, frame] = [run, now];
     const mode = others().length ? wanted : "answer", isAnswer = mode === "answer";
-    if (!isAnswer && pinned.hidden) pinned.style.minHeight = `${answer.offsetHeight}px`;
+    if (!isAnswer && pinned.hidden) pinned.style.minHeight = `${answer.getBoundingClientRect().height}px`;
     answer.hidden = !isAnswer;
     pinned.hidden = isAnswer;
     for (const button of buttons) {

@@ -201,7 +201,8 @@ def sentence(error: Exception | str) -> str:
 def _begin(settings: Settings, model: Any) -> Message:
     config = model.config
     names = config.class_names
-    classes = [names[label] if names else f"class {label}" for label in settings.class_ids]
+    drawn = dict.fromkeys(settings.labels)  # of more classes than images, some are not
+    classes = [names[label] if names else f"class {label}" for label in drawn]
     size = config.image_size
     guidance = settings.guidance
     if guidance != "by band":
