@@ -576,7 +576,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(browser, address, 
     page = browser.new_page()
     page.goto(f"{address}?num_steps=3&__theme={theme}")
     until(page, "d.status === 'done'")
-    for tab in ("Sample", "Decompose", "Measure", "Loss weights", "Models"):
+    for tab in ("Sample", "Sweep", "Decompose", "Measure", "Loss weights", "Models"):
         page.set_viewport_size({"width": 1280, "height": 800})  # a phone has tabs in a menu
         page.get_by_role("tab", name=tab).click()
         page.set_viewport_size({"width": width, "height": 800})

@@ -56,7 +56,8 @@ def test_draw_gives_every_frame_once_and_keeps_the_run(bench):
     json.dumps(messages, default=vars, allow_nan=False)
 
 
-def test_draw_names_the_classes_that_it_draws(bench):
+def test_draw_names_the_classes_that_it_draws():
+    bench = Workbench(Library("tiny", device="cpu"))
     asked = replace(SHORT, model="fields", class_ids=(2, 12))  # of which the model knows five
     *_, last = bench.draw("a", [asked])
     assert last["status"] == "done"

@@ -15,7 +15,7 @@ from deco_lab.palette import as_css
 _SCRIPTS = (
     "page.js", "draw.js", "keys.js", "refused.js", "enlarge.js", "figure.js", "answer.js",
     "spectrum.js", "heatmap.js", "compare.js", "keep.js", "sample.js", "parts.js", "loss.js",
-    "measure.js", "inlet.js",
+    "measure.js", "sweep.js", "inlet.js",
 )  # fmt: skip
 _STYLES = (
     "page.css",
@@ -26,6 +26,7 @@ _STYLES = (
     "parts.css",
     "loss.css",
     "measure.css",
+    "sweep.css",
 )
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}

@@ -88,7 +88,7 @@ function mountCompare(root, bands, named, onUnpin) {
       const title = mode === "side" || !fits ? `Pinned: ${name}` : mode === "wipe" ? `${name} | ${ours}` : `${ours} − ${name}`;
       put(figures[i], fits ? mode : "side", title, drawn, other);
     });
-    if (mode === "side" || compared.every(({ before }) => !areOfOneSize(picturesOf(before), pictures)))
+    if (mode !== "wipe" || compared.every(({ before }) => !areOfOneSize(picturesOf(before), pictures)))
       put(figures[MOST], "side", `Shown: ${named(run, pinned.at(-1))}`, pictures, run);
     if (mode === "difference") notes.add("New − pinned of the 8-bit predicted images, doubled; grey is none.");
     find(".dl-beside").dataset.count = figures.filter((figure) => !figure.hidden).length;

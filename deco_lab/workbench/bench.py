@@ -5,7 +5,7 @@ needs the model takes its turn, one job at a time; a message with the status "wa
 are before it.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,9 +17,11 @@ from deco_lab.spectra.frequencies import ring_frequencies
 from deco_lab.workbench.job_queue import JobQueue, Reader, Waiting
 from deco_lab.workbench.keeping import Saved
 from deco_lab.workbench.library import Library, out_of_memory_as_sentence
+from deco_lab.workbench.pictures import plain, to_pictures
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
 from deco_lab.workbench.source import prepare
+from deco_lab.workbench.sweeping import Cell, Grid, draw_cells, gather, word_of
 from deco_lab.workbench.watching import Update, Watch, run
 
 Message = dict[str, Any]
@@ -100,12 +102,7 @@ class Workbench:
 
         def work() -> Generator[Update, None, None]:
             model, facts = self.library.entry(settings.model)
-            start = None
-            if settings.start_from == "own picture":
-                picture = self.sessions.picture(session)
-                image = prepare(picture, model.config.image_size)
-                start = Start(image[None], settings.start_t)
-            watch = Watch(model, settings, start)
+            watch = Watch(model, settings, self._start(session, settings, model))
             others = watch.others.said if watch.others else ""
             begin.update(_begin(settings, model), pin=pin, others=others)
             begin["num_steps"] = watch.num_steps
@@ -139,6 +136,91 @@ class Workbench:
             elif status == "running":
                 text = f"Stopped: for {reader.patience:g} s nobody read what was drawn."
                 yield {"status": "stopped", "text": text, "begin": begin}
+
+    def _start(self, session: str, settings: Settings, model: Any) -> Start | None:
+        """Return the picture that a session's run starts from, if any."""
+        if settings.start_from != "own picture":
+            return None
+        image = prepare(self.sessions.picture(session), model.config.image_size)
+        return Start(image[None], settings.start_t)
+
+    def sweep(
+        self, session: str, grid_of: Callable[[], Grid], labels: Mapping[str, str]
+    ) -> Generator[Message, None, None]:
+        """Draw a sweep; the session's next run, or its stop, ends it. What was drawn is kept.
+
+        Parameters
+        ----------
+        session : str
+            Who asks.
+        grid_of : callable
+            Returns what to draw, or raises ValueError, which is refused in a sentence.
+        labels : mapping
+            What to call settings, by name.
+
+        Yields
+        ------
+        dict
+            "run", "status" and "text" as `draw`; "grid" with "x" and "y", each the "label" and the
+            "values", None before there is one; and "cells", those since the last message, of the
+            last message all: "row", "column", "pictures", "bands" and "nfe".
+        """
+        number, drawn, shown = self.sessions.call(session), [], []
+        about: Message = {"run": number, "cells": [], "grid": None}
+        last: Message = {"status": "waiting", "text": "Waiting for the model."}
+        yield about | last
+        try:
+            grid = grid_of()
+            sides = zip("xy", (grid.x, grid.y), strict=True)
+            about["grid"] = {
+                axis: {"label": labels.get(name, name), "values": [word_of(v) for v in values]}
+                for axis, (name, values) in sides
+            }
+            count = grid.shape[0] * grid.shape[1]
+
+            facts = asdict(self.library.facts(grid.settings.model))
+
+            def is_wanted() -> bool:
+                return self.sessions.is_newest(session, number)
+
+            def start_of(settings: Settings, model: Any) -> Start | None:
+                return self._start(session, settings, model)
+
+            def work() -> Generator[Cell, None, None]:
+                cells = draw_cells(
+                    grid,
+                    self.library.get,
+                    start_of,
+                    is_wanted=is_wanted,
+                    time_limit=self.time_limit,
+                )
+                try:
+                    with out_of_memory_as_sentence():
+                        for cell in cells:
+                            drawn.append(cell)
+                            yield cell
+                finally:
+                    if drawn:
+                        self.sessions.keep_sweep(session, gather(grid, drawn, {"model": facts}))
+
+            for answers in self.queue.in_turn(work, is_wanted):
+                cells = [_shown(answer) for answer in answers if isinstance(answer, Cell)]
+                shown += cells
+                text = f"Drawing: {len(shown)} of {count} cells."
+                last = {"status": "running", "text": text, "cells": cells}
+                if isinstance(answers[-1], Waiting):
+                    last = {"status": answers[-1].status, "text": answers[-1].text}
+                yield about | last
+        except ValueError as error:
+            yield about | refusal(error)
+            return
+        if last["status"] == "waiting":
+            yield about | {"status": "stopped", "text": STOPPED_WAITING}
+        elif len(shown) == count:
+            yield about | {"status": "done", "text": f"Done: {count} cells.", "cells": shown}
+        else:
+            text = f"Stopped: {len(shown)} of {count} cells are kept."
+            yield about | {"status": "stopped", "text": text, "cells": shown}
 
     def ask(
         self, question: Callable[[], Any], name: str = "view"
@@ -177,6 +259,17 @@ class Workbench:
         return (
             f"The picture was drawn by other weights than those of {name} here: this run differs."
         )
+
+
+def _shown(cell: Cell) -> Message:
+    """Return a cell as a page shows it."""
+    return {
+        "row": cell.row,
+        "column": cell.column,
+        "pictures": to_pictures(cell.images),
+        "bands": plain(cell.bands),
+        "nfe": cell.nfe,
+    }
 
 
 def refusal(error: ValueError) -> Message:

@@ -26,6 +26,7 @@ from PIL.PngImagePlugin import PngInfo
 from deco_lab.data import to_picture
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.settings import Settings, settings_from
+from deco_lab.workbench.sweeping import Sweep
 
 _KEY = "deco_lab"
 _FORMAT = 1
@@ -61,13 +62,17 @@ def to_png(record: Record) -> bytes:
     The names of the classes are left out: a thousand would be too long to be read back.
     """
     columns = math.ceil(math.sqrt(len(record.images)))
-    kept = recipe(record)
-    kept["model"] = {name: v for name, v in record.model.items() if name != "class_names"}
-    text = PngInfo()
-    text.add_itxt(_KEY, json.dumps(kept))
     file = io.BytesIO()
-    to_picture(record.images, columns).save(file, "PNG", pnginfo=text)
+    to_picture(record.images, columns).save(file, "PNG", pnginfo=remembered(recipe(record)))
     return file.getvalue()
+
+
+def remembered(kept: dict[str, Any]) -> PngInfo:
+    """Return a recipe as the text of a PNG, from which `settings_from_png` reads its settings."""
+    model = {name: said for name, said in kept["model"].items() if name != "class_names"}
+    text = PngInfo()
+    text.add_itxt(_KEY, json.dumps({"format": _FORMAT} | kept | {"model": model}))
+    return text
 
 
 def to_gif(record: Record) -> bytes:
@@ -254,6 +259,17 @@ def file_name(record: Record, suffix: str) -> str:
     settings = record.settings
     model = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(settings.model).stem).strip("-")[:40] or "model"
     classes = "-".join(map(str, settings.class_ids[:4]))
-    said = json.dumps(asdict(settings)).encode()
-    mark = f"w-{settings.guidance_scale:g}-{hashlib.sha256(said).hexdigest()[:6]}"
+    mark = f"w-{settings.guidance_scale:g}-{_mark(asdict(settings))}"
     return f"deco-lab-{model}-class-{classes}-seed-{settings.seed}-{mark}.{suffix}"
+
+
+def sweep_name(sweep: Sweep, suffix: str) -> str:
+    """Return a name for what is kept of a sweep, another for other cells."""
+    said = sweep.recipe["settings"], sweep.x_values, sweep.y_values
+    names = "-".join(filter(None, (sweep.x, sweep.y))).replace("_", "-")
+    return f"deco-lab-sweep-{names}-{_mark(said)}.{suffix}"
+
+
+def _mark(said: Any) -> str:
+    """Return six digits that tell settings apart."""
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:6]

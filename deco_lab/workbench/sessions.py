@@ -12,6 +12,7 @@ from PIL import Image
 
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.settings import Settings
+from deco_lab.workbench.sweeping import Sweep
 
 MOST_RUNS = 12
 """Runs that a session keeps."""
@@ -31,11 +32,13 @@ class _Session:
     shown: int = 0
     """The run that a person sees: the latest, or one that was shown again since."""
     picture: Image.Image | None = None
+    sweep: Sweep | None = None
 
     @property
     def size(self) -> int:
         """Bytes that are kept."""
         size = sum(record.size for record in self.runs.values())
+        size += self.sweep.images.nbytes if self.sweep else 0
         return size + (3 * self.picture.width * self.picture.height if self.picture else 0)
 
     def forget_steps(self, number: int) -> None:
@@ -178,6 +181,21 @@ class Sessions:
             if picture := self._used(name).picture:
                 return picture
             raise ValueError("there is no picture of your own yet; choose a file, or drop one")
+
+    def keep_sweep(self, name: str, sweep: Sweep) -> None:
+        """Keep a sweep in place of the session's last; a session that was closed stays closed."""
+        with self._lock:
+            session = self._used(name)
+            session.sweep = sweep
+            session.make_room(self._most_of_one)
+            self._make_room()
+
+    def sweep(self, name: str) -> Sweep:
+        """Return the session's last sweep; ValueError where there is none."""
+        with self._lock:
+            if sweep := self._used(name).sweep:
+                return sweep
+            raise ValueError("there is no sweep yet; draw one first")
 
     def __len__(self) -> int:
         """Return how many sessions are kept."""

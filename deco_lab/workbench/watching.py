@@ -256,6 +256,11 @@ class Watch:
         self._before = step
         return step.index
 
+    def skip(self) -> Step:
+        """Take the next step, of which nothing is measured; StopIteration after the last."""
+        self.take()
+        return self._taken.pop().step
+
     def frames(self) -> list[Frame]:
         """Return the frames of the steps taken since the last call, measured together."""
         taken, self._taken = self._taken, []
