@@ -193,7 +193,7 @@ def test_nothing_jumps(browser, address, width):
 
 def test_answer_stands_on_the_first_screen_and_its_pictures_sum(page):
     wait_for_step(page, fill(page, "Steps", 10), 10)
-    for part in (".dl-sentence", ".dl-equation", ".dl-rows", ".dl-scrub"):
+    for part in (".dl-answer .dl-sentence", ".dl-equation", ".dl-rows", ".dl-scrub", ".dl-kept"):
         box = page.locator(f"#panel {part}").bounding_box()
         assert box["y"] + box["height"] < 800, part
     page.get_by_label("Step to look at").fill("6")

@@ -12,7 +12,7 @@ from deco_lab.page.controls import Controls
 from deco_lab.setting import RuleError, check_whole, settings_of
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.workbench import Settings, Sweep, Workbench
-from deco_lab.workbench.bench import sentence
+from deco_lab.workbench.bench import Message, sentence
 from deco_lab.workbench.contact_sheet import to_sheet
 from deco_lab.workbench.keeping import sweep_name
 from deco_lab.workbench.settings import MAX_IMAGES
@@ -112,13 +112,12 @@ class SweepTab:
                     axes.append((name, values_of(text) if name else (None,)))
                 except ValueError as error:
                     raise RuleError(f"{axis}_values", str(error).removeprefix("values ")) from error
-            try:
-                return Grid(Settings(**settings), *axes)
-            except RuleError as error:
-                raise _at_its_field(error, x, y) from error
+            return Grid(Settings(**settings), *axes)
 
         labels = {name: label_of(name) for name in VARIED}
-        yield from as_json(self._bench.sweep(session_of(request), grid_of, labels))
+        messages = self._bench.sweep(session_of(request), grid_of, labels)
+        *_, x, _, y, _, _ = values
+        yield from as_json(_at_its_field(message, x, y) for message in messages)
 
     def _stop_sweep(self, request: gr.Request) -> None:
         self._bench.sessions.stop(session_of(request))
@@ -145,8 +144,12 @@ def _written(found: Sweep, kind: str) -> tuple[str, bytes]:
     return "image/png", to_sheet(found, labels)
 
 
-def _at_its_field(error: RuleError, x: str, y: str) -> RuleError:
-    """Return what broke a setting's rule as what broke that of the axis which gave its value."""
-    fields = {x: "x_values", y: "y_values"}
-    names = tuple(fields.get(name, name) for name in error.names)
-    return error if names == error.names else RuleError(names, error.rule)
+def _at_its_field(message: Message, x: Any, y: Any) -> Message:
+    """Return a message in which what is wrong is the axis that gave a setting its value."""
+    if "wrong" not in message:
+        return message
+    fields = {name: axis for name, axis in ((x, "x_values"), (y, "y_values")) if name in VARIED}
+    wrong = message["wrong"]
+    names = [fields.get(name, name) for name in wrong["names"]]
+    place = wrong["place"] if names == wrong["names"] else None
+    return message | {"wrong": wrong | {"names": names, "place": place}}
