@@ -27,11 +27,11 @@ from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
 from deco_lab.workbench import Settings, Workbench, from_query, to_query, to_snippet
 from deco_lab.workbench.bench import refusal, sentence
 from deco_lab.workbench.examples import EXAMPLES
+from deco_lab.workbench.frames import RANGES
 from deco_lab.workbench.inlet import from_data_uri
 from deco_lab.workbench.job_queue import Reader
 from deco_lab.workbench.keeping import file_name, settings_from_png, to_csv, to_gif, to_npz, to_png
 from deco_lab.workbench.settings import holds_settings
-from deco_lab.workbench.watching import RANGES
 
 _KEEP = {
     "png": "Picture", "gif": "Film", "npz": "Spectra", "csv": "Curves", "python": "Python",

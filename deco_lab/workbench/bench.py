@@ -14,13 +14,14 @@ from deco_lab.sampling import Start
 from deco_lab.setting import RuleError
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.spectra.frequencies import ring_frequencies
+from deco_lab.workbench.frames import Update
 from deco_lab.workbench.job_queue import JobQueue, Reader, Waiting
 from deco_lab.workbench.keeping import Saved
 from deco_lab.workbench.library import Library, out_of_memory_as_sentence
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
 from deco_lab.workbench.source import prepare
-from deco_lab.workbench.watching import Update, Watch, run
+from deco_lab.workbench.watching import Watch, run
 
 Message = dict[str, Any]
 """Strings, numbers, and frozen dataclasses of them (`json.dumps(message, default=vars)`)."""
