@@ -216,7 +216,7 @@ def test_watch_refuses_what_the_model_cannot_do(dit, changes, said):
 
 
 def test_watch_shows_the_curves_that_a_model_has(dit):
-    shown = {name for name, (axes, _) in CURVES.items() if axes}
+    shown = {name for name, (axes, _) in CURVES.items() if axes} - {"predicted_likeness"}
     coarse = random_model(replace(DECO, patch_size=4))  # 4 x 4 tokens are no block
     for model, lacks in ((dit, {"condition_energy", "predicted_shares"}),
                          (coarse, {"condition_energy"})):  # fmt: skip

@@ -101,6 +101,7 @@ function mountSample(root, setup) {
       <dt>By the condition</dt><dd>What the decoder draws of this condition and the noisy pixels of other pictures: baseline and condition together.</dd>
       <dt>By its own pixels</dt><dd>What changes when it is given the image’s own pixels: pixels and interaction; shown doubled, grey is 0. With the one before it sums to the predicted image of the class, before guidance.</dd>
       <dt>Bars and strips</dt><dd>Shares of each band, those above 0 stacked; the number is the condition’s. A click or a drag on a strip goes to that step.</dd>
+      <dt>90% settled, ▲</dt><dd>The t from which the band’s correlation with the last prediction of the first image stays above 0.9, interpolated between steps.</dd>
       <dt>Share</dt><dd>A part’s inner product with the predicted image in a band, over the image’s own energy there; below 0 works against it.</dd>
       <dt>Condition, pixels</dt><dd>Main effects: what the DiT’s condition, and what the noisy pixels past the DiT, do by themselves, in place of those of other pictures. The pixels’ part holds what of the picture already stands in x<sub>t</sub>: it grows as t nears 1, for any model.</dd>
       <dt>Interaction</dt><dd>What both do only together.</dd>
@@ -415,6 +416,7 @@ function mountSample(root, setup) {
       putInAddress(update.begin.query);
     }
     for (const frame of update.frames || []) keep(frame);
+    if (update.settled) answer.settle(update.settled);
     showLive();
     if (!(update.frames || []).length) return;
     if (following) shown = history.at(-1);

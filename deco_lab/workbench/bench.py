@@ -78,8 +78,9 @@ class Workbench:
         dict
             "run" (a number that rises), "status" ("waiting", "running", "done", "stopped" or
             "refused", see `refusal`), "text" (a sentence), "frames" (those since the last message,
-            see `deco_lab.workbench.watching.Frame`) and "begin" (what holds for the whole run; None
-            while it waits). The last of a run is none of the first two.
+            see `deco_lab.workbench.frames.Frame`) and "begin" (what holds for the whole run; None
+            while it waits). The last of a run is none of the first two. Where a run has come to
+            its end it also has "settled", see `deco_lab.workbench.frames.Update`.
         """
         for settings in runs:
             number = self.sessions.call(session, settings)
@@ -131,6 +132,8 @@ class Workbench:
                 if frames:
                     self.sessions.show(session, number)
                 said = {"status": status, "text": updates[-1].text, "frames": frames}
+                if isinstance(updates[-1], Update) and updates[-1].settled:
+                    said["settled"] = updates[-1].settled
                 yield said | {"begin": begin or None}
         except ValueError as error:
             yield refusal(error)

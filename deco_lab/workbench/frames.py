@@ -61,6 +61,9 @@ class Update:
     """The same in a sentence."""
     frames: list[Frame]
     """Those of the steps since the last update, in order."""
+    settled: list[float | None] | None = None
+    """When the first image's bands were settled, in t, the channels' means first; of the end of a
+    run. None for a band that settled only with the last step."""
 
 
 def bands_of(images: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ from deco_lab.workbench.parts import shares_of
 from deco_lab.workbench.pictures import pack, plain, shades_of, shrink_of, to_host
 from deco_lab.workbench.record import CURVES, Array, Curve, Paused, Record
 from deco_lab.workbench.settings import Settings, check_pixels
+from deco_lab.workbench.settled import Settled, Settling
 
 DRAWS = 2
 """Other pictures that stand for each input of the first image, at each step."""
@@ -106,6 +107,7 @@ class Watch:
         self._last: Step | None = None
         self._paused: Step | None = None  # the last that leaves something to draw
         self._history = History()
+        self._settling = Settling()
         self._predicted: Tensor | None = None  # the last step's, as a frame has it
         self._taken: list[Taken] = []
         self._measured: list[dict[str, Any]] = []
@@ -146,6 +148,8 @@ class Watch:
                     found["bands"] = bands_of(found.pop("whole", images["predicted"][:1]))[0]
                 if self._history.wants(one.step.index):
                     found["state"] = one.step.x
+                if "predicted" in images:
+                    found["first"] = images["predicted"][:1].float()
                 others.append(found)
             on_device = [*measure(signals), *(t for other in others for t in other.values())]
             energies, power, *rest = to_host(on_device)
@@ -192,6 +196,7 @@ class Watch:
         if "predicted" in other:
             self._predicted = other["predicted"].clone()
             self._history.add_frame(step.index, self._predicted)
+            self._settling.add(step.index, start, other["first"].clone())
         return frame
 
     def _parts(self, taken: Taken) -> dict[str, Tensor]:
@@ -224,6 +229,11 @@ class Watch:
         return found
 
     @property
+    def settled(self) -> Settled | None:
+        """When the bands were settled; of a run that has come to its end, None of others."""
+        return self._settling.found() if self._last is not None and self._last.t == 1 else None
+
+    @property
     def has_begun(self) -> bool:
         """Whether there is a frame, and so something to record."""
         return self._last is not None
@@ -247,6 +257,8 @@ class Watch:
             for step, measured in enumerate(self._measured):
                 if name in measured:
                     values[step] = measured[name]
+            if name == "predicted_likeness" and self.settled is not None:
+                values[self.settled.steps] = self.settled.correlation
             if not np.isnan(values).all():
                 curves[name] = Curve(("step", *names), values, unit)
         states, film = self._history.states, self._history.film
@@ -307,7 +319,8 @@ def run(
             frames = watch.frames()
             seconds = time.monotonic() - started
             text = f"Done: {num_steps} steps, {frames[-1].nfe} network passes, {seconds:.2f} s."
-            yield Update("done", text, frames)
+            settled = None if watch.settled is None else plain(torch.tensor(watch.settled.times))
+            yield Update("done", text, frames, settled)
             return
         at = f"at step {index} of {num_steps}"
         now = time.monotonic()
