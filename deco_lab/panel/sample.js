@@ -44,6 +44,7 @@ function mountSample(root, setup) {
         <input type="range" min="0" max="1" value="0" disabled aria-label="Step to look at"></label>
       <button type="button" class="dl-button" data-do="live" title="To the newest step, and on with the run">Live</button>
       <button type="button" class="dl-button" data-do="apart" disabled title="On the Decompose tab, once the run has ended">Take this step apart</button>
+      <button type="button" class="dl-button" data-do="resume" disabled title="The next run starts from this step’s state, with whatever is changed; once the run has ended">Go on from here</button>
       <button type="button" class="dl-button" data-do="pin" disabled aria-pressed="false">Pin this run</button>
     </div>
     <div class="dl-pictures dl-pinned" hidden>
@@ -109,6 +110,7 @@ function mountSample(root, setup) {
       <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Film: its predicted image, a frame a step, as a GIF; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
         Python: a script that draws the run; Link: the page’s address, with what was chosen.</dd>
       <dt>Take this step apart</dt><dd>On the Decompose tab: the first image where the shown step began, at its own t and of its own class.</dd>
+      <dt>Go on from here</dt><dd>The next run starts from the state that the shown step reached, with whatever is changed then; link, picture and script say so.</dd>
       <dt>Pin</dt><dd>Keeps this run on the screen, so that the next one stands beside it.</dd>
       ${Object.entries(setup.presets).map(([name, help]) => `<dt>${name}</dt><dd>${help}</dd>`).join("")}
       <dt>Keys</dt><dd><kbd>Space</kbd> starts or stops, <kbd>←</kbd> <kbd>→</kbd> look back and forth, <kbd>P</kbd> pins; a control that has
@@ -119,6 +121,7 @@ function mountSample(root, setup) {
   const canvases = Object.fromEntries(
     [...root.querySelectorAll("canvas[data-canvas]")].map((node) => [node.dataset.canvas, node]));
   const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]'), liveButton = find('[data-do="live"]');
+  const resumeButton = find('[data-do="resume"]');
   const apartButton = find('[data-do="apart"]');
 
   const spectrum = mountSpectrum(find(".dl-spectrum"), SPECTRA, -4, true);
@@ -319,9 +322,11 @@ function mountSample(root, setup) {
   }
   // What a step left is kept when its run has ended.
   function allowApart() {
-    apartButton.disabled = !shown || !current.begin.has_decoder || ["running", "waiting"].includes(root.dataset.status);
+    apartButton.disabled = !shown || !current.begin.has_decoder || isRunning();
+    resumeButton.disabled = !shown || shown.t === 1 || isRunning();
   }
   apartButton.addEventListener("click", () => DecoLab.send("apart", String(shown.index)));
+  resumeButton.addEventListener("click", () => DecoLab.send("resume", String(shown.index)));
   function stepAt(t) {
     const found = history.findLast((frame) => frame && frame.t_start !== null && frame.t_start <= t);
     return found ? found.index : 0;

@@ -5,6 +5,7 @@ needs the model takes its turn, one job at a time; a message with the status "wa
 are before it.
 """
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +19,8 @@ from deco_lab.workbench.frames import Update
 from deco_lab.workbench.job_queue import JobQueue, Reader, Waiting
 from deco_lab.workbench.keeping import Saved
 from deco_lab.workbench.library import Library, out_of_memory_as_sentence
+from deco_lab.workbench.record import Paused
+from deco_lab.workbench.resuming import drawn_state, picture_start, said_of_start
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
 from deco_lab.workbench.source import prepare
@@ -83,11 +86,12 @@ class Workbench:
             its end it also has "settled", see `deco_lab.workbench.frames.Update`.
         """
         for settings in runs:
+            words = f"{said_of_start(settings)} {note}".strip()
             number = self.sessions.call(session, settings)
             pin = "before" if settings is not runs[0] else "none" if unpin else "as it is"
             last: Message = {}
             for last in self._draw(session, number, settings, pin, reader or Reader()):
-                text = f"{last['text']} {note}".strip()
+                text = f"{last['text']} {words}".strip()
                 yield {"frames": [], "begin": None} | last | {"text": text, "run": number}
             if last["status"] != "done":
                 return
@@ -102,11 +106,10 @@ class Workbench:
 
         def work() -> Generator[Update, None, None]:
             model, facts = self.library.entry(settings.model)
-            start = None
-            if settings.start_from == "own picture":
-                picture = self.sessions.picture(session)
-                image = prepare(picture, model.config.image_size)
-                start = Start(image[None], settings.start_t)
+            start = self._start(session, settings, model.config.image_size, is_wanted)
+            if start is None and settings.start_from != "noise":
+                yield Update("stopped", "Stopped before the first step.", [])
+                return
             watch = Watch(model, settings, start)
             others = watch.others.said if watch.others else ""
             begin.update(_begin(settings, model), pin=pin, others=others)
@@ -143,6 +146,38 @@ class Workbench:
             elif status == "running":
                 text = f"Stopped: for {reader.patience:g} s nobody read what was drawn."
                 yield {"status": "stopped", "text": text, "begin": begin}
+
+    def _start(
+        self, session: str, settings: Settings, size: int, is_wanted: Callable[[], bool]
+    ) -> Start | Paused | None:
+        """Return what a run starts from, for images of a size; None is noise, or no longer wanted.
+
+        A run's step that is gone on from is kept, so that another knob goes on from it at once.
+        """
+        if settings.start_from == "own picture":
+            return picture_start(settings, prepare(self.sessions.picture(session), size))
+        if not settings.legs:
+            return None
+        state = self.sessions.state(session, settings.origin)
+        if state is None:
+            deadline = time.monotonic() + self.time_limit
+            for leg in settings.legs:
+                model = self.library.get(leg.settings.model)
+                start = state or self._start(
+                    session, leg.settings, model.config.image_size, is_wanted
+                )
+                state = drawn_state(leg, model, start, is_wanted, deadline)
+                if state is None:
+                    return None
+            assert state is not None
+        if state.x.shape[-1] != size:
+            raise RuleError(
+                "model",
+                f"must draw images of {state.x.shape[-1]} pixels, as the run that it goes on from "
+                f"has, got {settings.model}, which draws {size}; start from noise",
+            )
+        self.sessions.keep_state(session, settings.origin, state)
+        return state
 
     def ask(
         self, question: Callable[[], Any], name: str = "view"

@@ -7,7 +7,8 @@ from threading import Lock
 
 from PIL import Image
 
-from deco_lab.workbench.record import Record
+from deco_lab.workbench.record import Paused, Record
+from deco_lab.workbench.resuming import kept_state
 from deco_lab.workbench.settings import Settings
 
 
@@ -22,11 +23,14 @@ class _Session:
     shown: int = 0
     """The newest run of which something was shown."""
     picture: Image.Image | None = None
+    state: tuple[str, Paused] | None = None
+    """What runs go on from, and the origin that names it."""
 
     @property
     def size(self) -> int:
         """Bytes that are kept."""
         size = self.record.size if self.record else 0
+        size += self.state[1].x.nbytes if self.state else 0
         return size + (3 * self.picture.width * self.picture.height if self.picture else 0)
 
 
@@ -126,6 +130,20 @@ class Sessions:
             if picture := self._used(name).picture:
                 return picture
             raise ValueError("there is no picture of your own yet; choose a file, or drop one")
+
+    def keep_state(self, name: str, origin: str, state: Paused) -> None:
+        """Keep the state that runs of this origin go on from."""
+        with self._lock:
+            self._used(name).state = origin, state
+            self._make_room()
+
+    def state(self, name: str, origin: str) -> Paused | None:
+        """Return the state that an origin names, where it is kept or is one of the last run's."""
+        with self._lock:
+            session = self._used(name)
+            if session.state and session.state[0] == origin:
+                return session.state[1]
+            return kept_state(session.record, origin) if session.record else None
 
     def __len__(self) -> int:
         """Return how many sessions are kept."""

@@ -63,8 +63,8 @@ class Watch:
         frames also hold the condition's spectrum and the parts' shares.
     settings : Settings
         What to draw; `settings.model` is only a name here.
-    start : Start, optional
-        The picture to start from, where the settings ask for one.
+    start : Start or Paused, optional
+        The picture or state to start from, where the settings ask for one.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class Watch:
         Where the settings do not go with the model.
     """
 
-    def __init__(self, model: Any, settings: Settings, start: Start | None = None) -> None:
+    def __init__(self, model: Any, settings: Settings, start: Start | Paused | None = None) -> None:
         check_pixels(settings, model.config.image_size)
         self.settings = settings
         self._model = self._watched = sampled = model
