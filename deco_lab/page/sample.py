@@ -29,11 +29,11 @@ from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
 from deco_lab.workbench import Settings, Workbench, from_query, to_query, to_snippet
 from deco_lab.workbench.bench import refusal, sentence
 from deco_lab.workbench.examples import EXAMPLES
+from deco_lab.workbench.frames import RANGES
 from deco_lab.workbench.inlet import from_data_uri
 from deco_lab.workbench.job_queue import Reader
 from deco_lab.workbench.keeping import file_name, settings_from_png, to_csv, to_gif, to_npz, to_png
-from deco_lab.workbench.settings import holds_settings
-from deco_lab.workbench.watching import RANGES
+from deco_lab.workbench.settings import holds_settings, origin_of
 
 _KEEP = {
     "png": "Picture", "gif": "Film", "npz": "Spectra", "csv": "Curves", "python": "Python",
@@ -106,6 +106,7 @@ class SampleTab:
                 self.apart = sender("apart")
                 """Its input is the step that is to be taken apart."""
                 self._again, self._refill = sender("again"), sender("refill")
+                self._resume = sender("resume")
 
     def wire(self, blocks: gr.Blocks, head: gr.HTML, others: Sequence[gr.Dropdown]) -> None:
         """Join the components; what is loaded shows in `head` and in `others`' classes."""
@@ -120,6 +121,8 @@ class SampleTab:
         self.draw_after(controls.reset.click(self._without_more, every, every, **AT_ONCE))
         place = controls.start_inlet
         self.draw_after(place.input(self._start_with, place, [parts["start_from"], place], **QUIET))
+        resumed = [parts["start_from"], parts["origin"]]
+        self.draw_after(self._resume.input(self._go_on, self._resume, resumed, **AT_ONCE))
         told = [parts["class_ids"], head, *others]
         model = parts["model"]
         model.input(self._model_changed, [model, parts["class_ids"]], told, **AT_ONCE)
@@ -141,6 +144,18 @@ class SampleTab:
 
     def _start_with(self, request: gr.Request, uri: str) -> tuple[str, str]:
         return "own picture", keep_own(self._bench, request, uri)
+
+    def _go_on(self, request: gr.Request, wanted: Any) -> tuple[str, str]:
+        """Return what the form is to say, so that it goes on from a step of the last run."""
+        if not wanted:
+            return "noise", ""
+        try:
+            record = self._bench.sessions.kept(session_of(request))
+            if not (isinstance(wanted, str) and wanted.isdecimal() and len(wanted) < 5):
+                raise ValueError("the step must be a whole number; choose it with the slider")
+        except ValueError as error:
+            raise toast(sentence(error)) from error
+        return "earlier run", origin_of(record.settings, int(wanted))
 
     def _without_more(self, *values: Any) -> list[Any]:
         return self.controls.without_more(values)

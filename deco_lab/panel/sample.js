@@ -45,6 +45,7 @@ function mountSample(root, setup) {
         <input type="range" min="0" max="1" value="0" disabled aria-label="Step to look at"></label>
       <button type="button" class="dl-button" data-do="live" title="To the newest step, and on with the run">Live</button>
       <button type="button" class="dl-button" data-do="apart" disabled title="On the Decompose tab, once the run has ended">Take this step apart</button>
+      <button type="button" class="dl-button" data-do="resume" disabled title="The next run starts from this step’s state, with whatever is changed; once the run has ended">Go on from here</button>
       <button type="button" class="dl-button" data-do="pin" disabled aria-pressed="false">Pin this run</button>
     </div>
     <div class="dl-kept"></div>
@@ -97,6 +98,7 @@ function mountSample(root, setup) {
       <dt>By the condition</dt><dd>What the decoder draws of this condition and the noisy pixels of other pictures: baseline and condition together.</dd>
       <dt>By its own pixels</dt><dd>What changes when it is given the image’s own pixels: pixels and interaction; shown doubled, grey is 0. With the one before it sums to the predicted image of the class, before guidance.</dd>
       <dt>Bars and strips</dt><dd>Shares of each band, those above 0 stacked; the number is the condition’s. A click or a drag on a strip goes to that step.</dd>
+      <dt>90% settled, ▲</dt><dd>The t from which the band’s correlation with the last prediction of the first image stays above 0.9, interpolated between steps.</dd>
       <dt>Share</dt><dd>A part’s inner product with the predicted image in a band, over the image’s own energy there; below 0 works against it.</dd>
       <dt>Condition, pixels</dt><dd>Main effects: what the DiT’s condition, and what the noisy pixels past the DiT, do by themselves, in place of those of other pictures. The pixels’ part holds what of the picture already stands in x<sub>t</sub>: it grows as t nears 1, for any model.</dd>
       <dt>Interaction</dt><dd>What both do only together.</dd>
@@ -104,6 +106,7 @@ function mountSample(root, setup) {
       <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Film: its predicted image, a frame a step, as a GIF; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
         Python: a script that draws the run; Link: the page’s address, with what was chosen.</dd>
       <dt>Take this step apart</dt><dd>On the Decompose tab: the first image where the shown step began, at its own t and of its own class.</dd>
+      <dt>Go on from here</dt><dd>The next run starts from the state that the shown step reached, with whatever is changed then; link, picture and script say so.</dd>
       <dt>Runs</dt><dd>The twelve newest that have ended, with what differs from the one before: a click shows one again, “To the form” takes its
         settings. They last as long as this page; the server’s copies go with it, and no other page sees them.</dd>
       <dt>Pin</dt><dd>Keeps the run that is shown, three at most, so that others stand beside it: side by side, by wipe, or as a difference; with
@@ -117,6 +120,7 @@ function mountSample(root, setup) {
   const canvases = Object.fromEntries(
     [...root.querySelectorAll("canvas[data-canvas]")].map((node) => [node.dataset.canvas, node]));
   const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]'), liveButton = find('[data-do="live"]');
+  const resumeButton = find('[data-do="resume"]');
   const apartButton = find('[data-do="apart"]');
 
   const spectrum = mountSpectrum(find(".dl-spectrum"), SPECTRA, -4, true);
@@ -280,6 +284,7 @@ function mountSample(root, setup) {
     sayMore(current.begin.changed);
     putInAddress(current.begin.query);
     current.steps.forEach(add);
+    if (current.settled) answer.settle(current.settled);
     goTo(Infinity);
   }
   function schedule() {
@@ -321,9 +326,11 @@ function mountSample(root, setup) {
   }
   // What a step left is kept when its run has ended.
   function allowApart() {
-    apartButton.disabled = !shown || !current.begin.has_decoder || ["running", "waiting"].includes(root.dataset.status);
+    apartButton.disabled = !shown || !current.begin.has_decoder || isRunning();
+    resumeButton.disabled = !shown || shown.t === 1 || isRunning();
   }
   apartButton.addEventListener("click", () => DecoLab.send("apart", String(shown.index)));
+  resumeButton.addEventListener("click", () => DecoLab.send("resume", String(shown.index)));
   function stepAt(t) {
     const found = current.frames.findLast((frame) => frame && frame.t_start !== null && frame.t_start <= t);
     return found ? found.index : 0;
@@ -411,6 +418,10 @@ function mountSample(root, setup) {
       open(live);
     }
     for (const frame of update.frames || []) keep(frame);
+    if (update.settled) {
+      live.settled = update.settled;
+      if (current === live) answer.settle(live.settled);
+    }
     if (["done", "stopped"].includes(update.status) && live.run === run && live.frames.length) end(live);
     showLive();
     if (!(update.frames || []).length) return;

@@ -5,6 +5,7 @@ needs the model takes its turn, one job at a time; a message with the status "wa
 are before it.
 """
 
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,15 +15,18 @@ from deco_lab.sampling import Start
 from deco_lab.setting import RuleError
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.spectra.frequencies import ring_frequencies
+from deco_lab.workbench.frames import Update
 from deco_lab.workbench.job_queue import JobQueue, Reader, Waiting
 from deco_lab.workbench.keeping import Saved
 from deco_lab.workbench.library import Library, out_of_memory_as_sentence
 from deco_lab.workbench.pictures import plain, to_pictures
+from deco_lab.workbench.record import Paused
+from deco_lab.workbench.resuming import drawn_state, picture_start, said_of_start
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
 from deco_lab.workbench.source import prepare
 from deco_lab.workbench.sweeping import Cell, Grid, draw_cells, gather, word_of
-from deco_lab.workbench.watching import Update, Watch, run
+from deco_lab.workbench.watching import Watch, run
 
 Message = dict[str, Any]
 """Strings, numbers, and frozen dataclasses of them (`json.dumps(message, default=vars)`)."""
@@ -79,15 +83,17 @@ class Workbench:
         dict
             "run" (a number that rises), "status" ("waiting", "running", "done", "stopped" or
             "refused", see `refusal`), "text" (a sentence), "frames" (those since the last message,
-            see `deco_lab.workbench.watching.Frame`) and "begin" (what holds for the whole run; None
-            while it waits). The last of a run is none of the first two.
+            see `deco_lab.workbench.frames.Frame`) and "begin" (what holds for the whole run; None
+            while it waits). The last of a run is none of the first two. Where a run has come to
+            its end it also has "settled", see `deco_lab.workbench.frames.Update`.
         """
         for settings in runs:
+            words = f"{said_of_start(settings)} {note}".strip()
             number = self.sessions.call(session, settings)
             pin = "before" if settings is not runs[0] else "none" if unpin else "as it is"
             last: Message = {}
             for last in self._draw(session, number, settings, pin, reader or Reader()):
-                text = f"{last['text']} {note}".strip()
+                text = f"{last['text']} {words}".strip()
                 yield {"frames": [], "begin": None} | last | {"text": text, "run": number}
             if last["status"] != "done":
                 return
@@ -102,7 +108,11 @@ class Workbench:
 
         def work() -> Generator[Update, None, None]:
             model, facts = self.library.entry(settings.model)
-            watch = Watch(model, settings, self._start(session, settings, model))
+            start = self._start(session, settings, model.config.image_size, is_wanted)
+            if start is None and settings.start_from != "noise":
+                yield Update("stopped", "Stopped before the first step.", [])
+                return
+            watch = Watch(model, settings, start)
             others = watch.others.said if watch.others else ""
             begin.update(_begin(settings, model), pin=pin, others=others)
             begin["num_steps"] = watch.num_steps
@@ -127,6 +137,8 @@ class Workbench:
                 if frames:
                     self.sessions.show(session, number)
                 said = {"status": status, "text": updates[-1].text, "frames": frames}
+                if isinstance(updates[-1], Update) and updates[-1].settled:
+                    said["settled"] = updates[-1].settled
                 yield said | {"begin": begin or None}
         except ValueError as error:
             yield refusal(error)
@@ -136,13 +148,6 @@ class Workbench:
             elif status == "running":
                 text = f"Stopped: for {reader.patience:g} s nobody read what was drawn."
                 yield {"status": "stopped", "text": text, "begin": begin}
-
-    def _start(self, session: str, settings: Settings, model: Any) -> Start | None:
-        """Return the picture that a session's run starts from, if any."""
-        if settings.start_from != "own picture":
-            return None
-        image = prepare(self.sessions.picture(session), model.config.image_size)
-        return Start(image[None], settings.start_t)
 
     def sweep(
         self, session: str, grid_of: Callable[[], Grid], labels: Mapping[str, str]
@@ -183,8 +188,8 @@ class Workbench:
             def is_wanted() -> bool:
                 return self.sessions.is_newest(session, number)
 
-            def start_of(settings: Settings, model: Any) -> Start | None:
-                return self._start(session, settings, model)
+            def start_of(settings: Settings, model: Any) -> Start | Paused | None:
+                return self._start(session, settings, model.config.image_size, is_wanted)
 
             def work() -> Generator[Cell, None, None]:
                 cells = draw_cells(
@@ -221,6 +226,38 @@ class Workbench:
         else:
             text = f"Stopped: {len(shown)} of {count} cells are kept."
             yield about | {"status": "stopped", "text": text, "cells": shown}
+
+    def _start(
+        self, session: str, settings: Settings, size: int, is_wanted: Callable[[], bool]
+    ) -> Start | Paused | None:
+        """Return what a run starts from, for images of a size; None is noise, or no longer wanted.
+
+        A run's step that is gone on from is kept, so that another knob goes on from it at once.
+        """
+        if settings.start_from == "own picture":
+            return picture_start(settings, prepare(self.sessions.picture(session), size))
+        if not settings.legs:
+            return None
+        state = self.sessions.state(session, settings.origin)
+        if state is None:
+            deadline = time.monotonic() + self.time_limit
+            for leg in settings.legs:
+                model = self.library.get(leg.settings.model)
+                start = state or self._start(
+                    session, leg.settings, model.config.image_size, is_wanted
+                )
+                state = drawn_state(leg, model, start, is_wanted, deadline)
+                if state is None:
+                    return None
+            assert state is not None
+        if state.x.shape[-1] != size:
+            raise RuleError(
+                "model",
+                f"must draw images of {state.x.shape[-1]} pixels, as the run that it goes on from "
+                f"has, got {settings.model}, which draws {size}; start from noise",
+            )
+        self.sessions.keep_state(session, settings.origin, state)
+        return state
 
     def ask(
         self, question: Callable[[], Any], name: str = "view"

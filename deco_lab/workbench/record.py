@@ -32,6 +32,10 @@ CURVES: dict[str, tuple[tuple[str, ...], str]] = {
         ("part", "share_band"),
         "share of the class's predicted image that the part supplies, of the first image",
     ),
+    "predicted_likeness": (
+        ("share_band",),
+        "correlation of the predicted image with the last one, of the first image",
+    ),
 }
 """What a record may hold of each step: the axes of a curve, and what a value of 1 means."""
 

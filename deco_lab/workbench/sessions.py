@@ -10,7 +10,8 @@ from threading import Lock
 
 from PIL import Image
 
-from deco_lab.workbench.record import Record
+from deco_lab.workbench.record import Paused, Record
+from deco_lab.workbench.resuming import kept_state
 from deco_lab.workbench.settings import Settings
 from deco_lab.workbench.sweeping import Sweep
 
@@ -33,12 +34,15 @@ class _Session:
     """The run that a person sees: the latest, or one that was shown again since."""
     picture: Image.Image | None = None
     sweep: Sweep | None = None
+    state: tuple[str, Paused] | None = None
+    """What runs go on from, and the origin that names it."""
 
     @property
     def size(self) -> int:
         """Bytes that are kept."""
         size = sum(record.size for record in self.runs.values())
         size += self.sweep.images.nbytes if self.sweep else 0
+        size += self.state[1].x.nbytes if self.state else 0
         return size + (3 * self.picture.width * self.picture.height if self.picture else 0)
 
     def forget_steps(self, number: int) -> None:
@@ -196,6 +200,21 @@ class Sessions:
             if sweep := self._used(name).sweep:
                 return sweep
             raise ValueError("there is no sweep yet; draw one first")
+
+    def keep_state(self, name: str, origin: str, state: Paused) -> None:
+        """Keep the state that runs of this origin go on from."""
+        with self._lock:
+            self._used(name).state = origin, state
+            self._make_room()
+
+    def state(self, name: str, origin: str) -> Paused | None:
+        """Return the state that an origin names, where it is kept or is one of a kept run's."""
+        with self._lock:
+            session = self._used(name)
+            if session.state and session.state[0] == origin:
+                return session.state[1]
+            found = (kept_state(record, origin) for record in session.runs.values())
+            return next((state for state in found if state is not None), None)
 
     def __len__(self) -> int:
         """Return how many sessions are kept."""

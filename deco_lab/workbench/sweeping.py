@@ -30,6 +30,7 @@ from deco_lab.result import Result
 from deco_lab.sampling import Start
 from deco_lab.setting import RuleError, check_choice, settings_of
 from deco_lab.spectra import OCTAVES, band_names, split_bands
+from deco_lab.workbench.record import Paused
 from deco_lab.workbench.settings import Settings
 from deco_lab.workbench.watching import Watch
 
@@ -188,7 +189,7 @@ class Sweep(Result):
 def draw_cells(
     grid: Grid,
     model_of: Callable[[str], Any],
-    start_of: Callable[[Settings, Any], Start | None] = lambda settings, model: None,
+    start_of: Callable[[Settings, Any], Start | Paused | None] = lambda settings, model: None,
     *,
     is_wanted: Callable[[], bool] = lambda: True,
     time_limit: float = math.inf,
