@@ -20,7 +20,8 @@ def test_settled_marks_stand_on_the_strips_where_the_run_has_ended(page):
     assert len(shown) >= 3
     for mark in shown:
         t = float(mark.get_attribute("data-t"))
-        assert mark.get_attribute("title").startswith(f"90% settled at t = {t:.2f}")
+        title = mark.get_attribute("title")
+        assert re.match(f"90% settled (already )?at t = {t:.2f}: from there on", title)
         strip, box = mark.locator("..").bounding_box(), mark.bounding_box()
         assert abs(box["x"] + box["width"] / 2 - strip["x"] - t * strip["width"]) < 1
     assert "▲ 90% settled" in page.locator("#panel .dl-rows .dl-note").inner_text()
@@ -40,6 +41,9 @@ def test_a_run_goes_on_from_the_step_that_is_shown_and_back_to_noise(page):
     assert "start_from=earlier+run" in page.url
     # The rest is the run's own, and its start the state that was shown.
     np.testing.assert_array_equal(canvas(page, "noisy"), ended)
+    until(page, "document.querySelector('.dl-settled:not([hidden])')")
+    coarse = page.locator("#panel .dl-settled").first.get_attribute("title")
+    assert coarse.startswith("90% settled already at t = 0.40")
     page.get_by_label("Step to look at").fill("0")
     page.wait_for_function("window.painted.at(-1).step === 0")
     np.testing.assert_array_equal(canvas(page, "noisy"), state)

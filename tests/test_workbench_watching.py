@@ -122,8 +122,8 @@ def test_watch_bands_are_mean_squares_of_the_split_prediction(deco):
     frames = list(Watch(deco, SETTINGS))
     assert "predicted_bands" not in frames[0].curves
     for frame, step in zip(frames[1:], steps[1:], strict=True):
+        assert step.predicted_image is not None
         energies = split_bands(step.predicted_image).square().mean((1, 2, 3, 4))
-        # Of three channels.
         assert_close(frame.curves["predicted_bands"], energies, rtol=2e-3)
 
 

@@ -74,7 +74,7 @@ function mountAnswer(root, bands, onChoose) {
     return above.map((value) => value / whole);
   }
 
-  let begin = null, paths, fronts, frequency, power, finest;
+  let begin = null, started = null, paths, fronts, frequency, power, finest;
   // Where a band of the predicted image has as much power as the noise: t^2 S = (1 - t)^2.
   function frontOf(k) {
     const edges = [0, 1 / 16, 1 / 8, 1 / 4, Infinity];
@@ -93,6 +93,7 @@ function mountAnswer(root, bands, onChoose) {
     paths = bands.map(() => STACK.map(() => ""));
     power = null;
     settle(null);
+    started = null;
     finest = []; // condition and pixels of the finest band, by step
     root.classList.toggle("dl-undivided", !begin.has_decoder || !begin.decompose);
     const divided = begin.has_decoder && begin.decompose;
@@ -108,6 +109,7 @@ function mountAnswer(root, bands, onChoose) {
     if (frame.curves.predicted_power) power = frame.curves.predicted_power;
     const shares = frame.curves.predicted_shares;
     if (!shares) return;
+    started ??= frame.t_start;
     bands.forEach((_, k) => {
       let low = 0;
       const from = (frame.t_start * W).toFixed(1), width = ((frame.t - frame.t_start) * W + 0.4).toFixed(1);
@@ -126,7 +128,7 @@ function mountAnswer(root, bands, onChoose) {
       settled.hidden = t === null;
       if (t === null) return;
       settled.style.left = `${100 * t}%`;
-      settled.title = `90% settled at t = ${t.toFixed(2)}: from there on the band’s correlation with the last prediction stays above 0.9`;
+      settled.title = `90% settled ${t <= started ? "already " : ""}at t = ${t.toFixed(2)}: from there on the band’s correlation with the last prediction stays above 0.9`;
       settled.dataset.t = t;
     });
   }
