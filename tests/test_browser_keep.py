@@ -9,6 +9,7 @@ import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from browsing import PANEL, canvas, fill, run_of, until, wait_for_step
+from playwright.sync_api import expect
 from test_browser import FIRST, assert_same_picture, keep, sheet, without_gaps
 
 import deco_lab
@@ -210,9 +211,9 @@ def test_difference_is_that_of_the_pictures_and_of_the_spectra(page):
     before, now = (sheet(replace(FIRST, num_steps=6, seed=seed)).astype(float) for seed in (0, 7))
     shown = without_gaps(canvas(page, "pinned-0"))
     assert np.abs(shown - (127.5 + 2 * (now - before)).clip(0, 255)).max() <= 4.5
-    assert page.locator(".dl-beside h2:visible").all_inner_texts() == [
-        "seed 7 \N{MINUS SIGN} seed 0"
-    ]
+    expect(page.locator(".dl-beside h2:visible")).to_have_text(
+        ["seed 7 \N{MINUS SIGN} seed 0", "Shown: seed 7"]
+    )
     page.get_by_role("button", name="dB over pinned").click()
     line = page.locator("#panel .dl-spectrum polyline.dl-image:not(.dl-before)")
     heights = [float(point.split(",")[1]) for point in line.get_attribute("points").split()]

@@ -224,7 +224,7 @@ def test_usual_values_make_a_grid(name):
 
 
 def test_varied_are_all_settings_that_change_images():
-    assert {*VARIED} == settings_of(Settings).keys() - {"decompose"}
+    assert {*VARIED} == settings_of(Settings).keys() - {"decompose", "origin"}
 
 
 def test_sweep_name_tells_cells_apart(found: Sweep):

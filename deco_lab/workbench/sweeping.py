@@ -38,8 +38,8 @@ MAX_CELLS = 36
 """Most cells of a sweep."""
 MAX_SWEEP_PIXELS = 2**22
 """Most pixels of all its images together: 36 cells of sixteen 64 x 64, or four of 1024 x 1024."""
-VARIED = tuple(field.name for field in fields(Settings) if field.name != "decompose")
-"""Settings that can be varied: all that change the images."""
+VARIED = tuple(f.name for f in fields(Settings) if f.name not in ("decompose", "origin"))
+"""Settings that can be varied: all that change the images and that a person can write."""
 _NONE = (None,)
 _USUAL: dict[str, tuple[Any, ...]] = {
     "guidance_scale": (1, 2, 4, 8), "seed": (0, 1, 2, 3), "num_steps": (5, 10, 20, 50),
@@ -349,7 +349,9 @@ def usual_values(name: str, settings: Settings, models: Sequence[str]) -> str:
     if name == "model":
         return ", ".join(models[:4])
     if setting.choices is not None:
-        return ", ".join(list(setting.choices)[:MAX_CELLS])
+        told = bool(settings.origin)  # of a run to go on from
+        known = [choice for choice in setting.choices if choice != "earlier run" or told]
+        return ", ".join(known[:MAX_CELLS])
     if name in _USUAL:
         return ", ".join(map(word_of, _USUAL[name]))
     return json.dumps(getattr(settings, name))
