@@ -35,6 +35,7 @@ with past_proxies():
         ModelsTab,
         PartsTab,
         SampleTab,
+        SweepTab,
         check_access,
         endpoints,
         header,
@@ -89,6 +90,8 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
         with gr.Tabs() as tabs:
             with gr.Tab("Sample"):
                 sample = SampleTab(bench, live, first)
+            with gr.Tab("Sweep"):
+                sweep = SweepTab(bench, sample.controls)
             with gr.Tab("Decompose", id="decompose") as parts_tab:
                 parts = PartsTab(bench, sample.controls)
             with gr.Tab("Measure"):
@@ -99,6 +102,7 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
                 models = ModelsTab(bench)
         pictures = [parts.choice, loss.choice]
         sample.wire(blocks, loaded, [choice.class_id for choice in pictures])
+        sweep.wire()
         parts.wire(parts_tab, pictures)
         parts.open_from(sample.apart, tabs, "decompose")
         measure.wire()

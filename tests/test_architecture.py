@@ -51,8 +51,8 @@ ALLOWED = {
     "studies": {"config", "data", "files", "plots", "result", "sampling", "setting", "spectra"},
     "studies.__main__": {"cli", "evaluation", "files", "setting", "studies"},
     "workbench": {
-        "checkpoints", "config", "data", "fast", "files", "flow", "labels", "models", "sampling",
-        "setting", "spectra", "wrapper",
+        "checkpoints", "config", "data", "fast", "files", "flow", "labels", "models", "palette",
+        "result", "sampling", "setting", "spectra", "wrapper",
     },
     "page": {"palette", "proxies", "sampling", "setting", "spectra", "studies", "workbench"},
     "evaluation": {"data", "files", "spectra", "terminal"},

@@ -193,7 +193,7 @@ def test_nothing_jumps(browser, address, width):
 
 def test_answer_stands_on_the_first_screen_and_its_pictures_sum(page):
     wait_for_step(page, fill(page, "Steps", 10), 10)
-    for part in (".dl-sentence", ".dl-equation", ".dl-rows", ".dl-scrub"):
+    for part in (".dl-answer .dl-sentence", ".dl-equation", ".dl-rows", ".dl-scrub", ".dl-kept"):
         box = page.locator(f"#panel {part}").bounding_box()
         assert box["y"] + box["height"] < 800, part
     page.get_by_label("Step to look at").fill("6")
@@ -315,31 +315,10 @@ def test_keys_reach_lists_and_leave_them(page):
     page.keyboard.press("ArrowLeft")
     page.wait_for_function("window.painted.at(-1).step === 5")
     page.keyboard.press("p")
-    page.wait_for_selector(".dl-pinned:visible")
+    page.wait_for_selector("[data-do=pin][aria-pressed=true]")
     run = run_of(page)
     page.keyboard.press("Space")
     until(page, f"+d.run > {run} && d.status === 'done'")
-
-
-def test_pinned_run_stands_beside_the_next_with_their_difference(page):
-    fill(page, "Steps", 8)
-    until(page, "d.status === 'done'")
-    page.get_by_role("button", name="Pin this run").click()
-    pinned = canvas(page, "predicted")
-    wait_for_step(page, fill(page, "Seed", 7), 8)
-    page.wait_for_timeout(100)
-    now = canvas(page, "predicted")
-    assert (canvas(page, "pinned-predicted") == pinned).all()
-    expected = (127.5 + 2 * (without_gaps(now).astype(float) - without_gaps(pinned))).clip(0, 255)
-    shown = without_gaps(canvas(page, "difference"))
-    assert np.abs(shown - expected).max() <= 0.5
-    page.get_by_role("button", name="dB over pinned").click()
-    line = page.locator("#panel .dl-spectrum polyline.dl-image:not(.dl-before)")
-    heights = [float(point.split(",")[1]) for point in line.get_attribute("points").split()]
-    assert len(heights) == 64
-    assert len(set(heights)) > 10
-    page.get_by_role("button", name="Unpin").click()
-    assert page.locator(".dl-pinned").is_hidden()
 
 
 def test_preset_says_what_it_shows_and_pins_the_first_of_its_two_runs(page):
@@ -351,11 +330,11 @@ def test_preset_says_what_it_shows_and_pins_the_first_of_its_two_runs(page):
     page.get_by_role("button", name="Baseline against DeCo").click()
     until(page, f"+d.run === {first + 2} && d.status === 'done'")
     until(page, "d.step === '50'")
-    assert "Pinned: tiny-dit, chelsea, coffee" in page.locator("[data-note=pinned]").inner_text()
+    assert page.locator("[data-pinned='0'] h2").inner_text() == "Pinned: model tiny-dit"
     settings = FIRST
     assert_same_picture(without_gaps(canvas(page, "noisy")), sheet(settings))
     baseline = replace(FIRST, model="tiny-dit")
-    assert_same_picture(without_gaps(canvas(page, "pinned-noisy")), sheet(baseline))
+    assert_same_picture(without_gaps(canvas(page, "pinned-0")), sheet(baseline))
 
 
 def keep(page, kind):
@@ -597,7 +576,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(browser, address, 
     page = browser.new_page()
     page.goto(f"{address}?num_steps=3&__theme={theme}")
     until(page, "d.status === 'done'")
-    for tab in ("Sample", "Decompose", "Measure", "Loss weights", "Models"):
+    for tab in ("Sample", "Sweep", "Decompose", "Measure", "Loss weights", "Models"):
         page.set_viewport_size({"width": 1280, "height": 800})  # a phone has tabs in a menu
         page.get_by_role("tab", name=tab).click()
         page.set_viewport_size({"width": width, "height": 800})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from browsing import PANEL, SLACK, canvas, data, fill, run_of, says, until, wait_for_step
+from browsing import PANEL, SLACK, data, fill, run_of, says, until, wait_for_step
 from safetensors.torch import save_file
 from served import served
 
@@ -56,10 +56,10 @@ def test_controls_keep_the_keys_that_they_need(page):
     page.get_by_label("Seed", exact=True).first.focus()
     for key in ("Space", "ArrowLeft", "ArrowRight", "p"):
         page.keyboard.press(key)
-    assert page.locator(".dl-pinned").is_hidden()
+    assert page.locator("[data-do=pin][aria-pressed=false]").is_visible()
     page.get_by_role("button", name="Pin this run").focus()
     page.keyboard.press("Space")  # what it does to any button
-    page.wait_for_selector(".dl-pinned:visible")
+    page.wait_for_selector("[data-do=pin][aria-pressed=true]")
     page.get_by_label("Model", exact=True).first.focus()
     page.wait_for_selector("[role=listbox]")
     page.keyboard.press("Space")
@@ -230,18 +230,6 @@ def test_a_click_enlarges_a_picture_and_escape_gives_the_focus_back(page, width)
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Close").click()
     assert page.evaluate("document.activeElement.dataset.canvas") == "whole"
-
-
-def test_pinned_note_says_how_many_images_are_compared(page):
-    fill(page, "Steps", 3)
-    until(page, "d.status === 'done'")
-    page.get_by_role("button", name="Pin this run").click()
-    note = page.locator("[data-note=pinned]")
-    assert "are compared" not in note.inner_text()
-    run = fill(page, "Images", 1)
-    until(page, f"+d.shownRun === {run} && d.status === 'done'")
-    assert note.inner_text().endswith("grey is none; the first 1 of 4 are compared.")
-    assert canvas(page, "difference").shape == (64, 64, 3)
 
 
 def test_plots_that_do_not_apply_are_gone_from_the_beginning(page):

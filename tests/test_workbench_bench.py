@@ -56,6 +56,15 @@ def test_draw_gives_every_frame_once_and_keeps_the_run(bench):
     json.dumps(messages, default=vars, allow_nan=False)
 
 
+def test_draw_names_the_classes_that_it_draws():
+    bench = Workbench(Library("tiny", device="cpu"))
+    asked = replace(SHORT, model="fields", class_ids=(2, 12))  # of which the model knows five
+    *_, last = bench.draw("a", [asked])
+    assert last["status"] == "done"
+    named = bench.library.facts("fields").class_names[2]
+    assert last["begin"]["title"] == f"fields, {named}, seed 0, guidance 3"
+
+
 def test_draw_pins_the_first_of_two_runs(bench):
     messages = list(bench.draw("a", [SHORT, replace(SHORT, seed=1)], unpin=True))
     begins = {message["run"]: message["begin"] for message in messages if message["begin"]}

@@ -27,9 +27,9 @@ from deco_lab.workbench.keeping import (
     to_gif,
     to_npz,
     to_png,
-    to_snippet,
 )
 from deco_lab.workbench.record import Record
+from deco_lab.workbench.script import to_snippet
 from deco_lab.workbench.settings import Settings
 from deco_lab.workbench.source import prepare
 from deco_lab.workbench.watching import Watch

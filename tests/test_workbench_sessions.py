@@ -80,6 +80,89 @@ def test_sessions_closed_ends_the_run_and_keeps_nothing():
     assert len(sessions) == 0
 
 
+def test_sessions_show_any_of_their_newest_runs_again():
+    sessions, records = Sessions(), [record() for _ in range(15)]
+    numbers = []
+    for one in records:
+        numbers.append(sessions.call("a"))
+        sessions.show("a", numbers[-1])
+        sessions.keep("a", numbers[-1], one)
+    assert sessions.kept("a") is records[-1]
+    for number, one in zip(numbers[3:], records[3:], strict=True):
+        sessions.show_again("a", number)
+        assert sessions.kept("a") is one
+    for number in (numbers[2], 10**6, -1):
+        sessions.show_again("a", number)
+        with pytest.raises(ValueError, match=r"this run is no longer kept, .*; draw it again"):
+            sessions.kept("a")
+    stranger = sessions.call("b")
+    with pytest.raises(ValueError, match="there is no run yet"):
+        sessions.kept("b")
+    sessions.show_again("b", numbers[5])
+    with pytest.raises(ValueError, match="no longer kept"):  # nothing of another session
+        sessions.kept("b")
+    sessions.show("b", stranger)
+    with pytest.raises(ValueError, match="must have ended"):
+        sessions.kept("b")
+
+
+def test_sessions_show_an_older_run_while_a_newer_draws():
+    sessions, left = Sessions(), record()
+    old = sessions.call("a")
+    sessions.keep("a", old, left)
+    new = sessions.call("a")
+    sessions.show("a", new)
+    sessions.show_again("a", old)
+    sessions.show("a", new)  # its next step
+    assert sessions.kept("a") is left
+    sessions.keep("a", new, record())
+    assert sessions.kept("a") is left
+    sessions.show("a", sessions.call("a"))
+    with pytest.raises(ValueError, match="must have ended"):
+        sessions.kept("a")
+
+
+def test_sessions_forget_what_a_newer_run_cut_short():
+    sessions, left, cut = Sessions(), record(), record()
+    first, second = sessions.call("a"), 0
+    sessions.keep("a", first, left)
+    second = sessions.call("a")
+    sessions.show("a", second)
+    third = sessions.call("a")
+    sessions.keep("a", second, cut)
+    assert sessions.kept("a") is cut  # as long as it is what is shown
+    sessions.show("a", third)
+    sessions.keep("a", third, record())
+    sessions.show_again("a", first)
+    assert sessions.kept("a") is left
+    sessions.show_again("a", second)
+    with pytest.raises(ValueError, match="no longer kept"):
+        sessions.kept("a")
+
+
+def test_sessions_let_go_of_a_sessions_older_steps_then_of_its_older_runs():
+    sessions = Sessions(most_of_one=24 * 320)
+    x = torch.zeros(100, 1, 1, 2)
+    whole = replace(record(100), states={0: Paused(x, 0.0)})
+    numbers = [sessions.call("a")]
+    sessions.keep("a", numbers[0], whole)
+    assert sessions.kept("a") is whole
+    for _ in range(3):
+        numbers.append(sessions.call("a"))
+        sessions.keep("a", numbers[-1], record(100))
+    for number in numbers[1:]:
+        sessions.show_again("a", number)
+        assert sessions.kept("a").size == record(100).size
+    sessions.show_again("a", numbers[0])
+    with pytest.raises(ValueError, match="no longer kept"):
+        sessions.kept("a")
+    sessions.keep("a", sessions.call("a"), large := record(1000))
+    assert sessions.kept("a") is large
+    sessions.show_again("a", numbers[-1])
+    with pytest.raises(ValueError, match="no longer kept"):
+        sessions.kept("a")
+
+
 def test_sessions_keep_a_persons_picture():
     sessions, picture = Sessions(), Image.new("RGB", (2, 2))
     with pytest.raises(ValueError, match="there is no picture of your own yet; choose a file"):

@@ -11,6 +11,7 @@ from deco_lab.workbench.settings import (
     check_pixels,
     from_query,
     holds_settings,
+    origin_of,
     settings_from,
     to_query,
 )
@@ -30,14 +31,15 @@ CHANGED = Settings(
     dit_gains=(1, 0, -1, 0.1),
     decoder_gains=(0.3, 1, 1, 2),
     condition_reuse=2,
-    start_from="own picture",
+    start_from="earlier run",
+    origin=origin_of(Settings(num_images=5, start_from="own picture"), 7),
     start_t=0.3,
     decompose=False,
 )
 
 
 def as_parameters(query):
-    return {name: values[0] for name, values in parse_qs(query).items()}
+    return {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
 
 
 def test_to_query_comes_back_as_the_same_settings():

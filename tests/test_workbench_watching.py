@@ -22,10 +22,11 @@ from deco_lab.spectra import (
     split_bands,
     zigzag_order,
 )
+from deco_lab.workbench.frames import bands_of
 from deco_lab.workbench.history import History
 from deco_lab.workbench.record import CURVES
 from deco_lab.workbench.settings import Settings
-from deco_lab.workbench.watching import Watch, _bands, run
+from deco_lab.workbench.watching import Watch, run
 
 DIT = DiTConfig(image_size=16, patch_size=2, num_classes=3, hidden_size=16, num_heads=2, depth=1)
 DECO = DeCoConfig(
@@ -114,6 +115,16 @@ def test_watch_energies_match_scipy(deco):
             dct = np.asarray(scipy.fft.dctn(blocks, axes=(3, 5), norm="ortho"))
             energy = (dct**2).mean((0, 1, 2, 4)).flatten()[list(zigzag_order())]
             assert_close(frame.curves[f"{name}_energy"], energy, rtol=1e-3)
+
+
+def test_watch_bands_are_mean_squares_of_the_split_prediction(deco):
+    steps = list(sample_steps(deco, **SETTINGS.sampling_arguments()))
+    frames = list(Watch(deco, SETTINGS))
+    assert "predicted_bands" not in frames[0].curves
+    for frame, step in zip(frames[1:], steps[1:], strict=True):
+        assert step.predicted_image is not None
+        energies = split_bands(step.predicted_image).square().mean((1, 2, 3, 4))
+        assert_close(frame.curves["predicted_bands"], energies, rtol=2e-3)
 
 
 def test_watch_guidance_is_what_the_rule_changed(deco):
@@ -215,7 +226,7 @@ def test_watch_refuses_what_the_model_cannot_do(dit, changes, said):
 
 
 def test_watch_shows_the_curves_that_a_model_has(dit):
-    shown = {name for name, (axes, _) in CURVES.items() if axes}
+    shown = {name for name, (axes, _) in CURVES.items() if axes} - {"predicted_likeness"}
     coarse = random_model(replace(DECO, patch_size=4))  # 4 x 4 tokens are no block
     for model, lacks in ((dit, {"condition_energy", "predicted_shares"}),
                          (coarse, {"condition_energy"})):  # fmt: skip
@@ -406,7 +417,7 @@ def test_watch_draws_the_first_image_from_its_condition_and_by_band(deco):
 
 def test_watch_shows_bands_of_large_images_by_their_middle():
     image = torch.randn(1, 3, 128, 96, generator=torch.Generator().manual_seed(0)) / 5
-    shown = _bands(image)[0].permute(0, 3, 1, 2).float() / 127.5 - 1
+    shown = bands_of(image)[0].permute(0, 3, 1, 2).float() / 127.5 - 1
     low, *others = split_bands(image)[:, 0]
     middle = [band[:, 32:96, 16:80] / r for band, r in zip(others, (0.5, 0.4, 0.3), strict=True)]
     for found, band in zip(

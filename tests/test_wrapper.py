@@ -16,8 +16,8 @@ from deco_lab.spectra import (
     decompose,
 )
 from deco_lab.spectra.decompose import CONDITION_REFERENCES, PIXEL_REFERENCES
+from deco_lab.workbench.hearing import Remembering
 from deco_lab.workbench.parts import Known
-from deco_lab.workbench.watching import _Remembering
 from deco_lab.wrapper import Wrapper
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -28,7 +28,7 @@ AROUND = {
     "Intervened": Intervened,
     "ReusedCondition": lambda model: ReusedCondition(model, 1),
     "PartGains": PartGains,
-    "Remembering": _Remembering,
+    "Remembering": Remembering,
     "Known": lambda model: Known(model, model.condition(X, T, LABELS)),
 }
 each = pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
@@ -68,7 +68,7 @@ def test_decompose_of_wrappers_that_change_nothing_is_the_models(
         lambda model: Intervened(model, condition=SpatialMean(), pixels=BandLimit(high=0.2)),
         lambda model: PartGains(model, **QUIET),
         lambda model: PartGains(Intervened(model, condition=SpatialMean()), **QUIET),
-        _Remembering,
+        Remembering,
     ],
 )
 def test_sample_reuses_the_condition_beneath_what_is_around_the_model(around, monkeypatch):

@@ -17,8 +17,9 @@ from deco_lab.page.models import ModelsTab
 from deco_lab.page.parts import PartsTab
 from deco_lab.page.sample import SampleTab
 from deco_lab.page.server import check_access, serve
+from deco_lab.page.sweep import SweepTab
 
 __all__ = [
-    "Live", "LossTab", "MeasureTab", "ModelsTab", "PartsTab", "SampleTab", "check_access",
-    "endpoints", "header", "serve", "session_of",
+    "Live", "LossTab", "MeasureTab", "ModelsTab", "PartsTab", "SampleTab", "SweepTab",
+    "check_access", "endpoints", "header", "serve", "session_of",
 ]  # fmt: skip

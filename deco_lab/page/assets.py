@@ -14,16 +14,19 @@ from deco_lab.palette import as_css
 
 _SCRIPTS = (
     "page.js", "draw.js", "keys.js", "refused.js", "enlarge.js", "figure.js", "answer.js",
-    "spectrum.js", "heatmap.js", "sample.js", "parts.js", "loss.js", "measure.js", "inlet.js",
+    "spectrum.js", "heatmap.js", "compare.js", "keep.js", "sample.js", "resume.js", "parts.js",
+    "loss.js", "measure.js", "sweep.js", "inlet.js",
 )  # fmt: skip
 _STYLES = (
     "page.css",
     "panel.css",
     "answer.css",
     "sample.css",
+    "keep.css",
     "parts.css",
     "loss.css",
     "measure.css",
+    "sweep.css",
 )
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -83,6 +86,14 @@ def inlet(name: str, label: str, *, drops: bool = True) -> gr.HTML:
     return _mounted(
         name, "mountInlet(element, props, trigger, watch);", {"label": label, "drops": drops}
     )
+
+
+def drawn(name: str, mount: str, value: str, **setup: Any) -> gr.HTML:
+    """Return a control of a form that a function of panel/ draws; its value is text."""
+    component = _mounted(name, f"{mount}(element, props, trigger, watch);", setup)
+    component.value = value
+    component.elem_classes = [f"of-{name}"]
+    return component
 
 
 def sender(name: str) -> gr.HTML:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from deco_lab.page.assets import inlet
+from deco_lab.page.assets import drawn, inlet
 from deco_lab.sampling import GUIDANCE
 from deco_lab.setting import Interval, Setting, settings_of
 from deco_lab.spectra import OCTAVES, band_names
@@ -14,12 +14,15 @@ from deco_lab.workbench import Settings
 from deco_lab.workbench.library import ModelFacts
 
 MORE = (
-    "guidance", "band_scales", "guidance_interval", "start_from", "start_t", "solver", "time_shift",
-    "condition_reuse", "decompose", "dit_gains", "decoder_gains",
+    "guidance", "band_scales", "guidance_interval", "start_from", "origin", "start_t", "solver",
+    "time_shift", "condition_reuse", "decompose", "dit_gains", "decoder_gains",
 )  # fmt: skip
 """Settings that few need, behind "More"."""
 
-Control = gr.Dropdown | gr.Number | gr.Slider | gr.Checkbox
+DRAWN = ("origin",)
+"""Those of them that have components of their own, of panel/."""
+
+Control = gr.Dropdown | gr.Number | gr.Slider | gr.Checkbox | gr.HTML
 
 
 class Controls:
@@ -49,9 +52,11 @@ class Controls:
                 "start-inlet", "A picture of your own to start from: choose it", drops=False
             )
             for name in MORE[4:]:
-                self._add(name)
+                if name not in DRAWN:
+                    self._add(name)
             self.reset = gr.Button("Reset all of these", size="sm")
         gr.HTML("<p></p>", padding=False, elem_id="more-says")  # panel/sample.js
+        self.parts["origin"] = drawn("origin", "mountOrigin", first.origin)
 
     def _scale(self, name: str) -> None:
         """Add the component of a scale that not every rule of guidance looks at."""

@@ -18,8 +18,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from deco_lab.workbench.bench import Message
+from deco_lab.workbench.frames import Frame
 from deco_lab.workbench.job_queue import Reader
-from deco_lab.workbench.watching import Frame
 
 Messages = Generator[Message, None, None]
 

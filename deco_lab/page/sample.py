@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
@@ -17,6 +18,7 @@ from deco_lab.page.assets import (
     panel,
     sender,
     session_of,
+    toast,
 )
 from deco_lab.page.controls import MORE, Controls, class_choice, class_names
 from deco_lab.page.header import header
@@ -27,11 +29,11 @@ from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
 from deco_lab.workbench import Settings, Workbench, from_query, to_query, to_snippet
 from deco_lab.workbench.bench import refusal, sentence
 from deco_lab.workbench.examples import EXAMPLES
+from deco_lab.workbench.frames import RANGES
 from deco_lab.workbench.inlet import from_data_uri
 from deco_lab.workbench.job_queue import Reader
 from deco_lab.workbench.keeping import file_name, settings_from_png, to_csv, to_gif, to_npz, to_png
-from deco_lab.workbench.settings import holds_settings
-from deco_lab.workbench.watching import RANGES
+from deco_lab.workbench.settings import holds_settings, origin_of
 
 _KEEP = {
     "png": "Picture", "gif": "Film", "npz": "Spectra", "csv": "Curves", "python": "Python",
@@ -103,6 +105,8 @@ class SampleTab:
                 self.panel = panel("panel", "mountSample", setup)
                 self.apart = sender("apart")
                 """Its input is the step that is to be taken apart."""
+                self._again, self._refill = sender("again"), sender("refill")
+                self._resume = sender("resume")
 
     def wire(self, blocks: gr.Blocks, head: gr.HTML, others: Sequence[gr.Dropdown]) -> None:
         """Join the components; what is loaded shows in `head` and in `others`' classes."""
@@ -117,6 +121,8 @@ class SampleTab:
         self.draw_after(controls.reset.click(self._without_more, every, every, **AT_ONCE))
         place = controls.start_inlet
         self.draw_after(place.input(self._start_with, place, [parts["start_from"], place], **QUIET))
+        resumed = [parts["start_from"], parts["origin"]]
+        self.draw_after(self._resume.input(self._go_on, self._resume, resumed, **AT_ONCE))
         told = [parts["class_ids"], head, *others]
         model = parts["model"]
         model.input(self._model_changed, [model, parts["class_ids"]], told, **AT_ONCE)
@@ -127,6 +133,8 @@ class SampleTab:
             self._restore(button.click, lambda _, wanted=wanted: wanted, head, unpin=True)
         self._restore(self._inlet.input, self._saved_run, head, self._inlet)
         self._restore(blocks.load, self._linked_run, head)
+        self._again.input(self._show_again, self._again, None, **AT_ONCE)
+        self._refill.input(self._refilled, self._refill, [*every, head], **AT_ONCE)
         for kind, button in self._keep_buttons.items():
             button.click(self._keep(kind), None, self._keeper, **QUIET)
 
@@ -136,6 +144,18 @@ class SampleTab:
 
     def _start_with(self, request: gr.Request, uri: str) -> tuple[str, str]:
         return "own picture", keep_own(self._bench, request, uri)
+
+    def _go_on(self, request: gr.Request, wanted: Any) -> tuple[str, str]:
+        """Return what the form is to say, so that it goes on from a step of the last run."""
+        if not wanted:
+            return "noise", ""
+        try:
+            record = self._bench.sessions.kept(session_of(request))
+            if not (isinstance(wanted, str) and wanted.isdecimal() and len(wanted) < 5):
+                raise ValueError("the step must be a whole number; choose it with the slider")
+        except ValueError as error:
+            raise toast(sentence(error)) from error
+        return "earlier run", origin_of(record.settings, int(wanted))
 
     def _without_more(self, *values: Any) -> list[Any]:
         return self.controls.without_more(values)
@@ -205,6 +225,20 @@ class SampleTab:
         if not holds_settings(query):
             return _Wanted([first])
         return _Wanted([from_query({"model": first.model} | query)])
+
+    def _show_again(self, request: gr.Request, number: Any) -> None:
+        """Let what is kept be of the run that a person sees again."""
+        if isinstance(number, str) and number.isdecimal() and len(number) < 16:
+            self._bench.sessions.show_again(session_of(request), int(number))
+
+    def _refilled(self, query: Any) -> list[Any]:
+        """Return what the form says of a run of the strip, which is told by its link's query."""
+        try:
+            settings = from_query(dict(parse_qsl(query if isinstance(query, str) else "")))
+            facts = self._bench.library.facts(settings.model)
+        except ValueError as error:
+            raise toast(sentence(error)) from error
+        return [*self.controls.filled(settings, facts), header(facts)]
 
     def _model_changed(self, name: str, labels: list[int]) -> list[Any]:
         try:

@@ -2,7 +2,7 @@
 // sum, as a bar for each band, and as strips over t, on which a click or a drag goes to a step.
 //
 //   const answer = mountAnswer(element, bands, (t) => ...);     // bands: names of the octaves
-//   answer.clear(begin);  answer.add(frame);  answer.paint(frame);
+//   answer.clear(begin);  answer.add(frame);  answer.paint(frame);  answer.settle(times);
 //
 // A strip stacks the shares above 0; what lies below is left out of it, and numbers say all.
 function mountAnswer(root, bands, onChoose) {
@@ -47,6 +47,10 @@ function mountAnswer(root, bands, onChoose) {
     const areas = STACK.map((part) => svg(plot, "path", { class: `dl-${part}` }));
     const front = line(plot, "dl-front", 0, 0, 0, H), begins = line(plot, "dl-begins", 0, 0, 0, H);
     const cursor = line(plot, "dl-now", 0, 0, 0, H);
+    const settled = document.createElement("i");
+    settled.className = "dl-settled";
+    settled.hidden = true;
+    holder.appendChild(settled);
     holder.addEventListener("pointerdown", (event) => holder.setPointerCapture(event.pointerId));
     for (const kind of ["pointerdown", "pointermove"])
       holder.addEventListener(kind, (event) => {
@@ -54,7 +58,7 @@ function mountAnswer(root, bands, onChoose) {
         const box = holder.getBoundingClientRect();
         onChoose(Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
       });
-    return { areas, front, begins, cursor };
+    return { areas, front, begins, cursor, settled };
   });
   const place = (node, t) => {
     node.style.visibility = t === null ? "hidden" : "visible";
@@ -70,7 +74,7 @@ function mountAnswer(root, bands, onChoose) {
     return above.map((value) => value / whole);
   }
 
-  let begin = null, paths, fronts, frequency, power, finest;
+  let begin = null, started = null, paths, fronts, frequency, power, finest;
   // Where a band of the predicted image has as much power as the noise: t^2 S = (1 - t)^2.
   function frontOf(k) {
     const edges = [0, 1 / 16, 1 / 8, 1 / 4, Infinity];
@@ -88,6 +92,8 @@ function mountAnswer(root, bands, onChoose) {
     frequency = begin.frequency;
     paths = bands.map(() => STACK.map(() => ""));
     power = null;
+    settle(null);
+    started = null;
     finest = []; // condition and pixels of the finest band, by step
     root.classList.toggle("dl-undivided", !begin.has_decoder || !begin.decompose);
     const divided = begin.has_decoder && begin.decompose;
@@ -96,13 +102,14 @@ function mountAnswer(root, bands, onChoose) {
     find(".dl-rows .dl-note").textContent = !begin.has_decoder
       ? "This model has no pixel decoder: there is nothing to divide."
       : begin.decompose
-        ? `Dotted: the picture outweighs its noise there from then on.${begin.guided_from === null ? "" : " Dashed: guidance begins."} Gaps: parts cancel.`
+        ? `Dotted: the picture outweighs its noise.${begin.guided_from === null ? "" : " Dashed: guidance begins."} ▲ 90% settled. Gaps: parts cancel.`
         : "Steps are not taken apart; turn it on under “More”.";
   }
   function add(frame) {
     if (frame.curves.predicted_power) power = frame.curves.predicted_power;
     const shares = frame.curves.predicted_shares;
     if (!shares) return;
+    started ??= frame.t_start;
     bands.forEach((_, k) => {
       let low = 0;
       const from = (frame.t_start * W).toFixed(1), width = ((frame.t - frame.t_start) * W + 0.4).toFixed(1);
@@ -113,6 +120,17 @@ function mountAnswer(root, bands, onChoose) {
     });
     const [, condition, pixels] = shares.map((part) => part.at(-1));
     if (condition !== null) finest.push({ t: frame.t_start, byPixels: pixels > condition });
+  }
+  // Where each band, after the mean, is settled: known once the run has ended.
+  function settle(times) {
+    strips.forEach(({ settled }, k) => {
+      const t = times ? times[k + 1] : null;
+      settled.hidden = t === null;
+      if (t === null) return;
+      settled.style.left = `${100 * t}%`;
+      settled.title = `90% settled ${t <= started ? "already " : ""}at t = ${t.toFixed(2)}: from there on the band’s correlation with the last prediction stays above 0.9`;
+      settled.dataset.t = t;
+    });
   }
   // The time from which the pixels draw more of the finest band than the condition, to the end.
   function swapped() {
@@ -152,5 +170,5 @@ function mountAnswer(root, bands, onChoose) {
       place(strip.cursor, frame.t_start);
     });
   }
-  return { clear, add, paint };
+  return { clear, add, paint, settle };
 }

@@ -50,7 +50,7 @@
   // What a panel has drawn can be enlarged from then on.
   function drawn(canvas) {
     if (canvas === source) copy();
-    if (canvas.tabIndex === 0) return;
+    if (canvas.tabIndex === 0 || !canvas.matches(".dl-picture")) return;
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "button");
     canvas.setAttribute("aria-label", `Enlarge: ${canvas.getAttribute("aria-label")}`);

@@ -39,19 +39,16 @@ function mountSample(root, setup) {
       </div>
     </div>
     <div class="dl-answer"></div>
+    <div class="dl-pinned" hidden></div>
     <div class="dl-scrub">
       <label><span>Look back</span>
         <input type="range" min="0" max="1" value="0" disabled aria-label="Step to look at"></label>
       <button type="button" class="dl-button" data-do="live" title="To the newest step, and on with the run">Live</button>
       <button type="button" class="dl-button" data-do="apart" disabled title="On the Decompose tab, once the run has ended">Take this step apart</button>
+      <button type="button" class="dl-button" data-do="resume" disabled title="The next run starts from this step’s state, with whatever is changed; once the run has ended">Go on from here</button>
       <button type="button" class="dl-button" data-do="pin" disabled aria-pressed="false">Pin this run</button>
     </div>
-    <div class="dl-pictures dl-pinned" hidden>
-      <figure><h2>Pinned: noisy image</h2>${canvas("pinned-noisy", "Noisy images of the pinned run")}</figure>
-      <figure><h2>Pinned: predicted image</h2>${canvas("pinned-predicted", "Predicted images of the pinned run")}</figure>
-      <figure><h2>Difference of predictions</h2>${canvas("difference", "New minus pinned predicted images, grey is zero")}</figure>
-      <p class="dl-note" data-note="pinned"></p>
-    </div>
+    <div class="dl-kept"></div>
     <h2 class="dl-details">Details</h2>
     <div class="dl-pictures dl-two">
       <figure><h2>Noisy images x<sub>t</sub></h2>${canvas("noisy", "Noisy images")}</figure>
@@ -101,6 +98,7 @@ function mountSample(root, setup) {
       <dt>By the condition</dt><dd>What the decoder draws of this condition and the noisy pixels of other pictures: baseline and condition together.</dd>
       <dt>By its own pixels</dt><dd>What changes when it is given the image’s own pixels: pixels and interaction; shown doubled, grey is 0. With the one before it sums to the predicted image of the class, before guidance.</dd>
       <dt>Bars and strips</dt><dd>Shares of each band, those above 0 stacked; the number is the condition’s. A click or a drag on a strip goes to that step.</dd>
+      <dt>90% settled, ▲</dt><dd>The t from which the band’s correlation with the last prediction of the first image stays above 0.9, interpolated between steps.</dd>
       <dt>Share</dt><dd>A part’s inner product with the predicted image in a band, over the image’s own energy there; below 0 works against it.</dd>
       <dt>Condition, pixels</dt><dd>Main effects: what the DiT’s condition, and what the noisy pixels past the DiT, do by themselves, in place of those of other pictures. The pixels’ part holds what of the picture already stands in x<sub>t</sub>: it grows as t nears 1, for any model.</dd>
       <dt>Interaction</dt><dd>What both do only together.</dd>
@@ -108,7 +106,11 @@ function mountSample(root, setup) {
       <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Film: its predicted image, a frame a step, as a GIF; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
         Python: a script that draws the run; Link: the page’s address, with what was chosen.</dd>
       <dt>Take this step apart</dt><dd>On the Decompose tab: the first image where the shown step began, at its own t and of its own class.</dd>
-      <dt>Pin</dt><dd>Keeps this run on the screen, so that the next one stands beside it.</dd>
+      <dt>Go on from here</dt><dd>The next run starts from the state that the shown step reached, with whatever is changed then; link, picture and script say so.</dd>
+      <dt>Runs</dt><dd>The twelve newest that have ended, with what differs from the one before: a click shows one again, “To the form” takes its
+        settings. They last as long as this page; the server’s copies go with it, and no other page sees them.</dd>
+      <dt>Pin</dt><dd>Keeps the run that is shown, three at most, so that others stand beside it: side by side, by wipe, or as a difference; with
+        the energy of each band of the predicted image over the pinned run’s, in decibels: 10 is ten times as much.</dd>
       ${Object.entries(setup.presets).map(([name, help]) => `<dt>${name}</dt><dd>${help}</dd>`).join("")}
       <dt>Keys</dt><dd><kbd>Space</kbd> starts or stops, <kbd>←</kbd> <kbd>→</kbd> look back and forth, <kbd>P</kbd> pins; a control that has
         the focus keeps the keys that it needs. A picture: a click or <kbd>Enter</kbd> enlarges it.</dd>
@@ -118,6 +120,7 @@ function mountSample(root, setup) {
   const canvases = Object.fromEntries(
     [...root.querySelectorAll("canvas[data-canvas]")].map((node) => [node.dataset.canvas, node]));
   const scrub = find(".dl-scrub input"), pinButton = find('[data-do="pin"]'), liveButton = find('[data-do="live"]');
+  const resumeButton = find('[data-do="resume"]');
   const apartButton = find('[data-do="apart"]');
 
   const spectrum = mountSpectrum(find(".dl-spectrum"), SPECTRA, -4, true);
@@ -213,69 +216,76 @@ function mountSample(root, setup) {
     if (node) node.textContent = names.length ? `Not at its default: ${names.join(", ")}.` : "All else is at its default.";
   }
 
-  // ---- pin and compare -----------------------------------------------------------------------------
-  let pinned = null; // {begin, history}
-  function pin() {
-    pinned = { begin: current.begin, history: history.slice() };
-    overT.forEach((plot) => plot.pin(true));
-    showPinned();
+  // ---- runs that are kept ------------------------------------------------------------------------
+  const kept = mountKept({ strip: find(".dl-kept"), answer: find(".dl-answer"), pinned: find(".dl-pinned") }, setup, {
+    onOpen: openAgain,
+    onPins: showPinned,
+  });
+  // What is kept of a run is then kept of this one.
+  function openAgain(run) {
+    DecoLab.send("again", String(run.run));
+    open(run);
   }
-  function unpin() {
-    pinned = null;
-    overT.forEach((plot) => plot.pin(false));
-    showPinned();
-  }
+  // Pale lines are those of the run that was pinned last.
   function showPinned() {
-    pinButton.textContent = pinned ? "Unpin" : "Pin this run";
-    pinButton.setAttribute("aria-pressed", Boolean(pinned));
-    find(".dl-pinned").hidden = !pinned;
-    spectrum.compare(Boolean(pinned));
-    sayPinned();
+    const before = kept.last();
+    for (const plot of overT) {
+      plot.clear();
+      before?.steps.forEach(plot.add);
+      plot.pin(Boolean(before));
+      plot.clear();
+      current.steps.forEach(plot.add);
+    }
+    spectrum.compare(Boolean(before));
     schedule();
-  }
-  function sayPinned() {
-    if (!pinned) return;
-    const counts = [pinned.begin, current.begin].map((begin) => begin.num_images), [few, many] = [Math.min(...counts), Math.max(...counts)];
-    find('[data-note="pinned"]').textContent =
-      `Pinned: ${pinned.begin.title}. Both runs at the same t; pale lines are the pinned run’s. ` +
-      "The difference is new − pinned of the 8-bit pictures, doubled; grey is none" +
-      (few < many ? `; the first ${few} of ${many} are compared.` : ".");
   }
   const nearest = (frames, t) =>
     frames.reduce((best, frame) => (!best || Math.abs(frame.t - t) < Math.abs(best.t - t) ? frame : best), null);
-  function difference(now, before) {
-    if (!now || !before || now.height !== before.height || now.width !== before.width) return null;
-    const count = Math.min(now.count, before.count), bytes = new Uint8ClampedArray(count * now.height * now.width * 3);
-    for (let i = 0; i < bytes.length; i++) bytes[i] = 127.5 + 2 * (now.bytes[i] - before.bytes[i]);
-    return { ...now, count, bytes };
-  }
   function clearOrDraw(key, pictures) {
     drawPictures(canvases[key], pictures, shown.noisy);
   }
 
   // ---- updates in, paints out ------------------------------------------------------------------------
-  let run = 0, current = { run: 0, begin: null }, history = [], bytes = 0; // history[i] is the frame of step i
+  // What draws, and what is shown: {run, begin, frames, steps}, see keep.js; frames[i] is that of step i.
+  let run = 0, live = { run: 0, begin: null, frames: [], steps: [], bytes: 0 }, current = live;
   let following = true, shown = null, scheduled = false, seen = 0, painted = 0;
 
   const KINDS = ["noisy", "predicted", "velocity", "drawn", "bands"];
   const sizeOf = (frame) =>
     KINDS.reduce((sum, key) => sum + (frame[key] ? frame[key].bytes.length : 0), 0);
   function keep(frame) {
-    if (history[frame.index]) return;
+    if (live.frames[frame.index]) return;
+    live.steps.push({ ...frame, ...Object.fromEntries(KINDS.map((key) => [key, null])) });
     for (const key of KINDS) frame[key] = unpackPictures(frame[key]);
+    live.frames[frame.index] = frame;
+    if (live === current) add(frame);
+    root.dataset.seen = ++seen;
+    root.dataset.newest = frame.index;
+    live.bytes += sizeOf(frame);
+    if (live.bytes < HISTORY_BYTES) return;
+    live.frames = live.frames.filter((old, i) => i % 2 === 0 || old === frame).reduce((left, old) => {
+      left[old.index] = old;
+      return left;
+    }, []);
+    live.bytes = live.frames.reduce((sum, old) => sum + sizeOf(old), 0);
+  }
+  function add(frame) {
     answer.add(frame);
     overT.forEach((plot) => plot.add(frame));
     heatmap.add(frame);
-    history[frame.index] = frame;
-    root.dataset.seen = ++seen;
-    root.dataset.newest = frame.index;
-    bytes += sizeOf(frame);
-    if (bytes < HISTORY_BYTES) return;
-    history = history.filter((old, i) => i % 2 === 0 || old === frame).reduce((kept, old) => {
-      kept[old.index] = old;
-      return kept;
-    }, []);
-    bytes = history.reduce((sum, old) => sum + sizeOf(old), 0);
+  }
+  // Show a run from now on, with what is known of it.
+  function open(next) {
+    current = next;
+    overT.forEach((plot) => plot.clear());
+    heatmap.clear(current.begin);
+    answer.clear(current.begin);
+    describe(current.begin);
+    sayMore(current.begin.changed);
+    putInAddress(current.begin.query);
+    current.steps.forEach(add);
+    if (current.settled) answer.settle(current.settled);
+    goTo(Infinity);
   }
   function schedule() {
     if (scheduled) return;
@@ -298,16 +308,14 @@ function mountSample(root, setup) {
     scrub.value = frame.index;
     scrub.setAttribute("aria-valuetext", `step ${frame.index}, t ${frame.t.toFixed(2)}`);
     pinButton.disabled = false;
+    pinButton.textContent = kept.has(current) ? "Unpin" : "Pin this run";
+    pinButton.setAttribute("aria-pressed", kept.has(current));
     allowApart();
     showLive();
     for (const key of ["noisy", "velocity"]) clearOrDraw(key, frame[key]);
-    answer.paint(frame, history[frame.index - 1]);
-    const before = pinned && nearest(pinned.history.filter(Boolean), frame.t);
-    if (before) {
-      clearOrDraw("pinned-noisy", before.noisy);
-      clearOrDraw("pinned-predicted", before.predicted);
-      clearOrDraw("difference", difference(frame.predicted, before.predicted));
-    }
+    answer.paint(frame, current.frames[frame.index - 1]);
+    kept.paint(current, frame);
+    const before = kept.last() && nearest(kept.last().steps, frame.t);
     spectrum.paint(frame.curves, before && before.curves, isDivided(current.begin) ? current.begin.patch_size : 0);
     heatmap.paint(frame);
     overT.forEach((plot) => plot.paint(frame));
@@ -318,32 +326,35 @@ function mountSample(root, setup) {
   }
   // What a step left is kept when its run has ended.
   function allowApart() {
-    apartButton.disabled = !shown || !current.begin.has_decoder || ["running", "waiting"].includes(root.dataset.status);
+    apartButton.disabled = !shown || !current.begin.has_decoder || isRunning();
+    resumeButton.disabled = !shown || shown.t === 1 || isRunning();
   }
   apartButton.addEventListener("click", () => DecoLab.send("apart", String(shown.index)));
+  resumeButton.addEventListener("click", () => DecoLab.send("resume", String(shown.index)));
   function stepAt(t) {
-    const found = history.findLast((frame) => frame && frame.t_start !== null && frame.t_start <= t);
+    const found = current.frames.findLast((frame) => frame && frame.t_start !== null && frame.t_start <= t);
     return found ? found.index : 0;
   }
   function goTo(index) {
-    index = Math.min(history.length - 1, Math.max(0, index));
+    const { frames } = current;
+    index = Math.min(frames.length - 1, Math.max(0, index));
     const onwards = shown && index > shown.index ? 1 : -1; // past steps that were left out
-    while (index > 0 && !history[index]) index += onwards;
-    if (!history[index]) return;
-    following = index === history.length - 1;
-    shown = history[index];
+    while (index > 0 && !frames[index]) index += onwards;
+    if (!frames[index]) return;
+    following = current === live && index === frames.length - 1;
+    shown = frames[index];
     schedule();
   }
   // While a run goes on past what is looked at there is a way back to it.
   function showLive() {
-    const isBehind = !following && isRunning();
+    const isBehind = !following && isRunning() && live.run === run;
     if (!isBehind && document.activeElement === liveButton) scrub.focus();
     liveButton.style.visibility = isBehind ? "visible" : "hidden";
   }
   const isRunning = () => ["running", "waiting"].includes(root.dataset.status);
-  liveButton.addEventListener("click", () => goTo(history.length - 1));
+  liveButton.addEventListener("click", () => (current === live ? goTo(Infinity) : openAgain(live)));
   scrub.addEventListener("input", () => goTo(+scrub.value));
-  pinButton.addEventListener("click", () => (pinned ? unpin() : pin()));
+  pinButton.addEventListener("click", () => (kept.has(current) ? kept.unpin(current) : kept.pin(current)));
   document.addEventListener("keydown", (event) => {
     if (!root.isConnected || !root.offsetParent || !DecoLab.isFree(event)) return;
     if (event.key === "ArrowLeft") goTo((shown ? shown.index : 0) - 1);
@@ -399,28 +410,30 @@ function mountSample(root, setup) {
     DecoLab.showRunning(isRunning());
     const says = find(".dl-says"), text = DecoLab.worded(root, update, setup.labels) || update.text;
     if (says.textContent !== text) says.textContent = text;
-    if (update.begin && update.frames.length && current.run !== run) {
-      if (update.begin.pin === "before" && history.length) pin();
-      if (update.begin.pin === "none") unpin();
-      current = { run, begin: update.begin };
-      history = [];
-      bytes = 0;
+    if (update.begin && update.frames.length && live.run !== run) {
+      if (update.begin.pin === "before" && live.frames.length) kept.pin(live);
+      if (update.begin.pin === "none") kept.unpin();
+      live = { run, begin: update.begin, frames: [], steps: [], bytes: 0 };
       following = true;
-      overT.forEach((plot) => plot.clear());
-      heatmap.clear(update.begin);
-      answer.clear(update.begin);
-      describe(update.begin);
-      sayMore(update.begin.changed);
-      sayPinned();
-      putInAddress(update.begin.query);
+      open(live);
     }
     for (const frame of update.frames || []) keep(frame);
+    if (update.settled) {
+      live.settled = update.settled;
+      if (current === live) answer.settle(live.settled);
+    }
+    if (["done", "stopped"].includes(update.status) && live.run === run && live.frames.length) end(live);
     showLive();
     if (!(update.frames || []).length) return;
-    if (following) shown = history.at(-1);
+    if (following) shown = live.frames.at(-1);
     schedule();
   }
-  showPinned();
+  // Once for each run.
+  function end(ended) {
+    if (ended.hasEnded) return;
+    ended.hasEnded = true;
+    kept.add(ended);
+  }
   showLive();
   return { show };
 }

@@ -210,12 +210,14 @@ def sample_steps(
         )
     times = time_grid(plan.num_steps, time_shift=plan.time_shift).tolist()
     noise = noise.detach().to(device=device, dtype=torch.float32)
-    x = noise
+    x, first = noise, 0
     if start is not None:
         x = start.state(noise, start.t) if isinstance(start, Start) else noise
-        times = [start.t, *(t for t in times if t > start.t + 1e-9)]
+        left = [t for t in times if t > start.t + 1e-9]
+        first = len(times) - len(left) - 1
+        times = [start.t, *left]
     kept = start if isinstance(start, Start) and start.keep is not None else None
-    return _steps(guided, SOLVERS[plan.solver](), x, times, noise, kept)
+    return _steps(guided, SOLVERS[plan.solver](), x, times, noise, kept, first)
 
 
 def _steps(
@@ -225,12 +227,13 @@ def _steps(
     times: list[float],
     noise: Tensor,
     kept: Start | None,
+    first: int,
 ) -> Generator[Step, None, None]:
     yield Step(0, times[0], x, None, None, 0)
     for index, (t, t_next) in enumerate(pairwise(times), start=1):
         # Not around the yield: the caller's own code, and its gradients, run there.
         with torch.no_grad():
-            if guidance.skips(index - 1):
+            if guidance.skips(first + index - 1):
                 velocity = torch.zeros_like(x)
             else:
                 velocity = solver.step(guidance.field(t), x, t, t_next)

@@ -140,9 +140,9 @@ def settling_times(
                 "sample them with the same num_steps and time_shift"
             )
         times = found
-        rows.append(_correlation(images, edges, window))
+        rows.append(final_correlation(images, edges, window))
     correlation = np.concatenate(rows)
-    settled = _settled(correlation, np.array(times), levels)
+    settled = settled_at(correlation, np.array(times), levels)
 
     M, K, L = settled.shape
     numbers = group_numbers(groups, M)
@@ -209,8 +209,10 @@ def _held(run: Iterable[RunStep] | Predictions) -> tuple[list[float], list[Tenso
     return times, images
 
 
-def _correlation(images: list[Tensor], edges: Sequence[float], window: str | None) -> Array:
-    """Return the correlation of each image with the last, (B, T, K)."""
+def final_correlation(
+    images: Sequence[Tensor], edges: Sequence[float], window: str | None = None
+) -> Array:
+    """Return the correlation of each of T predictions, (B, C, H, W), with the last, (B, T, K)."""
     final = images[-1]
     reference = nan_if_empty(band_products(final, final, edges, window).numpy())
     columns = []
@@ -221,7 +223,7 @@ def _correlation(images: list[Tensor], edges: Sequence[float], window: str | Non
     return np.stack(columns, 1)
 
 
-def _settled(correlation: Array, times: Array, levels: Sequence[float]) -> Array:
+def settled_at(correlation: Array, times: Array, levels: Sequence[float]) -> Array:
     """Return when each curve, (M, T, K), is at each level for good, (M, K, L)."""
     M, T, K = correlation.shape
     settled = np.full((M, K, len(levels)), np.nan)

@@ -5,7 +5,8 @@ needs the model takes its turn, one job at a time; a message with the status "wa
 are before it.
 """
 
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,13 +15,18 @@ from deco_lab.sampling import Start
 from deco_lab.setting import RuleError
 from deco_lab.spectra import OCTAVES, band_names
 from deco_lab.spectra.frequencies import ring_frequencies
+from deco_lab.workbench.frames import Update
 from deco_lab.workbench.job_queue import JobQueue, Reader, Waiting
 from deco_lab.workbench.keeping import Saved
 from deco_lab.workbench.library import Library, out_of_memory_as_sentence
+from deco_lab.workbench.pictures import plain, to_pictures
+from deco_lab.workbench.record import Paused
+from deco_lab.workbench.resuming import drawn_state, picture_start, said_of_start
 from deco_lab.workbench.sessions import Sessions
 from deco_lab.workbench.settings import Settings, to_query
 from deco_lab.workbench.source import prepare
-from deco_lab.workbench.watching import Update, Watch, run
+from deco_lab.workbench.sweeping import Cell, Grid, draw_cells, gather, word_of
+from deco_lab.workbench.watching import Watch, run
 
 Message = dict[str, Any]
 """Strings, numbers, and frozen dataclasses of them (`json.dumps(message, default=vars)`)."""
@@ -77,15 +83,17 @@ class Workbench:
         dict
             "run" (a number that rises), "status" ("waiting", "running", "done", "stopped" or
             "refused", see `refusal`), "text" (a sentence), "frames" (those since the last message,
-            see `deco_lab.workbench.watching.Frame`) and "begin" (what holds for the whole run; None
-            while it waits). The last of a run is none of the first two.
+            see `deco_lab.workbench.frames.Frame`) and "begin" (what holds for the whole run; None
+            while it waits). The last of a run is none of the first two. Where a run has come to
+            its end it also has "settled", see `deco_lab.workbench.frames.Update`.
         """
         for settings in runs:
+            words = f"{said_of_start(settings)} {note}".strip()
             number = self.sessions.call(session, settings)
             pin = "before" if settings is not runs[0] else "none" if unpin else "as it is"
             last: Message = {}
             for last in self._draw(session, number, settings, pin, reader or Reader()):
-                text = f"{last['text']} {note}".strip()
+                text = f"{last['text']} {words}".strip()
                 yield {"frames": [], "begin": None} | last | {"text": text, "run": number}
             if last["status"] != "done":
                 return
@@ -100,11 +108,10 @@ class Workbench:
 
         def work() -> Generator[Update, None, None]:
             model, facts = self.library.entry(settings.model)
-            start = None
-            if settings.start_from == "own picture":
-                picture = self.sessions.picture(session)
-                image = prepare(picture, model.config.image_size)
-                start = Start(image[None], settings.start_t)
+            start = self._start(session, settings, model.config.image_size, is_wanted)
+            if start is None and settings.start_from != "noise":
+                yield Update("stopped", "Stopped before the first step.", [])
+                return
             watch = Watch(model, settings, start)
             others = watch.others.said if watch.others else ""
             begin.update(_begin(settings, model), pin=pin, others=others)
@@ -130,6 +137,8 @@ class Workbench:
                 if frames:
                     self.sessions.show(session, number)
                 said = {"status": status, "text": updates[-1].text, "frames": frames}
+                if isinstance(updates[-1], Update) and updates[-1].settled:
+                    said["settled"] = updates[-1].settled
                 yield said | {"begin": begin or None}
         except ValueError as error:
             yield refusal(error)
@@ -139,6 +148,116 @@ class Workbench:
             elif status == "running":
                 text = f"Stopped: for {reader.patience:g} s nobody read what was drawn."
                 yield {"status": "stopped", "text": text, "begin": begin}
+
+    def sweep(
+        self, session: str, grid_of: Callable[[], Grid], labels: Mapping[str, str]
+    ) -> Generator[Message, None, None]:
+        """Draw a sweep; the session's next run, or its stop, ends it. What was drawn is kept.
+
+        Parameters
+        ----------
+        session : str
+            Who asks.
+        grid_of : callable
+            Returns what to draw, or raises ValueError, which is refused in a sentence.
+        labels : mapping
+            What to call settings, by name.
+
+        Yields
+        ------
+        dict
+            "run", "status" and "text" as `draw`; "grid" with "x" and "y", each the "label" and the
+            "values", None before there is one; and "cells", those since the last message, of the
+            last message all: "row", "column", "pictures", "bands" and "nfe".
+        """
+        number, drawn, shown = self.sessions.call(session), [], []
+        about: Message = {"run": number, "cells": [], "grid": None}
+        last: Message = {"status": "waiting", "text": "Waiting for the model."}
+        yield about | last
+        try:
+            grid = grid_of()
+            sides = zip("xy", (grid.x, grid.y), strict=True)
+            about["grid"] = {
+                axis: {"label": labels.get(name, name), "values": [word_of(v) for v in values]}
+                for axis, (name, values) in sides
+            }
+            count = grid.shape[0] * grid.shape[1]
+
+            facts = asdict(self.library.facts(grid.settings.model))
+
+            def is_wanted() -> bool:
+                return self.sessions.is_newest(session, number)
+
+            def start_of(settings: Settings, model: Any) -> Start | Paused | None:
+                return self._start(session, settings, model.config.image_size, is_wanted)
+
+            def work() -> Generator[Cell, None, None]:
+                cells = draw_cells(
+                    grid,
+                    self.library.get,
+                    start_of,
+                    is_wanted=is_wanted,
+                    time_limit=self.time_limit,
+                )
+                try:
+                    with out_of_memory_as_sentence():
+                        for cell in cells:
+                            drawn.append(cell)
+                            yield cell
+                finally:
+                    if drawn:
+                        self.sessions.keep_sweep(session, gather(grid, drawn, {"model": facts}))
+
+            for answers in self.queue.in_turn(work, is_wanted):
+                cells = [_shown(answer) for answer in answers if isinstance(answer, Cell)]
+                shown += cells
+                text = f"Drawing: {len(shown)} of {count} cells."
+                last = {"status": "running", "text": text, "cells": cells}
+                if isinstance(answers[-1], Waiting):
+                    last = {"status": answers[-1].status, "text": answers[-1].text}
+                yield about | last
+        except ValueError as error:
+            yield about | refusal(error)
+            return
+        if last["status"] == "waiting":
+            yield about | {"status": "stopped", "text": STOPPED_WAITING}
+        elif len(shown) == count:
+            yield about | {"status": "done", "text": f"Done: {count} cells.", "cells": shown}
+        else:
+            text = f"Stopped: {len(shown)} of {count} cells are kept."
+            yield about | {"status": "stopped", "text": text, "cells": shown}
+
+    def _start(
+        self, session: str, settings: Settings, size: int, is_wanted: Callable[[], bool]
+    ) -> Start | Paused | None:
+        """Return what a run starts from, for images of a size; None is noise, or no longer wanted.
+
+        A run's step that is gone on from is kept, so that another knob goes on from it at once.
+        """
+        if settings.start_from == "own picture":
+            return picture_start(settings, prepare(self.sessions.picture(session), size))
+        if not settings.legs:
+            return None
+        state = self.sessions.state(session, settings.origin)
+        if state is None:
+            deadline = time.monotonic() + self.time_limit
+            for leg in settings.legs:
+                model = self.library.get(leg.settings.model)
+                start = state or self._start(
+                    session, leg.settings, model.config.image_size, is_wanted
+                )
+                state = drawn_state(leg, model, start, is_wanted, deadline)
+                if state is None:
+                    return None
+            assert state is not None
+        if state.x.shape[-1] != size:
+            raise RuleError(
+                "model",
+                f"must draw images of {state.x.shape[-1]} pixels, as the run that it goes on from "
+                f"has, got {settings.model}, which draws {size}; start from noise",
+            )
+        self.sessions.keep_state(session, settings.origin, state)
+        return state
 
     def ask(
         self, question: Callable[[], Any], name: str = "view"
@@ -179,6 +298,17 @@ class Workbench:
         )
 
 
+def _shown(cell: Cell) -> Message:
+    """Return a cell as a page shows it."""
+    return {
+        "row": cell.row,
+        "column": cell.column,
+        "pictures": to_pictures(cell.images),
+        "bands": plain(cell.bands),
+        "nfe": cell.nfe,
+    }
+
+
 def refusal(error: ValueError) -> Message:
     """Return the message that something is refused, in the words of arguments.
 
@@ -201,7 +331,8 @@ def sentence(error: Exception | str) -> str:
 def _begin(settings: Settings, model: Any) -> Message:
     config = model.config
     names = config.class_names
-    classes = [names[label] if names else f"class {label}" for label in settings.class_ids]
+    drawn = dict.fromkeys(settings.labels)  # of more classes than images, some are not
+    classes = [names[label] if names else f"class {label}" for label in drawn]
     size = config.image_size
     guidance = settings.guidance
     if guidance != "by band":

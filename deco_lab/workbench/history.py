@@ -18,7 +18,7 @@ MOST_FRAMES = 100
 
 
 @dataclass
-class _Spaced:
+class Spaced:
     """Values by step, every so many from the first on."""
 
     first: int
@@ -28,9 +28,11 @@ class _Spaced:
     """Bytes that they take."""
 
     def has_place(self, step: int) -> bool:
+        """Return whether a step's value is one of those that are kept."""
         return step >= self.first and (step - self.first) % self.every == 0
 
     def add(self, step: int, value: Any, size: int) -> None:
+        """Keep a value of so many bytes, where it has a place."""
         if self.has_place(step):
             self.values[step] = value
             self.size += size
@@ -53,8 +55,8 @@ class History:
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
-        self._states = _Spaced(first=0)
-        self._film = _Spaced(first=1)
+        self._states = Spaced(first=0)
+        self._film = Spaced(first=1)
 
     @property
     def states(self) -> dict[int, Paused]:

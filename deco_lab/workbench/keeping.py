@@ -1,10 +1,9 @@
-"""What a person takes away from a run: a picture that remembers, spectra, curves, a script.
+"""What a person takes away from a run: a picture that remembers, spectra, curves.
 
 PNG    the images side by side; its text "deco_lab" holds the settings, and restores the run
 GIF    a film of the predicted image, a frame a step
 NPZ    every curve with its axes and units, the images, and the recipe; no pickles
 CSV    every curve, one value a line
-script what draws the same run, and its spectrum, in a notebook
 """
 
 import csv
@@ -13,7 +12,7 @@ import io
 import json
 import math
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from PIL.PngImagePlugin import PngInfo
 from deco_lab.data import to_picture
 from deco_lab.workbench.record import Record
 from deco_lab.workbench.settings import Settings, settings_from
+from deco_lab.workbench.sweeping import Sweep
 
 _KEY = "deco_lab"
 _FORMAT = 1
@@ -61,13 +61,17 @@ def to_png(record: Record) -> bytes:
     The names of the classes are left out: a thousand would be too long to be read back.
     """
     columns = math.ceil(math.sqrt(len(record.images)))
-    kept = recipe(record)
-    kept["model"] = {name: v for name, v in record.model.items() if name != "class_names"}
-    text = PngInfo()
-    text.add_itxt(_KEY, json.dumps(kept))
     file = io.BytesIO()
-    to_picture(record.images, columns).save(file, "PNG", pnginfo=text)
+    to_picture(record.images, columns).save(file, "PNG", pnginfo=remembered(recipe(record)))
     return file.getvalue()
+
+
+def remembered(kept: dict[str, Any]) -> PngInfo:
+    """Return a recipe as the text of a PNG, from which `settings_from_png` reads its settings."""
+    model = {name: said for name, said in kept["model"].items() if name != "class_names"}
+    text = PngInfo()
+    text.add_itxt(_KEY, json.dumps({"format": _FORMAT} | kept | {"model": model}))
+    return text
 
 
 def to_gif(record: Record) -> bytes:
@@ -177,83 +181,22 @@ def to_csv(record: Record) -> str:
     return file.getvalue()
 
 
-def to_snippet(settings: Settings) -> str:
-    """Return a script that draws the settings' run in a notebook, its images and their spectrum."""
-    rule = settings.rule()
-    said = {
-        name: repr(value)
-        for name, value in settings.sampling_arguments().items()
-        if value is not None
-    }
-    uses = {"dct_curves": "deco_lab.plots", "image_grid": "deco_lab.plots"}
-    uses["dct_energy"] = "deco_lab.spectra"
-    load = [f"model = deco_lab.load({settings.model!r})"]
-    if settings.model.endswith((".safetensors", ".ckpt")) and "://" not in settings.model:
-        load[0] += "  # its path on your machine"
-    if "guidance" in said:
-        said["guidance"] = _call(rule)
-        uses[type(rule).__name__] = type(rule).__module__
-    if settings.has_gains:
-        if said.pop("condition_reuse", None):  # the parts are those of the reused condition
-            uses["ReusedCondition"] = "deco_lab.sampling"
-            load.append(f"model = ReusedCondition(model, {settings.condition_reuse})")
-        uses["PartGains"] = "deco_lab.spectra"
-        gains = f"dit={settings.dit_gains}, decoder={settings.decoder_gains}"
-        load.append(f"model = PartGains(model, {gains})")
-    if settings.start_from == "own picture":
-        uses |= {"open_picture": "deco_lab.data", "Start": "deco_lab.sampling"}
-        uses["prepare"] = "deco_lab.workbench.source"
-        load.append('picture = open_picture("picture.png")  # the one that the run started from')
-        load.append("image = prepare(picture, model.config.image_size)[None]")
-        said["start"] = f"Start(image, {settings.start_t})"
-    imports = "\n".join(f"from {place} import {name}" for name, place in uses.items())
-    arguments = "\n".join(f"    {name}={value}," for name, value in said.items())
-    return _SCRIPT.format(
-        imports=imports,
-        load="\n".join(load),
-        arguments=arguments,
-        every=math.ceil(settings.num_steps / 6),
-        columns=math.ceil(math.sqrt(settings.num_images)),
-    )
-
-
-_SCRIPT = """\
-from IPython.display import display
-
-import deco_lab
-{imports}
-
-{load}
-energies = {{}}  # how the predicted image's spectrum settles
-run = deco_lab.sample_steps(
-    model,
-{arguments}
-)
-for step in run:
-    if step.index and step.index % {every} == 0:
-        energies[f"t = {{step.t:.2f}}"] = dct_energy(step.predicted_image)
-images = step.x
-
-display(image_grid(images, columns={columns}))
-display(dct_curves(energies))
-"""
-
-
-def _call(rule: Any) -> str:
-    """Return the code that makes a dataclass, with what differs from its defaults."""
-    said = [
-        f"{field.name}={getattr(rule, field.name)!r}"
-        for field in fields(rule)
-        if getattr(rule, field.name) != field.default
-    ]
-    return f"{type(rule).__name__}({', '.join(said)})"
-
-
 def file_name(record: Record, suffix: str) -> str:
     """Return a name for what is kept of a run, safe on all systems, another for other settings."""
     settings = record.settings
     model = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(settings.model).stem).strip("-")[:40] or "model"
     classes = "-".join(map(str, settings.class_ids[:4]))
-    said = json.dumps(asdict(settings)).encode()
-    mark = f"w-{settings.guidance_scale:g}-{hashlib.sha256(said).hexdigest()[:6]}"
+    mark = f"w-{settings.guidance_scale:g}-{_mark(asdict(settings))}"
     return f"deco-lab-{model}-class-{classes}-seed-{settings.seed}-{mark}.{suffix}"
+
+
+def sweep_name(sweep: Sweep, suffix: str) -> str:
+    """Return a name for what is kept of a sweep, another for other cells."""
+    said = sweep.recipe["settings"], sweep.x_values, sweep.y_values
+    names = "-".join(filter(None, (sweep.x, sweep.y))).replace("_", "-")
+    return f"deco-lab-sweep-{names}-{_mark(said)}.{suffix}"
+
+
+def _mark(said: Any) -> str:
+    """Return six digits that tell settings apart."""
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:6]

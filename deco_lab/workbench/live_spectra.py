@@ -50,12 +50,13 @@ def spectra_of(
     -------
     list of dict
         Of each step and signal but "class" "{signal}_power", (R,), and for the first three
-        "{signal}_energy", (64,), in zigzag order; with "class" also "guidance_bands", (4,), the
-        energy of "guidance" over that of "class".
+        "{signal}_energy", (64,), in zigzag order; with "predicted" also "predicted_bands", (4,),
+        the mean square of its octaves, and with "class" "guidance_bands", (4,), the energy of
+        "guidance" over that of "class".
     """
     in_order = iter(in_zigzag(energies))
-    shape = next(iter(steps[0].values())).shape
-    powers = iter(zip(*_powers(power, *shape[-2:]), strict=True))
+    height, width = next(iter(steps[0].values())).shape[-2:]
+    powers = iter(zip(*_powers(power, height, width), strict=True))
     measured = []
     for step in steps:
         curves, bands = {}, {}
@@ -65,6 +66,8 @@ def spectra_of(
                 curves[f"{name}_energy"] = next(in_order)
             if name != "class":
                 curves[f"{name}_power"] = rings
+        if "predicted" in step:
+            curves["predicted_bands"] = bands["predicted"] / (height * width)
         if "class" in step:
             curves["guidance_bands"] = bands["guidance"] / bands["class"]
         measured.append(curves)

@@ -26,10 +26,15 @@ CURVES: dict[str, tuple[tuple[str, ...], str]] = {
     "predicted_power": (("frequency",), _POWER),
     "velocity_power": (("frequency",), _POWER),
     "guidance_power": (("frequency",), _POWER),
+    "predicted_bands": (("band",), "mean square of the predicted image's band"),
     "guidance_bands": (("band",), "energy of guided - class velocity / energy of class velocity"),
     "predicted_shares": (
         ("part", "share_band"),
         "share of the class's predicted image that the part supplies, of the first image",
+    ),
+    "predicted_likeness": (
+        ("share_band",),
+        "correlation of the predicted image with the last one, of the first image",
     ),
 }
 """What a record may hold of each step: the axes of a curve, and what a value of 1 means."""

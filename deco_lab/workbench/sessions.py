@@ -1,14 +1,22 @@
-"""What each session drew last, and which of its runs is the newest, until others need the room."""
+"""What each session drew, and which of its runs is the newest, until others need the room.
+
+Of a session the newest runs are kept in memory, while its page is open; nothing is written to disk.
+"""
 
 import itertools
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 from PIL import Image
 
-from deco_lab.workbench.record import Record
+from deco_lab.workbench.record import Paused, Record
+from deco_lab.workbench.resuming import kept_state
 from deco_lab.workbench.settings import Settings
+from deco_lab.workbench.sweeping import Sweep
+
+MOST_RUNS = 12
+"""Runs that a session keeps."""
 
 
 @dataclass
@@ -16,22 +24,47 @@ class _Session:
     newest: int | None = None
     """The run that is wanted; None once it was stopped."""
     asked: Settings | None = None
-    record: Record | None = None
-    kept: int = 0
-    """The run whose record it is."""
-    shown: int = 0
+    runs: dict[int, Record] = field(default_factory=dict)
+    """By number, the oldest first."""
+    passing: int | None = None
+    """One of them that a newer run cut short: it goes when that one is shown."""
+    latest: int = 0
     """The newest run of which something was shown."""
+    shown: int = 0
+    """The run that a person sees: the latest, or one that was shown again since."""
     picture: Image.Image | None = None
+    sweep: Sweep | None = None
+    state: tuple[str, Paused] | None = None
+    """What runs go on from, and the origin that names it."""
 
     @property
     def size(self) -> int:
         """Bytes that are kept."""
-        size = self.record.size if self.record else 0
+        size = sum(record.size for record in self.runs.values())
+        size += self.sweep.images.nbytes if self.sweep else 0
+        size += self.state[1].x.nbytes if self.state else 0
         return size + (3 * self.picture.width * self.picture.height if self.picture else 0)
+
+    def forget_steps(self, number: int) -> None:
+        """Let go of what a run keeps of its steps."""
+        self.runs[number] = self.runs[number].without_steps()
+
+    def make_room(self, most_bytes: int) -> None:
+        """Keep the newest run, and of those before it what there is room for."""
+        older = [*self.runs][:-1]
+        for number in older[: max(0, len(self.runs) - MOST_RUNS)]:
+            del self.runs[number]
+        for let_go in (self.forget_steps, self.runs.pop):
+            for number in [*self.runs][:-1]:
+                if self.size > most_bytes:
+                    let_go(number)
+
+
+_GONE = "this run is no longer kept, since newer ones took its room; draw it again"
 
 
 class Sessions:
-    """The newest run of each session, and what it left.
+    """The newest run of each session, and what its runs left.
 
     A run that asks `is_newest` uses its session, so that a crowd of new sessions ends no run that
     is under way.
@@ -43,11 +76,20 @@ class Sessions:
     most_bytes : int
         Of all that is kept; likewise, except for the session that keeps. What runs keep of their
         steps goes before any session does.
+    most_of_one : int
+        Bytes of one session; its older runs go, their steps first, and only its newest stays in any
+        case.
     """
 
-    def __init__(self, most: int = 1024, most_bytes: int = 256 * 2**20) -> None:
+    def __init__(
+        self,
+        most: int = 1024,
+        most_bytes: int = 256 * 2**20,
+        most_of_one: int = 96 * 2**20,
+    ) -> None:
         self._most = most
         self._most_bytes = most_bytes
+        self._most_of_one = most_of_one
         self._lock = Lock()
         self._numbers = itertools.count(1)
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # longest unused first
@@ -83,36 +125,53 @@ class Sessions:
         """Say that something of a run is shown from now on, and no longer what was kept before."""
         with self._lock:
             session = self._used(name)
-            session.shown = max(session.shown, number)
+            if number > session.latest:
+                session.latest = session.shown = number
+                if session.passing is not None:
+                    session.runs.pop(session.passing, None)
+                    session.passing = None
+
+    def show_again(self, name: str, number: int) -> None:
+        """Say that a person sees an earlier run of the session, whether it is still kept or not."""
+        with self._lock:
+            self._used(name).shown = number
 
     def keep(self, name: str, number: int, record: Record) -> None:
-        """Keep a run in place of the session's last, unless a newer was kept or shown since.
+        """Keep a run beside those before it, unless something of a newer was shown since.
 
         A session that was closed stays closed.
         """
         with self._lock:
             session = self._used(name)
-            if number >= max(session.kept, session.shown):
-                session.record, session.kept = record, number
-                self._make_room()
+            if number < session.latest:
+                return
+            if number > session.latest:
+                session.latest = session.shown = number
+            session.runs[number] = record
+            if session.newest not in (None, number):
+                session.passing = number
+            session.make_room(self._most_of_one)
+            self._make_room()
 
     def kept(self, name: str) -> Record:
-        """Return the session's last run.
+        """Return the run of the session that a person sees.
 
         Raises
         ------
         ValueError
-            Where there is none, and while a newer one is shown that has not ended.
+            Where there is none, while it has not ended, and where it made room for others.
         """
         with self._lock:
             session = self._used(name)
-            if session.kept < session.shown:
+            if session.shown in session.runs:
+                return session.runs[session.shown]
+            if not session.shown:
+                raise ValueError("there is no run yet; draw one first")
+            if session.shown == session.latest:
                 raise ValueError(
                     "the run that is shown must have ended; stop it, or wait until it is done"
                 )
-            if session.record is None:
-                raise ValueError("there is no run yet; draw one first")
-            return session.record
+            raise ValueError(_GONE)
 
     def keep_picture(self, name: str, picture: Image.Image) -> None:
         """Keep a person's own picture in place of the session's last."""
@@ -126,6 +185,36 @@ class Sessions:
             if picture := self._used(name).picture:
                 return picture
             raise ValueError("there is no picture of your own yet; choose a file, or drop one")
+
+    def keep_sweep(self, name: str, sweep: Sweep) -> None:
+        """Keep a sweep in place of the session's last; a session that was closed stays closed."""
+        with self._lock:
+            session = self._used(name)
+            session.sweep = sweep
+            session.make_room(self._most_of_one)
+            self._make_room()
+
+    def sweep(self, name: str) -> Sweep:
+        """Return the session's last sweep; ValueError where there is none."""
+        with self._lock:
+            if sweep := self._used(name).sweep:
+                return sweep
+            raise ValueError("there is no sweep yet; draw one first")
+
+    def keep_state(self, name: str, origin: str, state: Paused) -> None:
+        """Keep the state that runs of this origin go on from."""
+        with self._lock:
+            self._used(name).state = origin, state
+            self._make_room()
+
+    def state(self, name: str, origin: str) -> Paused | None:
+        """Return the state that an origin names, where it is kept or is one of a kept run's."""
+        with self._lock:
+            session = self._used(name)
+            if session.state and session.state[0] == origin:
+                return session.state[1]
+            found = (kept_state(record, origin) for record in session.runs.values())
+            return next((state for state in found if state is not None), None)
 
     def __len__(self) -> int:
         """Return how many sessions are kept."""
@@ -146,9 +235,10 @@ class Sessions:
         """Forget steps, then sessions, longest unused first, until the rest is small enough."""
         held = sum(session.size for session in self._sessions.values())
         for session in [*self._sessions.values()][:-1]:
-            if held > self._most_bytes and session.record:
+            if held > self._most_bytes:
                 held -= session.size
-                session.record = session.record.without_steps()
+                for number in session.runs:
+                    session.forget_steps(number)
                 held += session.size
         while held > self._most_bytes and len(self._sessions) > 1:
             held -= self._sessions.popitem(last=False)[1].size

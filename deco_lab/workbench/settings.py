@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 from urllib.parse import urlencode
 
 from deco_lab.sampling.plan import NUM_BANDS, Plan, check_seeds, one_a_band
-from deco_lab.setting import RuleError, Setting, said
+from deco_lab.setting import RuleError, Setting, check_whole, said
 
 MAX_IMAGES = 16
 """Most images of one run."""
@@ -20,8 +20,10 @@ MAX_PIXELS = 2**21
 """Most pixels of one run's images together: two of 1024 x 1024."""
 
 
-STARTS: dict[str, None] = {"noise": None, "own picture": None}
+STARTS: dict[str, None] = {"noise": None, "own picture": None, "earlier run": None}
 """What a run may start from."""
+MAX_LEGS = 8
+"""Most runs that one goes on from, each from a step of the one before."""
 
 _gains = partial(one_a_band, low=-10, high=10, slider=(-1, 3, 0.1))
 
@@ -49,8 +51,12 @@ class Settings(Plan):
         "Gains of the pixels' Shapley value there, by band; 1 leaves it.", "Decoder"
     )] = (1.0,) * NUM_BANDS
     start_from: Annotated[str, Setting(
-        "Noise, or a picture of yours with noise.", "Start from", choices=STARTS
+        "Noise, a picture of yours with noise, or a step of a run.", "Start from", choices=STARTS
     )] = "noise"
+    origin: Annotated[str, Setting(
+        "Of an earlier run: its settings and step, and those of the runs before, as JSON.",
+        "Goes on from",
+    )] = ""
     start_t: Annotated[float, Setting(
         "How much of the picture there is at the start.", "Start at t", 0, 0.95,
         slider=(0, 0.95, 0.05),
@@ -66,6 +72,19 @@ class Settings(Plan):
             raise RuleError("model", f"must be the name of a loaded model, got {said(self.model)}")
         super().__post_init__()
         check_seeds(self.seed, self.num_images)
+        if self.start_from != "earlier run":
+            object.__setattr__(self, "origin", "")
+        elif (found := self.legs[-1].settings.num_images) != self.num_images:
+            raise RuleError(
+                "num_images",
+                f"must be {found}, as many as the run that it goes on from has, got "
+                f"{self.num_images}; start from noise for another number",
+            )
+
+    @property
+    def legs(self) -> list["Leg"]:
+        """The runs that it goes on from, the first one first."""
+        return _legs_of(self.origin) if self.start_from == "earlier run" else []
 
     @property
     def labels(self) -> list[int]:
@@ -94,6 +113,47 @@ class Settings(Plan):
             for field in fields(self)
             if (value := getattr(self, field.name)) != field.default
         }
+
+
+class Leg(NamedTuple):
+    """A run that another goes on from."""
+
+    settings: Settings
+    """Its own; all but the first start where the one before was left, whatever they say here."""
+    step: int
+    """Which of its steps reached the state that the next starts from; 0 is where it starts."""
+
+
+def origin_of(settings: Settings, step: int) -> str:
+    """Return the `origin` of a run that goes on from a step of a run with these settings."""
+    legs = [*settings.legs, Leg(settings, step)]
+    written = [{"step": leg.step} | asdict(leg.settings) for leg in legs]
+    for k, values in enumerate(written):
+        del values["origin"]
+        values["start_from"] = "earlier run" if k else values["start_from"]
+    return json.dumps(written, separators=(",", ":"))
+
+
+def _legs_of(origin: Any) -> list[Leg]:
+    rule = (
+        "must be what “Go on from here” says of a run's step, a list of settings with their step, "
+        f"at most {MAX_LEGS}, got {said(origin)}; choose a step and go on from there"
+    )
+    try:
+        found = json.loads(origin)
+        assert isinstance(found, list)
+        assert 0 < len(found) <= MAX_LEGS
+        legs = []
+        for k, values in enumerate(found):
+            others = {name: value for name, value in values.items() if name != "step"}
+            assert (others.get("start_from") == "earlier run") == (k > 0)
+            settings = settings_from(others | ({"start_from": "noise"} if k else {}))
+            assert "origin" not in others
+            step = check_whole("step", values["step"], 0, settings.num_steps - 1)
+            legs.append(Leg(settings, step))
+    except (AssertionError, AttributeError, KeyError, TypeError, RecursionError, ValueError):
+        raise RuleError("origin", rule) from None
+    return legs
 
 
 _FORMER = {"guidance_low": 0, "guidance_high": 1}  # older links' ends of guidance_interval

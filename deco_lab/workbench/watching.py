@@ -14,17 +14,14 @@ images, most of a transform's time is what it takes to call it.
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from deco_lab.flow import time_grid
-from deco_lab.sampling import GuidanceRule, GuidedPair, ReusedCondition, Start, Step, sample_steps
+from deco_lab.sampling import ReusedCondition, Start, Step, sample_steps
 from deco_lab.setting import RuleError
 from deco_lab.spectra import (
     MEAN_AND_OCTAVES,
@@ -32,146 +29,26 @@ from deco_lab.spectra import (
     PartGains,
     band_names,
     dct_energy,
-    split_bands,
     token_map,
 )
 from deco_lab.spectra.factorial import PARTS, draws_products
 from deco_lab.spectra.frequencies import ring_frequencies
+from deco_lab.workbench.frames import ADDED, RANGES, Frame, Update, bands_of, shades
+from deco_lab.workbench.hearing import Heard, Passes, Remembering, Taken
 from deco_lab.workbench.history import History
 from deco_lab.workbench.live_spectra import in_zigzag, measure, spectra_of
 from deco_lab.workbench.others import Others, others_of, taken_apart
 from deco_lab.workbench.parts import shares_of
-from deco_lab.workbench.pictures import PackedImages, pack, plain, shades_of, shrink_of, to_host
+from deco_lab.workbench.pictures import pack, plain, shades_of, shrink_of, to_host
 from deco_lab.workbench.record import CURVES, Array, Curve, Paused, Record
 from deco_lab.workbench.settings import Settings, check_pixels
-from deco_lab.wrapper import Wrapper
+from deco_lab.workbench.settled import Settled, Settling
 
 DRAWS = 2
 """Other pictures that stand for each input of the first image, at each step."""
 TIMES = 16
 """Their conditions are those of the nearest of so many times from 0 on, so that many steps of a run
 ask the DiT for them at most that often."""
-RANGES = {"noisy": 1.0, "predicted": 1.0, "velocity": 3.0}
-"""A frame's pictures: each from minus to plus this is shown from black to white, clipped."""
-ADDED = 0.5
-"""The same of what an image's own pixels add to it."""
-BAND_RANGES = (1.0, 0.5, 0.4, 0.3)
-"""The same of its bands, OCTAVES apart."""
-BAND_SIDE = 64
-"""Pixels to a side of a band's picture: the middle of a larger image, of the lowest band all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """One step, ready for JSON; index 0 is the noise and has no prediction."""
-
-    index: int
-    t: float
-    """Time of the state, in [0, 1]."""
-    t_start: float | None
-    """Time at which the step started; None for the noise."""
-    nfe: int
-    """Network passes per image so far."""
-    sampling_ms: float
-    """Milliseconds the sampler took for this step, without what is measured beside it."""
-    noisy: PackedImages
-    """The state."""
-    predicted: PackedImages | None
-    """The predicted image."""
-    velocity: PackedImages | None
-    """The step's velocity."""
-    drawn: PackedImages | None
-    """What the class predicts of the first image, before guidance; what its condition draws of it
-    with the pixels of others; and what its own pixels add to that, from minus to plus ADDED."""
-    bands: PackedImages | None
-    """The first of these by band, lowest first, see BAND_RANGES; without parts of `predicted`."""
-    says: str
-    """What the parts draw of the predicted image, or why they have no shares, in a sentence or two;
-    "" where there are none."""
-    curves: dict[str, list]
-    """By name, those of CURVES with axes that there are: four digits, None where undefined."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """What a run has to say: where it stands, and its next frames."""
-
-    status: str
-    """"running", "done" or "stopped"."""
-    text: str
-    """The same in a sentence."""
-    frames: list[Frame]
-    """Those of the steps since the last update, in order."""
-
-
-_Passes = list[tuple[Tensor, Tensor, Tensor, Tensor]]
-"""x, t and class_ids of network passes, and the conditions that came of them."""
-
-
-class _Remembering(Wrapper):
-    """A model that keeps the conditions of a step's passes, so that none is computed twice."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.passes: _Passes = []
-
-    def condition(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
-        B = x.shape[0]
-        for *inputs, condition in self.passes:  # a guided pass holds the class's images first
-            pairs = zip(inputs, (x, t, class_ids), strict=True)
-            # Together: a GPU is waited for only once.
-            if len(condition) >= B and torch.stack([(a[:B] == b).all() for a, b in pairs]).all():
-                return condition[:B]
-        condition = self.model.condition(x, t, class_ids)
-        self.passes.append((x, t, class_ids, condition))
-        return condition
-
-
-@dataclass
-class _Heard(GuidanceRule):
-    """A rule that keeps what it made of a step's first pair."""
-
-    rule: GuidanceRule
-    velocities: tuple[Tensor, Tensor] | None = field(default=None, init=False)
-    """The class's velocity and the guided one."""
-
-    def __call__(self, pair: GuidedPair) -> Tensor:
-        velocity = self.rule(pair)
-        if self.velocities is None:
-            self.velocities = (pair.cond, velocity)
-        return velocity
-
-    def is_off(self, guidance_scale: float) -> bool:
-        return self.rule.is_off(guidance_scale)
-
-    def skips(self, step: int) -> bool:
-        return self.rule.skips(step)
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """A step that the sampler took, before anything is measured."""
-
-    step: Step
-    before: Step | None
-    """The step before, where this one started."""
-    milliseconds: float
-    """Of the sampler."""
-    velocities: tuple[Tensor, Tensor] | None
-    """What guidance made of the step's first pair: the class's velocity and the guided one."""
-    passes: _Passes
-    """What the model did on the way."""
-
-    def signals(self) -> dict[str, Tensor]:
-        """Return the step's images, as `measure` names them."""
-        step = self.step
-        signals = {"noisy": step.x}
-        if step.velocity is not None and step.predicted_image is not None:
-            signals |= {"predicted": step.predicted_image, "velocity": step.velocity}
-        if self.velocities is not None:
-            cond, guided = self.velocities
-            signals |= {"guidance": guided - cond, "class": cond}
-        return signals
 
 
 class Watch:
@@ -186,8 +63,8 @@ class Watch:
         frames also hold the condition's spectrum and the parts' shares.
     settings : Settings
         What to draw; `settings.model` is only a name here.
-    start : Start, optional
-        The picture to start from, where the settings ask for one.
+    start : Start or Paused, optional
+        The picture or state to start from, where the settings ask for one.
 
     Raises
     ------
@@ -195,7 +72,7 @@ class Watch:
         Where the settings do not go with the model.
     """
 
-    def __init__(self, model: Any, settings: Settings, start: Start | None = None) -> None:
+    def __init__(self, model: Any, settings: Settings, start: Start | Paused | None = None) -> None:
         check_pixels(settings, model.config.image_size)
         self.settings = settings
         self._model = self._watched = sampled = model
@@ -215,10 +92,10 @@ class Watch:
         if settings.condition_reuse > 1:
             sampled = ReusedCondition(sampled, settings.condition_reuse)
         if decodes:
-            self._watched = sampled = _Remembering(sampled)
+            self._watched = sampled = Remembering(sampled)
         if settings.has_gains:
             sampled = PartGains(sampled, dit=settings.dit_gains, decoder=settings.decoder_gains)
-        self._heard = _Heard(settings.rule())
+        self._heard = Heard(settings.rule())
         arguments: dict[str, Any] = {**settings.sampling_arguments(), "guidance": self._heard}
         times = time_grid(settings.num_steps, time_shift=settings.time_shift)
         self.num_steps = int((times > (start.t + 1e-9 if start else 0)).sum())
@@ -230,8 +107,9 @@ class Watch:
         self._last: Step | None = None
         self._paused: Step | None = None  # the last that leaves something to draw
         self._history = History()
+        self._settling = Settling()
         self._predicted: Tensor | None = None  # the last step's, as a frame has it
-        self._taken: list[_Taken] = []
+        self._taken: list[Taken] = []
         self._measured: list[dict[str, Any]] = []
 
     def __iter__(self) -> Iterator[Frame]:
@@ -248,13 +126,18 @@ class Watch:
         step = next(self._steps)
         step.x.sum().item()  # on a GPU, waits for the step
         milliseconds = 1000 * (time.perf_counter() - started)
-        passes: _Passes = []
-        if isinstance(self._watched, _Remembering):
+        passes: Passes = []
+        if isinstance(self._watched, Remembering):
             passes, self._watched.passes = self._watched.passes, passes
         velocities, self._heard.velocities = self._heard.velocities, None
-        self._taken.append(_Taken(step, self._before, milliseconds, velocities, passes))
+        self._taken.append(Taken(step, self._before, milliseconds, velocities, passes))
         self._before = step
         return step.index
+
+    def skip(self) -> Step:
+        """Take the next step, of which nothing is measured; StopIteration after the last."""
+        self.take()
+        return self._taken.pop().step
 
     def frames(self) -> list[Frame]:
         """Return the frames of the steps taken since the last call, measured together."""
@@ -265,11 +148,13 @@ class Watch:
         with torch.no_grad():
             others = []
             for one, images in zip(taken, signals, strict=True):
-                found = self._parts(one) | _shades(images)
+                found = self._parts(one) | shades(images)
                 if "predicted" in images:
-                    found["bands"] = _bands(found.pop("whole", images["predicted"][:1]))[0]
+                    found["bands"] = bands_of(found.pop("whole", images["predicted"][:1]))[0]
                 if self._history.wants(one.step.index):
                     found["state"] = one.step.x
+                if "predicted" in images:
+                    found["first"] = images["predicted"][:1].float()
                 others.append(found)
             on_device = [*measure(signals), *(t for other in others for t in other.values())]
             energies, power, *rest = to_host(on_device)
@@ -281,7 +166,7 @@ class Watch:
             )
         ]
 
-    def _frame(self, taken: _Taken, curves: dict[str, Tensor], other: dict[str, Tensor]) -> Frame:
+    def _frame(self, taken: Taken, curves: dict[str, Tensor], other: dict[str, Tensor]) -> Frame:
         """Return a step's frame, and keep what was measured."""
         step, says = taken.step, ""
         t_start = None if taken.before is None else taken.before.t
@@ -316,14 +201,15 @@ class Watch:
         if "predicted" in other:
             self._predicted = other["predicted"].clone()
             self._history.add_frame(step.index, self._predicted)
+            self._settling.add(step.index, start, other["first"].clone())
         return frame
 
-    def _parts(self, taken: _Taken) -> dict[str, Tensor]:
+    def _parts(self, taken: Taken) -> dict[str, Tensor]:
         """Return the condition's energies and the parts' products where a step started."""
         start = taken.before
         if start is None or self.others is None:
             return {}
-        seen = _Remembering(self._model)
+        seen = Remembering(self._model)
         seen.passes = taken.passes
         labels = torch.tensor(self.settings.labels, device=start.x.device)
         tokens = seen.condition(
@@ -346,6 +232,11 @@ class Watch:
         drawn = torch.stack([whole, of_condition, (whole - of_condition) / ADDED])
         found |= {"drawn": shades_of(drawn, shrink=shrink_of(whole[None])), "whole": whole[None]}
         return found
+
+    @property
+    def settled(self) -> Settled | None:
+        """When the bands were settled; of a run that has come to its end, None of others."""
+        return self._settling.found() if self._last is not None and self._last.t == 1 else None
 
     @property
     def has_begun(self) -> bool:
@@ -371,6 +262,8 @@ class Watch:
             for step, measured in enumerate(self._measured):
                 if name in measured:
                     values[step] = measured[name]
+            if name == "predicted_likeness" and self.settled is not None:
+                values[self.settled.steps] = self.settled.correlation
             if not np.isnan(values).all():
                 curves[name] = Curve(("step", *names), values, unit)
         states, film = self._history.states, self._history.film
@@ -431,39 +324,11 @@ def run(
             frames = watch.frames()
             seconds = time.monotonic() - started
             text = f"Done: {num_steps} steps, {frames[-1].nfe} network passes, {seconds:.2f} s."
-            yield Update("done", text, frames)
+            settled = None if watch.settled is None else plain(torch.tensor(watch.settled.times))
+            yield Update("done", text, frames, settled)
             return
         at = f"at step {index} of {num_steps}"
         now = time.monotonic()
         if index <= 1 or now >= due:
             due = max(due + pause, now)
             yield Update("running", f"Drawing with {watch.settings.model}.", watch.frames())
-
-
-def _bands(images: Tensor) -> Tensor:
-    """Return the bytes of each image's bands, (B, 4, side, side, 3)."""
-    bands = split_bands(images) / _ranges_on(images.device)
-    height, width = images.shape[-2:]
-    side = min(BAND_SIDE, height, width)
-    if (height, width) != (side, side):
-        top, left = (height - side) // 2, (width - side) // 2
-        cut = bands[..., top : top + side, left : left + side].clone()
-        cut[0] = F.adaptive_avg_pool2d(bands[0], side)
-        bands = cut
-    flat = bands.transpose(0, 1).flatten(0, 1)
-    return shades_of(flat, shrink=1).unflatten(0, (len(images), -1))
-
-
-@lru_cache(maxsize=4)
-def _ranges_on(device: torch.device) -> Tensor:
-    """Return BAND_RANGES, (4, 1, 1, 1, 1), so that a GPU gets them once."""
-    return torch.tensor(BAND_RANGES, device=device).view(-1, 1, 1, 1, 1)
-
-
-def _shades(images: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the bytes of a frame's pictures."""
-    return {
-        name: shades_of(images[name], -most, most)
-        for name, most in RANGES.items()
-        if name in images
-    }
