@@ -194,7 +194,7 @@ def test_what_tiny_shows_is_as_said():
     model: Any = deco_lab.load("tiny", device="cpu")
     # The crops of notebook 07: two of each photograph, by seed 2026.
     generator = torch.Generator().manual_seed(2026)
-    crops, ids = bundled_crops(64).sample(28, generator, torch.arange(14).repeat(2))
+    crops, ids = bundled_crops(64).sample(34, generator, torch.arange(17).repeat(2))
     given: Any = {"seed": 2026, "groups": ids}
     moved = band_response(model, Crops(crops, ids, (0.5, 0.9), **given))
     parts = band_effects(model, Crops(crops, ids, (0.5, 0.9), **given))
