@@ -164,6 +164,7 @@ def test_nothing_jumps(browser, address, width):
         .map(({ left, top, width, height }) => [left, top + scrollY, width, height])"""
     page.goto(f"{address}?num_steps=40")
     until(page, "d.step >= 1")
+    page.wait_for_timeout(300)  # Gradio lays its tabs out once more
     before = page.evaluate(boxes)
     until(page, "d.step >= 20")
     during = page.evaluate(boxes)
