@@ -55,21 +55,20 @@ def test_condition_draws_most_at_half_time_and_pixels_at_the_end(tiny: Model):
     assert shares[0.9][2, -1] > 0.5
 
 
-def test_too_much_guidance_adds_energy_the_finer_the_more(tiny: Model):
+def test_too_much_guidance_adds_energy_to_what_is_fine(tiny: Model):
     weak, strong = runs("Guidance too strong")
     assert (weak.guidance_scale, strong.guidance_scale) == (2, 12)
     ratio = energies(drawn(tiny, strong)) / energies(drawn(tiny, weak))
-    assert (np.diff(ratio) > 0).all()
-    assert ratio[0] > 1
-    assert (ratio[2:] > 2).all()
+    assert ratio[0] == pytest.approx(1, abs=0.05)
+    assert (ratio[2:] > 3).all()
 
 
-def test_rest_of_the_dit_changes_finer_bands_more(tiny: Model):
+def test_rest_of_the_dit_changes_what_is_fine_more(tiny: Model):
     every, fourth = runs("Let the DiT rest")
     assert (every.condition_reuse, fourth.condition_reuse) == (1, 4)
     images = drawn(tiny, every)
     changed = energies(drawn(tiny, fourth) - images) / energies(images)
-    assert (np.diff(changed) > 0).all()
+    assert (changed[1:] > 3 * changed[0]).all()
 
 
 def test_baseline_is_a_single_dit_from_the_same_noise():

@@ -38,14 +38,14 @@ EXAMPLES = (
     ),
     Example(
         "Guidance too strong",
-        "The same noise with scale 2, pinned, and then with 12: finer bands gain more energy, "
-        "those above 1/8 more than twice what they had.",
+        "The same noise with scale 2, pinned, and then with 12: what is below 1/16 stays as strong, "
+        "bands above 1/8 get more than three times the energy they had.",
         (_FOUR, replace(_FOUR, guidance_scale=12.0)),
     ),
     Example(
         "Let the DiT rest",
-        "A DiT pass at each step, pinned, and then at every fourth: the finer a band, the more of "
-        "it changes.",
+        "A DiT pass at each step, pinned, and then at every fourth: of each band above 1/16 more "
+        "than three times as much changes as of the one below.",
         (_FOUR, replace(_FOUR, condition_reuse=4)),
     ),
     Example(
