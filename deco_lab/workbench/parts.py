@@ -162,7 +162,9 @@ class Shares(NamedTuple):
     cancellation: Tensor
     """(5,), energies of the parts, summed, over the whole's."""
     says: str
-    """The same in a sentence or two."""
+    """Those of the finest band in a sentence, "" where it has none because parts cancel."""
+    unshared: str
+    """A sentence on the bands in which parts cancel, "" where there are none."""
 
 
 def shares_of(
@@ -174,12 +176,13 @@ def shares_of(
     values = np.where(beyond > CANCELS, np.nan, part_shares(sums))
     if effects == "shapley":
         values[1:3] += values[3] / 2
-    said = [unshared(beyond[None] > CANCELS, [round(t, 4)], BANDS, WHOLES[whole])]
+    says = ""
     if not np.isnan(values[:, -1]).any():
-        said.insert(0, f"t = {t:.2f}: {_said(values[:, -1], WHOLES[whole], effects)}")
+        says = f"t = {t:.2f}: {_said(values[:, -1], WHOLES[whole], effects)}"
     elif np.isnan(beyond[-1]):
-        said.insert(0, f"t = {t:.2f}: the {WHOLES[whole]} has nothing {BANDS[-1]} cycles a pixel.")
-    return Shares(torch.from_numpy(values), torch.from_numpy(beyond), " ".join(said).strip())
+        says = f"t = {t:.2f}: the {WHOLES[whole]} has nothing {BANDS[-1]} cycles a pixel."
+    cancels = unshared(beyond[None] > CANCELS, [round(t, 4)], BANDS, WHOLES[whole])
+    return Shares(torch.from_numpy(values), torch.from_numpy(beyond), says, cancels)
 
 
 def _said(shares: Array, whole: str, effects: str) -> str:
@@ -314,7 +317,7 @@ def explain(
             "patch_size": config.patch_size,
             "others": said,
         },
-        says=shares.says,
+        says=f"{shares.says} {shares.unshared}".strip(),
         clean=to_pictures(clean),
         noisy=to_pictures(x),
         predicted=to_pictures(predicted),

@@ -173,7 +173,9 @@ class Watch:
         if "condition" in other:
             curves["condition_energy"] = in_zigzag(other["condition"])
         if "parts" in other and t_start is not None:
-            curves["predicted_shares"], _, says = shares_of(other["parts"], t_start)
+            shares = shares_of(other["parts"], t_start)
+            curves["predicted_shares"] = shares.values
+            says = shares.says or shares.unshared  # gaps in the strips say the other bands'
         shrinks = {"drawn": shrink_of(step.x[:1]), "bands": 1}
         pictures: dict[str, Any] = {
             name: pack(other[name], shrinks.get(name, shrink_of(step.x))) if name in other else None
