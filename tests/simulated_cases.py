@@ -39,7 +39,8 @@ crops = functools.cache(bundled_crops)
 
 @pytest.fixture
 def trainer(device: Device) -> Trainer:
-    config = replace(CONFIG, depth=1, decoder_depth=1)
+    num_classes = crops(64, "cuda").num_classes
+    config = replace(CONFIG, depth=1, decoder_depth=1, num_classes=num_classes)
     return Trainer(config, TrainingConfig(steps=20, batch_size=2), crops(64, "cuda"))
 
 

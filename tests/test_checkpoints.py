@@ -97,8 +97,10 @@ def test_config_from_shapes_finds_every_preset(preset):
         shapes = {name: tuple(t.shape) for name, t in build(config).state_dict().items()}
     kind = "DeCo" if isinstance(config, DeCoConfig) else "DiT"
     found = config_from_shapes(shapes, kind)
-    assumed = 64 if config.patch_size == 8 else config.image_size  # no shape tells it
-    assert found == replace(config, class_names=(), image_size=assumed)
+    # What no shape tells: the image size, and what the last layer predicts.
+    assumed = 64 if config.patch_size == 8 else config.image_size
+    told = replace(config, predicts="velocity") if kind == "DiT" else config
+    assert found == replace(told, class_names=(), image_size=assumed)
 
 
 ABLATIONS = pytest.mark.parametrize(

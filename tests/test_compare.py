@@ -127,7 +127,7 @@ def test_shares_of_even_and_of_white_tokens():
 def test_main_compares_the_bundled_pair(tmp_path: Path, capsys):
     main(["tiny", "tiny-dit", "--per-class", "2", "--out", str(tmp_path / "pair")])
     printed = capsys.readouterr().out
-    assert "28 noisy crops, 2 a class" in printed
+    assert "34 noisy crops, 2 a class" in printed
     assert "95% intervals over the 17 photographs" in printed
     assert "one training each: this says what these files do, not what their losses" in printed
     names = {path.name for path in tmp_path.iterdir()}

@@ -370,11 +370,11 @@ def test_main_prints_a_table_and_writes_json_and_figure(tmp_path: Path, capsys):
     model = write_model(tmp_path / "small.safetensors")
     main([str(model), "--per-class", "2", "--num-steps", "2", "--out", str(tmp_path / "e" / "x")])
     shown = capsys.readouterr()
-    assert "28 samples of 16 px, 2 a class (2 adams2 steps, guidance 3)" in shown.out
+    assert "34 samples of 16 px, 2 a class (2 adams2 steps, guidance 3)" in shown.out
     lines = shown.out.splitlines()[2:9]
     assert len({len(line) for line in lines}) == 1
     assert [line.count("[") for line in lines] == [0, 0, 3, 3, 3, 3, 3]
-    assert "56/56" in shown.err
+    assert "68/68" in shown.err
     assert {path.name for path in (tmp_path / "e").iterdir()} == {"x.json", "x.png"}
     stored = json.loads((tmp_path / "e" / "x.json").read_text())
     assert list(stored) == ["settings", "small", "real crops", "random weights"]

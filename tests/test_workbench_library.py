@@ -74,8 +74,8 @@ def test_facts_say_what_a_bundled_model_is(library: Library):
     assert facts.weights == weights_hash(model)
     assert facts.class_names == model.config.class_names
     assert (facts.kind, facts.image_size, facts.patch_size) == ("DeCo", 64, 8)
-    assert (facts.num_heads, facts.depth, facts.hidden_size) == (4, 6, 192)
-    assert (facts.device, facts.dtype, facts.steps) == ("cpu", "float32", 10000)
+    assert (facts.num_heads, facts.depth, facts.hidden_size) == (4, 8, 128)
+    assert (facts.device, facts.dtype, facts.steps) == ("cpu", "float32", 14000)
     assert "toy" in facts.trained_on
     assert "seventeen photographs" in facts.trained_on
     assert json.loads(json.dumps(asdict(facts)))["class_names"] == list(facts.class_names)

@@ -58,17 +58,17 @@ Of one picture, half of whose patches are blurred over 3 pixels, 75, 81 and 100%
 faint grid takes many pictures, or larger ones: "none found" of a single one says little below 8
 grey levels of random steps.
 
-With no grid planted, single pictures of 256 pixels of 13 photographs that are flagged at P 8,
+With no grid planted, single pictures of 256 pixels of 16 photographs that are flagged at P 8,
 by where they are cut: at multiples of 8 pixels, anywhere, or after being resized:
 
     cut                          at 8 m    anywhere     resized
-    7 that were JPEG files           30           5           1  of 42
+    10 that were JPEG files           47           7           1  of 60
     6 that never were                 4           4           2  of 36
 
-JPEG's blocks are a grid of 8, also in a PNG that was a JPEG file before, as four of the seven are.
+JPEG's blocks are a grid of 8, also in a PNG that was a JPEG file before, as four of the ten are.
 It is found where it lies; cut elsewhere it is at another place, and only the comb, which no shift
 changes, sees it now and then; resized it is gone. Where there is no grid, 5% are flagged by chance:
-here 11 of 150, of which five are of a wall of bricks, which is a grid of its own.
+here 11 of 168, of which six are of a wall of bricks, which is a grid of its own.
 
 Content that keeps a fixed place, such as text on a regular grid or a frame around every image, may
 pass for a seam; so do the blocks of JPEG files where P is 8 or 16.

@@ -38,8 +38,8 @@ EXAMPLES = (
     ),
     Example(
         "Guidance too strong",
-        "The same noise with scale 2, pinned, and then with 12: what is below 1/16 stays as strong, "
-        "bands above 1/8 get more than three times the energy they had.",
+        "The same noise with scale 2, pinned, and then with 12: what is below 1/16 stays as "
+        "strong, bands above 1/8 get more than three times the energy they had.",
         (_FOUR, replace(_FOUR, guidance_scale=12.0)),
     ),
     Example(
