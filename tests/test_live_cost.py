@@ -19,6 +19,9 @@ from deco_lab.workbench import Library, Settings, Workbench
 
 pytestmark = [pytest.mark.browser, pytest.mark.alone]
 
+SHARE, SECONDS = 0.15, 0.004
+"""What panels may cost: this share of the run, or so many seconds a step where a step takes less
+than 27 ms, as in `tiny`, with which the browser shares two cores."""
 REPEATS = 7
 ROUNDS = 3  # another round of repeats where the machine was busy with something else
 
@@ -72,6 +75,11 @@ def measure(server, page, num_images):
     return plain, live, rate
 
 
+def most(plain):
+    """Return how long a run of 50 steps may take with panels, in seconds, of one without."""
+    return plain + SLACK * max(SHARE * plain, 50 * SECONDS)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing: `apt-get install chromium`")
 @pytest.mark.parametrize("num_images", [1, 4])
 def test_panels_cost_little_of_sampling(num_images, tmp_path):
@@ -94,12 +102,12 @@ def test_panels_cost_little_of_sampling(num_images, tmp_path):
         page.wait_for_function(f"{PANEL}?.dataset.step === '50'")
         for _ in range(ROUNDS):
             plain, live, rate = measure(server, page, num_images)
-            if live < plain * (1 + 0.15 * SLACK) and rate > min(20, 50 / live) / SLACK:
+            if live < most(plain) and rate > min(20, 50 / live) / SLACK:
                 break
         browser.close()
         server.kill()
     assert not re.search("Traceback", (tmp_path / "log").read_text())
-    assert live < plain * (1 + 0.15 * SLACK)
+    assert live < most(plain)
     assert rate > min(20, 50 / live) / SLACK
 
 

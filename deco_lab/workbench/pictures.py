@@ -81,6 +81,9 @@ def white_of(values: Tensor) -> float:
 def plain(values: Any) -> Any:
     """Return a tensor, or a number, with four significant digits; JSON knows no NaN: None."""
     values = values.tolist() if isinstance(values, Tensor) else values
-    if isinstance(values, list):
-        return [plain(value) for value in values]
-    return float(f"{values:.4g}") if math.isfinite(values) else None
+    if not isinstance(values, list):
+        return plain([values])[0]
+    if values and isinstance(values[0], list):
+        return [plain(row) for row in values]
+    rounded = map(float, ("%.4g " * len(values) % tuple(values)).split())  # a run has thousands
+    return [value if math.isfinite(value) else None for value in rounded]

@@ -146,16 +146,19 @@ class Watch:
             return []
         signals = [one.signals() for one in taken]
         with torch.no_grad():
-            others = []
+            others, wholes = [], []
             for one, images in zip(taken, signals, strict=True):
                 found = self._parts(one) | shades(images)
-                if "predicted" in images:
-                    found["bands"] = bands_of(found.pop("whole", images["predicted"][:1]))[0]
                 if self._history.wants(one.step.index):
                     found["state"] = one.step.x
                 if "predicted" in images:
+                    wholes.append(found.pop("whole", images["predicted"][:1]))
                     found["first"] = images["predicted"][:1].float()
                 others.append(found)
+            bands = iter(bands_of(torch.cat(wholes)) if wholes else ())
+            for found in others:
+                if "first" in found:
+                    found["bands"] = next(bands)
             on_device = [*measure(signals), *(t for other in others for t in other.values())]
             energies, power, *rest = to_host(on_device)
         copied = iter(rest)
