@@ -82,9 +82,9 @@ def test_readability_is_the_study_at_the_steps_t(bench, tab):
     *_, message = map(json.loads, tab.layers.readability("tiny", "0.25"))
     read = message["read"]
     assert (read["name"], read["t"]) == ("tiny", 0.25)
-    assert read["of"] == "34 crops of the bundled photographs"
+    assert read["of"] == "17 crops of the bundled photographs"
     model = bench.library.get("tiny")
-    expected = layer_readout(model, crops_for(model, 34, (0.25,)))
+    expected = layer_readout(model, crops_for(model, 17, (0.25,)))
     assert len(read["r2"]) == len(expected) == 8
     for found, each in zip(read["r2"], expected, strict=True):
         target = each.targets.index("image")

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,10 +86,7 @@ def numbers(values):
 
 def test_change_is_what_each_block_adds_to_the_stream(model, view, x):
     tokens, _ = hooked(model, x)
-    expected = [
-        np.linalg.norm(new - old) / np.linalg.norm(old)
-        for old, new in zip(tokens[:-1], tokens[1:], strict=True)
-    ]
+    expected = [np.linalg.norm(new - old) / np.linalg.norm(old) for old, new in pairwise(tokens)]
     np.testing.assert_allclose([block.change for block in view.blocks], expected, rtol=1e-3)
     most = int(np.argmax(expected))
     assert view.says.endswith(

@@ -13,15 +13,15 @@ from deco_lab.page.assets import ANSWER, as_json, panel, sender
 from deco_lab.page.controls import Controls
 from deco_lab.page.picture import PictureChoice
 from deco_lab.setting import check_number
-from deco_lab.spectra import LinearReadout
-from deco_lab.studies import STUDIES, crops_are, crops_for
+from deco_lab.spectra import LinearReadout, layer_readout
+from deco_lab.studies import crops_are, crops_for
 from deco_lab.workbench import Workbench
 from deco_lab.workbench.layers import LayersView, look_inside
 from deco_lab.workbench.parts import noised
 from deco_lab.workbench.pictures import plain
 
-COUNT = 34
-"""Crops that readability is measured on: of the bundled photographs two each."""
+COUNT = 17
+"""Crops that readability is measured on: of the bundled photographs one each."""
 TARGET = "image"
 """What is to be read: the true image that was noised."""
 
@@ -64,9 +64,8 @@ class LayersPanel:
             model = self._bench.library.get(name)
             at = check_number("t", _number(wanted), 0, 1)
             crops = crops_for(model, COUNT, (at,))
-            found: Sequence[Any] = STUDIES["layers"].measure(model, crops)
-            of = f"{COUNT} {crops_are(model)}"
-            return {"name": name, "t": at, "of": of, "r2": [_r2(read) for read in found]}
+            r2 = [_r2(read) for read in layer_readout(model, crops)]
+            return {"name": name, "t": at, "of": f"{COUNT} {crops_are(model)}", "r2": r2}
 
         yield from as_json(self._bench.ask(question, "read"))
 
