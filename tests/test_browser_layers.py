@@ -1,6 +1,7 @@
 """The blocks of the DiT in Chromium, for the step that is taken apart."""
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_blocks_follow_the_step_that_is_taken_apart(page):
     says = set()
     for step in (6, 2):
         take_apart(page, step)
-        view = expected(FIRST.__class__(**(vars(FIRST) | {"num_steps": 8})), step)
+        view = expected(replace(FIRST, num_steps=8), step)
         note = page.locator("#layers [data-note=says]").inner_text()
         assert note == view.says
         says.add(note)
@@ -79,9 +80,11 @@ def test_blocks_follow_the_step_that_is_taken_apart(page):
             energy = [
                 number(t) for t in column(page, "energy").nth(i).locator("b").all_inner_texts()
             ]
-            np.testing.assert_allclose(energy, 10 * np.log10(block.energy), atol=0.06)
+            np.testing.assert_allclose(
+                energy, 10 * np.log10(np.array(block.energy, float)), atol=0.06
+            )
             grain = [number(t) for t in column(page, "grain").nth(i).locator("b").all_inner_texts()]
-            np.testing.assert_allclose(grain, 100 * np.array(block.grain), atol=0.6)
+            np.testing.assert_allclose(grain, 100 * np.array(block.grain, float), atol=0.6)
     assert len(says) == 2
 
 
@@ -153,8 +156,6 @@ def test_axe_finds_nothing_in_the_blocks(browser, address, theme, width):
     page.goto(f"{address}?num_steps=3&__theme={theme}")
     until(page, "d.status === 'done'")
     take_apart(page, 2)
-    page.get_by_role("button", name="Measure what can be read").click()
-    page.wait_for_function(f"{LAYERS}.dataset.read === '1'")
     page.set_viewport_size({"width": width, "height": 800})
     page.wait_for_timeout(500)
     found = Axe().run(page).response["violations"]
