@@ -107,6 +107,13 @@ def test_a_model_without_blocks_is_refused():
         layer_readout(lambda x, t, class_ids: x, crops())
     with pytest.raises(ValueError, match="pass a DeCo or DiT"):
         block_tokens(SimpleNamespace(), *[torch.zeros(1)] * 3)
+    model = random_model("deco")
+    with pytest.raises(ValueError, match=r"x must have shape \(B, C, H, W\)"):
+        block_tokens(model, torch.zeros(3, 16, 16), 0.5, [0])
+    with pytest.raises(ValueError, match="t must have one value for each image"):
+        block_tokens(model, torch.zeros(3, 3, 16, 16), torch.zeros(2), [0, 1, 2])
+    with pytest.raises(ValueError, match="class_ids must be from 0 to 3"):
+        block_tokens(model, torch.zeros(1, 3, 16, 16), 0.5, [4])
 
 
 def test_figure_draws_every_band_at_its_block():

@@ -7,12 +7,17 @@ References
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from deco_lab.arrays import takes_arrays
+from deco_lab.labels import Labels, labels_of
+from deco_lab.spectra.decompose import one_per_image
+from deco_lab.spectra.frequencies import check_images
 from deco_lab.spectra.readout import LinearReadout, linear_readout
 from deco_lab.spectra.states import Crops
 
@@ -79,31 +84,47 @@ def _backbone_of(model: Any) -> Any:
     return backbone
 
 
-def block_tokens(model: Any, x: Tensor, t: Tensor, class_ids: Tensor) -> list[Tensor]:
+@takes_arrays
+@torch.no_grad()
+def block_tokens(
+    model: Any,
+    x: Tensor,
+    t: Tensor | float,
+    class_ids: Tensor | Sequence[int] | Labels,
+) -> tuple[Tensor, ...]:
     """Return the tokens of the patches, and those after each block of the DiT, in one pass of it.
 
     Parameters
     ----------
     model : DeCo or DiT
         With a `backbone` of `blocks`; it stays as it is, and may be in use elsewhere meanwhile.
-    x, t, class_ids : Tensor
-        As for the velocity.
+    x : Tensor
+        (B, 3, H, W), the noisy images; H and W are multiples of the patch size.
+    t : Tensor or float
+        (B,) or one for all, times in [0, 1]: 0 is noise.
+    class_ids : Tensor or sequence of int
+        (B,), labels.
 
     Returns
     -------
-    list of Tensor
+    tuple of Tensor
         (B, N, D) each, one more than there are blocks. The last are the model's `features`, to
         rounding where the model has been made fast, since here PyTorch computes them.
 
     Raises
     ------
     ValueError
-        For a model without a backbone.
+        For a model without a backbone, images that are no batch, or t and class_ids that do not
+        fit them.
     """
-    backbone, noted = _backbone_of(model), []
+    backbone = _backbone_of(model)
+    check_images(x, "x")
+    at = one_per_image("t", torch.as_tensor(t, dtype=torch.float32), x).to(x.device)
+    labels = labels_of(class_ids, len(x), model).to(x.device)
+    noted: list[Tensor] = []
     blocks = nn.ModuleList(_Noting(block, noted) for block in backbone.blocks)
-    _with_blocks(backbone, blocks)(x, t, class_ids)
-    return noted
+    _with_blocks(backbone, blocks)(x, at, labels.values)
+    return tuple(noted)
 
 
 @torch.no_grad()

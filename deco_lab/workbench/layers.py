@@ -131,9 +131,7 @@ def look_inside(
     device = next(model.parameters()).device
     given = x[None].to(device)
     label = labels_of([class_id], 1, model).to(device).values
-    before, *stream = (
-        tokens.float() for tokens in block_tokens(model, given, given.new_full((1,), t), label)
-    )
+    before, *stream = (tokens.float() for tokens in block_tokens(model, given, t, label))
     decoded = _decoded(model, given, stream, t, label)
     if not bool(decoded.isfinite().all()):
         raise ValueError(
