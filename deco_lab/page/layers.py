@@ -1,6 +1,6 @@
 """The Decompose tab's second panel: the blocks of the DiT, each with its tokens and what they draw.
 
-What can be read from the tokens is measured when it is asked for, which takes seconds.
+What can be read from the tokens is measured when it is asked for, which takes some ten seconds.
 """
 
 from collections.abc import Iterator, Sequence

@@ -12,8 +12,8 @@ function mountLayers(root) {
   const LIMIT = 30; // decibels at the end of a bar
   const COLUMNS = [
     ["block", "Block", ""], ["map", "Token map", "share of variance shown"], ["grain", "How fine tokens vary", "by cycles/patch; tick: no order"],
-    ["adds", "Adds", "times the stream"], ["decoded", "Decoded here", ""], ["energy", "Energy of that picture", "dB over the prediction"],
-    ["read", "Readable of the true image", "R², with 95% interval"],
+    ["adds", "Adds", "times its input"], ["decoded", "Decoded here", ""], ["energy", "Energy of that picture", "dB over the prediction"],
+    ["read", "Readable of the true image", "R², line: 95% interval"],
   ];
   root.classList.add("dl", "dl-layers");
   Object.assign(root.dataset, { status: "idle", shown: 0, read: 0 });
@@ -40,7 +40,7 @@ function mountLayers(root) {
       <dt>Energy of that picture</dt><dd>In each octave, coarse to fine, over that of the prediction: 10 dB is ten times as much; bars end at ±${LIMIT} dB.</dd>
       <dt>Readable</dt><dd>R² of the true image from the tokens by a ridge regression, in each octave within a patch: 1 is all, 0 nothing. It is fitted on crops of
         the bundled photographs (or on fields) at the same t, each photograph judged by fits on others; of the picture that is shown it knows nothing.
-        Brackets are its 95% interval over photographs.</dd>
+        The line across a bar’s end is its 95% interval over photographs.</dd>
     </dl></details>`;
   const find = (selector) => root.querySelector(selector);
   const table = find("table"), body = find("tbody"), readButton = find('[data-do="read"]'), csvButton = find('[data-do="csv"]');
@@ -52,8 +52,8 @@ function mountLayers(root) {
   const decibels = (ratio) => (ratio > 0 ? 10 * Math.log10(ratio) : null);
   const labels = { map: "Token map", decoded: "Picture decoded" };
   const picture = (key, block) => `<canvas class="dl-picture" width="8" height="8" role="img" aria-label="${labels[key]} after block ${block}"></canvas>`;
-  const bars = (names, look) => `<ul>${names.map((name, k) =>
-    `<li class="${look(k)}"><span class="dl-unseen">${name}: </span><b>–</b><span class="dl-track"><i></i></span></li>`).join("")}</ul>`;
+  const bars = (names, look, more = "") => `<ul>${names.map((name, k) =>
+    `<li class="${look(k)}"><span class="dl-unseen">${name}: </span><b>–</b><span class="dl-track"><i></i>${more}</span></li>`).join("")}</ul>`;
   const cell = (key, content) => `<td role="cell" class="dl-of-${key}"><span class="dl-label" aria-hidden="true">${COLUMNS.find(([name]) => name === key)[1]}</span>${content}</td>`;
   const ofBand = (k) => `dl-band-${k}`;
 
@@ -62,19 +62,19 @@ function mountLayers(root) {
     body.innerHTML = next.blocks.map((_, i) => `<tr role="row"><th role="rowheader" scope="row" class="dl-of-block"><span class="dl-label">Block </span>${i + 1}</th>${
       cell("map", `${picture("map", i + 1)}<small></small>`)}${cell("grain", bars(next.grain_bands, () => "dl-velocity"))}${
       cell("adds", `<b></b><span class="dl-track"><i></i></span>`)}${cell("decoded", picture("decoded", i + 1))}${
-      cell("energy", bars(next.bands, ofBand))}${cell("read", bars(next.bands, ofBand))}</tr>`).join("");
+      cell("energy", bars(next.bands, ofBand))}${cell("read", bars(next.bands, ofBand, "<u></u>"))}</tr>`).join("");
     for (const node of [table, find(".dl-legend")]) node.hidden = false;
   }
-  // A bar from `zero` to `end`, both from 0 to 1 along its track.
-  function stretch(track, zero, end) {
+  // Draw a bar from `zero` to `end`, both from 0 to 1 along its track.
+  function stretch(bar, zero, end) {
     const [low, high] = [zero, Math.max(0, Math.min(1, end))].sort((a, b) => a - b);
-    track.firstChild.style.cssText = `left: ${100 * low}%; width: ${100 * (high - low)}%`;
+    bar.style.cssText = `left: ${100 * low}%; width: ${100 * (high - low)}%`;
   }
   function fill(of, values, say, zero, endOf) {
     of.querySelectorAll("li").forEach((item, k) => {
       const value = values ? values[k] : null;
       item.querySelector("b").textContent = say(value);
-      stretch(item.querySelector(".dl-track"), zero, value === null ? zero : endOf(value));
+      stretch(item.querySelector("i"), zero, value === null ? zero : endOf(value));
     });
   }
   function paint() {
@@ -87,7 +87,7 @@ function mountLayers(root) {
       fill(of("grain"), block.grain, (value) => percent(value), 0, (value) => value);
       of("grain").querySelectorAll(".dl-track").forEach((track, k) => track.style.setProperty("--dl-tick", `${100 * view.white_grain[k]}%`));
       of("adds").querySelector("b").textContent = number(block.change);
-      stretch(of("adds").querySelector(".dl-track"), 0, block.change / most);
+      stretch(of("adds").querySelector("i"), 0, block.change / most);
       fill(of("energy"), block.energy.map(decibels), signed, 0.5, (value) => 0.5 + value / LIMIT / 2);
     });
     find('[data-note="says"]').textContent = view.says;
@@ -102,13 +102,15 @@ function mountLayers(root) {
       const bands = read?.r2[i], of = row.querySelector("td.dl-of-read");
       fill(of, bands?.map(({ value }) => value), (value) => number(value), 0, (value) => value);
       of.querySelectorAll("li").forEach((item, k) => {
-        const { low, high } = bands?.[k] || { low: null };
+        const { low, high } = bands?.[k] || { low: null }, line = item.querySelector("u");
         item.title = low === null ? "" : `95% interval ${number(low)} to ${number(high)}`;
+        line.hidden = low === null;
+        if (low !== null) stretch(line, Math.max(0, low), high);
       });
     });
     find('[data-note="read"]').textContent = read
       ? `Readable: ridge regression on the tokens of ${read.of} at t = ${+read.t.toFixed(4)}, each judged by fits on others.`
-      : "What can be read is not measured yet at this t; it takes some seconds.";
+      : "What can be read is not measured yet at this t; it takes some ten seconds.";
     readButton.disabled = isReading || Boolean(read);
   }
   readButton.addEventListener("click", () => {
