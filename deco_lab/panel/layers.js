@@ -12,7 +12,7 @@ function mountLayers(root) {
   const LIMIT = 30; // decibels at the end of a bar
   const COLUMNS = [
     ["block", "Block", ""], ["map", "Token map", "share of variance shown"], ["grain", "How fine tokens vary", "by cycles/patch; tick: no order"],
-    ["adds", "Adds", "times its input"], ["decoded", "Decoded here", ""], ["energy", "Energy of that picture", "dB over the prediction"],
+    ["adds", "Adds", "times its input"], ["decoded", "Decoded from here", ""], ["energy", "Energy of that picture", "dB over the prediction"],
     ["read", "Readable of the true image", "R², line: 95% interval"],
   ];
   root.classList.add("dl", "dl-layers");
@@ -34,7 +34,7 @@ function mountLayers(root) {
         Below it, how much of the tokens’ variance the three hold.</dd>
       <dt>How fine tokens vary</dt><dd>Share of that variance by waves over the patches, coarse to fine; the tick is where tokens without any order would be.</dd>
       <dt>Adds</dt><dd>Norm of what the block adds to its tokens, over the norm of those that it is given.</dd>
-      <dt>Decoded here</dt><dd>The predicted image if this were the last block: its tokens go to the pixel decoder, or to a single DiT’s last layer, past
+      <dt>Decoded from here</dt><dd>The predicted image if this were the last block: its tokens go to the pixel decoder, or to a single DiT’s last layer, past
         all blocks that follow (the “logit lens”). After the last block it is the model’s own prediction. Neither was trained on tokens of earlier blocks,
         so what they do not draw may still be there: that is what “readable” says.</dd>
       <dt>Energy of that picture</dt><dd>In each octave, coarse to fine, over that of the prediction: 10 dB is ten times as much; bars end at ±${LIMIT} dB.</dd>
