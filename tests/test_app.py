@@ -164,7 +164,7 @@ def test_sample_streams_every_step(client):
 def test_sample_takes_its_defaults_from_settings(asking):
     endpoints = asking.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(endpoints) == {
-        "/sample", "/stop", "/decompose", "/frequency_weights", "/models",
+        "/sample", "/stop", "/decompose", "/look_inside", "/frequency_weights", "/models",
     }  # fmt: skip
     parameters = endpoints["/sample"]["parameters"]
     defaults = {p["parameter_name"]: p["parameter_default"] for p in parameters}
@@ -222,6 +222,10 @@ def test_other_endpoints_answer_or_refuse_in_a_sentence(asking):
     assert (facts["name"], facts["kind"]) == ("slow & steady", "SlowField")
     with pytest.raises(AppError, match=r"^slow & steady has no pixel decoder, .*\.$"):
         asking.predict(model="slow & steady", api_name="/decompose")
+    with pytest.raises(AppError, match=r"^slow & steady has no blocks to look into; .*\.$"):
+        asking.predict(model="slow & steady", api_name="/look_inside")
+    with pytest.raises(AppError, match=r"^t must be a number from 0 to 1, got 2\.$"):
+        asking.predict(model="slow & steady", t=2, api_name="/look_inside")
 
 
 ANYONE: Any = SimpleNamespace(session_hash="a")

@@ -20,6 +20,7 @@ WEIGHTS = spectra.frequency_weights()
 CALLS: dict[str, tuple[Any, ...]] = {
     "band_shares": (IMAGES, IMAGES.flip(-1)),
     "block_dct": (IMAGES,),
+    "block_tokens": (DECO, IMAGES, 0.5, LABELS),
     "dct_energy": (IMAGES,),
     "decompose": (DECO, IMAGES, 0.5, LABELS),
     "favoured_parts": (RGB, WEIGHTS),

@@ -1,5 +1,6 @@
 """Readability by block: the tokens are those that the model has there."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 
 from deco_lab.config import DeCoConfig, DiTConfig
+from deco_lab.fast.regions import ready_for_sampling
 from deco_lab.models import build
 from deco_lab.plots import layer_curves
-from deco_lab.spectra import Crops, layer_readout, linear_readout
+from deco_lab.spectra import Crops, block_tokens, layer_readout, linear_readout
 from deco_lab.spectra.layers import _AsFarAs
 
 SIZES: Any = {
@@ -54,6 +56,40 @@ def test_tokens_are_those_after_the_block(name):
     assert len(model.backbone.blocks) == 3
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_block_tokens_are_what_blocks_are_given_and_return(name):
+    model, seen = random_model(name), []
+    (batch,) = list(crops().batches(model, 0.5))[:1]
+    given = batch.x, batch.t, batch.class_ids
+    hooks = [
+        block.register_forward_hook(lambda block, given, tokens: seen.append((given[0], tokens)))
+        for block in model.backbone.blocks
+    ]
+    with torch.no_grad():
+        velocity = model(*given)
+        for hook in hooks:
+            hook.remove()
+        found = block_tokens(model, *given)
+        drawn = model.from_features(batch.x, found[-1], batch.t, batch.class_ids)
+    expected = [seen[0][0], *(tokens for _, tokens in seen)]
+    assert len(found) == 4
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert torch.equal(drawn, velocity)
+    assert torch.equal(found[-1], model.features(*given))
+    assert not any(block._forward_hooks for block in model.backbone.blocks)
+
+
+def test_block_tokens_of_a_fast_model_are_the_plain_ones(kernels):
+    model = random_model("deco")
+    (batch,) = list(crops().batches(model, 0.5))[:1]
+    given = batch.x, batch.t, batch.class_ids
+    with torch.no_grad():
+        plain = block_tokens(model, *given)
+        assert ready_for_sampling(model)
+        assert all(map(torch.equal, block_tokens(model, *given), plain))
+        torch.testing.assert_close(plain[-1], model.features(*given), rtol=1e-4, atol=1e-4)
+
+
 def test_last_block_of_a_single_dit_is_its_readout():
     model = random_model("dit")
     found = layer_readout(model, crops(), folds=3)
@@ -69,6 +105,15 @@ def test_a_model_without_blocks_is_refused():
         ValueError, match="must have a backbone of blocks, which a function has not"
     ):
         layer_readout(lambda x, t, class_ids: x, crops())
+    with pytest.raises(ValueError, match="pass a DeCo or DiT"):
+        block_tokens(SimpleNamespace(), *[torch.zeros(1)] * 3)
+    model = random_model("deco")
+    with pytest.raises(ValueError, match=r"x must have shape \(B, C, H, W\)"):
+        block_tokens(model, torch.zeros(3, 16, 16), 0.5, [0])
+    with pytest.raises(ValueError, match="t must have one value for each image"):
+        block_tokens(model, torch.zeros(3, 3, 16, 16), torch.zeros(2), [0, 1, 2])
+    with pytest.raises(ValueError, match="class_ids must be from 0 to 3"):
+        block_tokens(model, torch.zeros(1, 3, 16, 16), 0.5, [4])
 
 
 def test_figure_draws_every_band_at_its_block():

@@ -41,6 +41,13 @@ class DeCo(Backboned):
         """Return silu(time + tokens), (B, N, D), of `features` (B, N, D), at times (B,)."""
         return F.silu(self.backbone.time_embedding(t)[:, None] + features)
 
+    def from_features(self, x: Tensor, features: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return the velocity, (B, 3, H, W), that is decoded from `features`, (B, N, D).
+
+        Labels are looked at by a single DiT only, which has the same method.
+        """
+        return self.decode(x, self.condition_of(features, t))
+
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return the velocity, (B, 3, H, W), that the decoder makes of pixels and a condition.
 

@@ -107,10 +107,14 @@ class Backbone(nn.Module):
         dtype = self.patch_embedding.weight.dtype
         rows, columns = x.shape[2] // P, x.shape[3] // P
         tokens = self.patch_embedding(to_patches(x.to(dtype), P))
-        time = self.time_embedding(t)[:, None]
-        conditioning = F.silu(time + self.label_embedding(class_ids)[:, None])
+        time, conditioning = self.steering(t, class_ids)
         tokens = self.run_blocks(self.blocks, tokens, conditioning, rows, columns)
         return BackboneOutput(tokens, time, conditioning)
+
+    def steering(self, t: Tensor, class_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return time embedding and conditioning, (B, 1, D) each, for t and labels (B,)."""
+        time = self.time_embedding(t)[:, None]
+        return time, F.silu(time + self.label_embedding(class_ids)[:, None])
 
 
 def run_blocks(
@@ -204,6 +208,14 @@ class DiT(Backboned):
             Where the shapes do not fit.
         """
         tokens, _, conditioning = self._through_blocks(x, t, class_ids)
+        return self._drawn(x, tokens, conditioning, t)
+
+    def from_features(self, x: Tensor, features: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
+        """Return the velocity, (B, 3, H, W), that the head makes of `features`, (B, N, D)."""
+        _, conditioning = self.backbone.steering(t, class_ids)
+        return self._drawn(x, features, conditioning, t)
+
+    def _drawn(self, x: Tensor, tokens: Tensor, conditioning: Tensor, t: Tensor) -> Tensor:
         shift, scale = self.final_modulation(conditioning).chunk(2, dim=-1)
         patches = self.head(modulate(self.final_norm(tokens), shift, scale))
         P = self.config.patch_size

@@ -3,25 +3,27 @@
 /sample             stream a run, a message at a time
 /stop               end this client's run
 /decompose          take one predicted image apart
+/look_inside        what each block of the DiT adds, and what is drawn of it
 /frequency_weights  the loss's tables and weights
 /models             what can draw, and what is known of it
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields
 from inspect import Parameter, Signature
 from typing import Any, NoReturn
 
 import gradio as gr
 from gradio.events import api
+from torch import Tensor
 
 from deco_lab.page.assets import session_of
-from deco_lab.setting import check_whole
-from deco_lab.workbench import Settings, Workbench
-from deco_lab.workbench.bench import sentence
+from deco_lab.setting import check_number, check_whole
+from deco_lab.workbench import Settings, Workbench, layers
+from deco_lab.workbench.bench import Message, sentence
 from deco_lab.workbench.inlet import from_data_uri, read_picture
 from deco_lab.workbench.loss import weights
-from deco_lab.workbench.parts import explain
+from deco_lab.workbench.parts import explain, noised
 from deco_lab.workbench.source import photograph, prepare
 
 
@@ -64,16 +66,10 @@ def endpoints(bench: Workbench) -> None:
         """
 
         def question() -> Any:
-            check_whole("seed", seed, 0, 2**31)
             network = bench.library.get(model)
-            size = network.config.image_size
-            if picture:
-                image = prepare(read_picture(from_data_uri(picture)), size)
-            else:
-                image = photograph(size, class_id, seed)
             return explain(
                 network,
-                image,
+                _image(network.config.image_size, class_id, seed, picture),
                 class_id,
                 t=t,
                 seed=seed,
@@ -85,10 +81,27 @@ def endpoints(bench: Workbench) -> None:
                 name=model,
             )
 
-        (*_, message) = bench.ask(question)
-        if "view" not in message:
-            _refuse(message["text"])
-        return asdict(message["view"])
+        return _answer(bench.ask(question))
+
+    def look_inside(
+        model: str = Settings.model,
+        class_id: int = 0,
+        t: float = 0.5,
+        seed: int = 0,
+        picture: str = "",
+    ) -> dict:
+        """Look into a model block by block (`deco_lab.workbench.layers.LayersView`).
+
+        It draws a noisy picture, a file in base64 or, left empty, a crop of the class's photograph.
+        """
+
+        def question() -> Any:
+            network = bench.library.get(model)
+            check_number("t", t, 0, 1)
+            image = _image(network.config.image_size, class_id, seed, picture)
+            return layers.look_inside(network, noised(image, t, seed), t, class_id, name=model)
+
+        return _answer(bench.ask(question))
 
     def stop(request: gr.Request) -> None:
         """End this client's run, within a step."""
@@ -105,9 +118,25 @@ def endpoints(bench: Workbench) -> None:
         except ValueError as error:
             _refuse(sentence(error))
 
-    for function in (sample, decompose, models, frequency_weights):
+    for function in (sample, decompose, look_inside, models, frequency_weights):
         api(function, api_name=function.__name__, concurrency_limit=None)
     api(stop, api_name="stop", queue=False)
+
+
+def _image(size: int, class_id: int, seed: int, picture: str) -> Tensor:
+    """Return a picture that came in base64, or the seed's crop of a photograph, (3, size, size)."""
+    check_whole("seed", seed, 0, 2**31)
+    if picture:
+        return prepare(read_picture(from_data_uri(picture)), size)
+    return photograph(size, class_id, seed)
+
+
+def _answer(messages: Iterable[Message]) -> dict:
+    """Return the view of the last message, or refuse in its words."""
+    (*_, message) = messages
+    if "view" not in message:
+        _refuse(message["text"])
+    return asdict(message["view"])
 
 
 def _refuse(text: str) -> NoReturn:

@@ -15,7 +15,7 @@ from deco_lab.palette import as_css
 _SCRIPTS = (
     "page.js", "draw.js", "keys.js", "refused.js", "enlarge.js", "figure.js", "answer.js",
     "spectrum.js", "heatmap.js", "compare.js", "keep.js", "over_t.js", "sample.js", "resume.js",
-    "parts.js", "loss.js", "measure.js", "sweep.js", "inlet.js",
+    "parts.js", "layers.js", "loss.js", "measure.js", "sweep.js", "inlet.js",
 )  # fmt: skip
 _STYLES = (
     "page.css",
@@ -24,6 +24,7 @@ _STYLES = (
     "sample.css",
     "keep.css",
     "parts.css",
+    "layers.css",
     "loss.css",
     "measure.css",
     "sweep.css",

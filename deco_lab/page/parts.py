@@ -11,6 +11,7 @@ import gradio as gr
 
 from deco_lab.page.assets import AT_ONCE, as_json, fold, panel, session_of, toast
 from deco_lab.page.controls import Controls, class_names
+from deco_lab.page.layers import LayersPanel
 from deco_lab.page.picture import PictureChoice
 from deco_lab.workbench import PartsView, Workbench
 from deco_lab.workbench.bench import sentence
@@ -49,12 +50,15 @@ class PartsTab:
                 gr.Button("Keep the curves (CSV)", size="sm", elem_id="parts-csv")
             with gr.Column(elem_classes="answer"):
                 self._panel = panel("parts", "mountParts", {"choices": CHOICES})
+                self.layers = LayersPanel(bench, controls, self.choice)
 
     def wire(self, tab: gr.Tab, shared: Sequence[PictureChoice]) -> None:
         """Join the components; the tab computes when it is opened."""
         inputs = [self._model, *self.choice.components, self._t, self._clusters, *self._choices]
         events = [tab.select, self._go.click, *(part.input for part in self._choices)]
-        self.choice.answer(events, self.answers, inputs, self._panel, shared)
+        both = [self._panel, self.layers.panel]
+        self.choice.answer(events, self._both, inputs, both, shared)
+        self.layers.wire()
 
     def open_from(self, wanted: gr.HTML, tabs: gr.Tabs, name: str) -> None:
         """Take a step of the last run apart, on the tab of this name, when one is wanted."""
@@ -73,6 +77,14 @@ class PartsTab:
             raise toast(sentence(error)) from error
         same = model == record.settings.model
         return ["last run", 1, int(wanted), record.settings.labels[0] if same else gr.skip()]
+
+    def _both(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield the messages of both panels, the parts first."""
+        for message in self.answers(request, *values):
+            yield message, gr.skip()
+        name, *picture, t = values[: len(self.choice.components) + 2]
+        for message in self.layers.answers(request, name, picture, t):
+            yield gr.skip(), message
 
     def answers(self, request: gr.Request, *values: Any) -> Iterator[str]:
         """Yield the panel's messages to what the components say."""

@@ -27,6 +27,7 @@ function mountParts(root, setup) {
   root.dataset.shown = 0;
   root.innerHTML = `
     <div class="dl-status"><p class="dl-says" role="status">Choose an image, a time t and a seed, then “Take apart”.</p>
+      <button type="button" class="dl-button" data-do="inside" title="The blocks of the DiT, below">Look inside by block</button>
       <div class="dl-facts"><span>DiT passes <b data-fact="dit">–</b></span><span>decoder passes <b data-fact="decoder">–</b></span><span>ms <b data-fact="ms">–</b></span></div></div>
     <p class="dl-sentence" data-note="says"></p>
     <section>

@@ -98,7 +98,7 @@ function mountSample(root, setup) {
       <dt>Baseline</dt><dd>What is drawn with other pictures’ condition and pixels.</dd>
       <dt>Keep</dt><dd>Picture: the images as a PNG, which brings the run back; Film: its predicted image, a frame a step, as a GIF; Spectra: all that was measured, as NPZ; Curves: the same as CSV;
         Python: a script that draws the run; Link: the page’s address, with what was chosen.</dd>
-      <dt>Take this step apart</dt><dd>On the Decompose tab: the first image where the shown step began, at its own t and of its own class.</dd>
+      <dt>Take this step apart</dt><dd>On the Decompose tab: the first image where the shown step began, at its own t and of its own class; and what each block of the DiT did there.</dd>
       <dt>Go on from here</dt><dd>The next run starts from the state that the shown step reached, with whatever is changed then; link, picture and script say so.</dd>
       <dt>Runs</dt><dd>The twelve newest that have ended, with what differs from the one before: a click shows one again, “To the form” takes its
         settings. They last as long as this page; the server’s copies go with it, and no other page sees them.</dd>
@@ -250,7 +250,7 @@ function mountSample(root, setup) {
   }
   // What a step left is kept when its run has ended.
   function allowApart() {
-    apartButton.disabled = !shown || !current.begin.has_decoder || isRunning();
+    apartButton.disabled = !shown || isRunning();
     resumeButton.disabled = !shown || shown.t === 1 || isRunning();
   }
   apartButton.addEventListener("click", () => DecoLab.send("apart", String(shown.index)));

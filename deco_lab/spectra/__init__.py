@@ -40,7 +40,7 @@ from deco_lab.spectra.interventions import (
 )
 from deco_lab.spectra.jacobian import pixel_jacobian
 from deco_lab.spectra.jpeg import frequency_weights, jpeg_table, rgb_to_ycbcr
-from deco_lab.spectra.layers import layer_readout
+from deco_lab.spectra.layers import block_tokens, layer_readout
 from deco_lab.spectra.loss_bands import (
     LossBands,
     WeightTable,
@@ -91,6 +91,7 @@ __all__ = [
     "band_response",
     "band_shares",
     "block_dct",
+    "block_tokens",
     "bootstrap",
     "bootstrap_intervals",
     "condition_budget",

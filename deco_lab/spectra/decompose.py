@@ -90,7 +90,8 @@ class Decomposition:
         return dict(zip(("dit", "decoder"), PART_NAMES[self.order], strict=True))
 
 
-def _one_per_image(name: str, values: Tensor, x: Tensor) -> Tensor:
+def one_per_image(name: str, values: Tensor, x: Tensor) -> Tensor:
+    """Return one value for each image, (B,), of as many or of one for all; or raise ValueError."""
     if values.ndim > 1 or values.numel() not in (1, x.shape[0]):
         raise ValueError(
             f"{name} must have one value for each image, shape ({x.shape[0]},), or one for all, "
@@ -187,10 +188,10 @@ def decompose(
     check_choice("pixel_reference", pixel_reference, PIXEL_REFERENCES)
     check_choice("order", order, ORDERS)
     x = x if x.dtype == torch.float64 else x.float()
-    t = _one_per_image("t", torch.as_tensor(t, dtype=torch.float32), x)
+    t = one_per_image("t", torch.as_tensor(t, dtype=torch.float32), x)
     _check_times(t.cpu())  # where a GPU need not be waited for
     if not isinstance(class_ids, Labels):
-        class_ids = _one_per_image("class_ids", torch.as_tensor(class_ids), x)
+        class_ids = one_per_image("class_ids", torch.as_tensor(class_ids), x)
     t, labels = t.to(x.device), labels_of(class_ids, len(x), model).to(x.device)
 
     s = model.condition(x, t, labels.values)

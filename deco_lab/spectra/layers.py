@@ -7,12 +7,17 @@ References
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from deco_lab.arrays import takes_arrays
+from deco_lab.labels import Labels, labels_of
+from deco_lab.spectra.decompose import one_per_image
+from deco_lab.spectra.frequencies import check_images
 from deco_lab.spectra.readout import LinearReadout, linear_readout
 from deco_lab.spectra.states import Crops
 
@@ -24,10 +29,7 @@ class _AsFarAs:
         self._model = model
         self.config, self.parameters = model.config, model.parameters
         self.state_dict = model.state_dict
-        backbone = model.backbone
-        self._shallow = copy.copy(backbone)  # the same blocks, of which it has fewer
-        self._shallow._modules = dict(backbone._modules)
-        self._shallow.blocks = backbone.blocks[:block]
+        self._shallow = _with_blocks(model.backbone, model.backbone.blocks[:block])
 
     def __call__(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         return self._model(x, t, class_ids)
@@ -35,6 +37,94 @@ class _AsFarAs:
     def features(self, x: Tensor, t: Tensor, class_ids: Tensor) -> Tensor:
         """Return the tokens after the last of the blocks, (B, N, D)."""
         return self._shallow(x, t, class_ids).tokens
+
+
+class _Noting(nn.Module):
+    """A block that notes the tokens it is given and those that it returns.
+
+    It is another kind of layer than a faster way knows (`deco_lab.fast.state`), which so leaves
+    the blocks to the plain code.
+    """
+
+    def __init__(self, block: nn.Module, noted: list[Tensor]) -> None:
+        super().__init__()
+        self.block, self._noted = block, noted
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "block":
+                raise
+        return getattr(self.block, name)
+
+    def forward(self, tokens: Tensor, *given: Any) -> Tensor:
+        """Return the block's tokens."""
+        if not self._noted:
+            self._noted.append(tokens)
+        self._noted.append(self.block(tokens, *given))
+        return self._noted[-1]
+
+
+def _with_blocks(backbone: Any, blocks: nn.ModuleList) -> Any:
+    """Return the same backbone with other blocks; the one that is given stays as it is."""
+    other = copy.copy(backbone)
+    other._modules = dict(backbone._modules)
+    other.blocks = blocks
+    return other
+
+
+def _backbone_of(model: Any) -> Any:
+    backbone = getattr(model, "backbone", None)
+    if backbone is None:
+        raise ValueError(
+            f"model must have a backbone of blocks, which a {type(model).__name__} has not; pass a "
+            "DeCo or DiT"
+        )
+    return backbone
+
+
+@takes_arrays
+@torch.no_grad()
+def block_tokens(
+    model: Any,
+    x: Tensor,
+    t: Tensor | float,
+    class_ids: Tensor | Sequence[int] | Labels,
+) -> tuple[Tensor, ...]:
+    """Return the tokens of the patches, and those after each block of the DiT, in one pass of it.
+
+    Parameters
+    ----------
+    model : DeCo or DiT
+        With a `backbone` of `blocks`; it stays as it is, and may be in use elsewhere meanwhile.
+    x : Tensor
+        (B, 3, H, W), the noisy images; H and W are multiples of the patch size.
+    t : Tensor or float
+        (B,) or one for all, times in [0, 1]: 0 is noise.
+    class_ids : Tensor or sequence of int
+        (B,), labels.
+
+    Returns
+    -------
+    tuple of Tensor
+        (B, N, D) each, one more than there are blocks. The last are the model's `features`, to
+        rounding where the model has been made fast, since here PyTorch computes them.
+
+    Raises
+    ------
+    ValueError
+        For a model without a backbone, images that are no batch, or t and class_ids that do not
+        fit them.
+    """
+    backbone = _backbone_of(model)
+    check_images(x, "x")
+    at = one_per_image("t", torch.as_tensor(t, dtype=torch.float32), x).to(x.device)
+    labels = labels_of(class_ids, len(x), model).to(x.device)
+    noted: list[Tensor] = []
+    blocks = nn.ModuleList(_Noting(block, noted) for block in backbone.blocks)
+    _with_blocks(backbone, blocks)(x, at, labels.values)
+    return tuple(noted)
 
 
 @torch.no_grad()
@@ -62,12 +152,7 @@ def layer_readout(model: Any, states: Crops, **options: Any) -> list[LinearReado
     ValueError
         For a model without a backbone, and as for `linear_readout`.
     """
-    backbone = getattr(model, "backbone", None)
-    if backbone is None:
-        raise ValueError(
-            f"model must have a backbone of blocks, which a {type(model).__name__} has not; pass a "
-            "DeCo or DiT"
-        )
+    backbone = _backbone_of(model)
     found = []
     for block in range(1, len(backbone.blocks) + 1):
         read = linear_readout(_AsFarAs(model, block), states, sources=("tokens",), **options)

@@ -154,6 +154,12 @@ def crops_for(
     return Crops(images, told, times, seed=seed, groups=labels)
 
 
+def crops_are(model: Any) -> str:
+    """Return what the images of `crops_for` are, in a few words."""
+    is_of_fields = tuple(model.config.class_names) == FIELDS
+    return "fields" if is_of_fields else "crops of the bundled photographs"
+
+
 def _measures(model: Any, crops: Crops) -> Results:
     found = band_response(model, crops), linear_readout(model, crops)
     return (*found, band_effects(model, crops)) if hasattr(model, "decode") else found

@@ -197,6 +197,21 @@ def _said(shares: Array, whole: str, effects: str) -> str:
     )
 
 
+def noised(image: Tensor, t: float, seed: int, noisy: Tensor | None = None) -> Tensor:
+    """Return what a model is given of an image at t, (3, S, S): `noisy`, where there is one."""
+    if noisy is not None:
+        return noisy
+    clean = image[None].clamp(-1, 1)
+    return interpolate(clean, seeded_noise(1, image.shape, seed).to(clean), t)[0]
+
+
+def name_of_class(config: Any, class_id: int) -> str:
+    """Return what to call a class of a model, from 0 to num_classes, the null class."""
+    if class_id == config.num_classes:
+        return "no class"
+    return config.class_names[class_id] if config.class_names else f"class {class_id}"
+
+
 @torch.no_grad()
 def explain(
     model: Any,
@@ -264,10 +279,7 @@ def explain(
 
     device = next(model.parameters()).device
     clean = image[None].clamp(-1, 1).to(device)
-    if noisy is None:
-        x = interpolate(clean, seeded_noise(1, clean.shape[1:], seed).to(device), t)
-    else:
-        x = noisy[None].to(device)
+    x = noised(image, t, seed, noisy)[None].to(device)
     labels = labels_of([class_id], 1, model).to(device)
     at = torch.full((1,), t, device=device)
     condition = model.condition(x, at, labels.values)
@@ -304,11 +316,10 @@ def explain(
         spectra["tokens"] = _spectrum(token_map(condition.float(), side, side))
     gain, derivatives = input_gain(model, x, condition, predicted, t)
     clusters = _clusters(Known(model, condition), clean, class_id, t, seed, num_clusters)
-    names = [*(config.class_names or map("class {}".format, range(config.num_classes))), "no class"]
     return PartsView(
         settings={
             "class_id": class_id,
-            "class_name": names[class_id],
+            "class_name": name_of_class(config, class_id),
             "t": t,
             "seed": seed,
             **choices,
