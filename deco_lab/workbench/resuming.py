@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from deco_lab.sampling import Start, sample_steps
+from deco_lab.setting import RuleError
 from deco_lab.spectra import PartGains
+from deco_lab.workbench.mask import keep_of
 from deco_lab.workbench.record import Paused, Record
 from deco_lab.workbench.settings import Leg, Settings, origin_of
 
@@ -72,9 +74,28 @@ def drawn_state(
     )
 
 
-def picture_start(settings: Settings, image: Any) -> Start:
-    """Return the start from a picture, (3, S, S), that the settings ask for."""
-    return Start(image[None], settings.start_t)
+def picture_start(settings: Settings, image: Any, state: Paused | None = None) -> Start:
+    """Return the start from a picture, (3, S, S), that the settings ask for.
+
+    Of a run that goes on from a state, the picture is where the mask lets it stay.
+
+    Raises
+    ------
+    ValueError
+        Where the mask is of another size.
+    """
+    keep, size = None, image.shape[-1]
+    if settings.mask:
+        keep = keep_of(settings.mask)
+        if len(keep) != size:
+            raise RuleError(
+                "mask",
+                f"must have the size of the model's images, {size} x {size}, got {len(keep)} x "
+                f"{len(keep)}; paint it again, or leave it empty",
+            )
+    if state is None:
+        return Start(image[None], settings.start_t, keep)
+    return Start(image[None], state.t, keep, state.x)
 
 
 def said_of_start(settings: Settings) -> str:
