@@ -18,6 +18,7 @@ from deco_lab.setting import RuleError
 from deco_lab.workbench import Library, Settings, Workbench, from_query, to_query, to_snippet
 from deco_lab.workbench.keeping import settings_from_png, to_npz, to_png
 from deco_lab.workbench.mask import MAX_TEXT, check_mask, keep_of, mask_text
+from deco_lab.workbench.resuming import said_of_start
 from deco_lab.workbench.settings import MAX_LEGS, origin_of
 from deco_lab.workbench.source import prepare
 from deco_lab.workbench.sweeping import VARIED, Grid, draw_cells
@@ -169,6 +170,21 @@ def test_a_run_is_that_of_sample_and_what_stays_is_the_picture(bench, changes):
     shades = (image[0].permute(1, 2, 0) + 1) * 127.5
     last = record.film[record.num_steps].float()
     assert (last - shades)[:, ~PAINTED].abs().max() <= 0.5 + 1e-4
+
+
+def test_a_run_says_how_much_of_the_picture_it_draws():
+    one = torch.zeros(64, 64, dtype=torch.bool)
+    one[3, 4] = True
+    assert said_of_start(replace(RUN, mask="")) == ""
+    said = said_of_start(RUN)
+    assert (
+        said
+        == f"{100 * PAINTED.float().mean():.0f}% of your picture is drawn anew, the rest stays."
+    )
+    assert said_of_start(replace(RUN, mask=mask_text(one))).startswith("0.0% of your picture")
+    assert (
+        said_of_start(on_from(RUN, 2)) == f"Goes on from step 2 of a run, whatever the seed. {said}"
+    )
 
 
 def test_without_a_mask_it_starts_from_the_whole_picture(bench):

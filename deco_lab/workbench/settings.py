@@ -137,6 +137,17 @@ class Leg(NamedTuple):
     """Which of its steps reached the state that the next starts from; 0 is where it starts."""
 
 
+def first_start(start_from: Any, origin: Any) -> str:
+    """Return what a run starts from, or the first one of those that it goes on from.
+
+    Raises
+    ------
+    ValueError
+        For an origin that is none.
+    """
+    return _legs_of(origin)[0].settings.start_from if start_from == "earlier run" else start_from
+
+
 def origin_of(settings: Settings, step: int) -> str:
     """Return the `origin` of a run that goes on from a step of a run with these settings."""
     legs = [*settings.legs, Leg(settings, step)]
