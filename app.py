@@ -108,7 +108,7 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
         measure.wire()
         loss.wire(loss_tab, pictures)
         for choice in pictures:
-            sample.picture_after(choice.taken)
+            sample.ground.after(choice.taken.success)
         models.wire(sample, loaded)
         endpoints(bench)
         blocks.unload(close)

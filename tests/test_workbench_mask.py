@@ -181,7 +181,7 @@ def test_a_run_says_how_much_of_the_picture_it_draws():
         said
         == f"{100 * PAINTED.float().mean():.0f}% of your picture is drawn anew, the rest stays."
     )
-    assert said_of_start(replace(RUN, mask=mask_text(one))).startswith("0.0% of your picture")
+    assert said_of_start(replace(RUN, mask=mask_text(one))).startswith("Under 1% of your picture")
     assert (
         said_of_start(on_from(RUN, 2)) == f"Goes on from step 2 of a run, whatever the seed. {said}"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from deco_lab.page.assets import drawn, inlet, panel
+from deco_lab.page.assets import drawn, inlet, panel, sender
 from deco_lab.sampling import GUIDANCE
 from deco_lab.setting import Interval, Setting, settings_of
 from deco_lab.spectra import OCTAVES, band_names
@@ -53,14 +53,14 @@ class Controls:
             )
             said = settings_of(Settings)["mask"]
             self.parts["mask"] = drawn("mask", "mountMask", first.mask, label=said.label)
-            self.mask_picture = panel("mask-picture", "mountMaskPicture", {})
-            """Of panel/mask.js: what the mask is painted on."""
-            self.mask_picture.visible = "hidden"
+            self.mask_ground = panel("mask-ground", "mountMaskGround", {})
+            self.mask_ground.visible = "hidden"
             for name in MORE[4:]:
                 if name not in DRAWN:
                     self._add(name)
             self.reset = gr.Button("Reset all of these", size="sm")
         gr.HTML("<p></p>", padding=False, elem_id="more-says")  # panel/sample.js
+        self.mask_asks = sender("mask-asks")
         self.parts["origin"] = drawn("origin", "mountOrigin", first.origin)
 
     def _scale(self, name: str) -> None:

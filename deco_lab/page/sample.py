@@ -23,6 +23,7 @@ from deco_lab.page.assets import (
 from deco_lab.page.controls import MORE, Controls, class_choice, class_names
 from deco_lab.page.header import header
 from deco_lab.page.live import PATIENCE, Live
+from deco_lab.page.mask import MaskGround
 from deco_lab.page.picture import keep_own
 from deco_lab.setting import settings_of
 from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
@@ -33,9 +34,7 @@ from deco_lab.workbench.frames import RANGES
 from deco_lab.workbench.inlet import from_data_uri
 from deco_lab.workbench.job_queue import Reader
 from deco_lab.workbench.keeping import file_name, settings_from_png, to_csv, to_gif, to_npz, to_png
-from deco_lab.workbench.pictures import to_pictures
-from deco_lab.workbench.settings import first_start, holds_settings, origin_of
-from deco_lab.workbench.source import prepare
+from deco_lab.workbench.settings import holds_settings, origin_of
 
 _KEEP = {
     "png": "Picture", "gif": "Film", "npz": "Spectra", "csv": "Curves", "python": "Python",
@@ -124,8 +123,8 @@ class SampleTab:
         place = controls.start_inlet
         taken = place.input(self._start_with, place, [parts["start_from"], place], **QUIET)
         self.draw_after(taken)
-        self._show_picture(taken.success)
-        self._show_picture(*(parts[name].change for name in ("start_from", "origin", "model")))
+        self.ground = MaskGround(self._bench, controls)
+        self.ground.after(taken.success)
         parts["mask"].input(self._draw, controls.components, self.panel, **ASK)
         resumed = [parts["start_from"], parts["origin"]]
         self.draw_after(self._resume.input(self._go_on, self._resume, resumed, **AT_ONCE))
@@ -147,27 +146,6 @@ class SampleTab:
     def draw_after(self, event: Any) -> None:
         """Draw with what the controls say once another event has ended well."""
         event.success(self._draw, self.controls.components, self.panel, **ASK)
-
-    def picture_after(self, event: Any) -> None:
-        """Show the picture that a mask is painted on once another event has ended well."""
-        self._show_picture(event.success)
-
-    def _show_picture(self, *events: Any) -> None:
-        parts = [self.controls.parts[name] for name in ("start_from", "origin", "model")]
-        for event in events:
-            event(self._masked, parts, self.controls.mask_picture, **AT_ONCE)
-
-    def _masked(self, request: gr.Request, start_from: Any, origin: Any, model: Any) -> str:
-        """Return whether a mask is asked for, and the picture that it is painted on."""
-        said: dict[str, Any] = {"wanted": False, "side": 0, "picture": None}
-        try:
-            if first_start(start_from, origin) == "own picture":
-                said |= {"wanted": True, "side": self._bench.library.facts(model).image_size}
-                picture = self._bench.sessions.picture(session_of(request))
-                said["picture"] = to_pictures(prepare(picture, said["side"])[None])
-        except ValueError:  # what draws says why
-            pass
-        return json.dumps(said, default=vars)
 
     def _start_with(self, request: gr.Request, uri: str) -> tuple[str, str]:
         return "own picture", keep_own(self._bench, request, uri)

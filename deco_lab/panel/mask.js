@@ -2,7 +2,7 @@
 // deco_lab.workbench.settings.Settings.mask, text as deco_lab/workbench/mask.py says.
 //
 //   mountMask(element, props, trigger, watch);      // props.setup.label: what a form calls it
-//   mountMaskPicture().show({wanted, side, picture});    // whether it shows, the model's size, its ground
+//   mountMaskGround().show({wanted, side, picture});    // whether it shows, the model's size, its ground
 //
 // It is painted in the model's own pixels, whatever the screen's; a mask of another size is brought to
 // it. Each stroke, and each button, is one value, and starts a run. Shown only where it is wanted.
@@ -47,7 +47,7 @@ const MaskText = (() => {
 })();
 
 const MaskGround = { said: { wanted: false, side: 0, picture: null }, show: () => {} };
-function mountMaskPicture() {
+function mountMaskGround() {
   "use strict";
   return {
     show(said) {
@@ -109,8 +109,9 @@ function mountMask(root, props, trigger, watch) {
         data[4 * i + 3] = own ? (isEdge ? 235 : 130) : 120;
       }
     context.putImageData(image, 0, 0);
-    const share = (100 * count) / painted.length;
-    find("output").textContent = count ? `${share > 0 && share < 1 ? "under 1" : Math.round(share)}% is drawn anew` : "nothing painted: all is drawn";
+    const percent = (100 * count) / painted.length;
+    const share = percent < 0.5 ? "under 1%" : percent > 99.5 && percent < 100 ? "over 99%" : `${Math.round(percent)}%`;
+    find("output").textContent = count ? `${share} is drawn anew` : "nothing painted: all is drawn";
     find("label b").textContent = `${size()} px`;
     find('[data-do="undo"]').disabled = !undone.length;
     find('[data-do="clear"]').disabled = !count;
@@ -233,4 +234,5 @@ function mountMask(root, props, trigger, watch) {
   MaskGround.show = show;
   watch("value", () => last || props.value === MaskText.write(mask) || take(props.value));
   show();
+  DecoLab.send("mask-asks", "");
 }

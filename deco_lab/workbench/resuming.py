@@ -115,7 +115,13 @@ def said_of_start(settings: Settings) -> str:
     sentences = ["; ".join(said)] if said else []
     if settings.mask:
         side, runs = check_mask(settings.mask)
-        share = sum(runs[1::2]) / side**2
-        percent = f"{100 * share:.0f}%" if 0.005 <= share < 0.995 else f"{100 * share:.1f}%"
-        sentences.append(f"{percent} of your picture is drawn anew, the rest stays")
+        percent = 100 * sum(runs[1::2]) / side**2
+        share = (
+            "Under 1%"
+            if percent < 0.5
+            else "Over 99%"
+            if 99.5 < percent < 100
+            else f"{percent:.0f}%"
+        )
+        sentences.append(f"{share} of your picture is drawn anew, the rest stays")
     return " ".join(f"{sentence}." for sentence in sentences)
