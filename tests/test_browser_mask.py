@@ -135,7 +135,7 @@ def test_what_is_painted_is_drawn_anew_and_the_rest_stays(page, picture, tmp_pat
     for _ in range(2):
         after(page, page.get_by_role("button", name="Undo").click)
     np.testing.assert_array_equal(keep_of(settings_of(page).mask), ~painted)
-    after(page, page.get_by_role("button", name="Clear").click)
+    after(page, editor.get_by_role("button", name="Clear").click)
     assert settings_of(page).mask == ""
     assert not shown_mask(page).any()
     # "To the form" of the run that is shown brings its own.
