@@ -58,6 +58,7 @@ def settings_of(page):
 
 def drag(page, *points):
     """Move the pressed pointer over the picture, through points in shares of its sides."""
+    page.locator(SHEET).scroll_into_view_if_needed()
     box = page.locator(SHEET).bounding_box()
     at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
     page.mouse.move(*at[0])
