@@ -248,3 +248,35 @@ def test_the_editor_is_accessible_and_nothing_jumps_while_it_draws(
     assert [(v["id"], v["nodes"][0]["html"]) for v in found] == []
     assert page.evaluate(f"{PANEL}.dataset.status") == "done"
     page.close()
+
+
+def test_a_link_brings_the_mask_and_another_tab_its_ground(browser, address, picture):
+    painted = torch.zeros(64, 64, dtype=torch.bool)
+    painted[10:30, 20:50] = True
+    page = browser.new_page()
+    link = f"num_steps=4&num_images=1&start_from=own+picture&mask={mask_text(painted)}"
+    page.goto(f"{address}?{link}")
+    until(page, "d.status === 'refused'")
+    page.locator("#more").get_by_role("button", name="More").click()
+    page.locator(SHEET).wait_for()
+    page.wait_for_function(f"document.querySelector('{SHEET}').width === 64")
+    np.testing.assert_array_equal(shown_mask(page), painted.numpy())
+    page.get_by_role("tab", name="Decompose").click()
+    page.locator("#parts-inlet input").set_input_files(picture)
+    page.wait_for_function("document.querySelector('#parts .dl').dataset.status === 'done'")
+    page.get_by_role("tab", name="Sample").click()
+    page.locator("#start").click()
+    until(page, "d.status === 'done' && d.step === d.newest")
+    assert settings_of(page).mask == mask_text(painted)
+    # Of a single image, too, the first screen shows what stays.
+    assert page.locator("#panel .dl-every").is_visible()
+    off = np.abs(canvas(page, "predicted").astype(int) - shades(picture)).max(-1)
+    assert off[~painted].max() <= 1
+    ground = page.evaluate("""() => {
+        const ground = document.querySelector("#controls .dl-mask [data-of=picture]");
+        const { width, height } = ground;
+        return [...ground.getContext("2d").getImageData(0, 0, width, height).data];
+    }""")
+    shown = np.array(ground, np.uint8).reshape(64, 64, 4)[..., :3]
+    np.testing.assert_array_equal(shown, shades(picture))
+    page.close()
