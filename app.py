@@ -107,6 +107,8 @@ def build_app(bench: Workbench, first: Settings) -> tuple[gr.Blocks, Live]:
         parts.open_from(sample.apart, tabs, "decompose")
         measure.wire()
         loss.wire(loss_tab, pictures)
+        for choice in pictures:
+            sample.ground.after(choice.taken.success)
         models.wire(sample, loaded)
         endpoints(bench)
         blocks.unload(close)

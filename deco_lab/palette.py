@@ -21,9 +21,10 @@ LIGHT = {
     "band-3": "#A13C3C",
     "above": "#B35806",
     "below": "#542788",
+    "painted": "#F0E442",
 }
-"""Of the parts, the predicted image and its velocity, the octaves from coarse to fine, and of what
-is above and below a middle."""
+"""Of the parts, the predicted image and its velocity, the octaves from coarse to fine, of what is
+above and below a middle, and of what a mask paints on a picture."""
 
 DARK = {
     "condition": "#56B4E9",
@@ -38,6 +39,7 @@ DARK = {
     "band-3": "#F09A9A",
     "above": "#F1A340",
     "below": "#B7A6E8",
+    "painted": "#F0E442",
 }
 """The same where the background is dark."""
 

@@ -22,6 +22,7 @@ import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from served import served
@@ -29,11 +30,13 @@ from served import served
 import deco_lab
 from deco_lab.page import ModelsTab, PartsTab, check_access, header, serve
 from deco_lab.page.controls import Controls, class_choice
+from deco_lab.page.mask import MaskGround
 from deco_lab.page.server import free_port
 from deco_lab.proxies import past_proxies
 from deco_lab.spectra import frequency_weights
 from deco_lab.workbench import Library, Settings, Workbench
 from deco_lab.workbench.library import ModelFacts
+from deco_lab.workbench.settings import origin_of
 
 
 def load_app():
@@ -198,6 +201,7 @@ def test_stop_ends_the_run_within_two_steps(client):
         {"solver": ["euler"]},
         {"seed": 2**63},
         {"seed": "x" * 5000},
+        {"start_from": "own picture", "mask": "8.no mask"},
         {"dit_gains": [0, 1, 1, 1]},  # the model has no parts
     ],
     ids=lambda values: " ".join(f"{k}={str(v)[:10]}" for k, v in values.items()),
@@ -289,6 +293,28 @@ def test_shown_scales_are_the_rules_and_of_other_values_none():
         (["plain"], [False, False]),
     ):  # fmt: skip
         assert [update["visible"] for update in controls.shown_scales(rule)] == expected
+
+
+def test_what_a_mask_is_painted_on_is_the_sessions_picture_at_the_models_size():
+    bench = Workbench(Library("tiny", device="cpu"))
+    controls = lambda: Controls(["tiny"], Settings(), bench.library.facts("tiny"))  # noqa: E731
+    ground = built(lambda: MaskGround(bench, controls()))
+
+    def shown(start_from: Any, origin: Any = "", model: Any = "tiny") -> Any:
+        return json.loads(ground.shown(ANYONE, start_from, origin, model))
+
+    none = {"wanted": False, "side": 0, "picture": None}
+    own = Settings(start_from="own picture")
+    assert shown("own picture") == {"wanted": True, "side": 64, "picture": None}
+    bench.sessions.keep_picture("a", Image.linear_gradient("L").convert("RGB").resize((90, 70)))
+    found = shown("own picture", model="fields")
+    assert (found["side"], found["picture"]["width"], found["picture"]["height"]) == (32, 32, 32)
+    assert shown("earlier run", origin_of(own, 3))["picture"]["width"] == 64
+    assert shown("earlier run", origin_of(Settings(), 3)) == none
+    for wrong in ("noise", "x", None, 3, ["own picture"], "earlier run"):
+        assert shown(wrong, "[") == none
+    for model in ("nobody's", None, 3, ["tiny"], "../../etc/passwd"):
+        assert shown("own picture", model=model)["picture"] is None
 
 
 @pytest.mark.parametrize(

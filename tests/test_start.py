@@ -74,6 +74,26 @@ def test_what_is_kept_is_the_picture_and_the_rest_is_drawn(shape):
     noise, half = seeded_noise(2, (3, 8, 8), 0), steps[5]
     expected = interpolate(IMAGE.expand(2, -1, -1, -1), noise, half.t)
     torch.testing.assert_close(half.x[..., :4], expected[..., :4])
+    for step in steps[1:]:  # and so is what a step predicts
+        assert step.predicted_image is not None
+        assert torch.equal(step.predicted_image[..., :4], IMAGE.expand(2, -1, -1, -1)[..., :4])
+        torch.testing.assert_close(step.predicted_image[..., 4:], end[..., 4:])
+
+
+def test_a_run_that_keeps_goes_on_from_its_own_step_as_if_it_had_not_stopped():
+    keep = torch.zeros(8, 8, dtype=torch.bool)
+    keep[2:6] = True
+    run: Any = {**RUN, "seed": 3}
+    steps = list(sample_steps(decay, [0, 0], **run, start=Start(IMAGE, 0.25, keep)))
+    start = Start(IMAGE, steps[4].t, keep, steps[4].x)
+    again = list(sample_steps(decay, [0, 0], **run, start=start))
+    assert torch.equal(again[0].x, steps[4].x)
+    assert torch.equal(again[-1].x, steps[-1].x)
+    # Another mask takes hold at once.
+    other = next(sample_steps(decay, [0, 0], **run, start=Start(IMAGE, 0.5, ~keep, steps[4].x)))
+    noise = seeded_noise(2, (3, 8, 8), 3)
+    torch.testing.assert_close(other.x[..., :2, :], interpolate(IMAGE, noise, 0.5)[..., :2, :])
+    assert torch.equal(other.x[..., 2:6, :], steps[4].x[..., 2:6, :])
 
 
 def test_trained_model_goes_on_and_starts_on_any_device():
@@ -95,6 +115,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": IMAGE, "t": 0.5, "keep": torch.ones(8, 8)}, "keep must be bool"),
     ({"image": IMAGE, "t": 0.5, "keep": torch.ones(4, 8, dtype=torch.bool)}, "height and width"),
     ({"image": IMAGE, "t": 0.5, "keep": torch.ones(3, 8, 8, dtype=torch.bool)}, r"\(H, W\) or"),
+    ({"image": IMAGE, "t": 0.5, "x": IMAGE[..., :4]}, r"x of start must be \(B, 3, H, W\)"),
+    ({"image": IMAGE, "t": 0.5, "x": IMAGE.byte()}, "x of start must be .* take a step's x"),
 ]
 
 

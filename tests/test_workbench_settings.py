@@ -33,6 +33,7 @@ CHANGED = Settings(
     condition_reuse=2,
     start_from="earlier run",
     origin=origin_of(Settings(num_images=5, start_from="own picture"), 7),
+    mask="8.DC6BB",
     start_t=0.3,
     decompose=False,
 )

@@ -15,7 +15,7 @@ from deco_lab.palette import as_css
 _SCRIPTS = (
     "page.js", "draw.js", "keys.js", "refused.js", "enlarge.js", "figure.js", "answer.js",
     "spectrum.js", "heatmap.js", "compare.js", "keep.js", "over_t.js", "sample.js", "resume.js",
-    "parts.js", "layers.js", "loss.js", "measure.js", "sweep.js", "inlet.js",
+    "parts.js", "layers.js", "loss.js", "measure.js", "sweep.js", "inlet.js", "mask.js",
 )  # fmt: skip
 _STYLES = (
     "page.css",
@@ -23,6 +23,7 @@ _STYLES = (
     "answer.css",
     "sample.css",
     "keep.css",
+    "mask.css",
     "parts.css",
     "layers.css",
     "loss.css",

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from deco_lab.page.assets import drawn, inlet
+from deco_lab.page.assets import drawn, inlet, panel, sender
 from deco_lab.sampling import GUIDANCE
 from deco_lab.setting import Interval, Setting, settings_of
 from deco_lab.spectra import OCTAVES, band_names
@@ -14,12 +14,12 @@ from deco_lab.workbench import Settings
 from deco_lab.workbench.library import ModelFacts
 
 MORE = (
-    "guidance", "band_scales", "guidance_interval", "start_from", "origin", "start_t", "solver",
-    "time_shift", "condition_reuse", "decompose", "dit_gains", "decoder_gains",
+    "guidance", "band_scales", "guidance_interval", "start_from", "origin", "mask", "start_t",
+    "solver", "time_shift", "condition_reuse", "decompose", "dit_gains", "decoder_gains",
 )  # fmt: skip
 """Settings that few need, behind "More"."""
 
-DRAWN = ("origin",)
+DRAWN = ("origin", "mask")
 """Those of them that have components of their own, of panel/."""
 
 Control = gr.Dropdown | gr.Number | gr.Slider | gr.Checkbox | gr.HTML
@@ -51,11 +51,16 @@ class Controls:
             self.start_inlet = inlet(
                 "start-inlet", "A picture of your own to start from: choose it", drops=False
             )
+            said = settings_of(Settings)["mask"]
+            self.parts["mask"] = drawn("mask", "mountMask", first.mask, label=said.label)
+            self.mask_ground = panel("mask-ground", "mountMaskGround", {})
+            self.mask_ground.visible = "hidden"
             for name in MORE[4:]:
                 if name not in DRAWN:
                     self._add(name)
             self.reset = gr.Button("Reset all of these", size="sm")
         gr.HTML("<p></p>", padding=False, elem_id="more-says")  # panel/sample.js
+        self.mask_asks = sender("mask-asks")
         self.parts["origin"] = drawn("origin", "mountOrigin", first.origin)
 
     def _scale(self, name: str) -> None:

@@ -75,6 +75,8 @@ class PictureChoice:
                     placeholder="where it stopped", step=1, elem_classes="of-step",
                 )  # fmt: skip
         self.inlet = inlet(name, "A picture of your own: choose it, or drop it on the page")
+        self.taken: Any = None
+        """The event of a person's own picture, once `answer` has been called."""
         self.components = [self.source, self.class_id, self.index, self._seed]
         if with_step:
             self.components.append(self.step)
@@ -96,7 +98,7 @@ class PictureChoice:
         def take(request: gr.Request, uri: str) -> list[str]:
             return ["own picture", keep_own(self._bench, request, uri)] * len(shared)
 
-        taken = self.inlet.input(take, self.inlet, places, **QUIET)
+        self.taken = taken = self.inlet.input(take, self.inlet, places, **QUIET)
         for event in (*events, self.class_id.input, taken.success):
             event(function, inputs, out, **ANSWER)
 

@@ -23,6 +23,7 @@ from deco_lab.page.assets import (
 from deco_lab.page.controls import MORE, Controls, class_choice, class_names
 from deco_lab.page.header import header
 from deco_lab.page.live import PATIENCE, Live
+from deco_lab.page.mask import MaskGround
 from deco_lab.page.picture import keep_own
 from deco_lab.setting import settings_of
 from deco_lab.spectra import MEAN_AND_OCTAVES, OCTAVES, band_names
@@ -120,7 +121,11 @@ class SampleTab:
         every = controls.components
         self.draw_after(controls.reset.click(self._without_more, every, every, **AT_ONCE))
         place = controls.start_inlet
-        self.draw_after(place.input(self._start_with, place, [parts["start_from"], place], **QUIET))
+        taken = place.input(self._start_with, place, [parts["start_from"], place], **QUIET)
+        self.draw_after(taken)
+        self.ground = MaskGround(self._bench, controls)
+        self.ground.after(taken.success)
+        parts["mask"].input(self._draw, controls.components, self.panel, **ASK)
         resumed = [parts["start_from"], parts["origin"]]
         self.draw_after(self._resume.input(self._go_on, self._resume, resumed, **AT_ONCE))
         told = [parts["class_ids"], head, *others]

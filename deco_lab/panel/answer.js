@@ -98,7 +98,7 @@ function mountAnswer(root, bands, onChoose) {
     root.classList.toggle("dl-undivided", !begin.has_decoder || !begin.decompose);
     const divided = begin.has_decoder && begin.decompose;
     find('[data-word="rows"]').textContent = divided ? "Who draws each band" : "The predicted image by band";
-    find(".dl-every").hidden = begin.num_images === 1;
+    find(".dl-every").hidden = begin.num_images === 1 && !begin.changed.includes("mask"); // what stays shows there only
     find(".dl-rows .dl-note").textContent = !begin.has_decoder
       ? "This model has no pixel decoder: there is nothing to divide."
       : begin.decompose

@@ -16,7 +16,7 @@ function mountKept(places, setup, hooks) {
   const SHORT = {
     guidance_scale: "w", band_scales: "w by band", num_steps: "steps", num_images: "images", class_ids: "class", time_shift: "shift",
     condition_reuse: "reuse", guidance_interval: "guided", dit_gains: "DiT gains", decoder_gains: "decoder gains", start_t: "from t",
-    start_from: "start", decompose: "apart",
+    start_from: "start", mask: "mask", decompose: "apart",
   };
   const MODES = { answer: "Answer", side: "Side by side", wipe: "Wipe", difference: "Difference" };
   strip.innerHTML = `

@@ -36,7 +36,8 @@
     forget(form);
     if (!wrong) return "";
     const fields = wrong.names.map((name) => {
-      const all = [...form.querySelectorAll(`.of-${CSS.escape(name)}`)];
+      const which = `.of-${CSS.escape(name)}`;
+      const all = [...form.querySelectorAll(which)].filter((field) => !field.parentElement.closest(which)); // Gradio nests some
       return all.length > 1 && wrong.place !== null ? [all[wrong.place]] : all;
     });
     // Of several numbers that are wrong together, what their labels have in common.

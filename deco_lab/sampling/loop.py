@@ -44,7 +44,8 @@ class Step:
     """(B, 3, H, W), the step's guided velocity: x = previous x + (t - previous t) * velocity. With
     Euler it is the network's own; Heun and Adams average it over the step. None at index 0."""
     predicted_image: Tensor | None
-    """(B, 3, H, W), previous x + (1 - previous t) * velocity, unclamped. None at index 0."""
+    """(B, 3, H, W), previous x + (1 - previous t) * velocity, unclamped; where a `Start` keeps its
+    picture, that. None at index 0."""
     nfe: int
     """Network passes per image since the noise; a guided pair counts 2. With `condition_reuse` k,
     the DiT took part in about one of k."""
@@ -212,7 +213,7 @@ def sample_steps(
     noise = noise.detach().to(device=device, dtype=torch.float32)
     x, first = noise, 0
     if start is not None:
-        x = start.state(noise, start.t) if isinstance(start, Start) else noise
+        x = start.begun(noise) if isinstance(start, Start) else noise
         left = [t for t in times if t > start.t + 1e-9]
         first = len(times) - len(left) - 1
         times = [start.t, *left]
@@ -241,6 +242,7 @@ def _steps(
             x = x + (t_next - t) * velocity
             if kept is not None:
                 x = kept.kept(x, noise, t_next)
+                image = kept.kept(image, noise, 1.0)
         yield Step(index, t_next, x, velocity, image, guidance.nfe)
 
 
@@ -253,7 +255,7 @@ def _noise_of(start: Start | State, noise: Tensor | None, seed: int, count: int)
         return start.x
     sizes = {
         len(tensor)
-        for tensor in (start.image, start.keep)
+        for tensor in (start.image, start.keep, start.x)
         if tensor is not None and tensor.ndim == 4
     }
     if not sizes <= {1, count}:

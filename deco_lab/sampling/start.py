@@ -50,6 +50,9 @@ class Start:
     keep : Tensor, optional
         (H, W), (1, 1, H, W) or (B, 1, H, W), bool: where the picture stays as it is; the rest is
         drawn. None (default) keeps nothing.
+    x : Tensor, optional
+        (B, 3, H, W), the state at t of another run, to go on from where nothing is kept, in place
+        of the picture with noise (default). With that run's seed and mask it is the same run.
 
     Raises
     ------
@@ -60,9 +63,10 @@ class Start:
     image: Tensor
     t: float
     keep: Tensor | None = None
+    x: Tensor | None = None
 
     def __post_init__(self) -> None:
-        image, keep = self.image, self.keep
+        image, keep, x = self.image, self.keep, self.x
         if not isinstance(image, Tensor) or not image.is_floating_point() or image.ndim != 4:
             raise ValueError(
                 f"image must be (B, 3, H, W), floating point in [-1, 1], got {_said(image)}"
@@ -70,6 +74,11 @@ class Start:
         if not bool(image.isfinite().all()):
             raise ValueError("image must be finite, got NaN or infinite values; choose another")
         check_time(self.t)
+        if x is not None and (not x.is_floating_point() or x.shape[1:] != image.shape[1:]):
+            raise ValueError(
+                f"x of start must be (B, 3, H, W), floating point, of the image's size, "
+                f"{tuple(image.shape[-2:])}, got {_said(x)}; take a step's x"
+            )
         if keep is None:
             return
         if keep.dtype != torch.bool or keep.shape[-2:] != image.shape[-2:]:
@@ -83,6 +92,12 @@ class Start:
     def state(self, noise: Tensor, t: float) -> Tensor:
         """Return the picture at a time, (B, 3, H, W), with the noise of a run, (B, 3, H, W)."""
         return interpolate(self.image.to(noise).expand_as(noise), noise, t)
+
+    def begun(self, noise: Tensor) -> Tensor:
+        """Return the state to start from, (B, 3, H, W), with the noise of a run."""
+        if self.x is None:
+            return self.state(noise, self.t)
+        return self.kept(self.x.to(noise).expand_as(noise), noise, self.t)
 
     def kept(self, x: Tensor, noise: Tensor, t: float) -> Tensor:
         """Return a state at a time with the picture where it is to stay."""

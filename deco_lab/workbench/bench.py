@@ -243,9 +243,10 @@ class Workbench:
             deadline = time.monotonic() + self.time_limit
             for leg in settings.legs:
                 model = self.library.get(leg.settings.model)
-                start = state or self._start(
-                    session, leg.settings, model.config.image_size, is_wanted
-                )
+                if state is None:
+                    start = self._start(session, leg.settings, model.config.image_size, is_wanted)
+                else:
+                    start = self._on_from(session, leg.settings, state)
                 state = drawn_state(leg, model, start, is_wanted, deadline)
                 if state is None:
                     return None
@@ -257,7 +258,14 @@ class Workbench:
                 f"has, got {settings.model}, which draws {size}; start from noise",
             )
         self.sessions.keep_state(session, settings.origin, state)
-        return state
+        return self._on_from(session, settings, state)
+
+    def _on_from(self, session: str, settings: Settings, state: Paused) -> Start | Paused:
+        """Return a state, with the picture of which some stays, if any does."""
+        if not settings.mask:
+            return state
+        image = prepare(self.sessions.picture(session), state.x.shape[-1])
+        return picture_start(settings, image, state)
 
     def ask(
         self, question: Callable[[], Any], name: str = "view"

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from deco_lab.sampling import Start, sample_steps
+from deco_lab.setting import RuleError
 from deco_lab.spectra import PartGains
+from deco_lab.workbench.mask import check_mask, keep_of
 from deco_lab.workbench.record import Paused, Record
 from deco_lab.workbench.settings import Leg, Settings, origin_of
 
@@ -72,19 +74,54 @@ def drawn_state(
     )
 
 
-def picture_start(settings: Settings, image: Any) -> Start:
-    """Return the start from a picture, (3, S, S), that the settings ask for."""
-    return Start(image[None], settings.start_t)
+def picture_start(settings: Settings, image: Any, state: Paused | None = None) -> Start:
+    """Return the start from a picture, (3, S, S), that the settings ask for.
+
+    Of a run that goes on from a state, the picture is where the mask lets it stay.
+
+    Raises
+    ------
+    ValueError
+        Where the mask is of another size.
+    """
+    keep, size = None, image.shape[-1]
+    if settings.mask:
+        side, _ = check_mask(settings.mask)
+        if side != size:
+            raise RuleError(
+                "mask",
+                f"must have the size of the model's images, {size} x {size}, got {side} x {side}; "
+                "paint it again, or leave it empty",
+            )
+        keep = keep_of(settings.mask)
+    if state is None:
+        return Start(image[None], settings.start_t, keep)
+    return Start(image[None], state.t, keep, state.x)
 
 
 def said_of_start(settings: Settings) -> str:
-    """Return in a sentence what a run goes on from, and what begins anew there; "" of others."""
-    if not settings.legs:
-        return ""
-    anew = []
-    if settings.solver in REMEMBERING:
-        anew.append(f"{settings.solver} begins there without earlier steps")
-    if settings.condition_reuse > 1:
-        anew.append("the DiT is asked there first")
-    said = f"Goes on from step {settings.legs[-1].step} of a run, whatever the seed"
-    return "; ".join([said, *anew]) + "."
+    """Return in a sentence or two what a run starts from, where that is not noise alone.
+
+    That is a step that it goes on from, with what begins anew there, and how much of a picture is
+    drawn.
+    """
+    said = []
+    if settings.legs:
+        said = [f"Goes on from step {settings.legs[-1].step} of a run, whatever the seed"]
+        if settings.solver in REMEMBERING:
+            said.append(f"{settings.solver} begins there without earlier steps")
+        if settings.condition_reuse > 1:
+            said.append("the DiT is asked there first")
+    sentences = ["; ".join(said)] if said else []
+    if settings.mask:
+        side, runs = check_mask(settings.mask)
+        percent = 100 * sum(runs[1::2]) / side**2
+        share = (
+            "Under 1%"
+            if percent < 0.5
+            else "Over 99%"
+            if 99.5 < percent < 100
+            else f"{percent:.0f}%"
+        )
+        sentences.append(f"{share} of your picture is drawn anew, the rest stays")
+    return " ".join(f"{sentence}." for sentence in sentences)

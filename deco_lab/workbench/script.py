@@ -16,13 +16,9 @@ def to_snippet(settings: Settings) -> str:
     uses["dct_energy"] = "deco_lab.spectra"
     lines = []
     for number, leg in enumerate(settings.legs, start=1):
-        said = _arguments(leg.settings, uses, lines)
-        if number > 1:
-            said["start"] = "state"
+        said = _arguments(leg.settings, uses, lines, goes_on=number > 1)
         lines.append(_LEG.format(number=number, arguments=_listed(said), step=leg.step))
-    said = _arguments(settings, uses, lines)
-    if settings.legs:
-        said["start"] = "state"
+    said = _arguments(settings, uses, lines, goes_on=bool(settings.legs))
     return _SCRIPT.format(
         imports="\n".join(f"from {place} import {name}" for name, place in uses.items()),
         load="\n".join(lines),
@@ -62,7 +58,9 @@ display(dct_curves(energies))
 """
 
 
-def _arguments(settings: Settings, uses: dict[str, str], lines: list[str]) -> dict[str, str]:
+def _arguments(
+    settings: Settings, uses: dict[str, str], lines: list[str], goes_on: bool
+) -> dict[str, str]:
     """Return a run's arguments as code; adds what it takes to `uses` and `lines`."""
     rule = settings.rule()
     said = {
@@ -83,12 +81,20 @@ def _arguments(settings: Settings, uses: dict[str, str], lines: list[str]) -> di
         uses["PartGains"] = "deco_lab.spectra"
         gains = f"dit={settings.dit_gains}, decoder={settings.decoder_gains}"
         load.append(f"model = PartGains(model, {gains})")
-    if settings.start_from == "own picture":
+    if goes_on:
+        said["start"] = "state"
+    if settings.mask:
+        uses["keep_of"] = "deco_lab.workbench.mask"
+        load.append(f"keep = keep_of({settings.mask!r})  # all but what was painted")
+    if settings.mask and goes_on:
+        said["start"] = "Start(image, state.t, keep, state.x)"
+    elif settings.start_from == "own picture" and not goes_on:
         uses |= {"open_picture": "deco_lab.data", "Start": "deco_lab.sampling"}
         uses["prepare"] = "deco_lab.workbench.source"
         load.append('picture = open_picture("picture.png")  # the one that the run started from')
         load.append("image = prepare(picture, model.config.image_size)[None]")
-        said["start"] = f"Start(image, {settings.start_t})"
+        keep = ", keep" if settings.mask else ""
+        said["start"] = f"Start(image, {settings.start_t}{keep})"
     lines.extend(load)
     return said
 

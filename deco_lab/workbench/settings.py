@@ -6,13 +6,14 @@ with the same model draw the same images. It is checked as a whole, at once, in 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple
 from urllib.parse import urlencode
 
 from deco_lab.sampling.plan import NUM_BANDS, Plan, check_seeds, one_a_band
 from deco_lab.setting import RuleError, Setting, check_whole, said
+from deco_lab.workbench.mask import check_mask
 
 MAX_IMAGES = 16
 """Most images of one run."""
@@ -57,6 +58,9 @@ class Settings(Plan):
         "Of an earlier run: its settings and step, and those of the runs before, as JSON.",
         "Goes on from",
     )] = ""
+    mask: Annotated[str, Setting(
+        "Of a picture of yours: what is drawn anew, the rest stays; empty is all of it.", "Mask"
+    )] = ""
     start_t: Annotated[float, Setting(
         "How much of the picture there is at the start.", "Start at t", 0, 0.95,
         slider=(0, 0.95, 0.05),
@@ -72,14 +76,19 @@ class Settings(Plan):
             raise RuleError("model", f"must be the name of a loaded model, got {said(self.model)}")
         super().__post_init__()
         check_seeds(self.seed, self.num_images)
-        if self.start_from != "earlier run":
+        legs = self.legs
+        if not legs:
             object.__setattr__(self, "origin", "")
-        elif (found := self.legs[-1].settings.num_images) != self.num_images:
+        elif (found := legs[-1].settings.num_images) != self.num_images:
             raise RuleError(
                 "num_images",
                 f"must be {found}, as many as the run that it goes on from has, got "
                 f"{self.num_images}; start from noise for another number",
             )
+        if (legs[0].settings if legs else self).start_from != "own picture":
+            object.__setattr__(self, "mask", "")
+        elif self.mask != "":
+            check_mask(self.mask)
 
     @property
     def legs(self) -> list["Leg"]:
@@ -104,7 +113,10 @@ class Settings(Plan):
 
     def sampling_arguments(self) -> dict[str, Any]:
         """Return what `deco_lab.sample` takes beside the model; gains are the model's matter."""
-        return {"class_ids": self.labels, **self.arguments()}
+        arguments = {"class_ids": self.labels, **self.arguments()}
+        if self.mask and self.legs:  # what stays has the noise that it began with
+            arguments["seed"] = self.legs[0].settings.seed
+        return arguments
 
     def changed(self) -> dict[str, Any]:
         """Return the fields that differ from the defaults, as lists, numbers and strings."""
@@ -119,9 +131,21 @@ class Leg(NamedTuple):
     """A run that another goes on from."""
 
     settings: Settings
-    """Its own; all but the first start where the one before was left, whatever they say here."""
+    """Its own; all but the first start where the one before was left, whatever they say here; what
+    stays of a picture has the first one's seed."""
     step: int
     """Which of its steps reached the state that the next starts from; 0 is where it starts."""
+
+
+def first_start(start_from: Any, origin: Any) -> str:
+    """Return what a run starts from, or the first one of those that it goes on from.
+
+    Raises
+    ------
+    ValueError
+        For an origin that is none.
+    """
+    return _legs_of(origin)[0].settings.start_from if start_from == "earlier run" else start_from
 
 
 def origin_of(settings: Settings, step: int) -> str:
@@ -143,11 +167,15 @@ def _legs_of(origin: Any) -> list[Leg]:
         found = json.loads(origin)
         assert isinstance(found, list)
         assert 0 < len(found) <= MAX_LEGS
-        legs = []
+        legs: list[Leg] = []
         for k, values in enumerate(found):
             others = {name: value for name, value in values.items() if name != "step"}
             assert (others.get("start_from") == "earlier run") == (k > 0)
-            settings = settings_from(others | ({"start_from": "noise"} if k else {}))
+            # All start from what the first one starts from, and so keep of it what they say.
+            first = {"start_from": legs[0].settings.start_from} if k else {}
+            settings = settings_from(others | first)
+            if k and settings.mask:
+                settings = replace(settings, seed=legs[0].settings.seed)  # of what stays
             assert "origin" not in others
             step = check_whole("step", values["step"], 0, settings.num_steps - 1)
             legs.append(Leg(settings, step))

@@ -38,7 +38,7 @@ MAX_CELLS = 36
 """Most cells of a sweep."""
 MAX_SWEEP_PIXELS = 2**22
 """Most pixels of all its images together: 36 cells of sixteen 64 x 64, or four of 1024 x 1024."""
-VARIED = tuple(f.name for f in fields(Settings) if f.name not in ("decompose", "origin"))
+VARIED = tuple(f.name for f in fields(Settings) if f.name not in ("decompose", "origin", "mask"))
 """Settings that can be varied: all that change the images and that a person can write."""
 _NONE = (None,)
 _USUAL: dict[str, tuple[Any, ...]] = {
