@@ -81,7 +81,7 @@ def _arguments(settings: Settings, uses: dict[str, str], lines: list[str]) -> di
             uses["ReusedCondition"] = "deco_lab.sampling"
             load.append(f"model = ReusedCondition(model, {settings.condition_reuse})")
         uses["PartGains"] = "deco_lab.spectra"
-        gains = f"dit={settings.dit_gains}, decoder={settings.decoder_gains}"
+        gains = ", ".join(f"{part}={gains}" for part, gains in settings.gains().items())
         load.append(f"model = PartGains(model, {gains})")
     if settings.start_from == "own picture":
         uses |= {"open_picture": "deco_lab.data", "Start": "deco_lab.sampling"}
@@ -89,6 +89,8 @@ def _arguments(settings: Settings, uses: dict[str, str], lines: list[str]) -> di
         load.append('picture = open_picture("picture.png")  # the one that the run started from')
         load.append("image = prepare(picture, model.config.image_size)[None]")
         said["start"] = f"Start(image, {settings.start_t})"
+    if any("Curve(" in code for code in (*load, *said.values())):
+        uses["Curve"] = "deco_lab.sampling"
     lines.extend(load)
     return said
 
