@@ -101,7 +101,7 @@ def test_curve_refuses_what_is_no_curve_in_a_sentence(values, message):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_neutral_curve_changes_no_bit(deco, rule, solver):
-    arguments = {"num_steps": 4, "solver": solver, "guidance": rule, "guidance_scale": 2.7}
+    arguments: Any = {"num_steps": 4, "solver": solver, "guidance": rule, "guidance_scale": 2.7}
     plain = sample(deco, [1, 2], **arguments)
     for curve in (Curve((1, 1)), (1.0,) * 11, np.ones(3)):
         assert torch.equal(sample(deco, [1, 2], guidance_curve=curve, **arguments), plain)
@@ -110,7 +110,7 @@ def test_a_neutral_curve_changes_no_bit(deco, rule, solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_step_curve_is_a_guidance_interval(deco, rule, solver):
-    arguments = {"num_steps": 10, "solver": solver, "guidance": rule}
+    arguments: Any = {"num_steps": 10, "solver": solver, "guidance": rule}
     step = (0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0)  # at t = 0.4, ..., 0.7
     by_curve = list(sample_steps(deco, [1], guidance_curve=step, **arguments))
     by_interval = list(sample_steps(deco, [1], guidance_interval=(0.35, 0.7), **arguments))
@@ -129,7 +129,7 @@ def test_a_constant_curve_is_another_scale(deco, rule, factor):
     def scaled(w):
         return 1 + factor * (w - 1)
 
-    arguments = {"num_steps": 4, "solver": "heun"}
+    arguments: Any = {"num_steps": 4, "solver": "heun"}
     found = list(
         sample_steps(
             deco, [1], guidance=rule, guidance_scale=2.5, guidance_curve=[factor] * 2, **arguments
@@ -328,7 +328,7 @@ def test_sweep_varies_a_curve(deco):
     base = replace(NEUTRAL, num_images=1)
     found = sweep(base, ("guidance_curve", [[], [0, 1]]), load=lambda _: deco)
     for column, curve in enumerate((None, (0, 1))):
-        arguments = base.sampling_arguments() | {"guidance_curve": curve}
+        arguments: Any = base.sampling_arguments() | {"guidance_curve": curve}
         assert torch.equal(found.cell(0, column), sample(deco, **arguments))
 
 

@@ -107,7 +107,7 @@ class Settings(Plan):
         gains = self.dit_gains + self.decoder_gains
         return bool(self.dit_curves or self.decoder_curves) or any(gain != 1 for gain in gains)
 
-    def gains(self) -> dict[str, tuple[float | Curve, ...]]:
+    def gains(self) -> dict[str, Any]:
         """Return the gains of `PartGains` by band, each a number or a curve over t."""
         return {
             "dit": _over_time(self.dit_gains, self.dit_curves),
