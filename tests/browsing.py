@@ -1,8 +1,16 @@
 """The app in Chromium: how tests start the browser, wait for the panel and read what it shows."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 SLACK = 3  # times what is promised on an idle machine: tests may share theirs
@@ -23,6 +31,25 @@ WATCH = f"""
             at: performance.now()}});
     }}).observe({PANEL}, {{attributeFilter: ["data-painted"]}});
 """
+
+
+@contextmanager
+def chromium(profile: Path, height: int, seconds: float) -> Iterator["BrowserContext"]:
+    """Start Chromium with a profile of its own; what waits longer than `seconds` fails."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is missing: install it, on Debian with `apt-get install chromium`")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch_persistent_context(
+            str(profile),
+            executable_path=CHROMIUM,
+            args=NO_BACKGROUND,
+            viewport={"width": 1280, "height": height},
+        )
+        browser.set_default_timeout(1000 * seconds)
+        yield browser
+        browser.close()
 
 
 def until(page, condition):

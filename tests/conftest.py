@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browsing import CHROMIUM, NO_BACKGROUND, WATCH, until
+from browsing import WATCH, chromium, until
 from safetensors.torch import load_file
 from served import served
 
@@ -94,20 +94,9 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("Chromium is missing: install it, on Debian with `apt-get install chromium`")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")),
-            executable_path=CHROMIUM,
-            args=NO_BACKGROUND,
-            viewport={"width": 1280, "height": 800},
-        )
-        browser.set_default_timeout(60_000)  # two cores may be busy with other tests
+    # Two cores may be busy with other tests.
+    with chromium(tmp_path_factory.mktemp("profile"), 800, 60) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -554,7 +554,7 @@ def test_measure_shows_a_figure_and_keeps_its_archive(page):
     page.locator("#measure-zip").click()
     shown = page.locator("#measure .dl-says")
     assert shown.text_content() == "There is nothing to keep yet."
-    page.get_by_role("button", name="Measure", exact=True).click()
+    page.get_by_label("Parts by band").click()  # asks it at once
     ready = "document.querySelector('#measure .dl').dataset.status === 'done'"
     page.wait_for_function(f"{ready} && document.querySelector('#measure img').naturalWidth > 0")
     assert page.locator("#measure h2").text_content().startswith("What share of each band")
@@ -563,6 +563,15 @@ def test_measure_shows_a_figure_and_keeps_its_archive(page):
     assert download.value.suggested_filename == "deco-lab-parts.zip"
     names = zipfile.ZipFile(download.value.path()).namelist()
     assert names == ["parts.svg", "parts-0-BandEffects.npz"]
+    page.get_by_label("Seed").last.fill("1")
+    page.get_by_role("button", name="Measure", exact=True).click()  # the same study again
+    page.wait_for_function(
+        "document.querySelector('#measure .dl-note').textContent.includes('seed 1')"
+    )
+    page.get_by_label("Patch grid of samples").click()
+    page.wait_for_function(
+        "document.querySelector('#measure h2').textContent.startsWith('Do samples show')"
+    )
 
 
 def test_readmes_script_runs_against_the_app(address, capsys):

@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 import matplotlib
 import pytest
-from browsing import CHROMIUM, NO_BACKGROUND
-from playwright.sync_api import BrowserContext, Locator, Page, sync_playwright
+from browsing import chromium
+from playwright.sync_api import BrowserContext, Locator, Page
 from test_notebooks import IN_JUPYTERLAB
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -121,18 +121,8 @@ def wait_for(holds: Callable[[], bool], seconds: float, log: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
-    if CHROMIUM is None:
-        pytest.skip("Chromium is missing: install it, on Debian with `apt-get install chromium`")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")),
-            executable_path=CHROMIUM,
-            args=NO_BACKGROUND,
-            viewport={"width": 1280, "height": 1000},
-        )
-        browser.set_default_timeout(1000 * REDRAW_SECONDS)
+    with chromium(tmp_path_factory.mktemp("profile"), 1000, REDRAW_SECONDS) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

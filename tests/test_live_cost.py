@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from browsing import CHROMIUM, NO_BACKGROUND, PANEL, SLACK
 from playwright.sync_api import sync_playwright
+from served import served
 from test_app import load_app
 
 import deco_lab
@@ -99,6 +101,38 @@ def test_panels_cost_little_of_sampling(num_images, tmp_path):
     assert not re.search("Traceback", (tmp_path / "log").read_text())
     assert live < plain * (1 + 0.15 * SLACK)
     assert rate > min(20, 50 / live) / SLACK
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing: `apt-get install chromium`")
+def test_a_cold_load_is_light(tmp_path):
+    """Over loopback, with nothing in the browser's cache; the first run has three steps."""
+    with served("--port", "7930", log=tmp_path / "log") as (address, _), sync_playwright() as p:
+        loads = [cold_load(p, f"{address}?num_steps=3") for _ in range(3)]
+    megabytes, requests, paint, picture = np.median(loads, axis=0)
+    print(
+        f"{megabytes:.2f} MB in {requests:.0f} requests, first paint after {paint:.1f} s, "
+        f"first picture after {picture:.1f} s"
+    )
+    assert megabytes < 0.5
+    assert paint < 1 * SLACK
+    assert picture < 2 * SLACK
+
+
+def cold_load(playwright, address):
+    """Return megabytes received, requests, and seconds to the first paint and the first picture."""
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=NO_BACKGROUND)
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    sizes = []
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    page.goto(address)
+    page.wait_for_function(f"{PANEL}?.dataset.painted > 0")
+    picture = page.evaluate("performance.now()")
+    paint = page.evaluate("performance.getEntriesByName('first-paint')[0].startTime")
+    page.wait_for_timeout(1000)
+    browser.close()
+    return sum(sizes) / 1e6, len(sizes), paint / 1000, picture / 1000
 
 
 if __name__ == "__main__":

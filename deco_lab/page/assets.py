@@ -14,8 +14,8 @@ from deco_lab.palette import as_css
 
 _SCRIPTS = (
     "page.js", "draw.js", "keys.js", "refused.js", "enlarge.js", "figure.js", "answer.js",
-    "spectrum.js", "heatmap.js", "compare.js", "keep.js", "sample.js", "resume.js", "curve.js",
-    "parts.js", "loss.js", "measure.js", "sweep.js", "inlet.js",
+    "spectrum.js", "heatmap.js", "compare.js", "keep.js", "over_t.js", "sample.js", "resume.js",
+    "curve.js", "parts.js", "loss.js", "measure.js", "sweep.js", "inlet.js",
 )  # fmt: skip
 _STYLES = (
     "page.css",

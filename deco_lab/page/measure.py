@@ -26,10 +26,10 @@ class MeasureTab:
             with gr.Column(elem_classes="side"):
                 self._go = gr.Button("Measure", variant="primary", size="md", elem_classes="go")
                 fold()
-                self._study = gr.Dropdown(
+                self._study = gr.Radio(
                     [(study.label, name) for name, study in STUDIES.items()],
-                    value="parts", label="Study", info="What the model is asked.",
-                    elem_classes="of-study",
+                    label="Study", info="What the model is asked; a click asks it.",
+                    elem_classes=["of-study", "listed"],
                 )  # fmt: skip
                 self._times = gr.CheckboxGroup(
                     TIMES, value=[0.3, 0.5, 0.9], label="t", info="0 is noise, 1 the image.",
@@ -51,7 +51,8 @@ class MeasureTab:
     def wire(self) -> None:
         """Join the components."""
         inputs = [self._model, self._study, self._times, self._count, self._seed]
-        self._go.click(self.answers, inputs, self._panel, **ANSWER)
+        asked = [self._go.click, self._study.input]
+        gr.on(asked, self.answers, inputs, self._panel, **ANSWER)
 
     def answers(self, name: Any, asked: Any, times: Any, count: Any, seed: Any) -> Iterator[str]:
         """Yield the panel's messages to what the components say."""

@@ -9,7 +9,7 @@ function mountMeasure(root, setup) {
   root.dataset.status = "idle";
   root.dataset.shown = 0;
   root.innerHTML = `
-    <div class="dl-status"><p class="dl-says" role="status">Choose a study, then “Measure”.</p></div>
+    <div class="dl-status"><p class="dl-says" role="status">Choose a study.</p></div>
     <section hidden><h2></h2><p class="dl-note"></p><img alt=""></section>`;
   const find = (selector) => root.querySelector(selector);
   let kept = null;
