@@ -37,7 +37,7 @@ def test_a_curve_that_is_drawn_guides_the_run_and_changes_the_picture(page, brow
     run = fill(page, "Steps", 10)
     wait_for_step(page, run, 10)
     guided = canvas(page, "noisy")
-    page.get_by_role("button", name="More").click()
+    page.locator("#more > button").click()
     changed = page.locator(".dl-curves [data-say=changed]")
     assert changed.inner_text() == "All curves are flat at 1."
     # From the first point to that at t = 0.6 along the bottom: no guidance there.
@@ -54,7 +54,7 @@ def test_a_curve_that_is_drawn_guides_the_run_and_changes_the_picture(page, brow
     assert curve == (0,) * 7 + (1,) * 4
     assert np.abs(canvas(page, "noisy").astype(int) - guided).mean() > 1
     assert page.locator("[data-fact=nfe]").inner_text() == "13"  # guided from t = 0.7, 0.8, 0.9
-    assert changed.inner_text() == "● Not flat: Guidance, all bands."
+    assert changed.inner_text() == "● Not flat: Guidance: all bands."
     assert "Guidance over t" in page.locator("#more-says").inner_text()
     begins = page.locator("#panel .dl-strip .dl-begins").first
     assert float(begins.get_attribute("x1")) == pytest.approx(0.6 * 400)
@@ -72,7 +72,7 @@ def test_a_curve_that_is_drawn_guides_the_run_and_changes_the_picture(page, brow
     other = browser.new_page()
     other.goto(page.url)
     until(other, "d.status === 'done'")
-    other.get_by_role("button", name="More").click()
+    other.locator("#more > button").click()
     assert point(other, "Guidance, all bands", 1).get_attribute("aria-valuetext") == "1.1"
     np.testing.assert_array_equal(canvas(other, "noisy"), canvas(page, "noisy"))
     other.close()
@@ -86,7 +86,7 @@ def test_bands_and_gains_have_curves_of_their_own(page):
     run = fill(page, "Steps", 6)
     wait_for_step(page, run, 6)
     plain = canvas(page, "noisy")
-    page.get_by_role("button", name="More").click()
+    page.locator("#more > button").click()
     select = page.get_by_label("Curve to draw")
     bands = select.locator("optgroup[label='Guidance by band']")
     assert bands.evaluate("(node) => node.disabled")
@@ -119,7 +119,7 @@ def test_bands_and_gains_have_curves_of_their_own(page):
 
 
 def test_a_single_dit_refuses_curves_of_parts_at_the_plot(page):
-    page.get_by_role("button", name="More").click()
+    page.locator("#more > button").click()
     page.get_by_label("Curve to draw").select_option(label="DiT, below 1/16")
     point(page, "DiT, below 1/16", 0).focus()
     run = run_of(page)
@@ -141,7 +141,7 @@ def test_axe_finds_nothing_in_the_curves(browser, address, theme, width):
     until(page, "d.status === 'done'")
     if width < 900:
         page.get_by_role("button", name="Settings").click()
-    page.get_by_role("button", name="More").click()
+    page.locator("#more > button").click()
     point(page, "Guidance, all bands", 0.5).focus()
     page.wait_for_timeout(500)
     found = Axe().run(page).response["violations"]

@@ -48,6 +48,7 @@ class Controls:
         self.scales: dict[str, gr.Column] = {}
         self._scale("guidance_scale")
         with gr.Accordion("More", open=False, elem_id="more"):
+            self.parts["curves"] = curves_plot(first)  # first: in sight of what it draws
             self._add("guidance")
             self._scale("band_scales")
             self._row("guidance_interval")
@@ -58,7 +59,6 @@ class Controls:
             for name in MORE[4:]:
                 if name not in DRAWN:
                     self._add(name)
-            self.parts["curves"] = curves_plot(first)
             self.reset = gr.Button("Reset all of these", size="sm")
         gr.HTML("<p></p>", padding=False, elem_id="more-says")  # panel/sample.js
         self.parts["origin"] = drawn("origin", "mountOrigin", first.origin)

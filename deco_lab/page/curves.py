@@ -22,12 +22,12 @@ _OF_GAINS = "What the gain of the band is multiplied with: 1 leaves it, 0 takes 
 _GROUPS: tuple[dict[str, Any], ...] = (
     {
         "name": "guidance_curve", "label": "Guidance", "looks": ["dl-curve"],
-        "help": f"{_OF_GUIDANCE}.",
+        "help": _OF_GUIDANCE,
     },
     {
         "name": "band_curves", "label": "Guidance", "group": "Guidance by band",
         "looks": [f"dl-band-{k}" for k in range(4)],
-        "help": f"{_OF_GUIDANCE}; times the curve of all bands.",
+        "help": "The same of one band, times the curve of all bands: 0 is no guidance there.",
     },
     {"name": "dit_curves", "label": "DiT", "looks": ["dl-condition"] * 4, "help": _OF_GAINS},
     {"name": "decoder_curves", "label": "Decoder", "looks": ["dl-pixels"] * 4, "help": _OF_GAINS},
@@ -50,9 +50,7 @@ def curves_plot(first: Settings) -> gr.HTML:
                 **group,
             }
         )
-    plot = drawn("curves", "mountCurves", as_text(first), groups=groups, rule=first.guidance)
-    plot.elem_classes = [f"of-{name}" for name in CURVES]
-    return plot
+    return drawn("curves", "mountCurves", as_text(first), groups=groups, rule=first.guidance)
 
 
 def as_text(settings: Settings) -> str:

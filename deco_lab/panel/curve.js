@@ -13,8 +13,8 @@ function mountCurves(root, props, trigger, watch) {
   const { groups } = props.setup;
   const POINTS = 11, FINE = 0.05, STEP = 0.1, LEAP = 0.5; // of a new curve; of pointer and keys
   const PATIENCE = 150; // ms after a key, before it is told
-  const W = 264, H = 138, LEFT = 22, RIGHT = W - 8, TOP = 9, BOTTOM = H - 20;
-  root.classList.add("dl", "dl-curves");
+  const W = 264, H = 140, LEFT = 26, RIGHT = W - 8, TOP = 9, BOTTOM = H - 22;
+  root.classList.add("dl", "dl-curves", ...groups.map(({ name }) => `of-${name}`)); // for refused.js
   root.innerHTML = `
     <span class="dl-curves-title">Curves over t</span>
     <select aria-label="Curve to draw">${groups.map((group, g) => `<optgroup label="${group.group}">${group.bands.map((_, k) =>
@@ -71,11 +71,11 @@ function mountCurves(root, props, trigger, watch) {
     back.replaceChildren();
     for (let value = low; value <= high; value++) {
       line(back, value === 1 ? "dl-curve-one" : "dl-grid", LEFT, Y(value), RIGHT, Y(value));
-      svg(back, "text", { x: LEFT - 6, y: Y(value) + 4, "text-anchor": "end" }, number(value, 0));
+      svg(back, "text", { x: LEFT - 11, y: Y(value) + 4, "text-anchor": "end" }, number(value, 0));
     }
     for (const t of [0, 0.5, 1]) {
       line(back, "dl-grid", X(t), TOP, X(t), BOTTOM);
-      svg(back, "text", { x: X(t), y: BOTTOM + 16, "text-anchor": ["start", "middle", "end"][2 * t] }, ["t = 0, noise", "0.5", "1, image"][2 * t]);
+      svg(back, "text", { x: X(t), y: BOTTOM + 18, "text-anchor": ["start", "middle", "end"][2 * t] }, ["t = 0, noise", "0.5", "1, image"][2 * t]);
     }
     handles.forEach((handle) => handle.remove());
     handles = Array.from({ length: points }, (_, i) => svg(plot, "circle", {
@@ -99,17 +99,17 @@ function mountCurves(root, props, trigger, watch) {
         "aria-valuemin": Math.min(low, values[i]), "aria-valuemax": Math.max(high, values[i]) };
       for (const key in said) handle.setAttribute(key, said[key]);
     });
-    const changed = [];
-    groups.forEach((one, i) => one.bands.forEach((_, band) => {
-      const flat = isFlat(one, band);
-      const option = select.querySelector(`[value="${i}.${band}"]`);
-      option.textContent = `${flat ? "" : "● "}${nameOf(one, band)}`;
-      if (!flat) changed.push(nameOf(one, band) + (isOffered(one) ? "" : " (unused by this rule)"));
+    const changed = {};
+    groups.forEach((one, i) => one.bands.forEach((band, at) => {
+      const flat = isFlat(one, at);
+      select.querySelector(`[value="${i}.${at}"]`).textContent = `${flat ? "" : "● "}${nameOf(one, at)}`;
+      if (!flat) (changed[one.label] ??= []).push((band || "all bands") + (isOffered(one) ? "" : " (not by this rule)"));
     }));
-    const says = changed.length ? `● Not flat: ${changed.join("; ")}.` : "All curves are flat at 1.";
+    const list = Object.entries(changed).map(([label, bands]) => `${label}: ${bands.join(", ")}`);
+    const says = list.length ? `● Not flat: ${list.join("; ")}.` : "All curves are flat at 1.";
     if (find('[data-say="changed"]').textContent !== says) find('[data-say="changed"]').textContent = says;
     find('[data-do="one"]').disabled = isFlat(group, k);
-    find('[data-do="all"]').disabled = !changed.length;
+    find('[data-do="all"]').disabled = !list.length;
   }
   function choose(next, band) {
     [g, k] = [next, band];
