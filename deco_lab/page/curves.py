@@ -16,7 +16,7 @@ CURVES = ("guidance_curve", "band_curves", "dit_curves", "decoder_curves")
 """Settings that are curves."""
 
 _OF_GUIDANCE = (
-    "How much of the scale over 1 a step has, by the t at which it starts: 0 is no guidance"
+    "How much of the scale over 1 a step has, by the t at which it starts: 0 is no guidance."
 )
 _OF_GAINS = "What the gain of the band is multiplied with: 1 leaves it, 0 takes the part away."
 _GROUPS: tuple[dict[str, Any], ...] = (
