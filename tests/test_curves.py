@@ -103,7 +103,7 @@ def test_curve_refuses_what_is_no_curve_in_a_sentence(values, message):
 def test_a_neutral_curve_changes_no_bit(deco, rule, solver):
     arguments: Any = {"num_steps": 4, "solver": solver, "guidance": rule, "guidance_scale": 2.7}
     plain = sample(deco, [1, 2], **arguments)
-    for curve in (Curve((1, 1)), (1.0,) * 11, np.ones(3)):
+    for curve in (Curve((1, 1)), (1.0,) * 11, np.ones(3).tolist()):
         assert torch.equal(sample(deco, [1, 2], guidance_curve=curve, **arguments), plain)
 
 
@@ -279,7 +279,7 @@ DRAWN = [
 @pytest.mark.parametrize("values", [[], [1, 1], (1.0,) * 11])
 def test_settings_of_a_neutral_curve_are_those_without(values):
     assert Settings(guidance_curve=values) == Settings()
-    assert Settings(dit_curves=[*values] * 4).has_gains is False
+    assert Settings(dit_curves=(*values,) * 4).has_gains is False
     assert Settings(guidance_curve=values).sampling_arguments()["guidance_curve"] is None
 
 
