@@ -317,6 +317,24 @@ def test_what_a_mask_is_painted_on_is_the_sessions_picture_at_the_models_size():
         assert shown("own picture", model=model)["picture"] is None
 
 
+def test_curves_of_the_form_come_back_and_are_reset_with_more():
+    facts = SlowLibrary().facts("slow & steady")
+    controls = built(lambda: Controls(["tiny"], Settings(), facts))
+    curves: Any = {"guidance_curve": (0.0, 1.0), "decoder_curves": (1.0, 0.5) * 4}
+    values = controls.filled(replace(Settings(), **curves), facts)
+    values[list(controls.parts).index("class_ids")] = [0]
+    settings = controls.settings(values)
+    assert {name: getattr(settings, name) for name in curves} == curves
+    assert controls.settings(controls.without_more(values)) == Settings()
+    place = list(controls.parts).index("curves")
+    for text in ("[", "3", "[" * 10**5, None, 1):
+        with pytest.raises(ValueError, match="guidance_curve must be curves by name, as JSON, got"):
+            controls.settings([*values[:place], text, *values[place + 1 :]])
+    wrong = json.dumps({"band_curves": [1, 2, 3]})
+    with pytest.raises(ValueError, match="band_curves must be 4 curves, one a band"):
+        controls.settings([*values[:place], wrong, *values[place + 1 :]])
+
+
 @pytest.mark.parametrize(
     ("chosen", "value"),
     [([2, 1], [2, 1]), ([2, 3], [2]), (["a", None, -1, 2], [2]), (None, [0]), (1, [0]), ("x", [0])],

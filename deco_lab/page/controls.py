@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from deco_lab.page.assets import drawn, inlet, panel, sender
+from deco_lab.page.curves import CURVES, as_text, curves_of_text, curves_plot
 from deco_lab.sampling import GUIDANCE
 from deco_lab.setting import Interval, Setting, settings_of
 from deco_lab.spectra import OCTAVES, band_names
@@ -15,18 +16,21 @@ from deco_lab.workbench.library import ModelFacts
 
 MORE = (
     "guidance", "band_scales", "guidance_interval", "start_from", "origin", "mask", "start_t",
-    "solver", "time_shift", "condition_reuse", "decompose", "dit_gains", "decoder_gains",
+    "solver", "time_shift", "condition_reuse", "decompose", "dit_gains", "decoder_gains", *CURVES,
 )  # fmt: skip
 """Settings that few need, behind "More"."""
 
-DRAWN = ("origin", "mask")
+DRAWN = ("origin", "mask", *CURVES)
 """Those of them that have components of their own, of panel/."""
 
 Control = gr.Dropdown | gr.Number | gr.Slider | gr.Checkbox | gr.HTML
 
 
 class Controls:
-    """Components by the name of their field; a field of several numbers has "name.0" and so on."""
+    """Components by the name of their field; a field of several numbers has "name.0" and so on.
+
+    The curves over t are one component, "curves".
+    """
 
     def __init__(self, names: Sequence[str], first: Settings, model: ModelFacts) -> None:
         self.first = first
@@ -44,6 +48,7 @@ class Controls:
         self.scales: dict[str, gr.Column] = {}
         self._scale("guidance_scale")
         with gr.Accordion("More", open=False, elem_id="more"):
+            self.parts["curves"] = curves_plot(first)  # first: in sight of what it draws
             self._add("guidance")
             self._scale("band_scales")
             self._row("guidance_interval")
@@ -106,14 +111,20 @@ class Controls:
         told: dict[str, Any] = {}
         for name, value in zip(self.parts, values, strict=True):
             field, _, place = name.partition(".")
+            if field == "curves":
+                told |= curves_of_text(value)
+                continue
             told[field] = [*told.get(field, []), value] if place else value
         return Settings(**told)
 
     def without_more(self, values: Sequence[Any]) -> list[Any]:
         """Return values in which all of `MORE` are at their defaults."""
         defaults: dict[str, Any] = {name: getattr(Settings, name) for name in MORE}
+        defaults["curves"] = as_text(Settings())
         return [
-            (defaults[field][int(place)] if place else defaults[field]) if field in MORE else value
+            (defaults[field][int(place)] if place else defaults[field])
+            if field in defaults
+            else value
             for (field, _, place), value in zip(
                 (name.partition(".") for name in self.parts), values, strict=True
             )
@@ -123,6 +134,7 @@ class Controls:
         """Return what to hand the components so that they say `settings`."""
         values: dict[str, Any] = asdict(settings)
         values["class_ids"] = class_choice(model, settings.class_ids)
+        values["curves"] = as_text(settings)
         parts = (name.partition(".") for name in self.parts)
         return [values[field][int(place)] if place else values[field] for field, _, place in parts]
 

@@ -116,6 +116,7 @@ class SampleTab:
         # Other controls say "change" to panel/page.js, which presses Start. A list says "input"
         # also when it is left as it was.
         lists = [part.input for part in parts.values() if isinstance(part, gr.Dropdown)]
+        lists.append(parts["curves"].input)
         gr.on(lists, self._draw_if_changed, controls.components, self.panel, **ASK)
         self._stop.click(self._stop_run, **AT_ONCE)
         every = controls.components
@@ -133,6 +134,7 @@ class SampleTab:
         model.input(self._model_changed, [model, parts["class_ids"]], told, **AT_ONCE)
         rule, scales = parts["guidance"], list(controls.scales.values())
         rule.change(controls.shown_scales, rule, scales, **AT_ONCE)
+        rule.change(None, rule, js="(rule) => DecoLab.tellRule(rule)", **AT_ONCE)  # panel/curve.js
         for button, example in zip(self._examples, EXAMPLES, strict=True):
             wanted = _Wanted(example.runs, example.help)
             self._restore(button.click, lambda _, wanted=wanted: wanted, head, unpin=True)

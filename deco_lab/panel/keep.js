@@ -15,7 +15,8 @@ function mountKept(places, setup, hooks) {
   const MOST = 12, MOST_PINNED = 3, RUN_BYTES = 12e6;
   const SHORT = {
     guidance_scale: "w", band_scales: "w by band", num_steps: "steps", num_images: "images", class_ids: "class", time_shift: "shift",
-    condition_reuse: "reuse", guidance_interval: "guided", dit_gains: "DiT gains", decoder_gains: "decoder gains", start_t: "from t",
+    condition_reuse: "reuse", guidance_interval: "guided", dit_gains: "DiT gains", decoder_gains: "decoder gains", guidance_curve: "w over t",
+    band_curves: "w by band over t", dit_curves: "DiT over t", decoder_curves: "decoder over t", start_t: "from t",
     start_from: "start", mask: "mask", decompose: "apart",
   };
   const MODES = { answer: "Answer", side: "Side by side", wipe: "Wipe", difference: "Difference" };

@@ -1,9 +1,9 @@
 """Sampling: from noise to images, with any model and any solver."""
 
+from deco_lab.sampling.curve import Curve
 from deco_lab.sampling.guidance import (
     GUIDANCE,
     BandGuidance,
-    Guidance,
     GuidanceRule,
     GuidedPair,
     NamedRule,
@@ -12,6 +12,7 @@ from deco_lab.sampling.guidance import (
     RescaledGuidance,
     ZeroStarGuidance,
 )
+from deco_lab.sampling.guided import Guidance
 from deco_lab.sampling.loop import Step, sample, sample_steps
 from deco_lab.sampling.plan import Plan
 from deco_lab.sampling.reuse import ReusedCondition
@@ -19,7 +20,7 @@ from deco_lab.sampling.solvers import SOLVERS, Solver
 from deco_lab.sampling.start import Start
 
 __all__ = [
-    "GUIDANCE", "SOLVERS", "BandGuidance", "Guidance", "GuidanceRule", "GuidedPair", "NamedRule",
-    "PlainGuidance", "Plan", "ProjectedGuidance", "RescaledGuidance", "ReusedCondition", "Solver",
-    "Start", "Step", "ZeroStarGuidance", "sample", "sample_steps",
+    "GUIDANCE", "SOLVERS", "BandGuidance", "Curve", "Guidance", "GuidanceRule", "GuidedPair",
+    "NamedRule", "PlainGuidance", "Plan", "ProjectedGuidance", "RescaledGuidance",
+    "ReusedCondition", "Solver", "Start", "Step", "ZeroStarGuidance", "sample", "sample_steps",
 ]  # fmt: skip

@@ -1,16 +1,16 @@
 """Classifier-free guidance on an interval of time, plain or shaped.
 
-    velocity = uncond + guidance_scale * (cond - uncond)      where low < t <= high
-    velocity = cond                                           elsewhere
+    velocity = uncond + w(t) * (cond - uncond)      where low < t <= high
+    velocity = cond                                 elsewhere
+    w(t) = 1 + curve(t) * (guidance_scale - 1)
 
-with cond and uncond the velocities for the class and for the null class [1], and t the time at
-which the solver's step starts: it decides for the whole step, a Heun corrector included. Guidance
-wraps the model, so solvers never know about it. Where it is off (outside the interval, or with a
-scale of 1) the unconditional pass is skipped.
+with cond and uncond the velocities for the class and for the null class [1], t the time at which
+the solver's step starts, and a curve that is 1 unless one is given. When it is off the pass for
+the null class is skipped: `deco_lab.sampling.guided`.
 
 What is made of the pair inside the interval is a rule of its own, a function of a `GuidedPair`.
-The first line is `PlainGuidance`; the others, with w for guidance_scale and every norm, mean and
-inner product over one image's channels and pixels:
+The first line is `PlainGuidance`; the others, with w for w(t) and every norm, mean and inner
+product over one image's channels and pixels:
 
     BandGuidance        uncond + sum_b w_b P_b (cond - uncond),    P_b the bands of frequency
     RescaledGuidance    plain, with the standard deviation of cond given back in part [3]
@@ -41,15 +41,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deco_lab.labels import Labels
-from deco_lab.sampling.solvers import Field
+from deco_lab.sampling.curve import Curve, as_curve, curves_of
 from deco_lab.setting import check_number, check_whole
-
-VelocityModel = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""velocity (B, 3, H, W) of x (B, 3, H, W), t (B,) and labels (B, ...)."""
-
-# A grid time that equals a bound except for rounding counts as equal: 3 * 0.1 is not above 0.3.
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +58,13 @@ class GuidedPair:
     t: float
     """Its time, in [0, 1)."""
     guidance_scale: float
-    """w, as given to `sample`."""
+    """w(t): that of `sample`, of which its curve gives a part in this step."""
     memory: dict[str, Tensor] = field(default_factory=dict)
     """What a rule keeps from pair to pair of one run; empty when the run starts."""
+    factor: float = 1.0
+    """What that curve is in this step, for a rule that has scales of its own."""
+    started: float | None = None
+    """Time at which the solver's step started; None where it is t."""
 
 
 class GuidanceRule(ABC):
@@ -81,9 +78,18 @@ class GuidanceRule(ABC):
         """Return whether the rule gives cond whatever the pair, so that one pass is enough."""
         return guidance_scale == 1
 
+    def rests(self, t: float) -> bool:
+        """Return whether the same holds of a step that starts at t, for what the rule has of t."""
+        return False
+
     def skips(self, step: int) -> bool:
         """Return whether step `step`, from 0, leaves the state as it is, without a pass."""
         return False
+
+
+def brought(scale: float, factor: float) -> float:
+    """Return 1 + factor * (scale - 1), the scale itself for a factor of 1."""
+    return scale if factor == 1 else 1 + factor * (scale - 1)
 
 
 @dataclass(frozen=True)
@@ -102,17 +108,22 @@ class BandGuidance(GuidanceRule):
     P_b keeps the radial frequencies from edge b - 1 to below edge b: the bands of
     `deco_lab.spectra.split_bands`. Equal scales are plain guidance to rounding; a scale of 0 leaves
     its band as the null class has it, 1 as the class has it. The `guidance_scale` of `sample` is
-    without effect here, and so is off only where every scale is 1.
+    without effect here, and so is off only where every scale is 1. A curve over t says for its band
+    how much of w_b - 1 there is at each time, as `guidance_curve` of `sample` for all bands.
     """
 
     scales: Sequence[float]
     """(w_0, ..., w_K), at least 0, lowest band first."""
     edges: Sequence[float] = (1 / 16, 1 / 8, 1 / 4)
     """K rising edges in cycles per pixel, between 0 and sqrt(0.5)."""
+    curves: Sequence[Curve | Sequence[float] | None] = ()
+    """A curve of each band, or its values, or None; empty is none in any band."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scales", tuple(self.scales))
-        object.__setattr__(self, "edges", tuple(self.edges))
+        for name in ("scales", "edges"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        curves = tuple(as_curve("curves", curve) for curve in self.curves)
+        object.__setattr__(self, "curves", curves)
         for scale in self.scales:
             check_number("each of scales", scale, 0)
         for edge in self.edges:
@@ -123,32 +134,50 @@ class BandGuidance(GuidanceRule):
                 f"edges must rise and be one fewer than the {len(self.scales)} scales, "
                 f"got {self.edges}"
             )
+        if self.curves and len(self.curves) != len(self.scales):
+            raise ValueError(
+                f"curves must be one for each of the {len(self.scales)} scales, got "
+                f"{len(self.curves)}; None leaves a band as it is"
+            )
+
+    def scales_at(self, t: float, factor: float = 1.0) -> tuple[float, ...]:
+        """Return the scales of a step that starts at t, with a factor for all bands."""
+        own = [curve(t) if curve else 1 for curve in self._curves] or [1] * len(self.scales)
+        return tuple(brought(w, factor * of) for w, of in zip(self.scales, own, strict=True))
+
+    @property
+    def _curves(self) -> Sequence[Curve | None]:
+        return self.curves  # type: ignore[return-value]  # since __post_init__
 
     def __call__(self, pair: GuidedPair) -> Tensor:
         """Return the guided velocity, (B, 3, H, W)."""
-        size = pair.x.shape[-2:]
-        scale = _scale_on(self, *size, pair.x.dtype, pair.x.device)
+        size, t = pair.x.shape[-2:], pair.t if pair.started is None else pair.started
+        scales = torch.tensor(self.scales_at(t, pair.factor), dtype=pair.x.dtype)
+        scale = scales.to(pair.x.device)[_bands_on(tuple(self.edges), *size, pair.x.device)]
         spectrum = scale * torch.fft.rfft2(pair.cond - pair.uncond)
         return pair.uncond + torch.fft.irfft2(spectrum, s=size)
 
     def is_off(self, guidance_scale: float) -> bool:
-        """Return whether every scale is 1."""
-        return all(scale == 1 for scale in self.scales)
+        """Return whether every scale is 1, or never has a part."""
+        never = [curve is not None and not any(curve.values) for curve in self._curves]
+        pairs = zip(self.scales, never or [False] * len(self.scales), strict=True)
+        return all(scale == 1 or is_never for scale, is_never in pairs)
+
+    def rests(self, t: float) -> bool:
+        """Return whether every scale is 1 in a step that starts at t."""
+        return all(scale == 1 for scale in self.scales_at(t))
 
 
 @lru_cache(maxsize=32)
-def _scale_on(
-    rule: BandGuidance, height: int, width: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Return the rule's scale of each coefficient that rfft2 keeps, (H, W // 2 + 1)."""
+def _bands_on(edges: tuple[float, ...], height: int, width: int, device: torch.device) -> Tensor:
+    """Return the band of each coefficient that rfft2 keeps, (H, W // 2 + 1)."""
     with torch.inference_mode(False):
         # Of whole numbers, so that a frequency on an edge is not below it by rounding.
         up = (torch.fft.fftfreq(height, dtype=torch.float64) * height).round()[:, None]
         along = torch.arange(width // 2 + 1, dtype=torch.float64)
         frequency = ((up * width) ** 2 + (along * height) ** 2).sqrt() / (height * width)
-        edges = torch.tensor(rule.edges, dtype=torch.float64)
-        band = torch.bucketize(frequency, edges, right=True)
-        return torch.tensor(rule.scales, dtype=dtype)[band].to(device)
+        borders = torch.tensor(edges, dtype=torch.float64)
+        return torch.bucketize(frequency, borders, right=True).to(device)
 
 
 @dataclass(frozen=True)
@@ -275,9 +304,15 @@ class NamedRule:
         return self.make(*(getattr(plan, s) for s in self.settings if s != "guidance_scale"))
 
 
+def _by_band(scales: Sequence[float], factors: Sequence[float]) -> BandGuidance:
+    return BandGuidance(scales, curves=curves_of(factors, len(scales)))
+
+
 GUIDANCE: dict[str, NamedRule] = {
     "plain": NamedRule("Plain: one scale for all bands", PlainGuidance),
-    "by band": NamedRule("By band: a scale for each band", BandGuidance, ("band_scales",)),
+    "by band": NamedRule(
+        "By band: a scale for each band", _by_band, ("band_scales", "band_curves")
+    ),
     "rescaled": NamedRule("Rescaled: contrast given back", RescaledGuidance),
     "projected": NamedRule("Projected (APG): no oversaturation", ProjectedGuidance),
     "zero-star": NamedRule("CFG-Zero*: fitted, zero first step", ZeroStarGuidance),
@@ -313,65 +348,6 @@ def as_rule(guidance: GuidanceRule | Callable[[GuidedPair], Tensor] | None) -> G
             "pass None for plain guidance, or such as RescaledGuidance(0.7)"
         )
     return _Function(guidance)
-
-
-@dataclass(eq=False)
-class Guidance:
-    """A model that draws given labels with guidance, as velocity fields for solvers."""
-
-    model: VelocityModel
-    labels: Labels
-    """B of them, on the device of the states; with a null, or the rule is off."""
-    guidance_scale: float
-    """1 is off."""
-    guidance_interval: tuple[float, float]
-    """(low, high], in t."""
-    rule: GuidanceRule
-    """What makes one velocity of cond and uncond."""
-    nfe: int = 0
-    """Network passes per image so far; a guided pair counts 2."""
-    memory: dict[str, Tensor] = field(default_factory=dict)
-    """What the rule keeps from pair to pair."""
-
-    @property
-    def is_on(self) -> bool:
-        """Whether steps in the interval are guided."""
-        return not self.rule.is_off(self.guidance_scale)
-
-    def skips(self, step: int) -> bool:
-        """Return whether step `step`, from 0, has the velocity 0, so that no solver is asked."""
-        return self.is_on and self.rule.skips(step)
-
-    def field(self, step_start: float) -> Field:
-        """Return v(x, t) of the step that starts at `step_start`, guided or not throughout."""
-        low, high = self.guidance_interval
-        inside = low + _ROUNDING < step_start <= high + _ROUNDING
-        return self._guided if inside and self.is_on else self._conditional
-
-    def _conditional(self, x: Tensor, t: float) -> Tensor:
-        self.nfe += 1
-        return self._velocity(x, t, self.labels.values)
-
-    def _guided(self, x: Tensor, t: float) -> Tensor:
-        self.nfe += 2
-        cond, uncond = self._velocity(torch.cat([x, x]), t, self.labels.both).chunk(2)
-        pair = GuidedPair(cond, uncond, x, t, self.guidance_scale, self.memory)
-        velocity = self.rule(pair)
-        _check_shape("guidance", velocity, x)
-        return velocity
-
-    def _velocity(self, x: Tensor, t: float, labels: Tensor) -> Tensor:
-        velocity = self.model(x, torch.full((len(x),), t, device=x.device), labels)
-        _check_shape("model", velocity, x)
-        return velocity.to(x.dtype)
-
-
-def _check_shape(name: str, velocity: Tensor, x: Tensor) -> None:
-    if velocity.shape != x.shape:
-        raise ValueError(
-            f"{name} must return a velocity in the shape of x, {tuple(x.shape)}, "
-            f"got {tuple(velocity.shape)}"
-        )
 
 
 def _inner(first: Tensor, second: Tensor) -> Tensor:

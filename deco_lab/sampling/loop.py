@@ -23,7 +23,9 @@ from torch import Tensor
 
 from deco_lab.flow import predicted_image, seeded_noise, time_grid
 from deco_lab.labels import Labels, class_labels
-from deco_lab.sampling.guidance import Guidance, GuidanceRule, GuidedPair, VelocityModel, as_rule
+from deco_lab.sampling.curve import Curve, as_curve
+from deco_lab.sampling.guidance import GuidanceRule, GuidedPair, as_rule
+from deco_lab.sampling.guided import Guidance, VelocityModel
 from deco_lab.sampling.plan import Plan, check_seeds
 from deco_lab.sampling.reuse import with_reuse
 from deco_lab.sampling.solvers import SOLVERS, Solver
@@ -58,6 +60,7 @@ def sample(
     num_steps: int = 50,
     guidance_scale: float = 3.0,
     guidance_interval: tuple[float, float] = (0.1, 1.0),
+    guidance_curve: Curve | Sequence[float] | None = None,
     solver: str = "euler",
     time_shift: float = 1.0,
     seed: int = 0,
@@ -71,7 +74,7 @@ def sample(
     Parameters
     ----------
     model, class_ids, num_steps, guidance_scale, guidance_interval, solver, time_shift, seed
-        As for `sample_steps`, as are noise, guidance, condition_reuse and start.
+        As for `sample_steps`, as are guidance_curve, noise, guidance, condition_reuse and start.
 
     Returns
     -------
@@ -107,6 +110,7 @@ def sample_steps(
     num_steps: int = 50,
     guidance_scale: float = 3.0,
     guidance_interval: tuple[float, float] = (0.1, 1.0),
+    guidance_curve: Curve | Sequence[float] | None = None,
     solver: str = "euler",
     time_shift: float = 1.0,
     seed: int = 0,
@@ -133,6 +137,10 @@ def sample_steps(
     guidance_interval : tuple of float
         (low, high] in t, 0 <= low < high <= 1: steps that start in it are guided, throughout. The
         lower end is open, so the step that starts from pure noise, t = 0, is never guided.
+    guidance_curve : Curve or sequence of float, optional
+        How much of guidance the steps in the interval have, by the time at which they start:
+        1 + curve(t) * (w - 1) in place of w, and of each scale of `BandGuidance`. At least 0, where
+        a step is not guided; None is 1 throughout. Numbers are the values of a `Curve`.
     solver : str
         A name in `SOLVERS`.
     time_shift : float
@@ -198,6 +206,7 @@ def sample_steps(
         plan.guidance_scale,
         plan.guidance_interval,
         as_rule(guidance),
+        as_curve("guidance_curve", guidance_curve),
     )
     if guided.is_on and labels.null is None:
         raise ValueError(

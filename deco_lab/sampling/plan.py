@@ -8,12 +8,15 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
+from deco_lab.sampling.curve import Curve, OverTime
 from deco_lab.sampling.guidance import GUIDANCE, GuidanceRule
 from deco_lab.sampling.solvers import SOLVERS
 from deco_lab.setting import Interval, RuleError, Setting, check_settings
 
 MAX_SCALE = 100.0
 """Greatest guidance scale, and greatest time shift, of whom the limits bind."""
+MAX_FACTOR = 10.0
+"""Greatest value of a curve over t, of whom the limits bind."""
 NUM_BANDS = 4
 """Bands of frequency that a form has scales and gains for: the octaves."""
 
@@ -57,6 +60,14 @@ class Plan:
     guidance_interval: Annotated[tuple[float, float], Interval(
         "Steps that start in (from, to] are guided.", ("Guided from t", "Guided to t")
     )] = (0.1, 1.0)
+    guidance_curve: Annotated[tuple[float, ...], OverTime(
+        "How much of guidance there is over t, of 1: values at evenly spaced times from 0 to 1; "
+        "none is all.", "Guidance over t", 0, limits=(0, MAX_FACTOR),
+    )] = ()
+    band_curves: Annotated[tuple[float, ...], OverTime(
+        "The same for each band of guidance by band: their values one after the other.",
+        "Guidance by band over t", 0, limits=(0, MAX_FACTOR), curves=NUM_BANDS,
+    )] = ()
     condition_reuse: Annotated[int, Setting(
         "Steps per pass of the DiT.", "Reuse of the condition", 1,
         limits=(1, 16), slider=(1, 8, 1),
@@ -73,8 +84,11 @@ class Plan:
     def arguments(self) -> dict[str, Any]:
         """Return what `sample` takes of these settings."""
         named = {field.name: getattr(self, field.name) for field in fields(Plan)}
-        del named["band_scales"]
-        return named | {"guidance": None if self.guidance == "plain" else self.rule()}
+        del named["band_scales"], named["band_curves"]
+        return named | {
+            "guidance": None if self.guidance == "plain" else self.rule(),
+            "guidance_curve": Curve(self.guidance_curve) if self.guidance_curve else None,
+        }
 
 
 def check_seeds(first: int, count: int) -> None:

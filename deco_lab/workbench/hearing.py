@@ -52,6 +52,10 @@ class Heard(GuidanceRule):
         """Return what the rule says."""
         return self.rule.is_off(guidance_scale)
 
+    def rests(self, t: float) -> bool:
+        """Return what the rule says."""
+        return self.rule.rests(t)
+
     def skips(self, step: int) -> bool:
         """Return what the rule says."""
         return self.rule.skips(step)

@@ -57,7 +57,7 @@ def drawn_state(
     """
     settings = leg.settings
     if settings.has_gains:
-        model = PartGains(model, dit=settings.dit_gains, decoder=settings.decoder_gains)
+        model = PartGains(model, **settings.gains())
     for step in sample_steps(model, **settings.sampling_arguments(), start=start):
         if step.index == leg.step and step.t < 1:
             return Paused(step.x.detach().cpu(), step.t)

@@ -79,7 +79,7 @@ def _arguments(
             uses["ReusedCondition"] = "deco_lab.sampling"
             load.append(f"model = ReusedCondition(model, {settings.condition_reuse})")
         uses["PartGains"] = "deco_lab.spectra"
-        gains = f"dit={settings.dit_gains}, decoder={settings.decoder_gains}"
+        gains = ", ".join(f"{part}={gains}" for part, gains in settings.gains().items())
         load.append(f"model = PartGains(model, {gains})")
     if goes_on:
         said["start"] = "state"
@@ -95,6 +95,8 @@ def _arguments(
         load.append("image = prepare(picture, model.config.image_size)[None]")
         keep = ", keep" if settings.mask else ""
         said["start"] = f"Start(image, {settings.start_t}{keep})"
+    if any("Curve(" in code for code in (*load, *said.values())):
+        uses["Curve"] = "deco_lab.sampling"
     lines.extend(load)
     return said
 

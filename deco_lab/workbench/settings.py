@@ -5,12 +5,14 @@ with the same model draw the same images. It is checked as a whole, at once, in 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple
 from urllib.parse import urlencode
 
+from deco_lab.sampling.curve import Curve, OverTime, begins, curves_of
+from deco_lab.sampling.guidance import GUIDANCE
 from deco_lab.sampling.plan import NUM_BANDS, Plan, check_seeds, one_a_band
 from deco_lab.setting import RuleError, Setting, check_whole, said
 from deco_lab.workbench.mask import check_mask
@@ -27,6 +29,7 @@ MAX_LEGS = 8
 """Most runs that one goes on from, each from a step of the one before."""
 
 _gains = partial(one_a_band, low=-10, high=10, slider=(-1, 3, 0.1))
+_gain_curves = partial(OverTime, low=-10, high=10, curves=NUM_BANDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,13 @@ class Settings(Plan):
     decoder_gains: Annotated[tuple[float, ...], _gains(
         "Gains of the pixels' Shapley value there, by band; 1 leaves it.", "Decoder"
     )] = (1.0,) * NUM_BANDS
+    dit_curves: Annotated[tuple[float, ...], _gain_curves(
+        "What the DiT's gains are multiplied with over t: of each band values at evenly spaced "
+        "times from 0 to 1, one band after the other; none is 1.", "DiT gains over t"
+    )] = ()
+    decoder_curves: Annotated[tuple[float, ...], _gain_curves(
+        "The same of the decoder's gains.", "Decoder gains over t"
+    )] = ()
     start_from: Annotated[str, Setting(
         "Noise, a picture of yours with noise, or a step of a run.", "Start from", choices=STARTS
     )] = "noise"
@@ -102,14 +112,31 @@ class Settings(Plan):
 
     @property
     def has_gains(self) -> bool:
-        """Whether a part of the velocity is changed in any band."""
-        return any(gain != 1 for gain in self.dit_gains + self.decoder_gains)
+        """Whether a part of the velocity is changed in any band, at any time."""
+        gains = self.dit_gains + self.decoder_gains
+        return bool(self.dit_curves or self.decoder_curves) or any(gain != 1 for gain in gains)
+
+    def gains(self) -> dict[str, Any]:
+        """Return the gains of `PartGains` by band, each a number or a curve over t."""
+        return {
+            "dit": _over_time(self.dit_gains, self.dit_curves),
+            "decoder": _over_time(self.decoder_gains, self.decoder_curves),
+        }
 
     @property
     def guided_from(self) -> float | None:
         """Time from which guidance changes the velocity; None where it never does."""
-        is_off = self.rule().is_off(self.guidance_scale)
-        return None if is_off else self.guidance_interval[0]
+        rule = self.rule()
+        if rule.is_off(self.guidance_scale):
+            return None
+        shared = [Curve(self.guidance_curve)] if self.guidance_curve else []
+        chains = [shared]
+        if "band_scales" in GUIDANCE[self.guidance].settings:
+            own = [[curve] for curve in curves_of(self.band_curves, NUM_BANDS)] or [[]] * NUM_BANDS
+            of_bands = zip(self.band_scales, own, strict=True)
+            chains = [shared + curve for scale, curve in of_bands if scale != 1]
+        times = [begins(chain, *self.guidance_interval) for chain in chains]
+        return min((time for time in times if time is not None), default=None)
 
     def sampling_arguments(self) -> dict[str, Any]:
         """Return what `deco_lab.sample` takes beside the model; gains are the model's matter."""
@@ -125,6 +152,16 @@ class Settings(Plan):
             for field in fields(self)
             if (value := getattr(self, field.name)) != field.default
         }
+
+
+def _over_time(gains: Sequence[float], values: Sequence[float]) -> tuple[float | Curve, ...]:
+    curves = curves_of(values, len(gains))
+    if not curves:
+        return tuple(gains)
+    return tuple(
+        gain if all(value == 1 for value in curve.values) else curve.multiplied(gain)
+        for gain, curve in zip(gains, curves, strict=True)
+    )
 
 
 class Leg(NamedTuple):

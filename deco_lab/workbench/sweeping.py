@@ -45,6 +45,9 @@ _USUAL: dict[str, tuple[Any, ...]] = {
     "guidance_scale": (1, 2, 4, 8), "seed": (0, 1, 2, 3), "num_steps": (5, 10, 20, 50),
     "class_ids": (0, 1, 2, 3), "num_images": (1, 2, 4), "time_shift": (0.5, 1, 2, 4),
     "condition_reuse": (1, 2, 4, 8), "start_t": (0.2, 0.4, 0.6, 0.8),
+    "guidance_curve": ([], [1, 0], [0, 1], [0, 1, 0]),
+    "band_curves": ([], [1, 0] * 4, [0, 1] * 4), "dit_curves": ([], [1, 0] * 4, [0, 1] * 4),
+    "decoder_curves": ([], [1, 0] * 4, [0, 1] * 4),
 }  # fmt: skip
 
 

@@ -78,8 +78,9 @@ class Watch:
         self._model = self._watched = sampled = model
         decodes = hasattr(model, "condition") and hasattr(model, "decode")
         if settings.has_gains and not decodes:
+            changed = [name for name in ("dit_curves", "decoder_curves") if getattr(settings, name)]
             raise RuleError(
-                ("dit_gains", "decoder_gains"),
+                tuple(changed[:1]) or ("dit_gains", "decoder_gains"),
                 f"must be 1, since {settings.model} has no pixel decoder and so no parts; choose "
                 "a DeCo model",
             )
@@ -94,7 +95,7 @@ class Watch:
         if decodes:
             self._watched = sampled = Remembering(sampled)
         if settings.has_gains:
-            sampled = PartGains(sampled, dit=settings.dit_gains, decoder=settings.decoder_gains)
+            sampled = PartGains(sampled, **settings.gains())
         self._heard = Heard(settings.rule())
         arguments: dict[str, Any] = {**settings.sampling_arguments(), "guidance": self._heard}
         times = time_grid(settings.num_steps, time_shift=settings.time_shift)
