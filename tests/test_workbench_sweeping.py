@@ -223,8 +223,8 @@ def test_usual_values_make_a_grid(name):
     assert 1 <= len(Grid(Settings(), (name, values_of(said))).cells()[0]) <= MAX_CELLS
 
 
-def test_varied_are_all_settings_that_change_images():
-    assert {*VARIED} == settings_of(Settings).keys() - {"decompose", "origin"}
+def test_varied_are_all_settings_that_change_images_and_can_be_written():
+    assert {*VARIED} == settings_of(Settings).keys() - {"decompose", "origin", "mask"}
 
 
 def test_sweep_name_tells_cells_apart(found: Sweep):
