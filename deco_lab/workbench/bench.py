@@ -93,8 +93,8 @@ class Workbench:
             pin = "before" if settings is not runs[0] else "none" if unpin else "as it is"
             last: Message = {}
             for last in self._draw(session, number, settings, pin, reader or Reader()):
-                text = f"{last['text']} {words}".strip()
-                yield {"frames": [], "begin": None} | last | {"text": text, "run": number}
+                text = last["text"] if last["status"] == "refused" else f"{last['text']} {words}"
+                yield {"frames": [], "begin": None} | last | {"text": text.strip(), "run": number}
             if last["status"] != "done":
                 return
 
