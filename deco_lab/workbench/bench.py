@@ -88,13 +88,14 @@ class Workbench:
             its end it also has "settled", see `deco_lab.workbench.frames.Update`.
         """
         for settings in runs:
-            words = f"{said_of_start(settings)} {note}".strip()
+            of_start = said_of_start(settings)
             number = self.sessions.call(session, settings)
             pin = "before" if settings is not runs[0] else "none" if unpin else "as it is"
             last: Message = {}
             for last in self._draw(session, number, settings, pin, reader or Reader()):
-                text = last["text"] if last["status"] == "refused" else f"{last['text']} {words}"
-                yield {"frames": [], "begin": None} | last | {"text": text.strip(), "run": number}
+                words = [last["text"], "" if last["status"] == "refused" else of_start, note]
+                text = " ".join(filter(None, words))
+                yield {"frames": [], "begin": None} | last | {"text": text, "run": number}
             if last["status"] != "done":
                 return
 
