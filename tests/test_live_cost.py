@@ -130,17 +130,26 @@ def cold_load(playwright, address):
     """Return megabytes received, requests, and seconds to the first paint and the first picture."""
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=NO_BACKGROUND)
     page = browser.new_page(viewport={"width": 1280, "height": 800})
-    sizes = []
+    addresses, sizes = {}, {}
     network = page.context.new_cdp_session(page)
     network.send("Network.enable")
-    network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    network.on(
+        "Network.responseReceived",
+        lambda event: addresses.update({event["requestId"]: event["response"]["url"]}),
+    )
+    network.on(
+        "Network.loadingFinished",
+        lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}),
+    )
     page.goto(address)
     page.wait_for_function(f"{PANEL}?.dataset.painted > 0")
     picture = page.evaluate("performance.now()")
     paint = page.evaluate("performance.getEntriesByName('first-paint')[0].startTime")
     page.wait_for_timeout(1000)
     browser.close()
-    return sum(sizes) / 1e6, len(sizes), paint / 1000, picture / 1000
+    # All but what the run itself sends.
+    page_sizes = [size for key, size in sizes.items() if "/live/" not in addresses.get(key, "")]
+    return sum(page_sizes) / 1e6, len(page_sizes), paint / 1000, picture / 1000
 
 
 if __name__ == "__main__":
