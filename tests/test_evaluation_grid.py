@@ -110,6 +110,7 @@ def test_main_reproduces_the_ratios_of_the_bundled_pair(tmp_path: Path):
     ratio = {name: found[name]["ratio_by_place"][0] for name in ("tiny", "tiny-dit")}
     assert 1.2 < ratio["tiny"]["value"] < 1.35
     assert 1.3 < ratio["tiny-dit"]["value"] < 1.5
+    assert ratio["tiny"]["value"] < ratio["tiny-dit"]["value"]
     assert all("steps" in found[name]["verdict"] for name in ratio)
 
 
