@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import pytest
 import torch
+from going_on import drawn, on_from
 from PIL import Image
 
 import deco_lab
@@ -44,17 +45,6 @@ def bench():
     for session in ("a", "b"):
         bench.sessions.keep_picture(session, PICTURE)
     return bench
-
-
-def drawn(bench, session, settings):
-    *_, last = bench.draw(session, [settings])
-    assert last["status"] == "done", last
-    return bench.sessions.kept(session)
-
-
-def on_from(settings: Settings, step: int, **changes) -> Settings:
-    said: Any = {"start_from": "earlier run", "origin": origin_of(settings, step)}
-    return replace(settings, **said, **changes)
 
 
 # ---- as text -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 import torch
+from going_on import drawn, on_from
 from PIL import Image
 
 from deco_lab.sampling import SOLVERS
@@ -21,17 +22,6 @@ RUN = Settings(class_ids=(2, 12), num_images=2, num_steps=6, seed=4, decompose=F
 @pytest.fixture(scope="module")
 def bench():
     return Workbench(Library("tiny", device="cpu"))
-
-
-def drawn(bench, session, settings):
-    *_, last = bench.draw(session, [settings])
-    assert last["status"] == "done", last
-    return bench.sessions.kept(session)
-
-
-def on_from(settings: Settings, step: int, **changes) -> Settings:
-    said: Any = {"start_from": "earlier run", "origin": origin_of(settings, step)}
-    return replace(settings, **said, **changes)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
