@@ -129,5 +129,17 @@ window.DecoLab = (() => {
   const senders = {}; // by name, mountSender of inlet.js
   const send = (name, text) => senders[name]?.(text);
 
-  return { senders, send, svg, line, number, percent, announce, fraction, escape, legend, zigzag, bytesOf, unpackPictures, drawPictures, colour, save, csvOf };
+  // Returns what asks for `paint` at the next refresh of the screen, once however often it is called.
+  function onceAFrame(paint) {
+    let scheduled = false;
+    return () => {
+      if (scheduled) return;
+      scheduled = true;
+      requestAnimationFrame(() => {
+        scheduled = false;
+        paint();
+      });
+    };
+  }
+  return { onceAFrame, senders, send, svg, line, number, percent, announce, fraction, escape, legend, zigzag, bytesOf, unpackPictures, drawPictures, colour, save, csvOf };
 })();

@@ -77,18 +77,11 @@ function mountMask(root, props, trigger, watch) {
   const ground = find('[data-of="picture"]'), sheet = find('[data-of="mask"]'), ring = find("i");
   const brush = find('[type="range"]'), sides = Object.fromEntries(SIDES.map((name) => [name, find(`[data-side="${name}"]`)]));
   const tools = [...root.querySelectorAll("[data-tool]")];
-  let mask = { side: 0, painted: new Uint8Array(0) }, tool = 1, last = null, undone = [], scheduled = false;
+  let mask = { side: 0, painted: new Uint8Array(0) }, tool = 1, last = null, undone = [];
 
   // ---- what is shown -------------------------------------------------------------------------------
   const size = () => +brush.value;
-  function schedule() {
-    if (scheduled) return;
-    scheduled = true;
-    requestAnimationFrame(() => {
-      scheduled = false;
-      paint();
-    });
-  }
+  const schedule = DecoLab.onceAFrame(() => paint());
   // Half covered, with an edge of full colour within and of dark without, so that it shows on any ground.
   function paint() {
     const { side, painted } = mask;

@@ -172,7 +172,7 @@ function mountSample(root, setup) {
   // ---- updates in, paints out ------------------------------------------------------------------------
   // What draws, and what is shown: {run, begin, frames, steps}, see keep.js; frames[i] is that of step i.
   let run = 0, live = { run: 0, begin: null, frames: [], steps: [], bytes: 0 }, current = live;
-  let following = true, shown = null, scheduled = false, seen = 0, painted = 0;
+  let following = true, shown = null, seen = 0, painted = 0;
 
   const KINDS = ["noisy", "predicted", "velocity", "drawn", "bands"];
   const sizeOf = (frame) =>
@@ -211,14 +211,7 @@ function mountSample(root, setup) {
     if (current.settled) answer.settle(current.settled);
     goTo(Infinity);
   }
-  function schedule() {
-    if (scheduled) return;
-    scheduled = true;
-    requestAnimationFrame(() => {
-      scheduled = false;
-      paint();
-    });
-  }
+  const schedule = DecoLab.onceAFrame(() => paint());
   function paint() {
     if (!shown) return;
     const frame = shown, num_steps = current.begin.num_steps;
