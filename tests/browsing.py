@@ -94,3 +94,11 @@ def canvas(page, key):
     }}""")
     width, height, values = pixels
     return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def violations(page):
+    """Return what axe finds wrong with the page as it stands: rules, and where first."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [(rule["id"], rule["nodes"][0]["html"]) for rule in found]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
-from browsing import PANEL, SLACK, data, fill, run_of, says, until, wait_for_step
+from browsing import PANEL, SLACK, data, fill, run_of, says, until, violations, wait_for_step
 from safetensors.torch import save_file
 from served import served
 
@@ -150,8 +149,7 @@ def test_refusals_say_labels_and_mark_the_field_until_it_is_mended(page):
     assert says(page) == said
     assert {text for _, text in wrong(page)} == {said}
     assert len({label.split(" for ")[-1] for label, _ in wrong(page)}) == 8
-    found = Axe().run(page).response["violations"]
-    assert [(v["id"], v["nodes"][0]["html"]) for v in found] == []
+    assert violations(page) == []
 
 
 def test_a_refused_link_says_labels_and_marks_nothing(browser, address):
@@ -221,8 +219,7 @@ def test_a_click_enlarges_a_picture_and_escape_gives_the_focus_back(page, width)
     page.keyboard.press("ArrowLeft")  # steps go on in it
     until(page, "d.step === '3'")
     assert large.evaluate(pixels) == picture.evaluate(pixels) != before
-    found = Axe().run(page).response["violations"]
-    assert [(v["id"], v["nodes"][0]["html"]) for v in found] == []
+    assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog[open]", state="detached")

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
-from browsing import PANEL, canvas, fill, run_of, until, wait_for_step
+from browsing import PANEL, canvas, fill, run_of, until, violations, wait_for_step
 from playwright.sync_api import expect
 from test_browser import FIRST, assert_same_picture, keep, sheet, without_gaps
 
@@ -257,8 +256,7 @@ def test_axe_finds_nothing_in_comparisons(browser, address, theme, width):
     for mode in ("Side by side", "Wipe", "Difference"):
         press(page, mode)
         page.wait_for_timeout(500)
-        found = Axe().run(page).response["violations"]
-        assert [(v["id"], v["nodes"][0]["html"]) for v in found] == [], mode
+        assert violations(page) == [], mode
         assert page.evaluate("document.documentElement.scrollWidth") == width, mode
     assert run_of(page) == run
     page.close()

@@ -5,8 +5,7 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
-from browsing import PANEL, canvas, data, fill, run_of, says, until
+from browsing import PANEL, canvas, data, fill, run_of, says, until, violations
 from PIL import Image
 
 from deco_lab.data import open_picture
@@ -244,8 +243,7 @@ def test_the_editor_is_accessible_and_nothing_jumps_while_it_draws(
     during = page.evaluate(boxes)
     until(page, "d.status === 'done'")
     assert before == during == page.evaluate(boxes)
-    found = Axe().run(page).response["violations"]
-    assert [(v["id"], v["nodes"][0]["html"]) for v in found] == []
+    assert violations(page) == []
     assert page.evaluate(f"{PANEL}.dataset.status") == "done"
     page.close()
 
