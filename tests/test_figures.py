@@ -442,6 +442,16 @@ def test_figures_keep_what_has_no_place_on_a_logarithmic_axis():
     )  # fmt: skip
 
 
+def test_tap_curves_leave_a_gap_where_a_mean_is_not_above_0():
+    radial = TAPS["tokens"].radial
+    value = np.array(radial.value)
+    value[:, 3] = -1
+    some = replace(TAPS["tokens"], radial=replace(radial, value=value))
+    figure = plots.tap_curves({"tokens": some}, raw=True)
+    drawn = np.asarray(figure.axes[1].lines[0].get_ydata())
+    assert np.flatnonzero(np.isnan(drawn)).tolist() == [2]
+
+
 def test_band_pictures_share_the_final_bands_scale():
     final = noise(3, 16, 16)
     figure = plots.band_pictures(final / 2, final, EDGES.tolist(), title="t = 0.2")

@@ -63,7 +63,8 @@ def tap_curves(
     t : float, optional
         One of their times; the mean over all when not given.
     raw : bool
-        Draw mean squared coefficients, on a logarithmic axis, instead of log(1 + E) / max.
+        Draw mean squared coefficients, on a logarithmic axis, instead of log(1 + E) / max. One
+        that is not above 0, as where noise was taken out of little, is a gap.
     patch_size : int, optional
         P of a model that draws in patches: the lines m/P of their grid are dashed.
     """
@@ -73,10 +74,9 @@ def tap_curves(
     for i, (label, found) in enumerate(spectra.items()):
         n, row = found.block_size, found.row(t)
         by_index, by_frequency = found.curve[row], found.radial_curve[row, 1:]
-        if raw:  # an interval may reach below what a logarithmic axis shows
-            by_index = Estimate(*map(_in_zigzag_order, found.energy[row].ends))
-            by_index = floored(by_index, by_index.value / 100)
-            by_frequency = floored(found.radial[row, 1:], found.radial.value[row, 1:] / 100)
+        if raw:
+            by_index = _shown(Estimate(*map(_in_zigzag_order, found.energy[row].ends)))
+            by_frequency = _shown(found.radial[row, 1:])
         for axes, x, drawn, marker in (
             (left, np.arange(n * n), by_index, ""),
             (right, found.frequency[1:], by_frequency, marker_of(i)),
@@ -174,6 +174,12 @@ def _ring_means(energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     radius = np.rint(np.hypot(*np.mgrid[:n, :n])).astype(int)
     rings = np.unique(radius[(radius > 0) & (radius <= n)])
     return rings, np.array([energy[radius == ring].mean() for ring in rings])
+
+
+def _shown(found: Estimate) -> Estimate:
+    """Return an estimate for a logarithmic axis, which shows no low ends and no values below 0."""
+    value = np.asarray(found.value)
+    return floored(found, np.where(value > 0, value / 100, np.nan))
 
 
 def _in_zigzag_order(energy: np.ndarray) -> np.ndarray:
